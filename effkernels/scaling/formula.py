@@ -1,0 +1,225 @@
+"""The scaling formula of EfficientNet and the coefficients of its named models. Pure arithmetic.
+
+Source: Tan and Le 2019 (arXiv 1905.11946), section 3.3 and equation 3; rounding as in the authors'
+TensorFlow code (tensorflow/tpu, ``efficientnet_builder.py``).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+ALPHA = 1.2
+"""Depth per unit of phi, from the paper's grid search on B0."""
+BETA = 1.1
+"""Width per unit of phi."""
+GAMMA = 1.15
+"""Resolution per unit of phi."""
+BASE_RESOLUTION = 224
+"""Pixels a side of B0's input."""
+CONSTRAINT = 2.0
+"""What alpha * beta^2 * gamma^2 should be near, so that MACs grow about 2^phi."""
+CONSTRAINT_TOLERANCE = 0.1
+"""Relative distance from ``CONSTRAINT`` that passes without a warning. The paper's own values give 1.92."""
+
+_SNAP = 1e-9  # a product this close to an integer, relatively, is that integer: 2.2 * 25 > 55 as floats
+_BASE_DROPOUT, _LARGEST_DROPOUT, _LARGEST_DROPOUT_PHI = 0.2, 0.5, 7.0
+
+
+def _snap(value: float) -> float:
+    """``value``, or the nearest integer where floating-point error alone separates the two."""
+    nearest = math.floor(value + 0.5)
+    return float(nearest) if abs(value - nearest) <= _SNAP * max(1.0, abs(value)) else value
+
+
+def _check_number(name: str, value: float, *, minimum: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}: pass a float")
+    if not math.isfinite(value) or value < minimum:
+        raise ValueError(f"{name} must be finite and at least {minimum:g}, got {value!r}")
+    return float(value)
+
+
+def _check_positive(name: str, value: float) -> float:
+    checked = _check_number(name, value, minimum=0.0)
+    if checked == 0.0:
+        raise ValueError(f"{name} must be above 0, got {value!r}")
+    return checked
+
+
+def _check_count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def round_filters(channels: float, width: float, divisor: int = 8) -> int:
+    """Scale a channel count by ``width`` and round it to a multiple of ``divisor``.
+
+    To the nearest multiple (halves up), at least ``divisor``, and one multiple more where that would
+    lose over 10 % of the channels. Never falls as ``channels * width`` grows.
+
+    Raises:
+        TypeError: a non-number, or a divisor that is not an int.
+        ValueError: ``channels`` or ``width`` not above 0 or not finite; ``divisor`` below 1.
+    """
+    scaled = _snap(_check_positive("channels", channels) * _check_positive("width", width))
+    step = _check_count("divisor", divisor)
+    rounded = max(step, int(scaled + step / 2) // step * step)
+    return rounded + step if rounded < 0.9 * scaled else rounded
+
+
+def round_repeats(repeats: int, depth: float) -> int:
+    """Blocks of a stage at ``depth``: ``ceil(depth * repeats)``, an exact product not pushed up by float error.
+
+    Raises:
+        TypeError: ``repeats`` not an int or ``depth`` not a number.
+        ValueError: ``repeats`` below 1; ``depth`` not above 0 or not finite.
+    """
+    return math.ceil(_snap(_check_count("repeats", repeats) * _check_positive("depth", depth)))
+
+
+def round_resolution(resolution: float, divisor: int = 1) -> int:
+    """Round an input side in pixels to the nearest multiple of ``divisor`` (halves up), at least ``divisor``.
+
+    The formula uses whole pixels. The named models were tuned by hand instead (240, 260, 300, 380 ...).
+
+    Raises:
+        TypeError: a non-number, or a divisor that is not an int.
+        ValueError: ``resolution`` not above 0 or not finite; ``divisor`` below 1.
+    """
+    step = _check_count("divisor", divisor)
+    scaled = _snap(_check_positive("resolution", resolution) / step + 0.5)
+    return max(1, math.floor(scaled)) * step
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Multipliers of B0's width and depth, input side in pixels, and classifier dropout probability."""
+
+    width: float
+    depth: float
+    resolution: int
+    dropout: float
+
+
+NAMED: Mapping[str, Coefficients] = MappingProxyType(
+    {
+        "efficientnet_b0": Coefficients(1.0, 1.0, 224, 0.2),
+        "efficientnet_b1": Coefficients(1.0, 1.1, 240, 0.2),
+        "efficientnet_b2": Coefficients(1.1, 1.2, 260, 0.3),
+        "efficientnet_b3": Coefficients(1.2, 1.4, 300, 0.3),
+        "efficientnet_b4": Coefficients(1.4, 1.8, 380, 0.4),
+        "efficientnet_b5": Coefficients(1.6, 2.2, 456, 0.4),
+        "efficientnet_b6": Coefficients(1.8, 2.6, 528, 0.5),
+        "efficientnet_b7": Coefficients(2.0, 3.1, 600, 0.5),
+        "efficientnet_b8": Coefficients(2.2, 3.6, 672, 0.5),
+        "efficientnet_l2": Coefficients(4.3, 5.3, 800, 0.5),
+        "efficientnet_lite0": Coefficients(1.0, 1.0, 224, 0.2),
+        "efficientnet_lite1": Coefficients(1.0, 1.1, 240, 0.2),
+        "efficientnet_lite2": Coefficients(1.1, 1.2, 260, 0.3),
+        "efficientnet_lite3": Coefficients(1.2, 1.4, 280, 0.3),
+        "efficientnet_lite4": Coefficients(1.4, 1.8, 300, 0.3),
+    }
+)
+"""Coefficients by model name, from tensorflow/tpu ``efficientnet_builder.py`` and ``lite/efficientnet_lite_builder.py``."""
+
+
+@dataclass(frozen=True)
+class CompoundScale:
+    """What the formula gives at one ``phi``. Made by :func:`compound_scale`."""
+
+    phi: float
+    alpha: float
+    beta: float
+    gamma: float
+    base_resolution: int
+    depth: float
+    """alpha ** phi."""
+    width: float
+    """beta ** phi."""
+    resolution: int
+    """base_resolution * gamma ** phi, rounded to whole pixels."""
+    nominal_ratio: float
+    """2 ** phi: the growth of MACs that the paper states. Rounding makes the real one differ."""
+
+    @property
+    def constraint(self) -> float:
+        """alpha * beta^2 * gamma^2: the growth of MACs per unit of phi before rounding (1.92 in the paper)."""
+        return self.alpha * self.beta**2 * self.gamma**2
+
+    @property
+    def constraint_met(self) -> bool:
+        """Whether :attr:`constraint` lies within 10 % of 2."""
+        return abs(self.constraint - CONSTRAINT) <= CONSTRAINT_TOLERANCE * CONSTRAINT
+
+    @property
+    def dropout(self) -> float:
+        """Classifier dropout: linear in phi from 0.2 at B0 to 0.5 at phi 7 and above (paper, section 5.2)."""
+        share = min(1.0, self.phi / _LARGEST_DROPOUT_PHI)
+        return _BASE_DROPOUT + (_LARGEST_DROPOUT - _BASE_DROPOUT) * share
+
+
+def compound_scale(
+    phi: float,
+    *,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    base_resolution: int = BASE_RESOLUTION,
+    resolution_divisor: int = 1,
+) -> CompoundScale:
+    """Scale depth, width and resolution together: alpha^phi, beta^phi and gamma^phi (paper, equation 3).
+
+    The named models follow this only roughly; take theirs from :data:`NAMED`.
+
+    Args:
+        phi: at least 0; fractions allowed. 0 is the base model.
+        alpha, beta, gamma: growth of depth, width and resolution per unit of phi, each at least 1.
+        base_resolution: input side in pixels at phi 0.
+        resolution_divisor: round the resolution to a multiple of this.
+
+    Raises:
+        TypeError: an argument that is not a number.
+        ValueError: phi negative, alpha, beta or gamma below 1, anything not finite, or phi so large that
+            the result is not.
+
+    Warns:
+        UserWarning: alpha * beta^2 * gamma^2 farther than 10 % from 2. The result stands, but MACs do not
+            grow about 2^phi; see :attr:`CompoundScale.constraint`.
+    """
+    phi = _check_number("phi", phi, minimum=0.0)
+    alpha, beta, gamma = (
+        _check_number(name, value, minimum=1.0)
+        for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma))
+    )
+    base_resolution = _check_count("base_resolution", base_resolution)
+    try:
+        scale = CompoundScale(
+            phi=phi,
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+            base_resolution=base_resolution,
+            depth=alpha**phi,
+            width=beta**phi,
+            resolution=round_resolution(base_resolution * gamma**phi, resolution_divisor),
+            nominal_ratio=2.0**phi,
+        )
+    except OverflowError:
+        raise ValueError(
+            f"phi={phi:g} is too large: the scaled sizes exceed the range of a float"
+        ) from None
+    if not scale.constraint_met:
+        warnings.warn(
+            f"alpha * beta^2 * gamma^2 = {scale.constraint:.3f} is not about 2: MACs will grow about "
+            f"{scale.constraint:.3f}^phi, not 2^phi",
+            UserWarning,
+            stacklevel=2,
+        )
+    return scale
