@@ -1,0 +1,1 @@
+"""EfficientNets: configurations as data, the network, and the registry of named models."""
