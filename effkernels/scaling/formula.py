@@ -23,9 +23,10 @@ BASE_RESOLUTION = 224
 CONSTRAINT = 2.0
 """What alpha * beta^2 * gamma^2 should be near, so that MACs grow about 2^phi."""
 CONSTRAINT_TOLERANCE = 0.1
-"""Relative distance from ``CONSTRAINT`` that passes without a warning. The paper's own values give 1.92."""
+"""Relative distance from ``CONSTRAINT`` that passes without a warning. The paper has 1.92."""
 
-_SNAP = 1e-9  # a product this close to an integer, relatively, is that integer: 2.2 * 25 > 55 as floats
+# A product this close to an integer, relatively, is that integer: 2.2 * 25 > 55 as floats.
+_SNAP = 1e-9
 _BASE_DROPOUT, _LARGEST_DROPOUT, _LARGEST_DROPOUT_PHI = 0.2, 0.5, 7.0
 
 
@@ -127,7 +128,7 @@ NAMED: Mapping[str, Coefficients] = MappingProxyType(
         "efficientnet_lite4": Coefficients(1.4, 1.8, 300, 0.3),
     }
 )
-"""Coefficients by model name, from tensorflow/tpu ``efficientnet_builder.py`` and ``lite/efficientnet_lite_builder.py``."""
+"""By model name; from ``efficientnet_builder.py`` and ``lite/`` of tensorflow/tpu."""
 
 
 @dataclass(frozen=True)
