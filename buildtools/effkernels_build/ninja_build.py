@@ -1,0 +1,88 @@
+"""Compile sources to objects with ninja and link them into one shared object."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from effkernels_build.toolchain import run
+
+COMPILE_TIMEOUT = 3600.0  # seconds for all of one module
+
+
+class CompileError(Exception):
+    """Compiling or linking failed; `log` holds all that the tools said."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+        super().__init__(first_error(log))
+
+
+@dataclass(frozen=True)
+class Language:
+    """How one kind of source is compiled: the compiler, its flags, and how it writes a dependency file."""
+
+    command: tuple[str, ...]
+    flags: tuple[str, ...]
+    depfile_flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Module:
+    """A shared object: sources, the language of each suffix, and the command that links."""
+
+    name: str
+    sources: tuple[Path, ...]
+    languages: dict[str, Language]
+    link: tuple[str, ...]
+    link_flags: tuple[str, ...]
+
+
+def first_error(log: str) -> str:
+    """The first line of a compiler's output that speaks of an error, else the last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = (line for line in lines if "error" in line.lower() and not line.startswith("FAILED"))
+    return next(errors, lines[-1] if lines else "no output")
+
+
+def _escape(path: Path | str) -> str:
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def _command(words: Sequence[str]) -> str:
+    """A shell command for a ninja rule; ninja's own $in, $out and $out.d stay as they are."""
+    return " ".join(word if word.startswith("$") else shlex.quote(word).replace("$", "$$") for word in words)
+
+
+def ninja_text(module: Module, objects: Sequence[Path], output: Path) -> str:
+    """The build.ninja that makes `output` from the sources of `module`."""
+    lines = ["ninja_required_version = 1.5", ""]
+    for suffix, language in module.languages.items():
+        command = _command([*language.command, *language.flags, *language.depfile_flags, "$out.d"])
+        lines += [f"rule compile{suffix.replace('.', '_')}", f"  command = {command} -c $in -o $out"]
+        lines += ["  depfile = $out.d", "  deps = gcc", ""]
+    lines += ["rule link", f"  command = {_command([*module.link, '$in', '-o', '$out', *module.link_flags])}", ""]
+    for source, target in zip(module.sources, objects, strict=True):
+        lines.append(f"build {_escape(target)}: compile{source.suffix.replace('.', '_')} {_escape(source)}")
+    inputs = " ".join(map(_escape, objects))
+    lines += [f"build {_escape(output)}: link {inputs}", f"default {_escape(output)}", ""]
+    return "\n".join(lines)
+
+
+def build(module: Module, root: Path, folder: Path, output: Path, ninja: str, jobs: int | None) -> str:
+    """Compile and link `module` (sources below `root`) in `folder`; returns the log.
+
+    Raises:
+        CompileError: a command failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = [folder / source.relative_to(root).with_suffix(source.suffix + ".o") for source in module.sources]
+    script = folder / "build.ninja"
+    script.write_text(ninja_text(module, objects, output))
+    parallel = [] if jobs is None else ["-j", str(jobs)]
+    status, log = run([ninja, "-f", str(script), *parallel], timeout=COMPILE_TIMEOUT)
+    if status != 0:
+        raise CompileError(log)
+    return log

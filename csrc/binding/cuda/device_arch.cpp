@@ -1,0 +1,34 @@
+// effkernels_cuda::device_arch(Tensor probe) -> Tensor
+
+#include "cuda/device_arch.h"
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include "binding/cuda/launch.h"
+
+namespace effkernels::binding {
+namespace {
+
+using torch::stable::Tensor;
+
+Tensor device_arch(const Tensor& probe) {
+  STD_TORCH_CHECK(probe.is_cuda(), "effkernels_cuda::device_arch: probe must be a CUDA tensor");
+  const torch::stable::accelerator::DeviceGuard guard(probe.get_device_index());
+  Tensor result = torch::stable::new_empty(probe, {1}, torch::headeronly::ScalarType::Int);
+  int* out = static_cast<int*>(result.mutable_data_ptr());
+  check_launch("device_arch", cuda::device_arch(out, current_stream(probe)));
+  return result;
+}
+
+}  // namespace
+}  // namespace effkernels::binding
+
+STABLE_TORCH_LIBRARY_FRAGMENT(effkernels_cuda, library) {
+  library.def("device_arch(Tensor probe) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, CUDA, library) {
+  library.impl("device_arch", TORCH_BOX(&effkernels::binding::device_arch));
+}
