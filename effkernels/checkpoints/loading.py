@@ -1,0 +1,222 @@
+"""Load a checkpoint of any known format into a model: all of it, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from effkernels.checkpoints.files import shared_prefix
+from effkernels.checkpoints.formats import (
+    EFFKERNELS,
+    Format,
+    Structure,
+    get_format,
+    listed,
+    structure_of,
+)
+from effkernels.checkpoints.semantics import Semantics
+
+_CLASSIFIER = ("classifier.weight", "classifier.bias")
+_STEM = "stem.conv.weight"
+
+# (blocks, output channels of the last block, squeeze-excitation) tells the named models apart.
+_VARIANT_SHAPES = {
+    (16, 320, True): "efficientnet_b0",
+    (23, 320, True): "efficientnet_b1",
+    (23, 352, True): "efficientnet_b2",
+    (26, 384, True): "efficientnet_b3",
+    (32, 448, True): "efficientnet_b4",
+    (39, 512, True): "efficientnet_b5",
+    (45, 576, True): "efficientnet_b6",
+    (55, 640, True): "efficientnet_b7",
+    (61, 704, True): "efficientnet_b8",
+    (88, 1376, True): "efficientnet_l2",
+    (16, 320, False): "efficientnet_lite0",
+    (21, 320, False): "efficientnet_lite1",
+    (21, 352, False): "efficientnet_lite2",
+    (24, 384, False): "efficientnet_lite3",
+    (30, 448, False): "efficientnet_lite4",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state dict that knows what it is.
+
+    ``state_dict`` has its keys as in the file (wrapper prefixes cut off), ``format`` names them,
+    ``semantics`` is how the model has to be built, ``origin`` is for messages.
+    """
+
+    state_dict: dict[str, Tensor]
+    format: str
+    semantics: Semantics
+    origin: str
+
+
+def load_into(model: nn.Module, checkpoint: Checkpoint, *, reset_classifier: bool = False) -> None:
+    """Copy a checkpoint into a model, in the model's dtype and on its device.
+
+    Every tensor of the model has to be in the checkpoint with the same shape, and every tensor of
+    the checkpoint has to have a place. Exempt are ``num_batches_tracked``, which old files lack,
+    and what a headless model (``features_only``) leaves out: head, classifier and the stages after
+    its last. Nothing in the model changes unless all of it fits.
+
+    The semantics are not checked here: build the model with ``checkpoint.semantics``.
+
+    Args:
+        model: an EfficientNet of this package, also wrapped (DataParallel, torch.compile).
+        checkpoint: from :func:`resolve`.
+        reset_classifier: leave the model's classifier as it is and the checkpoint's unused, for a
+            model with other classes. The classifier of a new model is freshly initialised.
+
+    Raises:
+        ValueError: another variant, missing, unexpected or wrong-shaped tensors, another number of
+            classes or input channels, NaN or inf, values that the model's dtype cannot hold, or a
+            model on the meta device.
+    """
+    wrapped = model.state_dict()
+    prefix = shared_prefix(wrapped)
+    target = {key[len(prefix) :]: value for key, value in wrapped.items()}
+    if any(value.is_meta for value in target.values()):
+        raise ValueError(
+            f"cannot load {checkpoint.origin} into a model on the meta device: it has no memory to "
+            f"copy to. Build it on a real device, or call model.to_empty(device=...) first"
+        )
+    fmt = get_format(checkpoint.format)
+    structure = structure_of(target)
+    wanted = fmt.keys(structure, target)
+    if reset_classifier:
+        for key in _CLASSIFIER:
+            wanted.pop(key, None)
+    _check_keys_and_shapes(checkpoint, fmt, structure, target, wanted)
+    present = {
+        ours: checkpoint.state_dict[theirs]
+        for ours, theirs in wanted.items()
+        if theirs in checkpoint.state_dict
+    }
+    _check_values(checkpoint.origin, present, target)
+    model.load_state_dict({prefix + key: present.get(key, old) for key, old in target.items()})
+
+
+def looks_like(state_dict: Mapping[str, Tensor], fmt: Format) -> str | None:
+    """The named model whose block count and widths a state dict has, or None."""
+    blocks: dict[tuple[int | None, ...], int] = {}
+    for key, value in state_dict.items():
+        place = fmt.locate(key)
+        if place is None or place.part != "block":
+            continue
+        block = (place.stage, place.block, place.index)
+        is_projection = key.endswith(f".{fmt.expanding['project.conv']}.weight")
+        blocks[block] = value.shape[0] if is_projection else blocks.get(block, 0)
+    if not blocks:
+        return None
+    gate = f".{fmt.expanding['squeeze_excite.reduce']}.weight"
+    gated = any(key.endswith(gate) for key in state_dict)
+    last = max(blocks, key=lambda block: tuple(number or 0 for number in block))
+    return _VARIANT_SHAPES.get((len(blocks), blocks[last], gated))
+
+
+def _check_keys_and_shapes(
+    checkpoint: Checkpoint,
+    fmt: Format,
+    structure: Structure,
+    target: Mapping[str, Tensor],
+    wanted: Mapping[str, str],
+) -> None:
+    given = checkpoint.state_dict
+    missing = [
+        theirs
+        for theirs in wanted.values()
+        if theirs not in given and not theirs.endswith("num_batches_tracked")
+    ]
+    used = {*wanted.values(), *(fmt.keys(structure, target).values())}
+    unexpected = [key for key in given if key not in used and not _beyond(key, fmt, structure)]
+    wrong = [
+        ours
+        for ours, theirs in wanted.items()
+        if theirs in given and given[theirs].shape != target[ours].shape
+    ]
+    if not (missing or unexpected or wrong):
+        return
+
+    intro = f"{checkpoint.origin} (format {fmt.name})"
+    theirs_like, ours_like = looks_like(given, fmt), looks_like(target, EFFKERNELS)
+    if theirs_like is not None and theirs_like != ours_like and structure.head:
+        intro += f" looks like {theirs_like}, and the model is {ours_like or 'none of that shape'}"
+    elif not missing and not unexpected and set(wrong) <= set(_CLASSIFIER):
+        raise ValueError(
+            f"{intro} has {given[wanted[wrong[0]]].shape[0]} classes, the model "
+            f"{target[wrong[0]].shape[0]}: pass reset_classifier=True to keep the model's own new "
+            f"classifier, or build the model with the checkpoint's num_classes"
+        )
+    elif not missing and not unexpected and wrong == [_STEM]:
+        raise ValueError(
+            f"{intro} takes {given[wanted[_STEM]].shape[1]} input channels, the model "
+            f"{target[_STEM].shape[1]}: build the model with the checkpoint's in_channels, or "
+            f"adapt {wanted[_STEM]} in the state dict yourself and pass that"
+        )
+    else:
+        intro += " does not fit the model"
+    if "stem.conv.bias" in target:
+        intro += "; the model is fused: load first, then call fuse()"
+    shapes = [
+        f"{wanted[ours]} {tuple(given[wanted[ours]].shape)} instead of {tuple(target[ours].shape)}"
+        for ours in wrong
+    ]
+    parts = [
+        f"{len(names)} {what}: {listed(names)}"
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of the wrong shape", shapes),
+        )
+        if names
+    ]
+    raise ValueError(f"{intro}. {'; '.join(parts)}")
+
+
+def _beyond(key: str, fmt: Format, structure: Structure) -> bool:
+    """Whether ``key`` belongs to a part that the model leaves out on purpose."""
+    place = fmt.locate(key)
+    if place is None:
+        return False
+    if place.part == "classifier":
+        return not structure.classifier
+    if structure.head:
+        return False
+    if place.part == "head":
+        return True
+    if place.index is not None:
+        return place.index >= len(structure.blocks)
+    return place.stage is not None and place.stage >= structure.stages
+
+
+def _check_values(origin: str, present: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Refuse what would load without an error and compute nonsense."""
+    not_float, not_finite, overflowing, negative = [], [], [], []
+    for key, value in present.items():
+        if not target[key].is_floating_point():
+            continue
+        if not value.is_floating_point() or value.is_meta:
+            not_float.append(key)
+        elif not torch.isfinite(value).all():
+            not_finite.append(key)
+        elif not torch.isfinite(value.to(target[key].dtype)).all():
+            overflowing.append(key)
+        elif key.endswith("running_var") and (value < 0).any():
+            negative.append(key)
+    for keys, problem in (
+        (not_float, "hold no floating-point numbers"),
+        (not_finite, "hold NaN or inf"),
+        (overflowing, f"overflow the model's dtype ({_dtype(target)})"),
+        (negative, "hold negative variances"),
+    ):
+        if keys:
+            raise ValueError(f"{origin}: {len(keys)} tensors {problem}: {listed(keys)}")
+
+
+def _dtype(target: Mapping[str, Tensor]) -> str:
+    return str(target[_STEM].dtype).removeprefix("torch.")

@@ -1,0 +1,198 @@
+"""How published weights were evaluated: picture size, crop, interpolation, mean and std, as data.
+
+Each number is the publisher's own (timm's ``default_cfgs``, torchvision's ``Weights`` enums, the
+EfficientNet-Lite and EfficientNet-PyTorch repositories). Where timm lists a second, larger test
+size, the first one stands, as in timm's own default transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from effkernels.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INCEPTION_MEAN,
+    INCEPTION_STD,
+    Preprocessing,
+)
+
+_IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
+_INCEPTION = (INCEPTION_MEAN, INCEPTION_STD)
+# Google's Lite models take (pixel - 127) / 128. RangiLyu's training code rounds the same to 3
+# digits.
+_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
+_LITE_ROUNDED = ((0.498,) * 3, (0.502,) * 3)
+
+# TensorFlow's own evaluation crops size / (size + 32) of the shorter side.
+_TF_CROP_PADDING = 32
+
+_NATIVE_SIZES = {
+    "efficientnet_b0": 224,
+    "efficientnet_b1": 240,
+    "efficientnet_b2": 260,
+    "efficientnet_b3": 300,
+    "efficientnet_b4": 380,
+    "efficientnet_b5": 456,
+    "efficientnet_b6": 528,
+    "efficientnet_b7": 600,
+    "efficientnet_b8": 672,
+    "efficientnet_l2": 800,
+    "efficientnet_lite0": 224,
+    "efficientnet_lite1": 240,
+    "efficientnet_lite2": 260,
+    "efficientnet_lite3": 280,
+    "efficientnet_lite4": 300,
+}
+
+# timm's tf_ models: its fractions are rounded to three digits. Lite3 and Lite4 are configured
+# larger than Google's table has them (280 and 300), and bilinear.
+_TIMM_TF = {
+    "efficientnet_b0": (224, 0.875, "bicubic"),
+    "efficientnet_b1": (240, 0.882, "bicubic"),
+    "efficientnet_b2": (260, 0.890, "bicubic"),
+    "efficientnet_b3": (300, 0.904, "bicubic"),
+    "efficientnet_b4": (380, 0.922, "bicubic"),
+    "efficientnet_b5": (456, 0.934, "bicubic"),
+    "efficientnet_b6": (528, 0.942, "bicubic"),
+    "efficientnet_b7": (600, 0.949, "bicubic"),
+    "efficientnet_b8": (672, 0.954, "bicubic"),
+    "efficientnet_l2": (800, 0.960, "bicubic"),
+    "efficientnet_lite0": (224, 0.875, "bicubic"),
+    "efficientnet_lite1": (240, 0.882, "bicubic"),
+    "efficientnet_lite2": (260, 0.890, "bicubic"),
+    "efficientnet_lite3": (300, 0.904, "bilinear"),
+    "efficientnet_lite4": (380, 0.920, "bilinear"),
+}
+# Weights trained with AdvProp ("ap") take Inception's mean and std, those of every other recipe
+# ImageNet's.
+_TIMM_TF_TAGS = {
+    "in1k": _IMAGENET,
+    "aa_in1k": _IMAGENET,
+    "ra_in1k": _IMAGENET,
+    "ns_jft_in1k": _IMAGENET,
+    "ns_jft_in1k_475": _IMAGENET,
+    "ap_in1k": _INCEPTION,
+}
+_TIMM_L2_475 = (475, 0.936, "bicubic")
+
+# timm's own trainings. The first tag of a variant is timm's default for the untagged name.
+_TIMM_OWN = {
+    "efficientnet_b0": {
+        "ra_in1k": (224, 0.875, _IMAGENET),
+        "ra4_e3600_r224_in1k": (224, 0.9, _INCEPTION),
+    },
+    "efficientnet_b1": {
+        "ft_in1k": (224, 0.875, _IMAGENET),
+        "ra4_e3600_r240_in1k": (240, 0.9, _INCEPTION),
+    },
+    "efficientnet_b2": {"ra_in1k": (256, 0.875, _IMAGENET)},
+    "efficientnet_b3": {"ra2_in1k": (288, 0.875, _IMAGENET)},
+    "efficientnet_b4": {"ra2_in1k": (320, 0.875, _IMAGENET)},
+    # efficientnet_b5.sw_in12k_ft_in1k is left out: it squashes pictures instead of cropping them.
+    "efficientnet_b5": {"sw_in12k": (416, 0.95, _IMAGENET)},
+    "efficientnet_lite0": {"ra_in1k": (224, 0.875, _IMAGENET)},
+}
+
+# Crop size, size of the shorter side before the crop, interpolation. The last tag of a variant is
+# torchvision's default.
+_TORCHVISION = {
+    "efficientnet_b0": {"IMAGENET1K_V1": (224, 256, "bicubic")},
+    "efficientnet_b1": {
+        "IMAGENET1K_V1": (240, 256, "bicubic"),
+        "IMAGENET1K_V2": (240, 255, "bilinear"),
+    },
+    "efficientnet_b2": {"IMAGENET1K_V1": (288, 288, "bicubic")},
+    "efficientnet_b3": {"IMAGENET1K_V1": (300, 320, "bicubic")},
+    "efficientnet_b4": {"IMAGENET1K_V1": (380, 384, "bicubic")},
+    "efficientnet_b5": {"IMAGENET1K_V1": (456, 456, "bicubic")},
+    "efficientnet_b6": {"IMAGENET1K_V1": (528, 528, "bicubic")},
+    "efficientnet_b7": {"IMAGENET1K_V1": (600, 600, "bicubic")},
+}
+
+
+def timm_preprocessing(variant: str, *, tf: bool, tag: str | None) -> Preprocessing | None:
+    """Of timm's weights; None where timm builds the model and has published no weights for it."""
+    if variant not in _TIMM_TF:
+        raise ValueError(f"timm has no {variant}")
+    if tf:
+        _check_tag("timm/tf_" + variant, tag, _TIMM_TF_TAGS)
+        size, crop, interpolation = _TIMM_TF[variant]
+        if tag == "ns_jft_in1k_475":
+            if variant != "efficientnet_l2":
+                raise ValueError(f"timm/tf_{variant} has no weights tagged {tag!r}; only L2 has")
+            size, crop, interpolation = _TIMM_L2_475
+        mean, std = _INCEPTION if _is_lite(variant) else _TIMM_TF_TAGS[tag or "in1k"]
+        return _preprocessing(mean, std, size, crop, interpolation)
+    own = _TIMM_OWN.get(variant, {})
+    _check_tag("timm/" + variant, tag, own)
+    if not own or (tag is None and variant == "efficientnet_b5"):
+        return None  # timm's default for B5 squashes: see above
+    size, crop, (mean, std) = own[tag or next(iter(own))]
+    return _preprocessing(mean, std, size, crop, "bicubic")
+
+
+def torchvision_preprocessing(variant: str, *, tag: str | None) -> Preprocessing:
+    """Of torchvision's weights; without a tag, of its default ones."""
+    if variant not in _TORCHVISION:
+        raise ValueError(f"torchvision has no {variant}, only {', '.join(_TORCHVISION)}")
+    weights = _TORCHVISION[variant]
+    _check_tag("torchvision/" + variant, tag, weights)
+    crop, resize, interpolation = weights[tag or next(reversed(weights))]
+    return _preprocessing(*_IMAGENET, crop, crop / resize, interpolation)
+
+
+def lukemelas_preprocessing(variant: str, *, tag: str | None) -> Preprocessing:
+    """Of the converted TensorFlow weights. The only tag is ``advprop``, the only weights of B8."""
+    _check_variant("lukemelas", variant, list(_NATIVE_SIZES))
+    _check_tag("lukemelas/" + variant, tag, () if _is_lite(variant) else ("advprop",))
+    if _is_lite(variant):
+        mean, std = _LITE
+    elif tag == "advprop" or variant == "efficientnet_b8":
+        mean, std = _INCEPTION
+    else:
+        mean, std = _IMAGENET
+    size = _NATIVE_SIZES[variant]
+    return _preprocessing(mean, std, size, size / (size + _TF_CROP_PADDING), "bicubic")
+
+
+def rangilyu_preprocessing(variant: str) -> Preprocessing:
+    """Of RangiLyu's Lite weights."""
+    _check_variant("rangilyu", variant, [name for name in _NATIVE_SIZES if _is_lite(name)])
+    size = _NATIVE_SIZES[variant]
+    return _preprocessing(*_LITE_ROUNDED, size, size / (size + _TF_CROP_PADDING), "bicubic")
+
+
+def is_named(variant: str) -> bool:
+    """Whether ``variant`` is one of the published models (B0-B8, L2, Lite0-4)."""
+    return variant in _NATIVE_SIZES
+
+
+def _is_lite(variant: str) -> bool:
+    return "_lite" in variant
+
+
+def _preprocessing(
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size: int,
+    crop_fraction: float,
+    interpolation: str,
+) -> Preprocessing:
+    if interpolation == "bilinear":
+        return Preprocessing(mean, std, size, crop_fraction, "bilinear")
+    return Preprocessing(mean, std, size, crop_fraction, "bicubic")
+
+
+def _check_variant(family: str, variant: str, known: list[str]) -> None:
+    if variant not in known:
+        raise ValueError(f"{family} has no {variant}, only {', '.join(known)}")
+
+
+def _check_tag(name: str, tag: str | None, known: Iterable[str]) -> None:
+    tags = list(known)
+    if tag is not None and tag not in tags:
+        raise ValueError(
+            f"{name} has no weights tagged {tag!r}; "
+            + (f"known: {', '.join(tags)}" if tags else "its weights have no tags")
+        )
