@@ -1,0 +1,213 @@
+"""What can compute the ops here, what does, and why; and the switch.
+
+Backends register kernels for ops (:func:`register_kernel`). For each call the fastest available backend
+that serves the device and accepts the arguments runs (:func:`choose`); plain PyTorch is always last.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+logger = logging.getLogger("effkernels")
+
+Accepts = Callable[..., "str | None"]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One op of one backend: ``run`` takes the op's schema arguments; ``rejects`` says why it cannot, or None."""
+
+    run: Callable[..., Any]
+    rejects: Accepts
+
+
+@dataclass
+class Backend:
+    """One way to compute the ops. ``unavailable`` is the reason why it cannot run here, or None."""
+
+    name: str
+    devices: tuple[str, ...]
+    unavailable: str | None = None
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+
+    def serves(self, device_type: str) -> bool:
+        """Whether tensors on devices of this type are its business."""
+        return not self.devices or device_type in self.devices
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """What :func:`backends` tells of one backend."""
+
+    name: str
+    available: bool
+    reason: str | None
+    """Why it is not available; None where it is."""
+    ops: tuple[str, ...]
+    """Ops that it has kernels for. The torch backend computes all of them."""
+
+
+_NO_KERNELS = "this version has no kernels for it"
+
+# Fastest first. An empty tuple of devices means all of them.
+_BACKENDS: dict[str, Backend] = {
+    "cuda": Backend("cuda", ("cuda",), _NO_KERNELS),
+    "triton": Backend("triton", ("cuda",), _NO_KERNELS),
+    "cpu": Backend("cpu", ("cpu",), _NO_KERNELS),
+    "torch": Backend("torch", ()),
+}
+
+
+def _check_available(name: str, given_by: str) -> None:
+    if name not in _BACKENDS:
+        raise ValueError(f"{given_by}: no backend {name!r}; there are {', '.join(_BACKENDS)}")
+    reason = _BACKENDS[name].unavailable
+    if reason is not None:
+        raise ValueError(
+            f"{given_by}: backend {name!r} is not available: {reason}. See effkernels.backends()"
+        )
+
+
+def _from_environment() -> str | None:
+    name = os.environ.get("EFFKERNELS_BACKEND", "").strip().lower()
+    if name in ("", "auto"):
+        return None
+    if name not in _BACKENDS:
+        raise ValueError(f"EFFKERNELS_BACKEND={name}: there are auto, {', '.join(_BACKENDS)}")
+    return name
+
+
+_FROM_ENVIRONMENT = _from_environment()
+
+
+class _Choice(threading.local):
+    # Instance attributes, set for every thread: those are what torch.compile guards on, so that a
+    # compiled function sees use_backend of its own thread. It follows neither a ContextVar nor a
+    # class attribute.
+    def __init__(self) -> None:
+        self.name = _FROM_ENVIRONMENT
+        self.fallback = True
+
+
+_choice = _Choice()
+_logged: set[str] = set()
+
+
+def _log_once(message: str) -> None:
+    if message not in _logged:
+        _logged.add(message)
+        logger.warning(message)
+
+
+# torch.compile runs it while tracing and leaves no trace of it. torch.compiler.assume_constant_result
+# sets this attribute and no more, but imports the compiler: over a second of our import.
+_log_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+class use_backend:
+    """Run the ops on one backend inside a ``with`` block, in this thread; also inside compiled functions.
+
+    Args:
+        name: "cuda", "triton", "cpu", "torch", or "auto" for the fastest that accepts the arguments.
+        fallback: where the backend lacks an op or rejects its arguments, run the op in plain PyTorch and
+            log the reason once; if False, raise instead.
+
+    Raises:
+        ValueError: no such backend, or it is not available here (the message says why).
+        NotImplementedError: from an op, with ``fallback=False``, that the backend does not compute.
+
+    The environment variable ``EFFKERNELS_BACKEND``, read at import, sets the same from outside.
+    """
+
+    def __init__(self, name: str, *, fallback: bool = True) -> None:
+        if name != "auto":
+            _check_available(name, "use_backend")
+        self.name = None if name == "auto" else name
+        self.fallback = fallback
+
+    def __enter__(self) -> use_backend:
+        self._previous = (_choice.name, _choice.fallback)
+        _choice.name, _choice.fallback = self.name, self.fallback
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _choice.name, _choice.fallback = self._previous
+
+
+def register_kernel(backend: str, op: str, run: Callable[..., Any], rejects: Accepts) -> None:
+    """Let ``backend`` compute ``op``: ``run`` and ``rejects`` take the arguments of the op's schema."""
+    _BACKENDS[backend].kernels[op] = Kernel(run, rejects)
+
+
+def mark_available(backend: str) -> None:
+    """Say that ``backend`` can run here. Its kernels are considered from now on."""
+    _BACKENDS[backend].unavailable = None
+
+
+def mark_unavailable(backend: str, reason: str) -> None:
+    """Say why ``backend`` cannot run here."""
+    _BACKENDS[backend].unavailable = reason
+
+
+def choose(
+    op: str, device_type: str, arguments: tuple[Any, ...], *, composite: bool = False
+) -> Callable[..., Any] | None:
+    """The kernel to run ``op`` with; None for the reference.
+
+    Nothing is logged or raised where a backend lacks a ``composite`` op: its parts choose for themselves.
+
+    Raises:
+        ValueError: the backend named by ``EFFKERNELS_BACKEND`` is not available.
+        NotImplementedError: the backend forced with ``fallback=False`` does not compute this.
+    """
+    forced = _choice.name
+    if forced == "torch":
+        return None
+    if forced is not None:
+        _check_available(forced, "EFFKERNELS_BACKEND")
+        backend = _BACKENDS[forced]
+        if composite and op not in backend.kernels:
+            return None
+        return _take(backend, op, device_type, arguments, _choice.fallback)
+    for backend in _BACKENDS.values():
+        if backend.unavailable is not None or not backend.serves(device_type):
+            continue
+        if op in backend.kernels or (backend.kernels and not composite):
+            run = _take(backend, op, device_type, arguments, True)
+            if run is not None:
+                return run
+    return None
+
+
+def _take(
+    backend: Backend, op: str, device_type: str, arguments: tuple[Any, ...], fallback: bool
+) -> Callable[..., Any] | None:
+    kernel = backend.kernels.get(op)
+    if kernel is None:
+        reason: str | None = "it has no kernel for this op"
+    elif not backend.serves(device_type):
+        reason = f"it serves {' and '.join(backend.devices)} tensors, not {device_type}"
+    else:
+        reason = kernel.rejects(*arguments)
+        if reason is None:
+            return kernel.run
+    message = f"{op}: not on the {backend.name} backend: {reason}"
+    if not fallback:
+        raise NotImplementedError(
+            f"{message}; use_backend({backend.name!r}, fallback=False) allows no other"
+        )
+    _log_once(message)
+    return None
+
+
+def backends() -> Mapping[str, BackendStatus]:
+    """Every backend by name, fastest first: whether it is available here, or why not."""
+    return {
+        b.name: BackendStatus(b.name, b.unavailable is None, b.unavailable, tuple(sorted(b.kernels)))
+        for b in _BACKENDS.values()
+    }

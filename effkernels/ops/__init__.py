@@ -1,0 +1,27 @@
+"""The ops: one contract each, met by every backend. Functions check, then run on the fastest backend.
+
+Images are (N, C, H, W) tensors in channels_last memory (NHWC); other layouts are converted, and results are
+channels_last. float16, bfloat16, float32 and float64; sums, BatchNorm, pooled values and gates are float32
+(float64 for float64). Under ``torch.autocast`` images and weights are cast to its dtype. The same ops as
+``torch.ops.effkernels.*`` take flat arguments, checked by PyTorch alone.
+"""
+
+from effkernels.ops._arguments import BatchNorm
+from effkernels.ops.conv_bn_act import conv_bn_act
+from effkernels.ops.depthwise_conv_bn_act import depthwise_conv_bn_act, depthwise_conv_bn_act_pool
+from effkernels.ops.mbconv import Conv, Gate, mbconv
+from effkernels.ops.pointwise_conv_bn_act import pointwise_conv_bn_act
+from effkernels.ops.squeeze_excite import squeeze_excite, squeeze_excite_gate
+
+__all__ = [
+    "BatchNorm",
+    "Conv",
+    "Gate",
+    "conv_bn_act",
+    "depthwise_conv_bn_act",
+    "depthwise_conv_bn_act_pool",
+    "mbconv",
+    "pointwise_conv_bn_act",
+    "squeeze_excite",
+    "squeeze_excite_gate",
+]

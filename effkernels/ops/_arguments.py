@@ -1,0 +1,155 @@
+"""Checks, casts and layout of the arguments of all ops, before anything is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from effkernels.reference.convolution import output_size
+from effkernels.reference.elementwise import ACTIVATIONS
+
+
+class BatchNorm(NamedTuple):
+    """Inference BatchNorm as it stands in a module: four vectors of C elements, and eps.
+
+    ``weight`` and ``bias`` may be None (a module without affine parameters). The kernels fold it in float32
+    as they go, so changes of the vectors, in place too, take effect at the next call.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor
+    running_var: Tensor
+    eps: float = 1e-5
+
+    @classmethod
+    def of(cls, module: torch.nn.modules.batchnorm._BatchNorm) -> BatchNorm:
+        """The vectors of a BatchNorm module, as references.
+
+        Raises:
+            ValueError: the module keeps no running statistics.
+        """
+        mean, var = module.running_mean, module.running_var
+        if mean is None or var is None:
+            raise ValueError("the BatchNorm module has track_running_stats=False: nothing to fold")
+        return cls(module.weight, module.bias, mean, var, module.eps)
+
+
+Flat = tuple["Tensor | None", "Tensor | None", "Tensor | None", "Tensor | None", float]
+
+
+def check_images(op: str, x: Tensor, name: str = "x") -> None:
+    """``x`` must be a non-empty floating (N, C, H, W) tensor; an empty batch is fine."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor, got {type(x).__name__}")
+    if x.dim() != 4:
+        raise ValueError(f"{op}: {name} must be (N, C, H, W), got shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"{op}: {name} must be floating point, got {x.dtype}")
+    if x.shape[1] < 1 or x.shape[2] < 1 or x.shape[3] < 1:
+        raise ValueError(
+            f"{op}: {name} needs at least one channel, row and column, got {tuple(x.shape)}"
+        )
+
+
+def check_beside(
+    op: str, name: str, tensor: Tensor, x: Tensor, shape: Sequence[int], *, dtype: bool = False
+) -> None:
+    """``tensor`` must have this shape and the device (and with ``dtype``, the dtype) of ``x``."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(
+            f"{op}: {name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}"
+        )
+    if tensor.device != x.device:
+        raise ValueError(f"{op}: {name} is on {tensor.device}, x on {x.device}: move one of them")
+    if not tensor.is_floating_point():
+        raise TypeError(f"{op}: {name} must be floating point, got {tensor.dtype}")
+    if dtype and tensor.dtype != x.dtype:
+        raise TypeError(
+            f"{op}: {name} is {tensor.dtype}, x {x.dtype}: convert one of them, or use torch.autocast"
+        )
+
+
+def check_activation(op: str, activation: str) -> None:
+    """``activation`` must be one of the five that kernels have."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"{op}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
+        )
+
+
+def flat_norm(op: str, x: Tensor, channels: int, bias: Tensor | None, bn: BatchNorm | None) -> Flat:
+    """``bn`` as the schema has it, checked; five empty places where it is None."""
+    if bias is not None:
+        check_beside(op, "bias", bias, x, (channels,))
+    if bn is None:
+        return None, None, None, None, 0.0
+    for name, vector in zip(BatchNorm._fields[:4], bn[:4], strict=True):
+        if vector is not None:
+            check_beside(op, f"bn.{name}", vector, x, (channels,))
+        elif name.startswith("running"):
+            raise ValueError(f"{op}: bn.{name} is None: inference needs running statistics")
+    if not bn.eps > 0.0:
+        raise ValueError(f"{op}: bn.eps must be above 0, got {bn.eps}")
+    return bn.weight, bn.bias, bn.running_mean, bn.running_var, float(bn.eps)
+
+
+def pair(op: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """An int, or (vertical, horizontal), at least 1."""
+    result = (value, value) if isinstance(value, int) else tuple(value)
+    if len(result) != 2 or any(v < 1 for v in result):
+        raise ValueError(f"{op}: {name} must be a positive int or two of them, got {value!r}")
+    return result[0], result[1]
+
+
+def four_sides(op: str, padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+    """An int, (vertical, horizontal) or (top, bottom, left, right), at least 0."""
+    sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+    if len(sides) == 2:
+        sides = (sides[0], sides[0], sides[1], sides[1])
+    if len(sides) != 4 or any(s < 0 for s in sides):
+        raise ValueError(
+            f"{op}: padding must be an int, (vertical, horizontal) or (top, bottom, left, right), "
+            f"none negative, got {padding!r}"
+        )
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+def check_output(
+    op: str,
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+) -> None:
+    """The kernel must fit into the padded input at least once."""
+    height, width = output_size(x.shape[2:], kernel, stride, padding, dilation)
+    if height < 1 or width < 1:
+        raise ValueError(
+            f"{op}: a {kernel[0]}x{kernel[1]} kernel (dilation {dilation}) does not fit into "
+            f"{x.shape[2]}x{x.shape[3]} pixels with padding {padding} (top, bottom, left, right)"
+        )
+
+
+def cast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Under autocast, in its dtype; else as they are. Not for BN vectors, pooled values and gates."""
+    first = tensors[0]
+    assert first is not None
+    device_type = first.device.type
+    if not torch.is_autocast_enabled(device_type):
+        return tensors
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(
+        t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors
+    )
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """``x`` in NHWC memory; a copy only where it is not."""
+    return x.contiguous(memory_format=torch.channels_last)

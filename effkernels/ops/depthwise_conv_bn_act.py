@@ -1,0 +1,103 @@
+"""Depthwise convolution + BatchNorm + activation, alone and with the squeeze of squeeze-excitation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from effkernels import reference
+from effkernels.ops._arguments import BatchNorm
+from effkernels.ops._define import Op, define, nhwc_empty
+from effkernels.ops._window import SCHEMA, checked, flops, result_size
+from effkernels.reference.elementwise import accumulate_dtype
+
+
+def _fake(*arguments: Any) -> Tensor:
+    return nhwc_empty(arguments[0], result_size(arguments))
+
+
+def _fake_pool(*arguments: Any) -> tuple[Tensor, Tensor]:
+    y = _fake(*arguments)
+    return y, y.new_empty(y.shape[:2], dtype=accumulate_dtype(y.dtype))
+
+
+DEPTHWISE = define(
+    Op(
+        "depthwise_conv_bn_act",
+        f"{SCHEMA} -> Tensor",
+        reference.depthwise_conv_bn_act,
+        _fake,
+        flops,
+    )
+)
+DEPTHWISE_POOL = define(
+    Op(
+        "depthwise_conv_bn_act_pool",
+        f"{SCHEMA} -> (Tensor, Tensor)",
+        reference.depthwise_conv_bn_act_pool,
+        _fake_pool,
+        flops,
+    )
+)
+
+
+def depthwise_conv_bn_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    bn: BatchNorm | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    activation: str = "silu",
+) -> Tensor:
+    """``activation(bn(depthwise_conv(x) + bias))`` in one pass over memory.
+
+    Args:
+        x: (N, C, H, W), floating point.
+        weight: (C, 1, kernel height, kernel width), dtype of ``x``.
+        bias: (C,), or None.
+        bn: inference BatchNorm of C channels, or None. Pass a module's with ``BatchNorm.of(module)``.
+        stride, dilation: an int or (vertical, horizontal).
+        padding: zeros around ``x`` in pixels: an int, (vertical, horizontal) or (top, bottom, left, right).
+        activation: "silu", "relu", "relu6", "hardswish" or "identity".
+
+    Returns:
+        (N, C, H_out, W_out), dtype of ``x``, channels_last.
+
+    Raises:
+        ValueError: shapes, devices or values that do not fit; the message names the argument.
+        TypeError: a non-floating tensor, or dtypes of ``x`` and ``weight`` that differ outside autocast.
+    """
+    op = "depthwise_conv_bn_act"
+    window = (stride, padding, dilation, activation)
+    y: Tensor = DEPTHWISE(*checked(op, x, weight, bias, bn, *window, depthwise=True))
+    return y
+
+
+def depthwise_conv_bn_act_pool(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    bn: BatchNorm | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    activation: str = "silu",
+) -> tuple[Tensor, Tensor]:
+    """:func:`depthwise_conv_bn_act` and, from the same pass, the mean of its result over height and width.
+
+    Returns:
+        The result, and its mean: (N, C), float32 (float64 for float64): the squeeze of
+        squeeze-excitation (Hu et al. 2018, arXiv 1709.01507).
+
+    Arguments and errors are those of :func:`depthwise_conv_bn_act`.
+    """
+    op = "depthwise_conv_bn_act_pool"
+    window = (stride, padding, dilation, activation)
+    y, pooled = DEPTHWISE_POOL(*checked(op, x, weight, bias, bn, *window, depthwise=True))
+    return y, pooled

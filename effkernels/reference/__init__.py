@@ -1,0 +1,26 @@
+"""The ops in plain PyTorch: the fallback of every backend and the oracle of every test.
+
+Differentiable by construction, on any device and in any floating dtype. In float64 everything is float64;
+otherwise pooling and gates are float32 and the rest has the precision of the same PyTorch modules.
+"""
+
+from effkernels.reference.convolution import (
+    conv2d,
+    conv_bn_act,
+    depthwise_conv_bn_act,
+    depthwise_conv_bn_act_pool,
+    pointwise_conv_bn_act,
+    same_padding,
+)
+from effkernels.reference.squeeze_excite import squeeze_excite, squeeze_excite_gate
+
+__all__ = [
+    "conv2d",
+    "conv_bn_act",
+    "depthwise_conv_bn_act",
+    "depthwise_conv_bn_act_pool",
+    "pointwise_conv_bn_act",
+    "same_padding",
+    "squeeze_excite",
+    "squeeze_excite_gate",
+]

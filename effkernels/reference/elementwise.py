@@ -1,0 +1,55 @@
+"""Activations, inference BatchNorm and the dtype of sums, shared by all reference ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardswish": F.hardswish,
+    "identity": _identity,
+}
+
+
+def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of pooled values and gates: float64 for float64, float32 for the rest."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def bn_act(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    activation: str,
+) -> Tensor:
+    """Inference BatchNorm over dim 1 (none where ``mean`` is None), then the activation."""
+    if mean is not None and var is not None:
+        # batch_norm takes vectors of x's dtype, and float32 ones beside 16-bit x.
+        stats = accumulate_dtype(x.dtype)
+        if mean.dtype == x.dtype and (weight is None or weight.dtype == x.dtype):
+            stats = x.dtype
+        x = F.batch_norm(
+            x,
+            mean.to(stats),
+            var.to(stats),
+            None if weight is None else weight.to(stats),
+            None if bias is None else bias.to(stats),
+            False,
+            0.0,
+            eps,
+        )
+    return ACTIVATIONS[activation](x)
