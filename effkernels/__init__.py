@@ -1,0 +1,63 @@
+"""effkernels: EfficientNets from fused kernels, for PyTorch."""
+
+from effkernels import ops, scaling
+from effkernels.backends import BackendStatus, backends, use_backend
+from effkernels.models import (
+    EfficientNet,
+    EfficientNetConfig,
+    EfficientNetFeatures,
+    create_model,
+    efficientnet,
+    list_models,
+)
+from effkernels.models.named import (
+    efficientnet_b0,
+    efficientnet_b1,
+    efficientnet_b2,
+    efficientnet_b3,
+    efficientnet_b4,
+    efficientnet_b5,
+    efficientnet_b6,
+    efficientnet_b7,
+    efficientnet_b8,
+    efficientnet_l2,
+    efficientnet_lite0,
+    efficientnet_lite1,
+    efficientnet_lite2,
+    efficientnet_lite3,
+    efficientnet_lite4,
+)
+from effkernels.preprocessing import Preprocessing
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendStatus",
+    "EfficientNet",
+    "EfficientNetConfig",
+    "EfficientNetFeatures",
+    "Preprocessing",
+    "__version__",
+    "backends",
+    "create_model",
+    "efficientnet",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "efficientnet_b5",
+    "efficientnet_b6",
+    "efficientnet_b7",
+    "efficientnet_b8",
+    "efficientnet_l2",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "efficientnet_lite3",
+    "efficientnet_lite4",
+    "list_models",
+    "ops",
+    "scaling",
+    "use_backend",
+]

@@ -1,0 +1,31 @@
+"""Whether a module computes just what its class says, so that an op may compute it instead."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules import module as _module
+
+
+def is_plain(module: nn.Module, *types: type[nn.Module]) -> bool:
+    """One of ``types`` itself (no subclass: quantised, parametrised), without hooks or a patched forward."""
+    return type(module) in types and not has_hooks(module) and "forward" not in module.__dict__
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling the module runs more than its forward."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def any_global_hook() -> bool:
+    """Whether hooks are registered for all modules, such as PyTorch's FLOP counter does."""
+    return bool(
+        _module._global_forward_hooks
+        or _module._global_forward_pre_hooks
+        or _module._global_backward_hooks
+        or _module._global_backward_pre_hooks
+    )
