@@ -5,14 +5,15 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-# Build front ends do not put the folder of setup.py on sys.path. Appended, so that it shadows nothing.
+# Build front ends do not put the folder of setup.py on sys.path. Appended: it shadows nothing.
 sys.path.append(str(Path(__file__).resolve().parent / "buildtools"))
 
-from effkernels_build.command import BuildModules  # noqa: E402
+from effkernels_build.command import BuildModules
 
 setup(
-    # Sources and flags are in effkernels_build.modules; declared here so that build_ext runs and wheels are
-    # named for this platform.
+    license="Apache-2.0",
+    # Sources and flags are in effkernels_build.modules; declared here so that build_ext runs and
+    # wheels are named for this platform.
     ext_modules=[Extension(f"effkernels.{name}", sources=[]) for name in ("_C", "_C_cuda")],
     cmdclass={"build_ext": BuildModules},
 )

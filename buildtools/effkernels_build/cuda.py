@@ -1,7 +1,8 @@
 """Decide about the CUDA module: which nvcc, for which architectures, or why there is none.
 
-The decision rests on nvcc, on the CUDA version torch was built with, and on `EFFKERNELS_CUDA`; never on the
-GPU of the machine that builds, which may have none. Nothing here imports torch or asks the driver.
+The decision rests on nvcc, on the CUDA version torch was built with, and on `EFFKERNELS_CUDA`;
+never on the GPU of the machine that builds, which may have none. Nothing here imports torch or
+asks the driver.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ USUAL_HOMES = ("/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda")
 MINIMUM_NVCC = (12, 0)  # the first with -std=c++20, and with code for sm_90a
 MODES = ("auto", "0", "1")
 
-# Names that TORCH_CUDA_ARCH_LIST accepts for torch itself; numbers below 8.0 lack bf16 and are not served.
+# Names that torch takes in TORCH_CUDA_ARCH_LIST, but for GPUs below 8.0: they lack bf16.
 _NAMED_ARCHS = {
     "Ampere": "8.0 8.6+PTX",
     "Ada": "8.9+PTX",
@@ -52,8 +53,8 @@ def cuda_mode(env: Mapping[str, str]) -> str:
     mode = env.get("EFFKERNELS_CUDA", "auto").strip().lower() or "auto"
     if mode not in MODES:
         raise BuildError(
-            f"EFFKERNELS_CUDA={env['EFFKERNELS_CUDA']!r}: accepted are auto (build the CUDA module where it can"
-            " be built), 0 (do not), 1 (fail where it cannot)"
+            f"EFFKERNELS_CUDA={env['EFFKERNELS_CUDA']!r}: accepted are auto (build the CUDA module"
+            " where it can be built), 0 (do not), 1 (fail where it cannot)"
         )
     return mode
 
@@ -66,7 +67,7 @@ def _nvcc_at(path: Path) -> Nvcc | Missing:
         last = output.strip().splitlines()[-1:] or ["no output"]
         return Missing(f"{path} does not run: {last[0]}")
     version = (int(found[1]), int(found[2]))
-    # `TOP` is nvcc's own word for its toolkit; a wrapper script or a link on the PATH lies outside it.
+    # `TOP` is nvcc's own word for its toolkit: a wrapper or a link on the PATH lies outside of it.
     _, dry_run = run([str(path), "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"])
     top = re.search(r"^#\$ TOP=(.+)$", dry_run, flags=re.MULTILINE)
     home = Path(top[1].strip()) if top else path.resolve().parent.parent
@@ -74,12 +75,17 @@ def _nvcc_at(path: Path) -> Nvcc | Missing:
 
 
 def find_nvcc(env: Mapping[str, str], usual_homes: Sequence[str] = USUAL_HOMES) -> Nvcc | Missing:
-    """The nvcc of `CUDA_HOME` or `CUDA_PATH` (where set, and then no other), of the PATH, or of the usual folders."""
+    """The nvcc of `CUDA_HOME` or `CUDA_PATH`, of the PATH, or of the usual folders.
+
+    Where one of the two variables is set, no other nvcc is taken in place of the one it names.
+    """
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         home = env.get(variable, "").strip()
         if home:
             path = Path(home) / "bin" / "nvcc"
-            return _nvcc_at(path) if path.is_file() else Missing(f"{variable}={home} has no bin/nvcc")
+            return (
+                _nvcc_at(path) if path.is_file() else Missing(f"{variable}={home} has no bin/nvcc")
+            )
     on_path = shutil.which("nvcc", path=env.get("PATH", ""))
     candidates = [Path(on_path)] if on_path else []
     for usual in map(Path, usual_homes):
@@ -94,7 +100,9 @@ def find_nvcc(env: Mapping[str, str], usual_homes: Sequence[str] = USUAL_HOMES) 
         if isinstance(found, Nvcc):
             return found
         broken = broken or found
-    return broken or Missing("no nvcc: not in CUDA_HOME, on the PATH or in " + ", ".join(usual_homes))
+    return broken or Missing(
+        "no nvcc: not in CUDA_HOME, on the PATH or in " + ", ".join(usual_homes)
+    )
 
 
 def _version_key(path: Path) -> tuple[int, ...]:
@@ -110,18 +118,22 @@ def why_not(torch: Torch | Missing, nvcc: Nvcc | Missing) -> str | None:
     if isinstance(nvcc, Missing):
         return nvcc.reason
     if nvcc.version < MINIMUM_NVCC:
-        return f"nvcc {nvcc.version_text} at {nvcc.path} is too old: {'.'.join(map(str, MINIMUM_NVCC))} or newer is needed"
+        oldest = ".".join(map(str, MINIMUM_NVCC))
+        return f"nvcc {nvcc.version_text} at {nvcc.path} is too old: {oldest} or newer is needed"
     if nvcc.version[0] != int(torch.cuda.split(".")[0]):
         # Both would load their own CUDA runtime into one process.
-        return f"nvcc {nvcc.version_text} at {nvcc.path} does not match torch's CUDA {torch.cuda} (the major versions must)"
+        return (
+            f"nvcc {nvcc.version_text} at {nvcc.path} does not match torch's CUDA {torch.cuda}"
+            " (the major versions must)"
+        )
     return None
 
 
 def default_archs(nvcc_version: tuple[int, int], machine: str | None = None) -> list[str]:
     """The architectures to build for where TORCH_CUDA_ARCH_LIST is not set, newest as PTX too.
 
-    Device code runs on every GPU of its major version from its own minor version up, so 8.6 serves 8.9 and
-    10.0 serves 10.3. 11.0 exists in Arm machines alone.
+    Device code runs on every GPU of its major version from its own minor version up, so 8.6 serves
+    8.9 and 10.0 serves 10.3. 11.0 exists in Arm machines alone.
     """
     archs = ["8.0", "8.6", "9.0"]
     if nvcc_version >= (12, 8):
@@ -133,7 +145,7 @@ def default_archs(nvcc_version: tuple[int, int], machine: str | None = None) -> 
 
 
 def arch_list(env: Mapping[str, str], nvcc_version: tuple[int, int]) -> list[str]:
-    """`TORCH_CUDA_ARCH_LIST` ('8.0;9.0a 12.0+PTX', 'Hopper') without repetitions, or `default_archs`.
+    """`TORCH_CUDA_ARCH_LIST` ('8.0;9.0a 12.0+PTX', 'Hopper'), or `default_archs` where not set.
 
     Raises:
         BuildError: an entry that is no architecture, or one below 8.0.
@@ -148,11 +160,13 @@ def arch_list(env: Mapping[str, str], nvcc_version: tuple[int, int]) -> list[str
         found = _ARCH.match(entry)
         if found is None:
             raise BuildError(
-                f"TORCH_CUDA_ARCH_LIST: {entry!r} is no architecture: accepted are numbers such as 8.0, 9.0a or"
-                f" 12.0+PTX and the names {', '.join(_NAMED_ARCHS)}"
+                f"TORCH_CUDA_ARCH_LIST: {entry!r} is no architecture: accepted are numbers such as"
+                f" 8.0, 9.0a or 12.0+PTX and the names {', '.join(_NAMED_ARCHS)}"
             )
         if int(found[1]) < 8:
-            raise BuildError(f"TORCH_CUDA_ARCH_LIST: {entry} is too old: the kernels need 8.0 or newer (bf16)")
+            raise BuildError(
+                f"TORCH_CUDA_ARCH_LIST: {entry} is too old: the kernels need 8.0 or newer (bf16)"
+            )
     return entries
 
 
@@ -161,7 +175,9 @@ def gencode_flags(archs: Sequence[str]) -> list[str]:
     flags = []
     for arch in archs:
         number = arch.removesuffix("+PTX").replace(".", "")
-        targets = f"sm_{number}" if number == arch.replace(".", "") else f"[sm_{number},compute_{number}]"
+        targets = (
+            f"sm_{number}" if number == arch.replace(".", "") else f"[sm_{number},compute_{number}]"
+        )
         flags.append(f"-gencode=arch=compute_{number},code={targets}")
     return flags
 

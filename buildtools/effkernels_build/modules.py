@@ -1,8 +1,8 @@
 """What the compiled modules consist of: sources, flags, libraries.
 
 `_C`       csrc/binding/module.cpp and all of csrc/cpu: pybind11, no torch header.
-`_C_cuda`  csrc/binding/cuda and all of csrc/cuda. Only the bindings see torch, through its stable ABI, so the
-           module loads in every torch from the target version up.
+`_C_cuda`  csrc/binding/cuda and all of csrc/cuda. Only the bindings see torch, through its stable
+           ABI, so the module loads in every torch from the target version up.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def _system_includes(*folders: Path) -> list[str]:
     return [word for folder in folders for word in ("-isystem", str(folder))]
 
 
-def cpu_module(root: Path, compiler: Compiler, python: Path, pybind11: Path, record: Path) -> Module:
+def cpu_module(
+    root: Path, compiler: Compiler, python: Path, pybind11: Path, record: Path
+) -> Module:
     """`_C`; `record` is the folder of the generated build_record.h."""
     csrc = root / "csrc"
     flags = (*_CXX_FLAGS, f"-I{csrc}", f"-I{record}", *_system_includes(python, pybind11))
@@ -72,10 +74,18 @@ def cuda_module(
         f"-I{csrc}",
         *_system_includes(python, torch.include),
     )
-    device_flags = (*nvcc_flags(archs), *host, "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall", f"-I{csrc}")
+    device_flags = (
+        *nvcc_flags(archs),
+        *host,
+        "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall",
+        f"-I{csrc}",
+    )
     return Module(
         name=CUDA_MODULE,
-        sources=(*sorted((csrc / "binding" / "cuda").glob("*.cpp")), *sorted((csrc / "cuda").glob("*.cu"))),
+        sources=(
+            *sorted((csrc / "binding" / "cuda").glob("*.cpp")),
+            *sorted((csrc / "cuda").glob("*.cu")),
+        ),
         languages={
             ".cpp": Language(compiler.command, binding_flags, _CXX_DEPFILE),
             ".cu": Language((str(nvcc.path),), device_flags, _NVCC_DEPFILE),

@@ -22,7 +22,7 @@ class CompileError(Exception):
 
 @dataclass(frozen=True)
 class Language:
-    """How one kind of source is compiled: the compiler, its flags, and how it writes a dependency file."""
+    """How one kind of source is compiled; `depfile_flags` come before the name of a depfile."""
 
     command: tuple[str, ...]
     flags: tuple[str, ...]
@@ -53,7 +53,9 @@ def _escape(path: Path | str) -> str:
 
 def _command(words: Sequence[str]) -> str:
     """A shell command for a ninja rule; ninja's own $in, $out and $out.d stay as they are."""
-    return " ".join(word if word.startswith("$") else shlex.quote(word).replace("$", "$$") for word in words)
+    return " ".join(
+        word if word.startswith("$") else shlex.quote(word).replace("$", "$$") for word in words
+    )
 
 
 def ninja_text(module: Module, objects: Sequence[Path], output: Path) -> str:
@@ -61,24 +63,38 @@ def ninja_text(module: Module, objects: Sequence[Path], output: Path) -> str:
     lines = ["ninja_required_version = 1.5", ""]
     for suffix, language in module.languages.items():
         command = _command([*language.command, *language.flags, *language.depfile_flags, "$out.d"])
-        lines += [f"rule compile{suffix.replace('.', '_')}", f"  command = {command} -c $in -o $out"]
+        lines += [
+            f"rule compile{suffix.replace('.', '_')}",
+            f"  command = {command} -c $in -o $out",
+        ]
         lines += ["  depfile = $out.d", "  deps = gcc", ""]
-    lines += ["rule link", f"  command = {_command([*module.link, '$in', '-o', '$out', *module.link_flags])}", ""]
+    lines += [
+        "rule link",
+        f"  command = {_command([*module.link, '$in', '-o', '$out', *module.link_flags])}",
+        "",
+    ]
     for source, target in zip(module.sources, objects, strict=True):
-        lines.append(f"build {_escape(target)}: compile{source.suffix.replace('.', '_')} {_escape(source)}")
+        lines.append(
+            f"build {_escape(target)}: compile{source.suffix.replace('.', '_')} {_escape(source)}"
+        )
     inputs = " ".join(map(_escape, objects))
     lines += [f"build {_escape(output)}: link {inputs}", f"default {_escape(output)}", ""]
     return "\n".join(lines)
 
 
-def build(module: Module, root: Path, folder: Path, output: Path, ninja: str, jobs: int | None) -> str:
+def build(
+    module: Module, root: Path, folder: Path, output: Path, ninja: str, jobs: int | None
+) -> str:
     """Compile and link `module` (sources below `root`) in `folder`; returns the log.
 
     Raises:
         CompileError: a command failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    objects = [folder / source.relative_to(root).with_suffix(source.suffix + ".o") for source in module.sources]
+    objects = [
+        folder / source.relative_to(root).with_suffix(source.suffix + ".o")
+        for source in module.sources
+    ]
     script = folder / "build.ninja"
     script.write_text(ninja_text(module, objects, output))
     parallel = [] if jobs is None else ["-j", str(jobs)]

@@ -1,4 +1,4 @@
-"""What was built, with what, and why the rest was not: for the build's last line and for the installed package."""
+"""What was built, with what, and why the rest was not: for the build's last line and for run time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE_NAME = "_build_info.json"
 
 @dataclass
 class BuildRecord:
-    """The outcome of a build. `modules` maps a module to None where it was built, else to the reason."""
+    """The outcome of a build. `modules` maps each to None if it was built, else to the reason."""
 
     modules: dict[str, str | None]
     torch: str | None
@@ -40,6 +40,14 @@ class BuildRecord:
             CPU_MODULE: f"{self.compiler}",
             CUDA_MODULE: f"nvcc {self.cuda} for {' '.join(self.cuda_archs)}, torch {self.torch}",
         }
-        built = [f"{name} ({built_with[name]})" for name, reason in self.modules.items() if reason is None]
-        missing = [f"no {name}: {reason}" for name, reason in self.modules.items() if reason is not None]
-        return "effkernels: " + "; ".join(["built " + (", ".join(built) or "no compiled module"), *missing])
+        built = [
+            f"{name} ({built_with[name]})"
+            for name, reason in self.modules.items()
+            if reason is None
+        ]
+        missing = [
+            f"no {name}: {reason}" for name, reason in self.modules.items() if reason is not None
+        ]
+        return "effkernels: " + "; ".join(
+            ["built " + (", ".join(built) or "no compiled module"), *missing]
+        )

@@ -16,10 +16,17 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class BuildError(Exception):
     """The build cannot go on; the message is one line for the user."""
+
+
+class MissingToolError(Exception):
+    """A module cannot be built here; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,17 @@ class Missing:
     """A tool that is not there, and why."""
 
     reason: str
+
+
+def require(tool: T | Missing) -> T:
+    """`tool` itself.
+
+    Raises:
+        MissingToolError: it is missing.
+    """
+    if isinstance(tool, Missing):
+        raise MissingToolError(tool.reason)
+    return tool
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,7 @@ class Torch:
 
 
 def run(command: Sequence[str], timeout: float = 60.0) -> tuple[int, str]:
-    """Exit status and output (stdout and stderr together) of `command`; (127, message) if it cannot start."""
+    """Exit status and output (stdout and stderr) of `command`; (127, why) if it cannot start."""
     try:
         done = subprocess.run(
             command,
@@ -71,7 +89,7 @@ def run(command: Sequence[str], timeout: float = 60.0) -> tuple[int, str]:
 
 
 def find_compiler(env: Mapping[str, str]) -> Compiler | Missing:
-    """The C++ compiler: `CXX` where it is set (and then no other), else c++, g++ or clang++ on the PATH."""
+    """The C++ compiler: `CXX` and no other where it is set, else c++, g++ or clang++."""
     if os.name == "nt":
         return Missing("compiled modules are not built on Windows")
     chosen = env.get("CXX", "").strip()
