@@ -1,32 +1,42 @@
-"""What a configuration costs: parameters, MACs, activations, bytes moved and memory. Pure arithmetic.
+"""What a configuration costs: parameters, MACs, activations and bytes moved. Pure arithmetic.
 
-No model is built, so a budget search can ask hundreds of times. Counting follows the field: a MAC is one
-multiply-accumulate of a convolution or of the classifier; BatchNorm, activations, pooling, the gate's
-product and additions are not counted. ``flops`` is twice that, and equals ``torch.utils.flop_counter``.
+No model is built, so a budget search can ask hundreds of times. A MAC is a multiply-accumulate of a
+convolution or of the classifier; BatchNorm, activations, pooling, the gate's product and additions
+are not counted. FLOPs are twice that, and equal what ``torch.utils.flop_counter`` counts.
 
-Bytes moved count whole feature maps, each read or write once. Weights (``state_bytes``, shared by the
-batch) and tensors of one value per channel are left out. Three executions are compared:
+Bytes moved count whole feature maps, each time one is read or written. Left out are weights (see
+``state_bytes``; a batch shares them) and tensors of one value per channel. Three executions:
 
-- ``eager``: every op is a pass. A convolution reads its input and writes its output; BatchNorm and the
-  activation read and write it again; squeeze-excitation reads it to pool, then reads and writes it to
-  gate; a residual reads two maps and writes one; the last pool reads the head's output.
-- ``level1``: a convolution with its BatchNorm, activation, pool, gate and residual is one pass: it reads
-  its input (and the residual) and writes its output. The head is pooled on the way, so it writes no map.
-- ``level2``: level 1 with expand and depthwise as one kernel: the expanded map is never written or read.
+- ``eager``: every op is a pass. A convolution reads its input and writes its output; BatchNorm and
+  the activation read and write it again; squeeze-excitation reads it to pool, then reads and writes
+  it to gate; a residual reads two maps and writes one; the last pool reads the head's output.
+- ``level1``: a convolution with its BatchNorm, activation, pool, gate and residual is one pass. It
+  reads its input (and the residual) and writes its output. The head is pooled on the way and
+  writes no map.
+- ``level2``: level 1 with expand and depthwise as one kernel: the expanded map is neither written
+  nor read.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import torch
 
-from effkernels.models.config import CONFIGS, BlockConfig, EfficientNetConfig
+from effkernels.models import BlockConfig, EfficientNetConfig, get_config
+from effkernels.scaling.formula import check_count
 
 Shape = tuple[int, int, int]
+Execution = Literal["eager", "level1", "level2"]
+
+
+def elements(shape: Shape) -> int:
+    """Elements of one image's feature map."""
+    channels, height, width = shape
+    return channels * height * width
 
 
 @dataclass(frozen=True)
@@ -37,11 +47,16 @@ class ByExecution:
     level1: int = 0
     level2: int = 0
 
+    def of(self, execution: Execution) -> int:
+        """The value of one execution, by its name."""
+        return {"eager": self.eager, "level1": self.level1, "level2": self.level2}[execution]
+
     def scaled(self, factor: int) -> ByExecution:
         """Every value times ``factor``."""
         return ByExecution(self.eager * factor, self.level1 * factor, self.level2 * factor)
 
     def __add__(self, other: ByExecution) -> ByExecution:
+        """The sum for each execution."""
         return ByExecution(
             self.eager + other.eager, self.level1 + other.level1, self.level2 + other.level2
         )
@@ -52,8 +67,8 @@ class LayerCost:
     """One layer, for a whole batch.
 
     ``name`` is its module's (``stages.2.0.depthwise``), ``kind`` one of stem, expand, depthwise,
-    squeeze_excite, project, head, classifier. Shapes are (C, H, W) of one image. ``activations`` counts the
-    output elements of its convolutions; ``buffers`` the running means and variances.
+    squeeze_excite, project, head, classifier. Shapes are (C, H, W) of one image. ``activations``
+    counts the output elements of its convolutions; ``buffers`` the running means and variances.
     """
 
     name: str
@@ -92,7 +107,7 @@ class ModelCost:
 
     @property
     def flops(self) -> int:
-        """2 * macs, as ``torch.utils.flop_counter.FlopCounterMode`` counts. Papers call MACs FLOPs."""
+        """2 * macs, as ``FlopCounterMode`` counts. Papers often call MACs FLOPs."""
         return 2 * self.macs
 
     @cached_property
@@ -105,12 +120,16 @@ class ModelCost:
         """Bytes of feature maps read and written, without weights."""
         return sum((layer.bytes_moved for layer in self.layers), start=ByExecution())
 
-    @cached_property
+    @property
     def state_bytes(self) -> int:
-        """Bytes of parameters and buffers in ``dtype`` (BatchNorm's batch counters are 8 bytes each)."""
-        elements = self.params + sum(layer.buffers for layer in self.layers)
+        """Bytes of parameters and buffers in ``dtype``."""
+        return self.state_bytes_in(self.dtype)
+
+    def state_bytes_in(self, dtype: torch.dtype) -> int:
+        """The same in another dtype; each BatchNorm's batch counter has 8 bytes in any."""
+        state = self.params + sum(layer.buffers for layer in self.layers)
         counters = sum(1 for layer in self.layers if layer.buffers)
-        return elements * self.dtype.itemsize + 8 * counters
+        return state * dtype.itemsize + 8 * counters
 
 
 def resolve_config(model: str | EfficientNetConfig) -> EfficientNetConfig:
@@ -123,11 +142,11 @@ def resolve_config(model: str | EfficientNetConfig) -> EfficientNetConfig:
     if isinstance(model, EfficientNetConfig):
         return model
     if not isinstance(model, str):
-        raise TypeError(f"model must be a name or an EfficientNetConfig, got {type(model).__name__}")
-    if model not in CONFIGS:
-        close = difflib.get_close_matches(model, CONFIGS) or sorted(CONFIGS)
-        raise ValueError(f"no model named {model!r}; closest: {', '.join(close)}")
-    return CONFIGS[model]
+        raise TypeError(
+            "model must be a name or an EfficientNetConfig (a model's .config), "
+            f"got {type(model).__name__}"
+        )
+    return get_config(model)
 
 
 def model_cost(
@@ -149,16 +168,15 @@ def model_cost(
         num_classes, in_channels: as in ``create_model``.
 
     Raises:
-        ValueError: unknown name; a size or count below 1 (``num_classes`` and ``batch_size``: below 0).
+        ValueError: unknown name; a size below 1; ``num_classes`` or ``batch_size`` below 0.
         TypeError: not a model, not an int, or not a floating-point dtype.
     """
     config = resolve_config(model)
     height, width = _check_resolution(config.resolution if resolution is None else resolution)
-    _check_at_least("batch_size", batch_size, 0)
-    _check_at_least("num_classes", num_classes, 0)
-    _check_at_least("in_channels", in_channels, 1)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
+    check_count("batch_size", batch_size, minimum=0)
+    check_count("num_classes", num_classes, minimum=0)
+    check_count("in_channels", in_channels, minimum=1)
+    check_dtype("dtype", dtype)
     walk = _Walk(batch_size, dtype.itemsize, in_channels, height, width)
     return ModelCost(
         name=config.name,
@@ -169,11 +187,11 @@ def model_cost(
     )
 
 
-def _check_at_least(name: str, value: int, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+def check_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """``dtype``, or the TypeError that names it."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"{name} must be a floating-point torch.dtype, got {dtype!r}")
+    return dtype
 
 
 def _check_resolution(resolution: int | tuple[int, int]) -> tuple[int, int]:
@@ -181,7 +199,7 @@ def _check_resolution(resolution: int | tuple[int, int]) -> tuple[int, int]:
     if len(sides) != 2:
         raise ValueError(f"resolution must be a side or (H, W) in pixels, got {resolution!r}")
     for side in sides:
-        _check_at_least("resolution", side, 1)
+        check_count("resolution", side, minimum=1)
     return sides[0], sides[1]
 
 
@@ -213,9 +231,7 @@ class _Walk:
         )
         if block.squeeze_channels:
             yield self._squeeze_excite(f"{name}.squeeze_excite", block.squeeze_channels)
-        yield self._conv(
-            f"{name}.project", "project", block.out_channels, residual=block.residual
-        )
+        yield self._conv(f"{name}.project", "project", block.out_channels, residual=block.residual)
 
     def _conv(
         self,
@@ -232,7 +248,7 @@ class _Walk:
         channels, height, width = in_shape = self.shape
         # Symmetric and 'same' padding agree on the size for odd kernels.
         self.shape = (out_channels, -(-height // stride), -(-width // stride))
-        read, written = _elements(in_shape), _elements(self.shape)
+        read, written = elements(in_shape), elements(self.shape)
         fan_in = kernel_size**2 * (1 if kind == "depthwise" else channels)
         passes_after_conv = (0 if kind == "project" else 2) + 2 + 3 * residual + (kind == "head")
         level1 = read + written * ((kind != "head") + residual)
@@ -270,7 +286,7 @@ class _Walk:
             buffers=0,
             macs=self.batch_size * weights,
             activations=self.batch_size * outputs,
-            bytes_moved=ByExecution(eager=3 * _elements(self.shape)).scaled(
+            bytes_moved=ByExecution(eager=3 * elements(self.shape)).scaled(
                 self.batch_size * self.itemsize
             ),
         )
@@ -290,8 +306,3 @@ class _Walk:
             activations=self.batch_size * num_classes,
             bytes_moved=ByExecution(),
         )
-
-
-def _elements(shape: Shape) -> int:
-    channels, height, width = shape
-    return channels * height * width

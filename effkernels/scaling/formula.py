@@ -36,7 +36,8 @@ def _snap(value: float) -> float:
     return float(nearest) if abs(value - nearest) <= _SNAP * max(1.0, abs(value)) else value
 
 
-def _check_number(name: str, value: float, *, minimum: float) -> float:
+def check_number(name: str, value: float, *, minimum: float) -> float:
+    """``value`` as a float, or the TypeError or ValueError that names it."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}: pass a float")
     if not math.isfinite(value) or value < minimum:
@@ -45,63 +46,65 @@ def _check_number(name: str, value: float, *, minimum: float) -> float:
 
 
 def _check_positive(name: str, value: float) -> float:
-    checked = _check_number(name, value, minimum=0.0)
+    checked = check_number(name, value, minimum=0.0)
     if checked == 0.0:
         raise ValueError(f"{name} must be above 0, got {value!r}")
     return checked
 
 
-def _check_count(name: str, value: int) -> int:
+def check_count(name: str, value: int, *, minimum: int = 1) -> int:
+    """``value``, or the TypeError or ValueError that names it."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
     return value
 
 
 def round_filters(channels: float, width: float, divisor: int = 8) -> int:
     """Scale a channel count by ``width`` and round it to a multiple of ``divisor``.
 
-    To the nearest multiple (halves up), at least ``divisor``, and one multiple more where that would
-    lose over 10 % of the channels. Never falls as ``channels * width`` grows.
+    To the nearest multiple (halves up), at least ``divisor``, and one multiple more where that
+    would lose over 10 % of the channels. Never falls as ``channels * width`` grows.
 
     Raises:
         TypeError: a non-number, or a divisor that is not an int.
         ValueError: ``channels`` or ``width`` not above 0 or not finite; ``divisor`` below 1.
     """
     scaled = _snap(_check_positive("channels", channels) * _check_positive("width", width))
-    step = _check_count("divisor", divisor)
+    step = check_count("divisor", divisor)
     rounded = max(step, int(scaled + step / 2) // step * step)
     return rounded + step if rounded < 0.9 * scaled else rounded
 
 
 def round_repeats(repeats: int, depth: float) -> int:
-    """Blocks of a stage at ``depth``: ``ceil(depth * repeats)``, an exact product not pushed up by float error.
+    """Blocks of a stage at ``depth``: ``ceil(depth * repeats)``, safe against float error.
 
     Raises:
         TypeError: ``repeats`` not an int or ``depth`` not a number.
         ValueError: ``repeats`` below 1; ``depth`` not above 0 or not finite.
     """
-    return math.ceil(_snap(_check_count("repeats", repeats) * _check_positive("depth", depth)))
+    return math.ceil(_snap(check_count("repeats", repeats) * _check_positive("depth", depth)))
 
 
 def round_resolution(resolution: float, divisor: int = 1) -> int:
-    """Round an input side in pixels to the nearest multiple of ``divisor`` (halves up), at least ``divisor``.
+    """Round an input side in pixels to the nearest multiple of ``divisor``, at least ``divisor``.
 
-    The formula uses whole pixels. The named models were tuned by hand instead (240, 260, 300, 380 ...).
+    Halves round up. The formula uses whole pixels; the named models were tuned by hand instead
+    (240, 260, 300, 380 ...).
 
     Raises:
         TypeError: a non-number, or a divisor that is not an int.
         ValueError: ``resolution`` not above 0 or not finite; ``divisor`` below 1.
     """
-    step = _check_count("divisor", divisor)
+    step = check_count("divisor", divisor)
     scaled = _snap(_check_positive("resolution", resolution) / step + 0.5)
     return max(1, math.floor(scaled)) * step
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Multipliers of B0's width and depth, input side in pixels, and classifier dropout probability."""
+    """Multipliers of B0's width and depth, input side in pixels, classifier dropout."""
 
     width: float
     depth: float
@@ -151,7 +154,7 @@ class CompoundScale:
 
     @property
     def constraint(self) -> float:
-        """alpha * beta^2 * gamma^2: the growth of MACs per unit of phi before rounding (1.92 in the paper)."""
+        """alpha * beta^2 * gamma^2: growth of MACs per unit of phi before rounding."""
         return self.alpha * self.beta**2 * self.gamma**2
 
     @property
@@ -161,7 +164,7 @@ class CompoundScale:
 
     @property
     def dropout(self) -> float:
-        """Classifier dropout: linear in phi from 0.2 at B0 to 0.5 at phi 7 and above (paper, section 5.2)."""
+        """Classifier dropout: linear in phi from 0.2 to 0.5 at 7 and above (section 5.2)."""
         share = min(1.0, self.phi / _LARGEST_DROPOUT_PHI)
         return _BASE_DROPOUT + (_LARGEST_DROPOUT - _BASE_DROPOUT) * share
 
@@ -175,7 +178,7 @@ def compound_scale(
     base_resolution: int = BASE_RESOLUTION,
     resolution_divisor: int = 1,
 ) -> CompoundScale:
-    """Scale depth, width and resolution together: alpha^phi, beta^phi and gamma^phi (paper, equation 3).
+    """Scale depth, width and resolution together: alpha^phi, beta^phi, gamma^phi (equation 3).
 
     The named models follow this only roughly; take theirs from :data:`NAMED`.
 
@@ -187,21 +190,43 @@ def compound_scale(
 
     Raises:
         TypeError: an argument that is not a number.
-        ValueError: phi negative, alpha, beta or gamma below 1, anything not finite, or phi so large that
-            the result is not.
+        ValueError: phi negative, alpha, beta or gamma below 1, anything not finite, or phi so large
+            that a result is not.
 
     Warns:
-        UserWarning: alpha * beta^2 * gamma^2 farther than 10 % from 2. The result stands, but MACs do not
-            grow about 2^phi; see :attr:`CompoundScale.constraint`.
+        UserWarning: alpha * beta^2 * gamma^2 farther than 10 % from 2. The result stands, but MACs
+            do not grow about 2^phi; see :attr:`CompoundScale.constraint`.
     """
-    phi = _check_number("phi", phi, minimum=0.0)
+    scale = unwarned_scale(
+        phi,
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        base_resolution=base_resolution,
+        resolution_divisor=resolution_divisor,
+    )
+    warn_of_constraint(scale, stacklevel=3)
+    return scale
+
+
+def unwarned_scale(
+    phi: float,
+    *,
+    alpha: float,
+    beta: float,
+    gamma: float,
+    base_resolution: int,
+    resolution_divisor: int,
+) -> CompoundScale:
+    """:func:`compound_scale` without its warning, for searches that ask many times."""
+    phi = check_number("phi", phi, minimum=0.0)
     alpha, beta, gamma = (
-        _check_number(name, value, minimum=1.0)
+        check_number(name, value, minimum=1.0)
         for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma))
     )
-    base_resolution = _check_count("base_resolution", base_resolution)
+    base_resolution = check_count("base_resolution", base_resolution)
     try:
-        scale = CompoundScale(
+        return CompoundScale(
             phi=phi,
             alpha=alpha,
             beta=beta,
@@ -216,11 +241,14 @@ def compound_scale(
         raise ValueError(
             f"phi={phi:g} is too large: the scaled sizes exceed the range of a float"
         ) from None
+
+
+def warn_of_constraint(scale: CompoundScale, *, stacklevel: int) -> None:
+    """Warn where alpha * beta^2 * gamma^2 is not about 2."""
     if not scale.constraint_met:
         warnings.warn(
-            f"alpha * beta^2 * gamma^2 = {scale.constraint:.3f} is not about 2: MACs will grow about "
-            f"{scale.constraint:.3f}^phi, not 2^phi",
+            f"alpha * beta^2 * gamma^2 = {scale.constraint:.3f} is not about 2: "
+            f"MACs will grow about {scale.constraint:.3f}^phi, not 2^phi",
             UserWarning,
-            stacklevel=2,
+            stacklevel=stacklevel,
         )
-    return scale
