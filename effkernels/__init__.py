@@ -1,7 +1,7 @@
 """effkernels: EfficientNets from fused kernels, for PyTorch."""
 
 from effkernels import ops, scaling
-from effkernels.backends import BackendStatus, backends, use_backend
+from effkernels.dispatch import BackendStatus, backends, use_backend
 from effkernels.models import (
     EfficientNet,
     EfficientNetConfig,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from effkernels.dispatch import autocast_enabled
 from effkernels.models.config import EfficientNetConfig
 from effkernels.nn import ConvBnAct, MBConv, SqueezeExcite
 from effkernels.preprocessing import Preprocessing
@@ -84,7 +85,7 @@ class _Trunk(nn.Module):
         if x.shape[2] < 1 or x.shape[3] < 1:
             raise ValueError(f"the input needs at least 1 x 1 pixel, got shape {tuple(x.shape)}")
         weight = self.stem.conv.weight
-        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        if x.dtype != weight.dtype and not autocast_enabled(x.device.type):
             raise TypeError(
                 f"the input is {x.dtype}, the model {weight.dtype}: convert one of them, or use "
                 f"torch.autocast"

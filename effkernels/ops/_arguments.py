@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from effkernels.dispatch import autocast_enabled
 from effkernels.reference.convolution import output_size
 from effkernels.reference.elementwise import ACTIVATIONS
 
@@ -142,7 +143,7 @@ def cast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     first = tensors[0]
     assert first is not None
     device_type = first.device.type
-    if not torch.is_autocast_enabled(device_type):
+    if not autocast_enabled(device_type):
         return tensors
     dtype = torch.get_autocast_dtype(device_type)
     return tuple(

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from effkernels import backends
+from effkernels import dispatch
 
 _NAMESPACE = "effkernels"
 _libraries: dict[str, torch.library.Library] = {}
+_defined: dict[str, Op] = {}
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Op:
         """Run on the chosen backend. ``arguments`` are checked and in the order of the schema."""
         device_type = arguments[0].device.type
         composite = self.composed is not None
-        kernel = backends.choose(self.name, device_type, arguments, composite=composite)
+        kernel = dispatch.choose(self.name, device_type, arguments, composite=composite)
         run = kernel or self.composed or self.reference
-        if torch.is_autocast_enabled(device_type):
+        if dispatch.autocast_enabled(device_type):
             # Casting is done (see _arguments.cast); autocast would also cast gates and BN to 16 bits.
             with torch.autocast(device_type, enabled=False):
                 return run(*arguments)
@@ -67,13 +68,22 @@ def define(op: Op) -> Op:
 
     library = _register(op, _NAMESPACE)
     library.impl(op.name, run, "CompositeExplicitAutograd")
+    _defined[op.name] = op
     return op
 
 
-def define_private(op: Op, backend: str) -> Callable[..., Any]:
-    """Register ``torch.ops.effkernels_<backend>.<name>``: the same contract, to be implemented by a backend."""
-    _register(op, f"{_NAMESPACE}_{backend}")
-    packet = getattr(getattr(torch.ops, f"{_NAMESPACE}_{backend}"), op.name)
+def defined(name: str) -> Op:
+    """The contract of a public op: what a backend registers its kernel against."""
+    return _defined[name]
+
+
+def define_private(name: str, backend: str) -> Callable[..., Any]:
+    """Register ``torch.ops.effkernels_<backend>.<name>``, of the same contract, and return it.
+
+    The backend implements it for its dispatch key and gives it to :func:`effkernels.dispatch.register_kernel`.
+    """
+    _register(defined(name), f"{_NAMESPACE}_{backend}")
+    packet = getattr(getattr(torch.ops, f"{_NAMESPACE}_{backend}"), name)
     overload: Callable[..., Any] = packet.default
     return overload
 

@@ -6,12 +6,17 @@ that serves the device and accepts the arguments runs (:func:`choose`); plain Py
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
+
+from effkernels._compiled import compiled_status
 
 logger = logging.getLogger("effkernels")
 
@@ -52,13 +57,19 @@ class BackendStatus:
     """Ops that it has kernels for. The torch backend computes all of them."""
 
 
-_NO_KERNELS = "this version has no kernels for it"
+
+def _reason(missing: str | None) -> str:
+    return missing or "effkernels has no kernels for it yet"
+
+
+_COMPILED = compiled_status()
+_TRITON = None if importlib.util.find_spec("triton") else "triton is not installed"
 
 # Fastest first. An empty tuple of devices means all of them.
 _BACKENDS: dict[str, Backend] = {
-    "cuda": Backend("cuda", ("cuda",), _NO_KERNELS),
-    "triton": Backend("triton", ("cuda",), _NO_KERNELS),
-    "cpu": Backend("cpu", ("cpu",), _NO_KERNELS),
+    "cuda": Backend("cuda", ("cuda",), _reason(_COMPILED["cuda"])),
+    "triton": Backend("triton", ("cuda",), _reason(_TRITON)),
+    "cpu": Backend("cpu", ("cpu",), _reason(_COMPILED["cpu"])),
     "torch": Backend("torch", ()),
 }
 
@@ -203,6 +214,11 @@ def _take(
         )
     _log_once(message)
     return None
+
+
+def autocast_enabled(device_type: str) -> bool:
+    """Whether ``torch.autocast`` is on for this type of device; off for those that have none, such as meta."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def backends() -> Mapping[str, BackendStatus]:

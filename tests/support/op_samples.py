@@ -1,0 +1,175 @@
+"""Arguments for every op: what its contract is tested with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from effkernels import ops
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call: of the front (``front(**arguments)``) and, flat, of ``torch.ops.effkernels.<name>``."""
+
+    name: str
+    label: str
+    front: Callable[[], Any]
+    flat: tuple[Any, ...]
+
+
+def batch_norm(channels: int, dtype: torch.dtype, eps: float = 1e-3) -> ops.BatchNorm:
+    """Random vectors, none of them 0 or 1, in float32 beside 16-bit images."""
+    dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    make = torch.rand(4, channels, dtype=dtype)
+    return ops.BatchNorm(make[0] + 0.5, make[1] - 0.5, make[2] - 0.5, make[3] + 0.2, eps)
+
+
+def images(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64).to(dtype)
+
+
+def _window(name: str, dtype: torch.dtype, label: str, channels: int, h: int, w: int, **o: Any):
+    depthwise = name.startswith("depthwise")
+    k, stride, padding, dilation = o["k"], o["stride"], o["padding"], o.get("dilation", (1, 1))
+    x = images(2, channels, h, w, dtype=dtype)
+    c_out = channels if depthwise else 5
+    weight = images(c_out, 1 if depthwise else channels, *k, dtype=dtype)
+    bn = batch_norm(c_out, dtype) if o.get("bn", True) else None
+    bias = None if bn else torch.randn(c_out, dtype=dtype)
+    activation = o.get("activation", "silu")
+    flat_bn = (None, None, None, None, 0.0) if bn is None else tuple(bn)
+    window = {"stride": stride, "padding": padding, "dilation": dilation}
+    return Sample(
+        name,
+        label,
+        lambda: getattr(ops, name)(x, weight, bias, bn, activation=activation, **window),
+        (x, weight, bias, *flat_bn, list(stride), list(padding), list(dilation), activation),
+    )
+
+
+_WINDOWS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
+    "3x3": (8, 7, 6, {"k": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1)}),
+    "5x5/2-same": (3, 8, 10, {"k": (5, 5), "stride": (2, 2), "padding": (1, 2, 1, 2)}),
+    "3x3/2-odd-bias": (
+        9,
+        5,
+        7,
+        {"k": (3, 3), "stride": (2, 2), "padding": (0, 1, 1, 0), "bn": False, "activation": "relu6"},
+    ),
+    "one-pixel": (4, 1, 1, {"k": (5, 5), "stride": (2, 1), "padding": (2, 2, 2, 2)}),
+    "ragged": (
+        1,
+        6,
+        9,
+        {
+            "k": (2, 4),
+            "stride": (3, 1),
+            "padding": (0, 3, 5, 1),
+            "dilation": (2, 1),
+            "activation": "hardswish",
+        },
+    ),
+}
+
+
+def _pointwise(dtype: torch.dtype, label: str, *, gated: bool, added: bool) -> Sample:
+    x, weight = images(2, 7, 3, 5, dtype=dtype), images(4, 7, dtype=dtype)
+    bn = batch_norm(4, dtype)
+    accumulate = torch.float64 if dtype == torch.float64 else torch.float32
+    gate = torch.rand(2, 7, dtype=accumulate) if gated else None
+    residual = images(2, 4, 3, 5, dtype=dtype) if added else None
+    act = "identity" if added else "silu"
+    return Sample(
+        "pointwise_conv_bn_act",
+        label,
+        lambda: ops.pointwise_conv_bn_act(
+            x, weight[:, :, None, None], bn=bn, gate=gate, residual=residual, activation=act
+        ),
+        (x, weight, None, *bn, gate, residual, act),
+    )
+
+
+def gate_weights(channels: int, squeezed: int, dtype: torch.dtype) -> ops.Gate:
+    return ops.Gate(
+        images(squeezed, channels, dtype=dtype),
+        images(squeezed, dtype=dtype),
+        images(channels, squeezed, dtype=dtype),
+        images(channels, dtype=dtype),
+    )
+
+
+def _squeeze(dtype: torch.dtype) -> list[Sample]:
+    accumulate = torch.float64 if dtype == torch.float64 else torch.float32
+    pooled, x = torch.randn(3, 6, dtype=accumulate), images(3, 6, 4, 5, dtype=dtype)
+    weights = gate_weights(6, 2, dtype)
+    gate, layer = ops.squeeze_excite_gate, ops.squeeze_excite
+    return [
+        Sample("squeeze_excite_gate", "", lambda: gate(pooled, *weights), (pooled, *weights, "silu")),
+        Sample("squeeze_excite", "", lambda: layer(x, *weights), (x, *weights, "silu")),
+    ]
+
+
+def _mbconv(dtype: torch.dtype, label: str, *, expand: bool, gated: bool, stride: int) -> Sample:
+    wide = 12 if expand else 4
+    x = images(2, 4, 6, 5, dtype=dtype)
+    first = ops.Conv(images(12, 4, 1, 1, dtype=dtype), None, batch_norm(12, dtype))
+    deep = ops.Conv(images(wide, 1, 3, 3, dtype=dtype), None, batch_norm(wide, dtype))
+    last = ops.Conv(images(4, wide, 1, 1, dtype=dtype), None, batch_norm(4, dtype))
+    gate = gate_weights(wide, 2, dtype) if gated else None
+    none = (None,) * 6 + (0.0,)
+    flat_first = (first.weight[:, :, 0, 0], None, *first.bn) if expand else none  # type: ignore[misc]
+    residual = stride == 1
+    return Sample(
+        "mbconv",
+        label,
+        lambda: ops.mbconv(
+            x,
+            first if expand else None,
+            deep,
+            gate,
+            last,
+            stride=stride,
+            padding=1,
+            residual=residual,
+        ),
+        (
+            x,
+            *flat_first,
+            *(deep.weight, None, *deep.bn),  # type: ignore[misc]
+            *(gate or (None,) * 4),
+            *(last.weight[:, :, 0, 0], None, *last.bn),  # type: ignore[misc]
+            [stride, stride],
+            [1, 1, 1, 1],
+            residual,
+            "silu",
+        ),
+    )
+
+
+def samples(dtype: torch.dtype) -> list[Sample]:
+    """Every op, over the corners of its contract."""
+    found = [
+        _window(name, dtype, label, c, h, w, **options)
+        for name in ("depthwise_conv_bn_act", "depthwise_conv_bn_act_pool", "conv_bn_act")
+        for label, (c, h, w, options) in _WINDOWS.items()
+    ]
+    found += [
+        _pointwise(dtype, "plain", gated=False, added=False),
+        _pointwise(dtype, "gate", gated=True, added=False),
+        _pointwise(dtype, "gate-residual", gated=True, added=True),
+        *_squeeze(dtype),
+        _mbconv(dtype, "full", expand=True, gated=True, stride=1),
+        _mbconv(dtype, "no-expand", expand=False, gated=True, stride=1),
+        _mbconv(dtype, "stride-2-no-gate", expand=True, gated=False, stride=2),
+    ]
+    return found
+
+
+def labels() -> list[str]:
+    """Names of the samples, in order."""
+    return [f"{s.name}-{s.label}".rstrip("-") for s in samples(torch.float32)]

@@ -1,0 +1,248 @@
+"""The choice of a backend, with backends made up for the purpose."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import effkernels
+from effkernels import dispatch, ops
+
+X, W = torch.randn(1, 4, 5, 5), torch.randn(4, 1, 3, 3)
+
+
+def run() -> torch.Tensor:
+    return ops.depthwise_conv_bn_act(X, W, padding=1)
+
+
+REFERENCE = run()
+
+
+def _marked(x: torch.Tensor, *_: Any) -> torch.Tensor:
+    return torch.full_like(x, 7.0, memory_format=torch.channels_last)
+
+
+def _rejects(x: torch.Tensor, *_: Any) -> str | None:
+    return "it takes no batches" if x.shape[0] > 1 else None
+
+
+@pytest.fixture
+def fake_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[dispatch.Backend]:
+    """A "cpu" backend whose one kernel returns sevens."""
+    fake = dispatch.Backend("cpu", ("cpu",))
+    monkeypatch.setitem(dispatch._BACKENDS, "cpu", fake)
+    monkeypatch.setattr(dispatch, "_logged", set())
+    dispatch.register_kernel("cpu", "depthwise_conv_bn_act", _marked, _rejects)
+    torch._dynamo.reset()
+    yield fake
+    torch._dynamo.reset()
+
+
+def sevens(y: torch.Tensor) -> bool:
+    return bool((y == 7.0).all())
+
+
+def test_status_names_every_backend_fastest_first_with_reasons() -> None:
+    status = effkernels.backends()
+    assert list(status) == ["cuda", "triton", "cpu", "torch"]
+    assert status["torch"].available
+    for one in status.values():
+        assert one.available == (one.reason is None)
+
+
+def test_the_fastest_that_accepts_runs(fake_cpu: dispatch.Backend) -> None:
+    assert sevens(run())
+    assert effkernels.backends()["cpu"].ops == ("depthwise_conv_bn_act",)
+    assert sevens(torch.ops.effkernels.depthwise_conv_bn_act(
+        X, W, None, None, None, None, None, 0.0, [1, 1], [1] * 4, [1, 1], "silu"
+    ))
+
+
+def test_rejected_arguments_fall_back_with_one_line(
+    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = torch.cat([X, X])
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        for _ in range(3):
+            y = ops.depthwise_conv_bn_act(x, W, padding=1)
+    torch.testing.assert_close(y[:1], REFERENCE)
+    assert [r.message for r in caplog.records] == [
+        "depthwise_conv_bn_act: not on the cpu backend: it takes no batches"
+    ]
+
+
+def test_op_without_a_kernel_falls_back_with_one_line(
+    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        for _ in range(2):
+            ops.conv_bn_act(X, torch.randn(3, 4, 3, 3))
+    assert [r.message for r in caplog.records] == [
+        "conv_bn_act: not on the cpu backend: it has no kernel for this op"
+    ]
+
+
+def test_a_block_is_composed_of_what_the_backend_has(
+    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = ops.Conv(torch.eye(4))
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        y = ops.mbconv(X, None, ops.Conv(W), None, project, padding=1)
+    assert sevens(y)
+    assert not any("mbconv" in r.message for r in caplog.records)
+
+
+def test_other_devices_are_not_its_business(
+    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        y = ops.depthwise_conv_bn_act(X.to("meta"), W.to("meta"), padding=1)
+    assert y.device.type == "meta"
+    assert not caplog.records
+
+
+def test_torch_can_be_forced(fake_cpu: dispatch.Backend) -> None:
+    with effkernels.use_backend("torch"):
+        torch.testing.assert_close(run(), REFERENCE)
+        with effkernels.use_backend("auto"):
+            assert sevens(run())
+        torch.testing.assert_close(run(), REFERENCE)
+    assert sevens(run())
+
+
+def test_forced_without_fallback_raises(fake_cpu: dispatch.Backend) -> None:
+    with effkernels.use_backend("cpu", fallback=False):
+        assert sevens(run())
+        with pytest.raises(NotImplementedError, match="takes no batches"):
+            ops.depthwise_conv_bn_act(torch.cat([X, X]), W)
+        with pytest.raises(NotImplementedError, match="cpu tensors, not meta"):
+            ops.depthwise_conv_bn_act(X.to("meta"), W.to("meta"))
+
+
+def test_the_choice_ends_with_an_exception(fake_cpu: dispatch.Backend) -> None:
+    with pytest.raises(KeyError), effkernels.use_backend("torch"):
+        raise KeyError
+    assert sevens(run())
+
+
+def test_each_thread_chooses_for_itself(fake_cpu: dispatch.Backend) -> None:
+    found: list[bool] = []
+    with effkernels.use_backend("torch"):
+        thread = threading.Thread(target=lambda: found.append(sevens(run())))
+        thread.start()
+        thread.join()
+        assert not sevens(run())
+    assert found == [True]
+
+
+def test_compiled_code_follows_the_choice(fake_cpu: dispatch.Backend) -> None:
+    compiled = torch.compile(run, fullgraph=True, backend="eager")
+    for _ in range(2):
+        assert sevens(compiled())
+        with effkernels.use_backend("torch"):
+            torch.testing.assert_close(compiled(), REFERENCE)
+    found: list[bool] = []
+
+    def in_thread() -> None:
+        with effkernels.use_backend("torch"):
+            found.append(sevens(compiled()))
+        found.append(sevens(compiled()))
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    assert found == [False, True]
+
+
+def test_the_choice_can_be_made_inside_compiled_code(fake_cpu: dispatch.Backend) -> None:
+    def both() -> tuple[torch.Tensor, torch.Tensor]:
+        with effkernels.use_backend("torch"):
+            first = run()
+        return first, run()
+
+    first, second = torch.compile(both, fullgraph=True, backend="eager")()
+    torch.testing.assert_close(first, REFERENCE)
+    assert sevens(second)
+    assert sevens(run())
+
+
+def test_a_fallback_is_logged_while_compiling(
+    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiled = torch.compile(ops.conv_bn_act, fullgraph=True, backend="eager")
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        for _ in range(2):
+            compiled(X, torch.randn(3, 4, 3, 3))
+    assert sum("no kernel for this op" in r.message for r in caplog.records) == 1
+
+
+def test_a_private_op_shares_the_contract(fake_cpu: dispatch.Backend) -> None:
+    from effkernels.ops import _define
+
+    contract = _define.defined("depthwise_conv_bn_act")
+    op = _define.define_private("depthwise_conv_bn_act", "testing")
+    library = torch.library.Library("effkernels_testing", "IMPL")
+    library.impl("depthwise_conv_bn_act", lambda *a: contract.reference(*a).clone(), "CPU")
+    dispatch.register_kernel("cpu", "depthwise_conv_bn_act", op, _rejects)
+    weight = W.clone().requires_grad_()
+    y = ops.depthwise_conv_bn_act(X, weight, padding=1)
+    torch.testing.assert_close(y, REFERENCE)
+    with effkernels.use_backend("torch"):
+        eager = ops.depthwise_conv_bn_act(X, weight, padding=1)
+    gradients = [torch.autograd.grad(z.square().sum(), weight)[0] for z in (y, eager)]
+    torch.testing.assert_close(*gradients)
+    bn = (None,) * 5
+    torch.library.opcheck(op, (X, weight, *bn, 0.0, [1, 1], [1] * 4, [1, 1], "silu"))
+    torch.testing.assert_close(torch.compile(run, fullgraph=True)(), REFERENCE)
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "", "CUDA "])
+def test_unknown_backend(name: str) -> None:
+    with pytest.raises(ValueError, match="there are cuda, triton, cpu, torch"):
+        effkernels.use_backend(name)
+
+
+def test_unavailable_backend_says_why(fake_cpu: dispatch.Backend) -> None:
+    dispatch.mark_unavailable("cpu", "the processor is on holiday")
+    with pytest.raises(ValueError, match="on holiday"):
+        effkernels.use_backend("cpu")
+    torch.testing.assert_close(run(), REFERENCE)
+    dispatch.mark_available("cpu")
+    assert sevens(run())
+
+
+def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_environment_variable() -> None:
+    show = "import effkernels.dispatch as b; print(b._choice.name)"
+    assert _python(show, EFFKERNELS_BACKEND="torch").stdout.strip() == "torch"
+    assert _python(show, EFFKERNELS_BACKEND="auto").stdout.strip() == "None"
+    wrong = _python(show, EFFKERNELS_BACKEND="cudnn")
+    assert wrong.returncode != 0
+    assert "EFFKERNELS_BACKEND=cudnn: there are auto, cuda, triton, cpu, torch" in wrong.stderr
+
+
+def test_environment_variable_of_an_unavailable_backend() -> None:
+    code = (
+        "import torch, effkernels, effkernels.dispatch as b; b.mark_unavailable('triton', 'gone')\n"
+        "effkernels.ops.conv_bn_act(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))"
+    )
+    result = _python(code, EFFKERNELS_BACKEND="triton")
+    assert "EFFKERNELS_BACKEND: backend 'triton' is not available: gone" in result.stderr
