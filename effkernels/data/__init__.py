@@ -1,4 +1,4 @@
-"""Files shipped with the package: two sample pictures and the ImageNet class names. ``SOURCES.md`` has their origin."""
+"""Two sample pictures and the ImageNet class names; ``SOURCES.md`` tells where they come from."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 
 SAMPLE_PICTURES = ("chelsea.jpg", "coffee.jpg")
 """A cat and an espresso, in the order that ``effkernels demo`` shows them."""
-
-NUM_IMAGENET_CLASSES = 1000
 
 
 @cache
@@ -25,10 +23,8 @@ def imagenet_classes() -> tuple[str, ...]:
 def sample_pictures() -> Iterator[tuple[Path, ...]]:
     """Paths of the sample pictures, in the order of :data:`SAMPLE_PICTURES`.
 
-    They exist inside the ``with`` block only where the package is imported from a zip file.
+    Where the package is imported from a zip file, they are extracted for the ``with`` block only.
     """
     with ExitStack() as stack:
         folder = files(__name__)
-        yield tuple(
-            stack.enter_context(as_file(folder.joinpath(name))) for name in SAMPLE_PICTURES
-        )
+        yield tuple(stack.enter_context(as_file(folder.joinpath(name))) for name in SAMPLE_PICTURES)

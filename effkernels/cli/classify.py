@@ -1,0 +1,129 @@
+"""From pictures to ranked classes: what demo and predict share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import effkernels
+from effkernels.checkpoints import FORMATS, Checkpoint, load_into, resolve
+from effkernels.data import imagenet_classes
+from effkernels.models import EfficientNet
+from effkernels.models.registry import get_config
+from effkernels.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One class of a prediction. ``label`` is its name, or its index where no names are known."""
+
+    index: int
+    label: str
+    probability: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+
+def load_model(
+    name: str,
+    weights: str,
+    source: str | None,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> EfficientNet:
+    """Build a model in eval mode, with as many classes and input channels as its weights have.
+
+    Args:
+        name, weights, source: as for ``create_model``.
+        device, dtype: of the parameters; the weights' own dtype where None.
+
+    Raises:
+        ValueError: unknown name, or weights that cannot be read or do not fit.
+        ImportError: a package that the weights need is not installed.
+    """
+    get_config(name)  # an unknown name is the first thing to hear of
+    checkpoint = resolve(weights, variant=name, source=source)
+    semantics = checkpoint.semantics
+    names = FORMATS[checkpoint.format]
+    stem = _tensor(checkpoint, f"{names.stem_conv}.weight")
+    classifier = _tensor(checkpoint, f"{names.classifier}.weight")
+    model = effkernels.create_model(
+        name,
+        num_classes=classifier.shape[0],
+        in_channels=stem.shape[1],
+        padding=semantics.padding,
+        bn_eps=semantics.bn_eps,
+        bn_momentum=semantics.bn_momentum,
+        device=device,
+        dtype=dtype or stem.dtype,
+    )
+    load_into(model, checkpoint)
+    model.preprocessing = semantics.preprocessing
+    return model.eval()
+
+
+def _tensor(checkpoint: Checkpoint, key: str) -> Tensor:
+    if key not in checkpoint.state_dict:
+        raise ValueError(f"{checkpoint.origin} lacks {key}: pass the weights of a whole classifier")
+    return checkpoint.state_dict[key]
+
+
+def label(index: int, num_classes: int) -> str:
+    """The name of an ImageNet class where there are 1000 classes, else its index."""
+    names = imagenet_classes()
+    return names[index] if num_classes == len(names) else f"class {index}"
+
+
+def check_topk(topk: int, num_classes: int) -> None:
+    """Refuse to rank more classes than there are.
+
+    Raises:
+        ValueError: not in [1, num_classes].
+    """
+    if not 1 <= topk <= num_classes:
+        raise ValueError(f"--topk must be from 1 to {num_classes} (the classes), got {topk}")
+
+
+def preprocessing_of(model: EfficientNet) -> Preprocessing:
+    """How to prepare a model's pictures: as its weights say, else as usual at its resolution."""
+    return model.preprocessing or Preprocessing(size=model.config.resolution)
+
+
+def stack_for(model: EfficientNet, pictures: Sequence[Tensor]) -> Tensor:
+    """Pictures, each (3, H, W), as one batch (N, 3, H, W) in the model's dtype, on its device."""
+    weight = model.stem.conv.weight
+    return torch.stack(list(pictures)).to(weight.device, weight.dtype)
+
+
+@torch.inference_mode()
+def logits_of(model: EfficientNet, pictures: Sequence[Tensor]) -> Tensor:
+    """Logits of prepared pictures, each (3, H, W), as (N, num_classes) float32 on the CPU."""
+    logits: Tensor = model(stack_for(model, pictures))
+    return logits.float().cpu()
+
+
+def rank(logits: Tensor, topk: int) -> list[list[Ranked]]:
+    """The ``topk`` most likely classes of each row of (N, num_classes) logits, most likely first.
+
+    Raises:
+        ValueError: logits that are not finite.
+    """
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            "the model computed NaN or inf; in float16 numbers may overflow: try --dtype float32"
+        )
+    num_classes = logits.shape[1]
+    probabilities, indices = logits.softmax(dim=1).topk(topk, dim=1)
+    return [
+        [
+            Ranked(index, label(index, num_classes), probability)
+            for index, probability in zip(row_indices, row, strict=True)
+        ]
+        for row_indices, row in zip(indices.tolist(), probabilities.tolist(), strict=True)
+    ]

@@ -1,0 +1,228 @@
+"""``effkernels info``: what is installed and what runs here; or one model's sizes and costs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import asdict
+from itertools import groupby
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import effkernels
+from effkernels._compiled import build_info, compiled_status
+from effkernels.cli.options import DType, DTypeOption, JsonOption, choose_device
+from effkernels.cli.output import (
+    billions,
+    console,
+    facts,
+    megabytes,
+    number_table,
+    print_json,
+    printable,
+)
+from effkernels.models.registry import get_config
+from effkernels.scaling.cost import LayerCost, ModelCost, model_cost
+from effkernels.scaling.memory import inference_memory, training_memory
+
+_EXECUTIONS = ("eager", "level1", "level2")
+_PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "huggingface_hub")
+
+
+def info(
+    model: Annotated[
+        str | None, typer.Argument(help="A model to describe; without one, this installation.")
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=1, help="Input side in pixels; the model's own by default.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Pictures.")] = 1,
+    dtype: DTypeOption = DType.float32,
+    as_json: JsonOption = False,
+) -> None:
+    """Versions, backends and models here; or one MODEL's sizes and costs."""
+    if model is not None:
+        _model_info(model, resolution, batch_size, dtype, as_json)
+        return
+    if resolution is not None:
+        raise ValueError("--resolution is about a model: effkernels info MODEL --resolution N")
+    document = installation()
+    if as_json:
+        print_json(document)
+    else:
+        _print_installation(console(), document)
+
+
+def installation() -> dict[str, Any]:
+    """Versions, the default device, backends and reasons, compiled modules, build, models."""
+    device, why = choose_device(None)
+    return {
+        "versions": {
+            "effkernels": effkernels.__version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+            "platform": platform.platform(),
+        },
+        "package": effkernels.__path__[0],
+        "device": {"default": str(device), "reason": why},
+        "backends": {name: asdict(status) for name, status in effkernels.backends().items()},
+        "compiled": dict(compiled_status()),
+        "build": build_info(),
+        "models": effkernels.list_models(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _print_installation(out: Console, document: dict[str, Any]) -> None:
+    versions = {name: version or "not installed" for name, version in document["versions"].items()}
+    device = document["device"]
+    out.print(
+        facts(
+            {
+                **versions,
+                "package": document["package"],
+                "device": f"{device['default']} ({device['reason']})",
+            }
+        )
+    )
+    _heading(out, "Backends, fastest first")
+    out.print(facts({name: _status(status) for name, status in document["backends"].items()}))
+    _heading(out, "Compiled modules")
+    out.print(facts({name: reason or "loaded" for name, reason in document["compiled"].items()}))
+    _heading(out, "Build")
+    if document["build"]:
+        out.print(facts({name: _flat(value) for name, value in document["build"].items()}))
+    else:
+        out.print("no record: a source tree that nothing was built in")
+    _heading(out, "Models")
+    out.print(printable(", ".join(document["models"])))
+
+
+def _heading(out: Console, text: str) -> None:
+    out.print(f"\n{text}", style="bold underline")
+
+
+def _status(status: dict[str, Any]) -> str:
+    if not status["available"]:
+        return f"not available: {status['reason']}"
+    return f"available: {', '.join(status['ops'])}" if status["ops"] else "available: every op"
+
+
+def _flat(value: object) -> str:
+    """A value of the build record in one line."""
+    if isinstance(value, dict):
+        return "; ".join(f"{k}: {'built' if v is None else _flat(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _model_info(
+    name: str, resolution: int | None, batch_size: int, dtype: DType, as_json: bool
+) -> None:
+    config = get_config(name)
+    cost = model_cost(config, resolution, batch_size=batch_size, dtype=dtype.torch)
+    if as_json:
+        print_json(_model_document(cost))
+        return
+    out = console()
+    height, width = cost.resolution
+    scale = config.coefficients
+    moved, memory = cost.bytes_moved, inference_memory(cost)
+    pictures = "1 picture" if batch_size == 1 else f"{batch_size} pictures"
+    out.print(
+        facts(
+            {
+                "model": f"{name}: width {scale.width:g}, depth {scale.depth:g}, made for "
+                f"{scale.resolution} x {scale.resolution} pixels",
+                "layers": f"{config.activation}, {config.padding} padding, BatchNorm eps "
+                f"{config.bn_eps:g} and momentum {config.bn_momentum:g}, dropout "
+                f"{config.dropout:g}, drop path {config.drop_path:g}",
+                "below for": f"{pictures} of {height} x {width} pixels, {dtype.value}",
+                "parameters": f"{cost.params:,}",
+                "MACs": f"{cost.macs:,} ({billions(cost.flops)} FLOPs of multiply and add)",
+                "activations": f"{cost.activations:,} elements",
+                "bytes moved": f"{megabytes(moved.eager)} eager, {megabytes(moved.level1)} with "
+                f"level-1 and {megabytes(moved.level2)} with level-2 kernels",
+                "inference": f"{megabytes(memory.eager)} at the peak, weights included (estimate)",
+                "training": f"{megabytes(training_memory(cost))} with two optimizer states a "
+                f"parameter (estimate)",
+            }
+        )
+    )
+    out.print()
+    grid = number_table(
+        ["layer", "kernel"], ["output", "blocks", "params", "MACs", "eager", "level 1", "level 2"]
+    )
+    for row in stage_rows(cost):
+        grid.add_row(
+            row["name"],
+            row["kernel"],
+            "x".join(map(str, row["out_shape"])),
+            str(row["blocks"] or ""),
+            f"{row['params'] / 1e6:.3f}M",
+            f"{row['macs'] / 1e6:.1f}M",
+            *(f"{row[f'bytes_{execution}'] / 1e6:.1f}" for execution in _EXECUTIONS),
+        )
+    out.print(grid)
+    out.print("\neager, level 1, level 2: feature maps read and written, in MB")
+
+
+def _model_document(cost: ModelCost) -> dict[str, Any]:
+    config = get_config(cost.name)
+    return {
+        "model": cost.name,
+        "config": asdict(config),
+        "resolution": cost.resolution,
+        "batch_size": cost.batch_size,
+        "dtype": str(cost.dtype).removeprefix("torch."),
+        "params": cost.params,
+        "macs": cost.macs,
+        "flops": cost.flops,
+        "activations": cost.activations,
+        "bytes_moved": asdict(cost.bytes_moved),
+        "inference_memory": asdict(inference_memory(cost)),
+        "training_memory": training_memory(cost),
+        "rows": stage_rows(cost),
+    }
+
+
+def stage_rows(cost: ModelCost) -> list[dict[str, Any]]:
+    """The cost of stem, each stage, head and classifier; shapes are (C, H, W) of one image."""
+    rows = []
+    for name, group in groupby(cost.layers, key=_row_name):
+        layers = list(group)
+        spatial = [layer for layer in layers if layer.kind in ("stem", "depthwise")]
+        rows.append(
+            {
+                "name": name,
+                "kernel": f"{spatial[0].kernel_size}x{spatial[0].kernel_size}/{spatial[0].stride}"
+                if spatial
+                else "1x1",
+                "in_shape": layers[0].in_shape,
+                "out_shape": layers[-1].out_shape,
+                "blocks": sum(layer.kind == "project" for layer in layers),
+                "params": sum(layer.params for layer in layers),
+                "macs": sum(layer.macs for layer in layers),
+                **{
+                    f"bytes_{execution}": sum(
+                        getattr(layer.bytes_moved, execution) for layer in layers
+                    )
+                    for execution in _EXECUTIONS
+                },
+            }
+        )
+    return rows
+
+
+def _row_name(layer: LayerCost) -> str:
+    """``stages.2`` of ``stages.2.0.depthwise``; other layers stand alone."""
+    return ".".join(layer.name.split(".")[:2])

@@ -1,0 +1,93 @@
+"""Options that several subcommands have, and where a model runs."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import torch
+import typer
+
+DEFAULT_MODEL = "efficientnet_lite0"
+DEFAULT_WEIGHTS = "imagenet"
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="Model name; 'effkernels info' lists them.")
+]
+WeightsOption = Annotated[
+    str,
+    typer.Option("--weights", "-w", help="'imagenet', a checkpoint file, or 'hf-hub:owner/name'."),
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        help="Who trained the weights, where the file leaves it open: 'timm/tf_efficientnet_b0'.",
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", help="'cpu', 'cuda', 'cuda:1' ...; CUDA where there is any."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+class DType(str, Enum):
+    """Floating-point types that the ops compute in, by their names in torch."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+    @property
+    def torch(self) -> torch.dtype:
+        """The torch.dtype of this name."""
+        dtype: torch.dtype = getattr(torch, self.value)
+        return dtype
+
+
+DTypeOption = Annotated[
+    DType, typer.Option("--dtype", help="Of weights and activations.", case_sensitive=False)
+]
+
+
+def choose_device(wanted: str | None) -> tuple[torch.device, str]:
+    """The device to run on, and why that one.
+
+    Args:
+        wanted: as torch names devices; None for CUDA where there is any, else the CPU.
+
+    Raises:
+        ValueError: no such kind of device, or it is not there.
+    """
+    if wanted is None:
+        absent = _why_no_cuda()
+        if absent is None:
+            return torch.device("cuda"), f"{torch.cuda.get_device_name()}, the default"
+        return torch.device("cpu"), absent
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ValueError(
+            f"--device {wanted!r} is no device; accepted: cpu, cuda, cuda:0, cuda:1 ..."
+        ) from None
+    if device.type == "cpu":
+        return device, "asked for"
+    if device.type != "cuda":
+        raise ValueError(f"--device {wanted!r}: only cpu and cuda devices are supported here")
+    absent = _why_no_cuda()
+    if absent is not None:
+        raise ValueError(f"--device {wanted!r}: {absent}; use --device cpu")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise ValueError(
+            f"--device {wanted!r}: CUDA devices are cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+        )
+    return device, f"{torch.cuda.get_device_name(device)}, asked for"
+
+
+def _why_no_cuda() -> str | None:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    return None

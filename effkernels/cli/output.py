@@ -1,0 +1,88 @@
+"""What all subcommands share in printing: consoles, numbers, bars, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from effkernels.cli.classify import Ranked
+
+_BAR_WIDTH = 24
+
+
+def console() -> Console:
+    """Standard output as it stands now, without highlighting of numbers and paths."""
+    return Console(highlight=False)
+
+
+def one_line(message: str) -> str:
+    """A message with its line breaks and runs of blanks made single blanks."""
+    return " ".join(message.split())
+
+
+def printable(text: object, style: str = "") -> Text:
+    """Text without markup, what standard output cannot encode (odd file names) replaced by '?'."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return Text(str(text).encode(encoding, "replace").decode(encoding), style=style)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document on standard output. NaN and infinity are refused: JSON has none."""
+    typer.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def ranking(ranked: Sequence[Ranked], *, ascii_only: bool) -> RenderableType:
+    """Classes with their probability in percent and a bar, most likely first."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(justify="right", width=7)
+    grid.add_column(width=_BAR_WIDTH)
+    grid.add_column(overflow="fold")
+    full, empty = ("#", ".") if ascii_only else ("━", " ")
+    for entry in ranked:
+        filled = round(entry.probability * _BAR_WIDTH)
+        bar = Text(full * filled, style="cyan").append(empty * (_BAR_WIDTH - filled), "dim")
+        grid.add_row(f"{100 * entry.probability:.1f} %", bar, printable(entry.label))
+    return Padding(grid, (0, 0, 1, 0))
+
+
+def number_table(text_columns: Sequence[str], number_columns: Sequence[str]) -> Table:
+    """A table without lines: text columns to the left, then numbers, aligned right."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    for column in text_columns:
+        table.add_column(column, no_wrap=True)
+    for column in number_columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def facts(rows: Mapping[str, object]) -> Table:
+    """Names and values in two columns; long values wrap inside theirs."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows.items():
+        grid.add_row(name, printable(value))
+    return grid
+
+
+def millions(count: float) -> str:
+    """5288548 as 5.29M; 19341616 as 19.3M; 480309308 as 480M."""
+    return f"{count / 1e6:#.3g}".rstrip(".") + "M"
+
+
+def billions(count: float) -> str:
+    """385872384 as 0.386B; 37000000000 as 37.0B."""
+    return f"{count / 1e9:#.3g}".rstrip(".") + "B"
+
+
+def megabytes(count: float) -> str:
+    """Bytes as MB of 10^6: 21.4 MB."""
+    return f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,116 @@
+"""``effkernels predict``: name what pictures show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from effkernels.cli.classify import check_topk, load_model, logits_of, preprocessing_of, rank
+from effkernels.cli.options import (
+    DEFAULT_MODEL,
+    DEFAULT_WEIGHTS,
+    DeviceOption,
+    DType,
+    DTypeOption,
+    JsonOption,
+    ModelOption,
+    SourceOption,
+    WeightsOption,
+    choose_device,
+)
+from effkernels.cli.output import console, one_line, print_json, printable, ranking
+from effkernels.cli.pictures import Skipped, collect, prepare
+
+_MANY = 8  # pictures from which on a progress bar is worth its line
+
+
+def predict(
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Picture files, and folders to search for them."),
+    ],
+    model: ModelOption = DEFAULT_MODEL,
+    weights: WeightsOption = DEFAULT_WEIGHTS,
+    source: SourceOption = None,
+    topk: Annotated[int, typer.Option("--topk", "-k", min=1, help="Classes to name.")] = 5,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "-b", min=1, help="Pictures at a time.")
+    ] = 16,
+    device: DeviceOption = None,
+    dtype: DTypeOption = DType.float32,
+    as_json: JsonOption = False,
+) -> None:
+    """Name what pictures show.
+
+    Pictures that cannot be read are reported and skipped; the exit status is then 1,
+    and 2 where none is left.
+    """
+    paths, skipped = collect(images)
+    if not paths:
+        raise ValueError("; ".join(nothing.problem for nothing in skipped))
+    where, _ = choose_device(device)
+    network = load_model(model, weights, source, where, dtype.torch)
+    check_topk(topk, network.num_classes)
+
+    pictures: list[dict[str, Any]] = []
+    with _progress(len(paths)) as progress:
+        # Above a live bar only the bar's own console can print; elsewhere results go to stdout.
+        live = not progress.disable and sys.stdout.isatty()
+        out = progress.console if live else console()
+        task = progress.add_task("pictures", total=len(paths))
+        _report(skipped, progress.console)
+        for batch in prepare(paths, batch_size, preprocessing_of(network)):
+            ranked = rank(logits_of(network, batch.tensors), topk) if batch.tensors else []
+            for path, top in zip(batch.paths, ranked, strict=True):
+                pictures.append({"path": str(path), "top": [entry.to_json() for entry in top]})
+                if not as_json:
+                    out.print(printable(path, "bold"), soft_wrap=True)
+                    out.print(ranking(top, ascii_only=out.options.ascii_only))
+            _report(batch.skipped, progress.console)
+            skipped += batch.skipped
+            progress.advance(task, len(batch.paths) + len(batch.skipped))
+
+    if as_json:
+        print_json(
+            {
+                "model": model,
+                "weights": weights,
+                "num_classes": network.num_classes,
+                "device": str(where),
+                "dtype": dtype.value,
+                "pictures": pictures,
+                "skipped": [nothing.to_json() for nothing in skipped],
+            }
+        )
+    if not pictures:
+        raise ValueError(f"none of {len(paths)} pictures could be read")
+    if skipped:
+        raise typer.Exit(1)
+
+
+def _progress(pictures: int) -> Progress:
+    """A bar on standard error; none for a few pictures, or where no one watches."""
+    watched = Console(stderr=True, highlight=False)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=watched,
+        transient=True,
+        disable=pictures < _MANY or not watched.is_terminal,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def _report(skipped: Sequence[Skipped], errors: Console) -> None:
+    for nothing in skipped:
+        line = f"effkernels: skipped: {one_line(nothing.problem)}"
+        errors.print(printable(line, "yellow"), soft_wrap=True)
