@@ -153,7 +153,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
             opened.load()
             try:
                 upright = ImageOps.exif_transpose(opened)
-            except Exception:  # noqa: BLE001 - a broken EXIF block raises whatever its parser meets
+            except Exception:  # a broken EXIF block raises whatever its parser meets
                 upright = opened.copy()
         return _to_rgb(upright)
 
@@ -184,7 +184,7 @@ def _errors_name(name: str) -> Iterator[None]:
         if str(error).startswith("cannot read picture"):
             raise
         raise refuse(str(error) or "corrupt") from None
-    except Exception as error:  # noqa: BLE001 - decoders of corrupt data raise nearly anything
+    except Exception as error:  # decoders of corrupt data raise nearly anything
         raise refuse(f"truncated or corrupt ({error or type(error).__name__})") from None
 
 

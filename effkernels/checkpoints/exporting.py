@@ -13,7 +13,7 @@ from effkernels.checkpoints.formats import get_format, structure_of
 from effkernels.checkpoints.semantics import Semantics, twin
 
 
-def export_state(state_dict: Mapping[str, Tensor], format: str) -> dict[str, Tensor]:  # noqa: A002
+def export_state(state_dict: Mapping[str, Tensor], format: str) -> dict[str, Tensor]:
     """Rename a state dict of this package into another format. The tensors are the same objects.
 
     Args:
@@ -48,7 +48,7 @@ def save_checkpoint(
     model: nn.Module | Mapping[str, Tensor],
     path: str | os.PathLike[str],
     *,
-    format: str = "effkernels",  # noqa: A002
+    format: str = "effkernels",
     variant: str | None = None,
     semantics: Semantics | None = None,
     allow_semantics_change: bool = False,

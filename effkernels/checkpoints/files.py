@@ -30,7 +30,7 @@ RECORD = "effkernels"
 metadata, or an attribute of a pickled state dict, which ``load_state_dict`` of any model
 ignores."""
 
-_PLAIN_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
+_PLAIN_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "module")
 _EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 _PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel and DDP, torch.compile, Lightning
 
@@ -78,7 +78,7 @@ def read_state_dict(path: str | os.PathLike[str], *, use_ema: bool = False) -> C
 def unwrap(loaded: object, origin: str, *, use_ema: bool = False) -> Contents:
     """Find the state dict in what a training script saved.
 
-    Looks into ``state_dict``, ``model``, ``model_state_dict`` and ``net``, and into
+    Looks into ``state_dict``, ``model``, ``model_state_dict``, ``net`` and ``module``, and into
     ``state_dict_ema``, ``model_ema``, ``ema_state_dict`` and ``ema``, whichever is there: the plain
     weights where there are both, unless ``use_ema``. Prefixes that all keys share (``module.`` of
     DataParallel, ``_orig_mod.`` of torch.compile, ``model.``) are cut off.
@@ -232,7 +232,7 @@ def _read_pickle(path: Path) -> object:
         ) from None
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - corrupt pickles raise nearly anything
+    except Exception as error:  # corrupt pickles raise nearly anything
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise ValueError(
             f"{path} is truncated, corrupt, or no torch checkpoint ({reason})"

@@ -74,6 +74,8 @@ _TIMM_TF_TAGS = {
     "ns_jft_in1k_475": _IMAGENET,
     "ap_in1k": _INCEPTION,
 }
+# What the untagged name means, where it is not ns_jft_in1k.
+_TIMM_TF_DEFAULTS = {"efficientnet_b8": "ap_in1k", "efficientnet_l2": "ns_jft_in1k_475"}
 _TIMM_L2_475 = (475, 0.936, "bicubic")
 
 # timm's own trainings. The first tag of a variant is timm's default for the untagged name.
@@ -83,8 +85,8 @@ _TIMM_OWN = {
         "ra4_e3600_r224_in1k": (224, 0.9, _INCEPTION),
     },
     "efficientnet_b1": {
-        "ft_in1k": (224, 0.875, _IMAGENET),
         "ra4_e3600_r240_in1k": (240, 0.9, _INCEPTION),
+        "ft_in1k": (224, 0.875, _IMAGENET),
     },
     "efficientnet_b2": {"ra_in1k": (256, 0.875, _IMAGENET)},
     "efficientnet_b3": {"ra2_in1k": (288, 0.875, _IMAGENET)},
@@ -112,17 +114,21 @@ _TORCHVISION = {
 
 
 def timm_preprocessing(variant: str, *, tf: bool, tag: str | None) -> Preprocessing | None:
-    """Of timm's weights; None where timm builds the model and has published no weights for it."""
+    """Of timm's weights; without a tag, of its default ones (in timm 1.0).
+
+    None where timm builds the model and has published no weights for it.
+    """
     if variant not in _TIMM_TF:
         raise ValueError(f"timm has no {variant}")
     if tf:
         _check_tag("timm/tf_" + variant, tag, _TIMM_TF_TAGS)
         size, crop, interpolation = _TIMM_TF[variant]
+        if tag == "ns_jft_in1k_475" and variant != "efficientnet_l2":
+            raise ValueError(f"timm/tf_{variant} has no weights tagged {tag!r}; only L2 has")
+        tag = tag or _TIMM_TF_DEFAULTS.get(variant, "ns_jft_in1k")
         if tag == "ns_jft_in1k_475":
-            if variant != "efficientnet_l2":
-                raise ValueError(f"timm/tf_{variant} has no weights tagged {tag!r}; only L2 has")
             size, crop, interpolation = _TIMM_L2_475
-        mean, std = _INCEPTION if _is_lite(variant) else _TIMM_TF_TAGS[tag or "in1k"]
+        mean, std = _INCEPTION if _is_lite(variant) else _TIMM_TF_TAGS[tag]
         return _preprocessing(mean, std, size, crop, interpolation)
     own = _TIMM_OWN.get(variant, {})
     _check_tag("timm/" + variant, tag, own)

@@ -116,6 +116,9 @@ def parse_source(source: str) -> Source:
     Args:
         source: ``family/name`` or ``family/name.tag``. Families: timm (also for geffnet),
             torchvision, lukemelas, rangilyu, effkernels. Names may be written with ``-`` for ``_``.
+            A tag matters where a publisher prepared pictures in several ways: AdvProp weights
+            (``.ap_in1k``, ``.advprop``) take another mean and std. Without one, the publisher's
+            default weights are meant.
 
     Raises:
         ValueError: not of that form, or unknown.
@@ -255,11 +258,16 @@ def _configured_preprocessing(
 
 def twin(fmt: str, variant: str, semantics: Semantics) -> str | None:
     """The name of ``fmt``'s model that computes the same; None where there is none."""
-    candidates = [Source(fmt, tf, variant, None) for tf in (False, True) if not tf or fmt == "timm"]
-    for candidate in candidates:
-        try:
-            if source_semantics(candidate).same_outputs(semantics):
-                return candidate.name
-        except ValueError:  # the code base has no such variant
-            continue
+    for tf in (False, True) if fmt == "timm" else (False,):
+        candidate = Source(fmt, tf, variant, None)
+        if _exists(candidate) and source_semantics(candidate).same_outputs(semantics):
+            return candidate.name
     return None
+
+
+def _exists(source: Source) -> bool:
+    try:
+        source_semantics(source)
+    except ValueError:
+        return False
+    return True
