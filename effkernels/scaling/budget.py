@@ -1,7 +1,7 @@
 """Equation 2 of the paper: the largest compound scale within a budget.
 
-Tan and Le 2019 (arXiv 1905.11946), section 3.1: maximise accuracy subject to memory and FLOPs. Along
-equation 3 accuracy rises with phi, so the answer is the largest phi that fits.
+Tan and Le 2019 (arXiv 1905.11946), section 3.1: maximise accuracy subject to memory and FLOPs.
+Along equation 3 accuracy rises with phi, so the answer is the largest phi that fits.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ Bytes moved count whole feature maps, each time one is read or written. Left out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -107,7 +107,11 @@ class ModelCost:
 
     @property
     def flops(self) -> int:
-        """2 * macs, as ``FlopCounterMode`` counts. Papers often call MACs FLOPs."""
+        """2 * macs, as ``FlopCounterMode`` counts. Papers often call MACs FLOPs.
+
+        With 'same' padding the plain PyTorch path computes a row and a column more than it needs,
+        and the counter then shows those too.
+        """
         return 2 * self.macs
 
     @cached_property
@@ -195,12 +199,14 @@ def check_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
 
 
 def _check_resolution(resolution: int | tuple[int, int]) -> tuple[int, int]:
-    sides = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
-    if len(sides) != 2:
+    if isinstance(resolution, int):
+        resolution = resolution, resolution
+    if not isinstance(resolution, Sequence):
+        raise TypeError(f"resolution must be a side or (H, W) in pixels, got {resolution!r}")
+    if len(resolution) != 2:
         raise ValueError(f"resolution must be a side or (H, W) in pixels, got {resolution!r}")
-    for side in sides:
-        check_count("resolution", side, minimum=1)
-    return sides[0], sides[1]
+    height, width = resolution
+    return check_count("resolution", height), check_count("resolution", width)
 
 
 class _Walk:

@@ -113,8 +113,8 @@ class TableRow:
     """A published row and our counts for its group.
 
     ``params`` and ``macs`` are ours, exact, at the model's own resolution; None for a compared
-    network. The ratios are the paper's with our counts as the divisor: the published count over that
-    of our EfficientNet. For the EfficientNets themselves they show how far the printed count is off.
+    network. The ratios are the paper's with our counts as the divisor: the published count over
+    our EfficientNet's. For the EfficientNets themselves they show how far the printed count is off.
     """
 
     published: Published
