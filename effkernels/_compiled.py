@@ -8,10 +8,12 @@ debug level.
 from __future__ import annotations
 
 import functools
-import importlib
+import importlib.util
 import json
 import logging
+import sys
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
@@ -45,14 +47,21 @@ def _why_absent(name: str) -> str:
 
 
 def _load(name: str) -> tuple[ModuleType | None, str | None]:
+    full_name = f"effkernels.{name}"
+    # From this folder alone: an editable install would offer another copy's module.
+    spec = PathFinder.find_spec(full_name, [str(Path(__file__).parent)])
     try:
-        return importlib.import_module(f"effkernels.{name}"), None
-    except ModuleNotFoundError:
-        reason = _why_absent(name)
+        if spec is None or spec.loader is None:
+            reason = _why_absent(name)
+        else:
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            sys.modules[full_name] = module
+            return module, None
     except (ImportError, OSError, RuntimeError) as error:
         # A symbol or library that this torch lacks; RuntimeError: an operator did not register.
         reason = f"does not load beside torch {torch.__version__}: {error}"
-    _logger.debug("effkernels.%s: %s", name, reason)
+    _logger.debug("%s: %s", full_name, reason)
     return None, reason
 
 

@@ -1,6 +1,6 @@
 """How the compiled modules are built. Used by setup.py and by tests/build, never installed.
 
 `toolchain` finds the tools, `cuda` decides about CUDA, `modules` says what each module consists
-of, `ninja_build` compiles and links, `record` writes down the outcome, `command` is the setuptools
-command. All but `command` need only the standard library.
+of, `ninja_build` compiles and links, `builder` does it all and keeps a `record`, `command` is the
+setuptools command. All but `command` need only the standard library.
 """

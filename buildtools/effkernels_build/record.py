@@ -1,4 +1,4 @@
-"""What was built, with what, and why the rest was not: for the build's last line and for run time."""
+"""What was built, with what, and why the rest was not: the build's last line, kept for later."""
 
 from __future__ import annotations
 

@@ -1,0 +1,110 @@
+"""Build `_C` and `_C_cuda`, each only where it can be built, and keep a record of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from effkernels_build import ninja_build
+from effkernels_build.cuda import arch_list, cuda_mode, find_nvcc, why_not
+from effkernels_build.modules import CPU_MODULE, CUDA_MODULE, FILE_NAMES, cpu_module, cuda_module
+from effkernels_build.ninja_build import CompileError, Module
+from effkernels_build.record import FILE_NAME, BuildRecord
+from effkernels_build.toolchain import (
+    BuildError,
+    Compiler,
+    Missing,
+    MissingToolError,
+    Torch,
+    find_compiler,
+    find_ninja,
+    find_pybind11,
+    find_python_headers,
+    find_torch,
+    job_count,
+    require,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Builder:
+    """Builds the modules into the package folder `target`, objects in `work`; keeps the record.
+
+    Raises:
+        BuildError: an environment variable that steers the build has a value that means nothing.
+    """
+
+    def __init__(self, target: Path, work: Path, env: Mapping[str, str]) -> None:
+        self.target, self.work, self.env = target, work, env
+        self.mode = cuda_mode(env)
+        self.jobs = job_count(env)
+        self.torch: Torch | Missing = find_torch()
+        self.compiler: Compiler | Missing = find_compiler(env)
+        torch = self.torch if isinstance(self.torch, Torch) else None
+        self.record = BuildRecord(
+            modules={},
+            torch=torch.version if torch else None,
+            torch_cuda=torch.cuda if torch else None,
+            compiler=self.compiler.version if isinstance(self.compiler, Compiler) else None,
+            cuda=None,
+        )
+
+    def build(self) -> BuildRecord:
+        """Build what can be built, CUDA first: `_C` carries the record of both.
+
+        Raises:
+            BuildError: EFFKERNELS_CUDA=1 and the CUDA module could not be built.
+        """
+        self.target.mkdir(parents=True, exist_ok=True)
+        cuda_reason = self._attempt(CUDA_MODULE, self._build_cuda)
+        if cuda_reason is not None and self.mode == "1":
+            raise BuildError(f"EFFKERNELS_CUDA=1, but {CUDA_MODULE} cannot be built: {cuda_reason}")
+        # `_C` counts as built in the record that it carries itself.
+        self.record.modules = {CPU_MODULE: None, CUDA_MODULE: cuda_reason}
+        self.record.modules[CPU_MODULE] = self._attempt(CPU_MODULE, self._build_cpu)
+        (self.target / FILE_NAME).write_text(self.record.as_json())
+        return self.record
+
+    def _attempt(self, name: str, build: Callable[[], None]) -> str | None:
+        """None when `build` made the module, else why it did not; compile errors go to stderr."""
+        try:
+            build()
+            return None
+        except MissingToolError as missing:
+            reason = str(missing)
+        except CompileError as error:
+            print(f"\n*** effkernels.{name} does not compile ***\n{error.log}", file=sys.stderr)
+            reason = f"compilation failed: {error}"
+        # What an earlier build left in place must not be installed.
+        (self.target / FILE_NAMES[name]).unlink(missing_ok=True)
+        return reason
+
+    def _build_cpu(self) -> None:
+        compiler = require(self.compiler)
+        python, pybind11 = require(find_python_headers()), require(find_pybind11(self.torch))
+        header_folder = self.work / "generated"
+        header_folder.mkdir(parents=True, exist_ok=True)
+        (header_folder / "build_record.h").write_text(self.record.as_header())
+        self._compile(cpu_module(ROOT, compiler, python, pybind11, header_folder))
+
+    def _build_cuda(self) -> None:
+        if self.mode == "0":
+            raise MissingToolError("switched off with EFFKERNELS_CUDA=0")
+        found = find_nvcc(self.env)
+        reason = why_not(self.torch, found)
+        if reason is not None:
+            raise MissingToolError(reason)
+        nvcc, torch, compiler = require(found), require(self.torch), require(self.compiler)
+        archs = arch_list(self.env, nvcc.version)
+        self._compile(
+            cuda_module(ROOT, compiler, nvcc, torch, require(find_python_headers()), archs)
+        )
+        self.record.cuda, self.record.cuda_archs = nvcc.version_text, archs
+
+    def _compile(self, module: Module) -> None:
+        output = self.target / FILE_NAMES[module.name]
+        ninja = require(find_ninja(self.env))
+        log = ninja_build.build(module, ROOT, self.work / module.name, output, ninja, self.jobs)
+        print(log, end="", flush=True)

@@ -1,0 +1,50 @@
+"""Every CUDA source, compiled for every architecture that a build may have."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from effkernels_build.cuda import Nvcc, default_archs, device_archs
+from effkernels_build.modules import nvcc_flags
+from source_tree import ROOT
+
+CSRC = ROOT / "csrc"
+SOURCES = sorted((CSRC / "cuda").glob("*.cu"))
+# Beside the default architectures the one with wgmma, and the ones of Arm machines.
+ARCHS = sorted({*default_archs((13, 0), "aarch64"), "9.0a", "10.0a"})
+
+
+@pytest.mark.parametrize("arch", [arch.removesuffix("+PTX") for arch in ARCHS])
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_cubin_without_spills(source: Path, arch: str, nvcc: Nvcc, tmp_path: Path) -> None:
+    known = subprocess.run(
+        [str(nvcc.path), "--list-gpu-code"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    if device_archs([arch])[0].rstrip("a") not in known:
+        pytest.skip(f"nvcc {nvcc.version_text} does not know {arch}")
+    cubin = tmp_path / "out.cubin"
+    flags = [*nvcc_flags([arch]), "-Xptxas=-v", "-Werror=all-warnings", f"-I{CSRC}"]
+    command = [str(nvcc.path), "-cubin", *flags, str(source), "-o", str(cubin)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert cubin.stat().st_size > 0
+    spills = re.findall(r"(\d+) bytes spill", done.stderr)
+    assert spills
+    assert set(spills) == {"0"}
+
+
+def test_there_are_sources() -> None:
+    assert SOURCES
+
+
+def test_only_bindings_see_torch() -> None:
+    included = re.compile(r"^\s*#\s*include\s*[<\"](torch|ATen|c10)/", flags=re.MULTILINE)
+    files = [path for path in CSRC.rglob("*") if path.suffix in {".cu", ".cuh", ".h", ".cpp"}]
+    seeing = {
+        path.relative_to(CSRC).parts[0] for path in files if included.search(path.read_text())
+    }
+    assert seeing == {"binding"}

@@ -1,0 +1,71 @@
+"""The guard that keeps the suite off the wrong copy of the package."""
+
+from __future__ import annotations
+
+from importlib.metadata import Distribution
+from pathlib import Path
+
+import pytest
+
+from suite_guard import installed_package, too_few, wrong_copy, wrong_modules
+
+LOADED = {"_C": None, "_C_cuda": None}
+NO_CUDA = {"_C": None, "_C_cuda": "no nvcc"}
+NOTHING = {"_C": "gone", "_C_cuda": "gone"}
+
+
+def distribution(site: Path, direct_url: str | None = None) -> Distribution:
+    folder = site / "effkernels-0.1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Name: effkernels\nVersion: 0.1.0\n")
+    if direct_url is not None:
+        (folder / "direct_url.json").write_text(direct_url)
+    return Distribution.at(folder)
+
+
+def test_installed_copy(tmp_path: Path) -> None:
+    plain = distribution(tmp_path / "site", '{"dir_info": {}, "url": "file:///src"}')
+    assert installed_package(plain) == tmp_path / "site" / "effkernels"
+    editable = '{"dir_info": {"editable": true}, "url": "file:///a%20b/src"}'
+    assert installed_package(distribution(tmp_path / "editable", editable)) == Path(
+        "/a b/src/effkernels"
+    )
+
+
+def test_wrong_copy(tmp_path: Path) -> None:
+    source, site = tmp_path / "source", tmp_path / "site"
+    assert wrong_copy(source, source) is None
+    assert "the installed one is" in str(wrong_copy(source, site))
+    assert "is not installed" in str(wrong_copy(source, None))
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(LOADED, "_C,_C_cuda"), (NO_CUDA, "_C"), (NOTHING, ""), (LOADED, None)]
+)
+def test_right_modules(status: dict[str, str | None], expected: str | None) -> None:
+    env = {} if expected is None else {"EFFKERNELS_TEST_EXPECT": expected}
+    assert wrong_modules(status, env, "g++") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "complaint"),
+    [
+        (NO_CUDA, "_C,_C_cuda", "_C_cuda is not loaded: no nvcc"),
+        (LOADED, "_C", "_C_cuda is loaded, but not expected"),
+        (LOADED, "_D", "the compiled modules are _C, _C_cuda"),
+        (NOTHING, None, "_C is not loaded (gone), although there is g++"),
+    ],
+)
+def test_wrong_modules(status: dict[str, str | None], expected: str | None, complaint: str) -> None:
+    env = {} if expected is None else {"EFFKERNELS_TEST_EXPECT": expected}
+    assert complaint in str(wrong_modules(status, env, "g++"))
+
+
+def test_fallback_alone_is_fine_without_a_compiler() -> None:
+    assert wrong_modules(NOTHING, {}, None) is None
+
+
+def test_minimum() -> None:
+    assert too_few(0, {}) is None
+    assert too_few(10, {"EFFKERNELS_TEST_MINIMUM": "10"}) is None
+    assert too_few(9, {"EFFKERNELS_TEST_MINIMUM": "10"}) is not None

@@ -1,0 +1,128 @@
+"""What holds for every test: the copy under test, the seed, the precision, the gpu marker."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import random
+import secrets
+import zlib
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import effkernels
+from effkernels import _compiled
+from effkernels_build.toolchain import Compiler, find_compiler
+from suite_guard import first_problem, installed_package, too_few, wrong_copy, wrong_modules
+
+SEED = int(os.environ.get("EFFKERNELS_TEST_SEED") or secrets.randbits(32))
+_MODULES = {"cpu": "_C", "cuda": "_C_cuda"}
+
+try:
+    from hypothesis import settings
+except ImportError:  # its tests skip themselves
+    pass
+else:
+    # Two busy cores make any deadline a matter of luck.
+    settings.register_profile("effkernels", deadline=None, print_blob=True)
+    settings.load_profile("effkernels")
+
+_passed = 0
+
+
+def _status() -> dict[str, str | None]:
+    return {_MODULES[backend]: why for backend, why in _compiled.compiled_status().items()}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def pytest_configure() -> None:
+    # Oracles in fp32 mean fp32; cuDNN's default is TF32.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def pytest_report_header() -> list[str]:
+    modules = ", ".join(
+        name if reason is None else f"no {name} ({reason})" for name, reason in _status().items()
+    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
+    return [
+        f"effkernels {_version('effkernels')} from {Path(effkernels.__file__).parent}: {modules}",
+        f"torch {torch.__version__}, triton {_version('triton')}, {device}",
+        f"seed {SEED} (EFFKERNELS_TEST_SEED={SEED} repeats this run)",
+    ]
+
+
+def pytest_sessionstart() -> None:
+    try:
+        installed = installed_package(importlib.metadata.distribution("effkernels"))
+    except importlib.metadata.PackageNotFoundError:
+        installed = None
+    compiler = find_compiler(os.environ)
+    problem = first_problem(
+        [
+            wrong_copy(Path(effkernels.__file__).parent, installed),
+            wrong_modules(
+                _status(), os.environ, compiler.version if isinstance(compiler, Compiler) else None
+            ),
+        ]
+    )
+    if problem is not None:
+        pytest.exit(f"not the copy to test: {problem}", returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    no_gpu = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(no_gpu)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # By name, so that a test alone draws the numbers that it drew in the whole suite.
+    seed = (SEED + zlib.crc32(item.nodeid.encode())) % 2**32
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    global _passed
+    report = yield
+    _passed += report.when == "call" and report.passed
+    if report.failed:
+        report.sections.append(("seed", f"EFFKERNELS_TEST_SEED={SEED} pytest '{item.nodeid}'"))
+    return report
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """A seed of this test's own, from the run's."""
+    return (SEED + zlib.crc32(request.node.nodeid.encode())) % 2**32
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    problem = too_few(_passed, os.environ)
+    if problem is not None and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    problem = too_few(_passed, os.environ)
+    if problem is not None:
+        terminalreporter.write_line(f"FAILED: {problem}", red=True, bold=True)
