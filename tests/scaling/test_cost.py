@@ -15,8 +15,8 @@ from effkernels.ops._define import Op
 from effkernels.scaling import compound_scale, model_cost, realised_ratio, scaled_config
 from effkernels.scaling.cost import elements
 
-# Parameters (torchvision's num_params for B0 to B7, timm's for the rest), convolution and classifier
-# MACs in units of 1e9 and activations in units of 1e6 (timm's benchmark) at the model's resolution.
+# Parameters (torchvision's num_params for B0 to B7, timm's for the rest), MACs of convolutions and
+# classifier / 1e9 and activations / 1e6 (timm's benchmark) at the model's resolution.
 COUNTS = {
     "efficientnet_b0": (5_288_548, "0.3858", "6.75"),
     "efficientnet_b1": (7_794_184, "0.6868", "10.88"),

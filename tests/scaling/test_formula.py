@@ -17,8 +17,8 @@ from effkernels.scaling import (
     round_resolution,
 )
 
-# Stem, stages and head; repeats of the stages (tensorflow/tpu, efficientnet_builder.py; as printed by
-# the released models). For Lite before its fixed stem, head, first and last stage.
+# Stem, stages and head; repeats of the stages (tensorflow/tpu, efficientnet_builder.py). For Lite
+# before its fixed stem, head, first and last stage.
 BASE_CHANNELS = (32, 16, 24, 40, 80, 112, 192, 320, 1280)
 BASE_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 B2_CHANNELS = (32, 16, 24, 48, 88, 120, 208, 352, 1408)
