@@ -84,7 +84,8 @@ def round_repeats(repeats: int, depth: float) -> int:
         TypeError: ``repeats`` not an int or ``depth`` not a number.
         ValueError: ``repeats`` below 1; ``depth`` not above 0 or not finite.
     """
-    return math.ceil(_snap(check_count("repeats", repeats) * _check_positive("depth", depth)))
+    scaled = _snap(check_count("repeats", repeats) * _check_positive("depth", depth))
+    return max(1, math.ceil(scaled))
 
 
 def round_resolution(resolution: float, divisor: int = 1) -> int:

@@ -21,9 +21,7 @@ def test_unknown_name() -> None:
         _ = scaling.fit_buget
 
 
-@pytest.mark.parametrize(
-    "first", ["formula", "cost", "memory", "budget", "paper", "fit_budget", "table_rows"]
-)
+@pytest.mark.parametrize("first", ["cost", "fit_budget", "table_rows"])
 def test_any_part_can_be_imported_first(first: str) -> None:
     code = f"from effkernels.scaling import {first}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd="/")
