@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from effkernels.models import CONFIGS, EfficientNet, build
 from effkernels.ops._define import Op
-from effkernels.scaling import compound_scale, model_cost, realised_ratio, scaled_config
+from effkernels.scaling import (
+    Coefficients,
+    compound_scale,
+    model_cost,
+    realised_ratio,
+    scaled_config,
+)
 from effkernels.scaling.cost import elements
 
 # Parameters (torchvision's num_params for B0 to B7, timm's for the rest), MACs of convolutions and
@@ -108,6 +115,25 @@ def test_l2_at_its_training_resolution() -> None:
 @pytest.mark.parametrize(("phi", "params", "macs"), FORMULA_COUNTS)
 def test_counts_of_the_formula(phi: float, params: int, macs: str) -> None:
     cost = model_cost(scaled_config(compound_scale(phi)))
+    assert cost.params == params
+    assert_prints(cost.macs / 1e9, macs)
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "resolution", "params", "macs"),
+    [
+        (1.0, 4.0, 224, 20_091_856, "1.575"),
+        (2.0, 1.0, 224, 18_122_720, "1.450"),
+        (1.0, 1.0, 448, 5_288_548, "1.538"),
+        (1.2, 1.4, 300, 12_233_232, "1.827"),
+    ],
+)
+def test_single_dimensions_of_the_papers_table_7(
+    width: float, depth: float, resolution: int, params: int, macs: str
+) -> None:
+    """B0 scaled in one dimension, and in all; the paper prints FLOPs up to 20 % higher."""
+    coefficients = Coefficients(width, depth, resolution, dropout=0.2)
+    cost = model_cost(replace(CONFIGS["efficientnet_b0"], coefficients=coefficients))
     assert cost.params == params
     assert_prints(cost.macs / 1e9, macs)
 
