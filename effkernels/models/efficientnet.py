@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,9 @@ class _Trunk(nn.Module):
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         self.config = config
         self.in_channels = in_channels
-        self.preprocessing: Preprocessing | None = None
+        size = config.resolution
+        # The released weights were evaluated with this crop; loaded weights bring their own values.
+        self.preprocessing = Preprocessing(size=size, crop_fraction=size / (size + 32))
         self.grad_checkpointing = False
         self.fused = False
         self.stem = ConvBnAct(
@@ -52,7 +54,7 @@ class _Trunk(nn.Module):
             )
         self.stages = nn.ModuleList(stages)
 
-    def _options(self) -> dict[str, object]:
+    def _options(self) -> dict[str, Any]:
         config = self.config
         return {
             "activation": config.activation,
@@ -155,7 +157,7 @@ class EfficientNet(_Trunk):
     Attributes:
         config: the architecture.
         stem, stages, head, classifier: its parts; ``classifier`` is ``nn.Identity`` without classes.
-        preprocessing: how images were prepared for the loaded weights, or None without weights.
+        preprocessing: how to prepare images: the loaded weights' own, else ImageNet's usual.
     """
 
     def __init__(

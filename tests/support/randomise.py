@@ -1,0 +1,40 @@
+"""Models with no value at its default, so that what is left out or mixed up shows."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@torch.no_grad()
+def randomise(model: Model) -> Model:
+    """Random weights and BatchNorm, with statistics near those of real activations.
+
+    Without the latter activations grow through the network, and rounding errors with them.
+    """
+    training = model.training
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    for convolution in convolutions:
+        nn.init.kaiming_normal_(convolution.weight)
+        if convolution.bias is not None:
+            convolution.bias.uniform_(-0.5, 0.5)
+    for linear in (m for m in model.modules() if isinstance(m, nn.Linear)):
+        linear.weight.normal_(0.0, linear.in_features**-0.5)
+        linear.bias.uniform_(-0.5, 0.5)
+    for norm in norms:
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.uniform_(-0.3, 0.3)
+        norm.momentum = 1.0
+    weight = convolutions[0].weight
+    model.train()(torch.randn(4, weight.shape[1], 64, 64, dtype=weight.dtype))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.running_mean += 0.1 * torch.randn_like(norm.running_mean)
+        norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.8, 1.25)
+    return model.train(training)
