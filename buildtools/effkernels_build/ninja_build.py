@@ -58,9 +58,10 @@ def _command(words: Sequence[str]) -> str:
     )
 
 
-def ninja_text(module: Module, objects: Sequence[Path], output: Path) -> str:
-    """The build.ninja that makes `output` from the sources of `module`."""
-    lines = ["ninja_required_version = 1.5", ""]
+def ninja_text(module: Module, objects: Sequence[Path], folder: Path, output: Path) -> str:
+    """The build.ninja that makes `output` from the sources of `module`, working in `folder`."""
+    # Ninja keeps its log in builddir, else in the folder that it was started in.
+    lines = ["ninja_required_version = 1.5", f"builddir = {_escape(folder)}", ""]
     for suffix, language in module.languages.items():
         command = _command([*language.command, *language.flags, *language.depfile_flags, "$out.d"])
         lines += [
@@ -96,7 +97,7 @@ def build(
         for source in module.sources
     ]
     script = folder / "build.ninja"
-    script.write_text(ninja_text(module, objects, output))
+    script.write_text(ninja_text(module, objects, folder, output))
     parallel = [] if jobs is None else ["-j", str(jobs)]
     status, log = run([ninja, "-f", str(script), *parallel], timeout=COMPILE_TIMEOUT)
     if status != 0:

@@ -68,7 +68,9 @@ class TestNinja:
         return Module("m", (root / "a b.cpp",), {".cpp": language}, (compiler, "-shared"), ("-lz",))
 
     def test_text_quotes_for_ninja_and_for_the_shell(self, tmp_path: Path) -> None:
-        text = ninja_text(self.module(tmp_path, "c++"), [tmp_path / "a b.o"], tmp_path / "m.so")
+        text = ninja_text(
+            self.module(tmp_path, "c++"), [tmp_path / "a b.o"], tmp_path, tmp_path / "m.so"
+        )
         assert "command = c++ '-DA=$$x y' -MMD -MF $out.d -c $in -o $out" in text
         assert "a$ b.o: compile_cpp" in text
         assert "command = c++ -shared $in -o $out -lz" in text
@@ -83,6 +85,7 @@ class TestNinja:
         with pytest.raises(CompileError, match="nothing_of_this_name") as caught:
             ninja_build.build(module, tmp_path, tmp_path / "o", tmp_path / "m.so", ninja, 1)
         assert "FAILED" in caught.value.log
+        assert not Path(".ninja_log").exists()
 
     def test_first_error(self) -> None:
         log = "[1/2] c++ x\nFAILED: error.o\nx.cpp:3:1: error: what\nninja: build stopped\n"
