@@ -37,7 +37,7 @@ def check_demo(said: dict[str, list[dict[str, object]]]) -> str | None:
 
 
 def count(logs: Sequence[str]) -> tuple[int, int]:
-    """Tests passed and failed by the closing lines of pytest, the last line of each log that has one."""
+    """Tests passed and failed, by the closing line of pytest in each log."""
     passed = failed = 0
     for log in logs:
         closing = [line for line in log.splitlines() if re.match(r"^=+ .* in [\d.]+s", line)]
