@@ -14,7 +14,6 @@ from effkernels.checkpoints import FORMATS, Checkpoint, load_into, resolve
 from effkernels.data import imagenet_classes
 from effkernels.models import EfficientNet
 from effkernels.models.registry import get_config
-from effkernels.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def load_model(
         dtype=dtype or stem.dtype,
     )
     load_into(model, checkpoint)
-    model.preprocessing = semantics.preprocessing
+    model.preprocessing = semantics.preprocessing or model.preprocessing
     return model.eval()
 
 
@@ -84,15 +83,10 @@ def check_topk(topk: int, num_classes: int) -> None:
     """Refuse to rank more classes than there are.
 
     Raises:
-        ValueError: not in [1, num_classes].
+        ValueError: above ``num_classes``.
     """
-    if not 1 <= topk <= num_classes:
-        raise ValueError(f"--topk must be from 1 to {num_classes} (the classes), got {topk}")
-
-
-def preprocessing_of(model: EfficientNet) -> Preprocessing:
-    """How to prepare a model's pictures: as its weights say, else as usual at its resolution."""
-    return model.preprocessing or Preprocessing(size=model.config.resolution)
+    if topk > num_classes:
+        raise ValueError(f"--topk must be at most {num_classes}, the classes there are; got {topk}")
 
 
 def stack_for(model: EfficientNet, pictures: Sequence[Tensor]) -> Tensor:

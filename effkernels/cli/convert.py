@@ -10,6 +10,7 @@ import torch
 import typer
 
 from effkernels.checkpoints import save_checkpoint, semantics_of
+from effkernels.checkpoints.semantics import twin
 from effkernels.cli.classify import load_model
 from effkernels.cli.options import SourceOption
 from effkernels.cli.output import console, printable
@@ -25,9 +26,12 @@ class Target(str, Enum):
 
 def convert(
     input: Annotated[
-        str, typer.Argument(help="Checkpoint file, 'hf-hub:owner/name' or 'imagenet'.")
+        str,
+        typer.Argument(metavar="INPUT", help="Checkpoint file, 'hf-hub:owner/name' or 'imagenet'."),
     ],
-    output: Annotated[Path, typer.Argument(help="A .safetensors, .pth, .pt or .bin file.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="A .safetensors, .pth, .pt or .bin file.")
+    ],
     to: Annotated[Target, typer.Option("--to", help="Format to write.")],
     model: Annotated[str, typer.Option("--model", "-m", help="The model that the weights are of.")],
     source: SourceOption = None,
@@ -51,10 +55,13 @@ def convert(
         raise ValueError(f"{output} exists already: pass --force to replace it")
     network = load_model(model, input, source, torch.device("cpu"))
     save_checkpoint(network, output, format=to.value, allow_semantics_change=allow_semantics_change)
+    semantics = semantics_of(network)
+    same = twin(to.value, model, semantics)
+    loads = f"; computes the same in {same}" if same and to is not Target.effkernels else ""
     console().print(
         printable(
             f"{output}: {model} in {to.value} format, {len(network.state_dict())} tensors, "
-            f"{network.num_classes} classes, {semantics_of(network).describe()}"
+            f"{network.num_classes} classes, {semantics.describe()}{loads}"
         ),
         soft_wrap=True,
     )

@@ -17,7 +17,6 @@ from effkernels.cli.classify import (
     Ranked,
     load_model,
     logits_of,
-    preprocessing_of,
     rank,
     stack_for,
 )
@@ -39,7 +38,7 @@ from effkernels.dispatch import backends, use_backend
 from effkernels.models import EfficientNet
 
 _TOPK = 5
-_WARM_UP = 3
+_WARM_UP = 2
 _MOST_REPEATS, _FEWEST_REPEATS = 25, 5
 _SECONDS = 5.0  # of timing, about, unless the fewest repeats take longer
 
@@ -81,7 +80,7 @@ def demo(
     """
     where, why = choose_device(device)
     network = load_model(model, weights, source, where, dtype.torch)
-    preprocessing = preprocessing_of(network)
+    preprocessing = network.preprocessing
     with sample_pictures() as paths:
         pictures = [preprocessing(path) for path in paths]
     rankings = rank(logits_of(network, pictures), min(_TOPK, network.num_classes))

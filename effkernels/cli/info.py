@@ -13,7 +13,7 @@ from rich.console import Console
 
 import effkernels
 from effkernels._compiled import build_info, compiled_status
-from effkernels.cli.options import DType, DTypeOption, JsonOption, choose_device
+from effkernels.cli.options import DType, DTypeOption, JsonOption, check_at_least_1, choose_device
 from effkernels.cli.output import (
     billions,
     console,
@@ -21,7 +21,9 @@ from effkernels.cli.output import (
     megabytes,
     number_table,
     print_json,
+    print_wide,
     printable,
+    short,
 )
 from effkernels.models.registry import get_config
 from effkernels.scaling.cost import LayerCost, ModelCost, model_cost
@@ -33,16 +35,19 @@ _PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "huggingface_h
 
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="A model to describe; without one, this installation.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="A model to describe; without one, this installation."
+        ),
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option(min=1, help="Input side in pixels; the model's own by default.")
+        int | None, typer.Option(help="Input side in pixels; the model's own by default.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Pictures.")] = 1,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Pictures.")] = 1,
     dtype: DTypeOption = DType.float32,
     as_json: JsonOption = False,
 ) -> None:
-    """Versions, backends and models here; or one MODEL's sizes and costs."""
+    """What is installed and runs here, or the costs of MODEL."""
     if model is not None:
         _model_info(model, resolution, batch_size, dtype, as_json)
         return
@@ -128,6 +133,7 @@ def _flat(value: object) -> str:
 def _model_info(
     name: str, resolution: int | None, batch_size: int, dtype: DType, as_json: bool
 ) -> None:
+    check_at_least_1("--batch-size", batch_size)
     config = get_config(name)
     cost = model_cost(config, resolution, batch_size=batch_size, dtype=dtype.torch)
     if as_json:
@@ -169,10 +175,10 @@ def _model_info(
             "x".join(map(str, row["out_shape"])),
             str(row["blocks"] or ""),
             f"{row['params'] / 1e6:.3f}M",
-            f"{row['macs'] / 1e6:.1f}M",
-            *(f"{row[f'bytes_{execution}'] / 1e6:.1f}" for execution in _EXECUTIONS),
+            f"{short(row['macs'] / 1e6)}M",
+            *(short(row[f"bytes_{execution}"] / 1e6) for execution in _EXECUTIONS),
         )
-    out.print(grid)
+    print_wide(grid)
     out.print("\neager, level 1, level 2: feature maps read and written, in MB")
 
 

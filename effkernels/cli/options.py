@@ -51,6 +51,16 @@ DTypeOption = Annotated[
 ]
 
 
+def check_at_least_1(option: str, value: int) -> None:
+    """Refuse a count of nothing.
+
+    Raises:
+        ValueError: below 1.
+    """
+    if value < 1:
+        raise ValueError(f"{option} must be at least 1, got {value}")
+
+
 def choose_device(wanted: str | None) -> tuple[torch.device, str]:
     """The device to run on, and why that one.
 

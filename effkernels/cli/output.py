@@ -16,6 +16,7 @@ from rich.text import Text
 from effkernels.cli.classify import Ranked
 
 _BAR_WIDTH = 24
+_ANY_WIDTH = 1000
 
 
 def console() -> Console:
@@ -50,7 +51,7 @@ def ranking(ranked: Sequence[Ranked], *, ascii_only: bool) -> RenderableType:
         filled = round(entry.probability * _BAR_WIDTH)
         bar = Text(full * filled, style="cyan").append(empty * (_BAR_WIDTH - filled), "dim")
         grid.add_row(f"{100 * entry.probability:.1f} %", bar, printable(entry.label))
-    return Padding(grid, (0, 0, 1, 0))
+    return Padding(grid, (0, 0, 1, 0), expand=False)
 
 
 def number_table(text_columns: Sequence[str], number_columns: Sequence[str]) -> Table:
@@ -61,6 +62,14 @@ def number_table(text_columns: Sequence[str], number_columns: Sequence[str]) -> 
     for column in number_columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
+
+
+def print_wide(table: Table) -> None:
+    """Print a table at its full width: where a terminal is narrow, lines wrap; no number is cut."""
+    out = console()
+    needed = out.measure(table, options=out.options.update(width=_ANY_WIDTH)).maximum
+    out.width = max(out.width, needed)
+    out.print(table)
 
 
 def facts(rows: Mapping[str, object]) -> Table:
@@ -81,6 +90,11 @@ def millions(count: float) -> str:
 def billions(count: float) -> str:
     """385872384 as 0.386B; 37000000000 as 37.0B."""
     return f"{count / 1e9:#.3g}".rstrip(".") + "B"
+
+
+def short(number: float) -> str:
+    """3.1416 as 3.1; from 100 up without decimals."""
+    return f"{number:.1f}" if number < 99.95 else f"{number:.0f}"
 
 
 def megabytes(count: float) -> str:

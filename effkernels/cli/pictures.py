@@ -68,12 +68,13 @@ def collect(given: Sequence[Path]) -> tuple[list[Path], list[Skipped]]:
     skipped: list[Skipped] = []
     for path in given:
         if path.is_dir():
-            found = sorted(_pictures_below(path))
-            if not found:
+            found, denied = _pictures_below(path)
+            files += found
+            skipped += denied
+            if not found and not denied:
                 known = " ".join(sorted(PICTURE_SUFFIXES))
                 problem = f"no pictures in folder '{path}' (looked for {known})"
                 skipped.append(Skipped(path, problem))
-            files += found
         elif path.exists():
             files.append(path)
         else:
@@ -81,16 +82,21 @@ def collect(given: Sequence[Path]) -> tuple[list[Path], list[Skipped]]:
     return files, skipped
 
 
-def _pictures_below(folder: Path) -> Iterator[Path]:
-    def raise_it(error: OSError) -> None:
-        raise error  # a folder that may not be listed; os.walk would pass over it in silence
+def _pictures_below(folder: Path) -> tuple[list[Path], list[Skipped]]:
+    """The pictures in and below a folder, sorted, and the folders that may not be listed."""
+    found: list[Path] = []
+    denied: list[Skipped] = []
 
-    for parent, folders, names in os.walk(folder, onerror=raise_it):
+    def report(error: OSError) -> None:
+        denied.append(Skipped(Path(error.filename), f"cannot list folder: {error}"))
+
+    for parent, folders, names in os.walk(folder, onerror=report):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(parent, name)
             if not name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES:
-                yield path
+                found.append(path)
+    return sorted(found), denied
 
 
 def prepare(

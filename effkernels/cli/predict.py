@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from effkernels.cli.classify import check_topk, load_model, logits_of, preprocessing_of, rank
+from effkernels.cli.classify import check_topk, load_model, logits_of, rank
 from effkernels.cli.options import (
     DEFAULT_MODEL,
     DEFAULT_WEIGHTS,
@@ -22,6 +22,7 @@ from effkernels.cli.options import (
     ModelOption,
     SourceOption,
     WeightsOption,
+    check_at_least_1,
     choose_device,
 )
 from effkernels.cli.output import console, one_line, print_json, printable, ranking
@@ -33,15 +34,13 @@ _MANY = 8  # pictures from which on a progress bar is worth its line
 def predict(
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE...", help="Picture files, and folders to search for them."),
+        typer.Argument(metavar="IMAGE", help="Picture files, and folders to search for them."),
     ],
     model: ModelOption = DEFAULT_MODEL,
     weights: WeightsOption = DEFAULT_WEIGHTS,
     source: SourceOption = None,
-    topk: Annotated[int, typer.Option("--topk", "-k", min=1, help="Classes to name.")] = 5,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=1, help="Pictures at a time.")
-    ] = 16,
+    topk: Annotated[int, typer.Option("--topk", "-k", help="Classes to name.")] = 5,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Pictures at a time.")] = 16,
     device: DeviceOption = None,
     dtype: DTypeOption = DType.float32,
     as_json: JsonOption = False,
@@ -51,6 +50,8 @@ def predict(
     Pictures that cannot be read are reported and skipped; the exit status is then 1,
     and 2 where none is left.
     """
+    check_at_least_1("--topk", topk)
+    check_at_least_1("--batch-size", batch_size)
     paths, skipped = collect(images)
     if not paths:
         raise ValueError("; ".join(nothing.problem for nothing in skipped))
@@ -65,7 +66,7 @@ def predict(
         out = progress.console if live else console()
         task = progress.add_task("pictures", total=len(paths))
         _report(skipped, progress.console)
-        for batch in prepare(paths, batch_size, preprocessing_of(network)):
+        for batch in prepare(paths, batch_size, network.preprocessing):
             ranked = rank(logits_of(network, batch.tensors), topk) if batch.tensors else []
             for path, top in zip(batch.paths, ranked, strict=True):
                 pictures.append({"path": str(path), "top": [entry.to_json() for entry in top]})

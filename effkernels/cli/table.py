@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from effkernels.cli.options import JsonOption
-from effkernels.cli.output import billions, console, millions, number_table, print_json
+from effkernels.cli.output import billions, console, millions, number_table, print_json, print_wide
 from effkernels.scaling.paper import TableRow, table_rows
 
 SOURCE = "Tan and Le 2019, arXiv 1905.11946, Table 2"
@@ -26,7 +26,7 @@ def table(as_json: JsonOption = False) -> None:
     for row in rows:
         grid.add_row(*_cells(row), style="bold" if row.published.is_efficientnet else "")
     out = console()
-    out.print(grid)
+    print_wide(grid)
     out.print(
         f"\n{SOURCE}: ImageNet accuracy in percent; parameters, FLOPs (multiply-accumulates) and "
         "ratios to the group's EfficientNet as printed there. 'ours': our model's exact count, and "

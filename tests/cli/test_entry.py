@@ -1,0 +1,157 @@
+"""The command as a process: entry points, missing packages, interruptions, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import effkernels
+from effkernels.cli import table
+from effkernels.data import sample_pictures
+
+from .conftest import Run
+
+MODULE = [sys.executable, "-m", "effkernels.cli"]
+
+
+def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a process outside of the source tree."""
+    return subprocess.run(
+        arguments,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.mark.usefixtures("lite0_weights")
+def test_the_console_script_names_the_espresso(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("effkernels")
+    assert script.exists(), "the package is installed without its console script"
+    with sample_pictures() as (_, coffee):
+        result = command(str(script), "predict", str(coffee), "--json", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["pictures"][0]["top"][0]["label"] == "espresso"
+
+
+def test_the_module_prints_the_version(tmp_path: Path) -> None:
+    result = command(*MODULE, "--version", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, f"effkernels {effkernels.__version__}\n")
+
+
+def test_an_error_is_one_line_without_a_traceback_unless_asked_for(tmp_path: Path) -> None:
+    arguments = [*MODULE, "predict", "nowhere"]
+    result = command(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "effkernels: no such file or folder: 'nowhere'\n"
+    result = command(*arguments, cwd=tmp_path, EFFKERNELS_TRACEBACK="1")
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("effkernels: no such file or folder: 'nowhere'\n")
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_without_its_packages_it_names_the_extra(tmp_path: Path, package: str) -> None:
+    blocked = f"import sys; sys.modules[{package!r}] = None; import effkernels.cli as c; c.main()"
+    result = command(sys.executable, "-c", blocked, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f'effkernels: the command line needs {package}: pip install "effkernels[cli]"\n'
+    )
+
+
+def test_without_pillow_only_pictures_are_out_of_reach(tmp_path: Path, seven_classes: Path) -> None:
+    blocked = "import sys; sys.modules['PIL'] = None; import effkernels.cli as c; c.main()"
+    (tmp_path / "picture.png").touch()
+    arguments = ["predict", "picture.png", "--weights", str(seven_classes)]
+    result = command(sys.executable, "-c", blocked, *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert 'pip install "effkernels[cli]"' in result.stderr
+    assert command(sys.executable, "-c", blocked, "table", cwd=tmp_path).returncode == 0
+
+
+def test_importing_the_entry_point_imports_nothing_of_its_packages(tmp_path: Path) -> None:
+    code = "import sys, effkernels.cli; print(*{'typer', 'rich', 'PIL'} & set(sys.modules))"
+    assert command(sys.executable, "-c", code, cwd=tmp_path).stdout.split() == []
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    # A shell would do, but its status is the last command's: the pipe is closed here instead.
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [*MODULE, "table"], cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, timeout=240
+    )
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+def test_plain_ascii_is_enough(tmp_path: Path, seven_classes: Path) -> None:
+    with sample_pictures() as (cat, _):
+        result = command(
+            *(*MODULE, "predict", str(cat), "--weights", str(seven_classes)),
+            cwd=tmp_path,
+            PYTHONIOENCODING="ascii",
+        )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "#" in result.stdout
+
+
+def test_no_arguments_show_the_help(run: Run) -> None:
+    result = run()
+    assert result.exit_code == 0
+    for name in ("demo", "predict", "table", "info", "convert"):
+        assert f"\n  {name} " in result.stdout
+        assert run(name, "--help").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["table", "--nonsense"], "--nonsense"),
+        (["table", "extra"], "extra"),
+    ],
+)
+def test_wrong_usage_is_one_line(run: Run, arguments: list[str], said: str) -> None:
+    assert said in run(*arguments).error
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (
+            RuntimeError("CUDA error:\n  out of  memory"),
+            2,
+            "effkernels: CUDA error: out of memory\n",
+        ),
+        (NotImplementedError(), 2, "effkernels: NotImplementedError\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_a_command_may_raise(
+    run: Run, monkeypatch: pytest.MonkeyPatch, raised: BaseException, status: int, said: str
+) -> None:
+    def fail() -> None:
+        raise raised
+
+    monkeypatch.setattr(table, "table_rows", fail)
+    result = run("table")
+    assert (result.exit_code, result.stdout, result.stderr) == (status, "", said)
+
+
+def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(table, "table_rows", fail)
+    with pytest.raises(KeyError, match="a bug"):
+        run("table")
