@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from suite_guard import installed_package, too_few, wrong_copy, wrong_modules
+from suite_guard import absent_oracle, installed_package, too_few, wrong_copy, wrong_modules
 
 LOADED = {"_C": None, "_C_cuda": None}
 NO_CUDA = {"_C": None, "_C_cuda": "no nvcc"}
@@ -69,3 +69,11 @@ def test_minimum() -> None:
     assert too_few(0, {}) is None
     assert too_few(10, {"EFFKERNELS_TEST_MINIMUM": "10"}) is None
     assert too_few(9, {"EFFKERNELS_TEST_MINIMUM": "10"}) is not None
+
+
+def test_absent_oracle() -> None:
+    required = {"EFFKERNELS_TEST_ORACLES": "required"}
+    for skip in ("Skipped: could not import 'timm'", "oracle timm does not import: ImportError"):
+        assert absent_oracle(skip, required)
+        assert not absent_oracle(skip, {})
+    assert not absent_oracle("no CUDA device", required)
