@@ -133,17 +133,11 @@ def fetch_file(
         ) from None
     except hub_errors.HFValidationError as error:
         raise ValueError(f"malformed hub repository name {repo!r}: {_first_line(error)}") from None
-    except (hub_errors.HfHubHTTPError, hub_errors.OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:
+        # Broken connections raise errors of the HTTP client that huggingface_hub happens to use.
         raise ValueError(
             f"could not fetch {place} from the hub ({_first_line(error)}). {_advice(repo)}"
-        ) from None
-    except Exception as error:
-        # Connection errors are of the HTTP client that huggingface_hub happens to use.
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests"):
-            raise
-        raise ValueError(
-            f"could not reach the hub for {place} ({_first_line(error)}). {_advice(repo)}"
-        ) from None
+        ) from error
 
 
 def _advice(repo: str) -> str:

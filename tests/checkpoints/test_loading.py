@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import effkernels
 from effkernels.checkpoints import Checkpoint, Semantics, export_state, load_into
+from randomise import randomise
 
 SEMANTICS = Semantics(1e-3, 0.01, "symmetric")
 
@@ -42,8 +43,8 @@ class TestFits:
         assert loaded(b0, b0_state)
 
     @pytest.mark.parametrize("fmt", ["timm", "lukemelas", "rangilyu"])
-    def test_lite(self, randomised, fmt):
-        source = randomised(effkernels.create_model("efficientnet_lite0"))
+    def test_lite(self, fmt):
+        source = randomise(effkernels.create_model("efficientnet_lite0"))
         target = effkernels.create_model("efficientnet_lite0")
         load_into(target, checkpoint(source.state_dict(), fmt))
         assert loaded(target, source.state_dict())

@@ -6,7 +6,6 @@ import re
 
 import pytest
 import torch
-from oracles import oracle
 
 from effkernels.checkpoints import Semantics, parse_source, source_semantics
 from effkernels.checkpoints.published import is_named
@@ -17,6 +16,7 @@ from effkernels.checkpoints.semantics import (
     twin,
 )
 from effkernels.preprocessing import IMAGENET_MEAN, INCEPTION_MEAN, Preprocessing
+from oracles import oracle
 
 TO_B7 = [f"efficientnet_b{i}" for i in range(8)]
 LITE = [f"efficientnet_lite{i}" for i in range(5)]
@@ -304,7 +304,7 @@ class TestSemantics:
         ],
     )
     def test_malformed_records(self, record):
-        with pytest.raises(ValueError, match="malformed semantics|padding must be"):
+        with pytest.raises(ValueError, match=r"malformed semantics|padding must be"):
             semantics_from_json(record)
 
     @pytest.mark.parametrize(
