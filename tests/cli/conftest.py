@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,31 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import effkernels
+from command_line import Outcome, Run
 from effkernels.checkpoints import save_checkpoint
 from effkernels.cli.app import app
 from effkernels.data import sample_pictures
-
-
-class Outcome:
-    """What one command printed, and how it ended."""
-
-    def __init__(self, exit_code: int, stdout: str, stderr: str) -> None:
-        self.exit_code = exit_code
-        self.stdout = stdout
-        self.stderr = stderr
-
-    @property
-    def error(self) -> str:
-        """The one line of a command that failed with status 2 and printed nothing else."""
-        assert self.exit_code == 2, (self.exit_code, self.stdout, self.stderr)
-        assert self.stdout == ""
-        lines = self.stderr.splitlines()
-        assert len(lines) == 1, lines
-        assert lines[0].startswith("effkernels: ")
-        return lines[0]
-
-
-Run = Callable[..., Outcome]
 
 
 @pytest.fixture
@@ -65,7 +43,8 @@ def lite0_weights() -> None:
 def cat() -> Image.Image:
     """The cat among the sample pictures, RGB."""
     with sample_pictures() as (cat_path, _), Image.open(cat_path) as opened:
-        return opened.convert("RGB")
+        picture: Image.Image = opened.convert("RGB")
+        return picture
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import effkernels
+from command_line import Run
 from effkernels.checkpoints import read_state_dict, save_checkpoint
 from oracles import oracle
-
-from .conftest import Run
 
 B0 = "efficientnet_b0"
 X = torch.rand(2, 3, 64, 64)
@@ -29,8 +29,8 @@ def torchvision_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @torch.inference_mode()
-def ours(weights: Path, **options: object) -> torch.Tensor:
-    model = effkernels.create_model(B0, weights=weights, num_classes=5, **options).eval()
+def ours(weights: Path) -> torch.Tensor:
+    model = effkernels.create_model(B0, weights=weights, num_classes=5).eval()
     logits: torch.Tensor = model(X)
     return logits
 
@@ -134,7 +134,7 @@ def test_damaged_and_foreign_files_are_one_line(run: Run, tmp_path: Path) -> Non
     save_checkpoint(model, truncated)
     truncated.write_bytes(truncated.read_bytes()[:-5000])
     with torch.no_grad():
-        model.classifier.bias.fill_(float("nan"))
+        model.classifier.get_parameter("bias").fill_(float("nan"))
     save_checkpoint(model, nan)
     torch.save({"weight": torch.zeros(3)}, other)
     rest = [output, "--to", "timm", "--model", "efficientnet_lite0"]
@@ -149,25 +149,20 @@ def test_damaged_and_foreign_files_are_one_line(run: Run, tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("lite0_weights")
 def test_lite_has_no_form_in_torchvision(run: Run, tmp_path: Path) -> None:
-    error = run(
-        "convert",
-        "imagenet",
-        tmp_path / "out.pth",
-        "--to",
-        "torchvision",
-        "-m",
-        "efficientnet_lite0",
-    ).error
+    rest = ["--to", "torchvision", "--model", "efficientnet_lite0"]
+    error = run("convert", "imagenet", tmp_path / "out.pth", *rest).error
     assert "torchvision has no EfficientNet without squeeze-excitation" in error
 
 
 @pytest.mark.usefixtures("lite0_weights")
-def test_converted_real_weights_still_name_the_cat(run: Run, tmp_path: Path, cat: object) -> None:
+def test_converted_real_weights_still_name_the_cat(
+    run: Run, tmp_path: Path, cat: Image.Image
+) -> None:
     output = tmp_path / "lite0.safetensors"
     result = run("convert", "imagenet", output, "--to", "timm", "--model", "efficientnet_lite0")
     assert result.exit_code == 0
     assert "computes the same in timm/tf_efficientnet_lite0" in result.stdout
-    cat.save(picture := tmp_path / "cat.png")  # type: ignore[attr-defined]
+    cat.save(picture := tmp_path / "cat.png")
     first, again = (
         json.loads(run("predict", picture, *weights, "--json").stdout)["pictures"][0]["top"]
         for weights in ([], ["--weights", output])

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 import effkernels
+from command_line import Run
 from effkernels import dispatch
 from effkernels.cli import demo
 from effkernels.cli.demo import compare, kernel_backends
 from effkernels.reference import depthwise_conv_bn_act
-
-from .conftest import Run
 
 CATS = {"tabby", "tiger cat", "Egyptian cat"}
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 import effkernels
+from command_line import Run
 from effkernels.cli import table
 from effkernels.data import sample_pictures
-
-from .conftest import Run
 
 MODULE = [sys.executable, "-m", "effkernels.cli"]
 
