@@ -71,10 +71,7 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_sessionstart() -> None:
-    try:
-        installed = installed_package(importlib.metadata.distribution("effkernels"))
-    except importlib.metadata.PackageNotFoundError:
-        installed = None
+    installed = installed_package(importlib.metadata.distributions(name="effkernels"))
     compiler = find_compiler(os.environ)
     problem = first_problem(
         [

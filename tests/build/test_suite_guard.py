@@ -18,6 +18,7 @@ def distribution(site: Path, direct_url: str | None = None) -> Distribution:
     folder = site / "effkernels-0.1.0.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Name: effkernels\nVersion: 0.1.0\n")
+    (folder / "RECORD").write_text("effkernels/__init__.py,,\n")
     if direct_url is not None:
         (folder / "direct_url.json").write_text(direct_url)
     return Distribution.at(folder)
@@ -25,11 +26,18 @@ def distribution(site: Path, direct_url: str | None = None) -> Distribution:
 
 def test_installed_copy(tmp_path: Path) -> None:
     plain = distribution(tmp_path / "site", '{"dir_info": {}, "url": "file:///src"}')
-    assert installed_package(plain) == tmp_path / "site" / "effkernels"
+    assert installed_package([plain]) == tmp_path / "site" / "effkernels"
     editable = '{"dir_info": {"editable": true}, "url": "file:///a%20b/src"}'
-    assert installed_package(distribution(tmp_path / "editable", editable)) == Path(
-        "/a b/src/effkernels"
-    )
+    in_place = distribution(tmp_path / "editable", editable)
+    assert installed_package([in_place]) == Path("/a b/src/effkernels")
+
+
+def test_source_tree_is_no_install(tmp_path: Path) -> None:
+    (tmp_path / "effkernels.egg-info").mkdir()
+    left_by_a_build = Distribution.at(tmp_path / "effkernels.egg-info")
+    assert installed_package([left_by_a_build]) is None
+    installed = distribution(tmp_path / "site")
+    assert installed_package([left_by_a_build, installed]) == tmp_path / "site" / "effkernels"
 
 
 def test_wrong_copy(tmp_path: Path) -> None:

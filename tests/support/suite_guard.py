@@ -19,8 +19,15 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 
-def installed_package(distribution: Distribution) -> Path:
-    """The package folder that pip installed; the source of an editable install."""
+def installed_package(distributions: Iterable[Distribution]) -> Path | None:
+    """The package folder that pip installed, the source if editable; None if it installed none.
+
+    Args:
+        distributions: those of the name, also the `.egg-info` that a build leaves in a source tree.
+    """
+    distribution = next((one for one in distributions if one.read_text("RECORD")), None)
+    if distribution is None:
+        return None
     direct_url = json.loads(distribution.read_text("direct_url.json") or "{}")
     if direct_url.get("dir_info", {}).get("editable"):
         return Path(unquote(urlparse(direct_url["url"]).path)) / "effkernels"
