@@ -198,13 +198,14 @@ def _check_values(origin: str, present: Mapping[str, Tensor], target: Mapping[st
     """Refuse what would load without an error and compute nonsense."""
     not_float, not_finite, overflowing, negative = [], [], [], []
     for key, value in present.items():
-        if not target[key].is_floating_point():
+        dtype = target[key].dtype
+        if not dtype.is_floating_point:
             continue
         if not value.is_floating_point() or value.is_meta:
             not_float.append(key)
         elif not torch.isfinite(value).all():
             not_finite.append(key)
-        elif not torch.isfinite(value.to(target[key].dtype)).all():
+        elif value.dtype != dtype and not torch.isfinite(value.to(dtype)).all():
             overflowing.append(key)
         elif key.endswith("running_var") and (value < 0).any():
             negative.append(key)

@@ -207,7 +207,7 @@ class TestBadFiles:
         torch.save(b0, tmp_path / "model.pth")
         self.refused(tmp_path / "model.pth", "needs effkernels")
 
-    @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:'torch.load' received a zip")
+    @pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:'torch.load' received a zip")
     def test_torchscript(self, tmp_path: Path):
         scripted = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))
         scripted.save(str(tmp_path / "scripted.pt"))
@@ -252,7 +252,8 @@ class TestSaving:
     def test_model_knows_its_own_semantics(self, b0, tmp_path: Path, suffix):
         save_checkpoint(torch.nn.DataParallel(b0), tmp_path / f"b0.{suffix}")
         resolved = resolve(tmp_path / f"b0.{suffix}", variant="efficientnet_b0")
-        assert resolved.semantics == semantics_of(b0) == Semantics(1e-3, 0.01, "symmetric")
+        assert resolved.semantics == semantics_of(b0)
+        assert resolved.semantics == Semantics(1e-3, 0.01, "symmetric", b0.preprocessing)
 
     def test_views_and_channels_last_are_written_alone(self, b0, tmp_path: Path, suffix):
         b0.to(memory_format=torch.channels_last)
