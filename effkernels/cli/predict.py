@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,10 +96,11 @@ def predict(
         raise typer.Exit(1)
 
 
-def _progress(pictures: int) -> Progress:
-    """A bar on standard error; none for a few pictures, or where no one watches."""
+@contextmanager
+def _progress(pictures: int) -> Iterator[Progress]:
+    """A bar on standard error; disabled for a few pictures, or where no one watches."""
     watched = Console(stderr=True, highlight=False)
-    return Progress(
+    progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -109,6 +111,11 @@ def _progress(pictures: int) -> Progress:
         redirect_stdout=False,
         redirect_stderr=False,
     )
+    if progress.disable:
+        yield progress  # not started: rich 13 prints an empty line when even a disabled one stops
+    else:
+        with progress:
+            yield progress
 
 
 def _report(skipped: Sequence[Skipped], errors: Console) -> None:

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import effkernels
 from command_line import Run
@@ -91,6 +93,48 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     )
     os.close(writing)
     assert (result.returncode, result.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize("watched", ["stdout and stderr", "stderr"])
+def test_many_pictures_have_a_progress_bar_in_a_terminal(
+    tmp_path: Path, cat: Image.Image, seven_classes: Path, watched: str
+) -> None:
+    for number in range(9):
+        cat.resize((40, 30)).save(tmp_path / f"{number}.png")
+    ours, theirs = os.openpty()
+    with tempfile.TemporaryFile() as stdout:
+        process = subprocess.Popen(
+            [*MODULE, "predict", ".", "--weights", str(seven_classes), "--batch-size", "3"],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "80", "TERM": "xterm"},
+            stdout=theirs if watched == "stdout and stderr" else stdout,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        shown = _read_terminal(ours)
+        assert process.wait(timeout=240) == 0
+        stdout.seek(0)
+        piped = stdout.read().decode()
+    assert "9/9" in shown
+    results = shown if watched == "stdout and stderr" else piped
+    assert all(f"{number}.png" in results for number in range(9))
+    assert "9/9" not in piped
+    assert "\x1b" not in piped
+
+
+def _read_terminal(descriptor: int) -> str:
+    """All that a process writes to its terminal until it ends."""
+    chunks: list[bytes] = []
+    with os.fdopen(descriptor, "rb", buffering=0) as terminal:
+        while True:
+            try:
+                chunk = terminal.read(65536)
+            except OSError:  # Linux' way to say that the other side is closed
+                chunk = b""
+            if not chunk:
+                return b"".join(chunks).decode(errors="replace")
+            chunks.append(chunk)
 
 
 def test_plain_ascii_is_enough(tmp_path: Path, seven_classes: Path) -> None:
