@@ -57,7 +57,6 @@ class BackendStatus:
     """Ops that it has kernels for. The torch backend computes all of them."""
 
 
-
 def _reason(missing: str | None) -> str:
     return missing or "effkernels has no kernels for it yet"
 
@@ -86,11 +85,7 @@ def _check_available(name: str, given_by: str) -> None:
 
 def _from_environment() -> str | None:
     name = os.environ.get("EFFKERNELS_BACKEND", "").strip().lower()
-    if name in ("", "auto"):
-        return None
-    if name not in _BACKENDS:
-        raise ValueError(f"EFFKERNELS_BACKEND={name}: there are auto, {', '.join(_BACKENDS)}")
-    return name
+    return None if name in ("", "auto") else name
 
 
 _FROM_ENVIRONMENT = _from_environment()
@@ -120,7 +115,7 @@ def _log_once(message: str) -> None:
 _log_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-class use_backend:
+class use_backend:  # noqa: N801 - used like a function
     """Run the ops on one backend inside a ``with`` block, in this thread; also inside compiled functions.
 
     Args:
@@ -173,7 +168,7 @@ def choose(
     Nothing is logged or raised where a backend lacks a ``composite`` op: its parts choose for themselves.
 
     Raises:
-        ValueError: the backend named by ``EFFKERNELS_BACKEND`` is not available.
+        ValueError: ``EFFKERNELS_BACKEND`` names no backend, or one that is not available.
         NotImplementedError: the backend forced with ``fallback=False`` does not compute this.
     """
     forced = _choice.name
@@ -224,6 +219,8 @@ def autocast_enabled(device_type: str) -> bool:
 def backends() -> Mapping[str, BackendStatus]:
     """Every backend by name, fastest first: whether it is available here, or why not."""
     return {
-        b.name: BackendStatus(b.name, b.unavailable is None, b.unavailable, tuple(sorted(b.kernels)))
+        b.name: BackendStatus(
+            b.name, b.unavailable is None, b.unavailable, tuple(sorted(b.kernels))
+        )
         for b in _BACKENDS.values()
     }

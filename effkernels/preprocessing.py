@@ -104,10 +104,8 @@ class Preprocessing:
                 f"crop it to the part to classify"
             )
         short = self.resized
-        if width <= height:
-            new_size = (short, int(short * height / width))
-        else:
-            new_size = (int(short * width / height), short)
+        long = int(short * max(width, height) / min(width, height))
+        new_size = (short, long) if width <= height else (long, short)
         if new_size != picture.size:
             filters = {
                 "bicubic": Image.Resampling.BICUBIC,

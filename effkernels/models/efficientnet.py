@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from effkernels.dispatch import autocast_enabled
 from effkernels.models.config import EfficientNetConfig
-from effkernels.nn import ConvBnAct, MBConv, SqueezeExcite
+from effkernels.nn import ConvBnAct, MBConv
 from effkernels.preprocessing import Preprocessing
 
 
@@ -99,8 +99,8 @@ class _Trunk(nn.Module):
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled():
             y: Tensor = checkpoint(stage, x, use_reentrant=False)
-            return y
-        y = stage(x)
+        else:
+            y = stage(x)
         return y
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

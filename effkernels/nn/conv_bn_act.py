@@ -116,32 +116,40 @@ class ConvBnAct(nn.Module):
         """(top, bottom, left, right) in pixels for this input."""
         if isinstance(self.conv, Conv2dSame):
             return self.conv.same_padding(x)
+        assert isinstance(self.conv.padding, tuple)  # fusible() has seen to it
         vertical, horizontal = self.conv.padding
-        assert isinstance(vertical, int) and isinstance(horizontal, int)
         return vertical, vertical, horizontal, horizontal
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the convolution is a matrix product."""
+        conv = self.conv
+        small = conv.kernel_size == conv.stride == (1, 1)
+        return small and conv.padding == (0, 0) and conv.groups == 1
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether the convolution keeps channels apart."""
+        return self.conv.groups == self.conv.in_channels == self.conv.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H_out, W_out)."""
-        if any_global_hook() or not self.fusible():
-            y: Tensor = self.act(self.bn(self.conv(x)))
+        conv = self.conv
+        name = None if any_global_hook() or not self.fusible() else activation_name(self.act)
+        if name is None or (conv.groups != 1 and not self.depthwise):
+            y: Tensor = self.act(self.bn(conv(x)))
             return y
-        conv, name = self.conv, activation_name(self.act)
-        assert name is not None
-        if conv.groups == 1 and conv.kernel_size == (1, 1) and conv.stride == (1, 1):
-            if conv.padding == (0, 0):
-                return ops.pointwise_conv_bn_act(x, *self.operands(), activation=name)
-        if conv.groups == 1 or conv.groups == conv.in_channels == conv.out_channels:
-            op = ops.conv_bn_act if conv.groups == 1 else ops.depthwise_conv_bn_act
-            return op(
-                x,
-                *self.operands(),
-                stride=conv.stride,
-                padding=self.padding(x),
-                dilation=conv.dilation,
-                activation=name,
-            )
-        y = self.act(self.bn(self.conv(x)))
-        return y
+        if self.pointwise:
+            return ops.pointwise_conv_bn_act(x, *self.operands(), activation=name)
+        op = ops.depthwise_conv_bn_act if self.depthwise else ops.conv_bn_act
+        return op(
+            x,
+            *self.operands(),
+            stride=conv.stride,
+            padding=self.padding(x),
+            dilation=conv.dilation,
+            activation=name,
+        )
 
     @torch.no_grad()
     def fold(self) -> None:

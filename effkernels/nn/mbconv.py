@@ -73,9 +73,16 @@ class MBConv(nn.Module):
         layers += [] if self.expand is None else [self.expand]
         if not all(is_plain(layer, ConvBnAct) and layer.fusible() for layer in layers):
             return None
+        if not all(layer.pointwise for layer in layers if layer is not self.depthwise):
+            return None
+        if not self.depthwise.depthwise or self.depthwise.conv.dilation != (1, 1):
+            return None
         names = [activation_name(layer.act) for layer in layers if layer is not self.project]
         if self.squeeze_excite is not None:
-            if not is_plain(self.squeeze_excite, SqueezeExcite) or not self.squeeze_excite.fusible():
+            if (
+                not is_plain(self.squeeze_excite, SqueezeExcite)
+                or not self.squeeze_excite.fusible()
+            ):
                 return None
             names.append(activation_name(self.squeeze_excite.act))
         if not isinstance(self.project.act, nn.Identity) or len(set(names)) != 1:

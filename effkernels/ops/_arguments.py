@@ -63,9 +63,7 @@ def check_beside(
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
     if tuple(tensor.shape) != tuple(shape):
-        raise ValueError(
-            f"{op}: {name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}"
-        )
+        raise ValueError(f"{op}: {name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
     if tensor.device != x.device:
         raise ValueError(f"{op}: {name} is on {tensor.device}, x on {x.device}: move one of them")
     if not tensor.is_floating_point():
@@ -138,17 +136,12 @@ def check_output(
         )
 
 
-def cast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Under autocast, in its dtype; else as they are. Not for BN vectors, pooled values and gates."""
-    first = tensors[0]
-    assert first is not None
-    device_type = first.device.type
-    if not autocast_enabled(device_type):
-        return tensors
-    dtype = torch.get_autocast_dtype(device_type)
-    return tuple(
-        t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors
-    )
+def cast(tensor: Tensor) -> Tensor:
+    """Under autocast, in its dtype; else as it is. Not for BN vectors, pooled values and gates."""
+    device_type = tensor.device.type
+    if not autocast_enabled(device_type) or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device_type))
 
 
 def channels_last(x: Tensor) -> Tensor:

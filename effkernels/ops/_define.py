@@ -56,7 +56,7 @@ def nhwc_empty(like: Tensor, size: Sequence[int]) -> Tensor:
 
 def _library(namespace: str) -> torch.library.Library:
     if namespace not in _libraries:
-        _libraries[namespace] = torch.library.Library(namespace, "FRAGMENT")
+        _libraries[namespace] = torch.library.Library(namespace, "FRAGMENT")  # type: ignore[no-untyped-call]
     return _libraries[namespace]
 
 
@@ -67,7 +67,7 @@ def define(op: Op) -> Op:
         return _exact_strides(op(*arguments))
 
     library = _register(op, _NAMESPACE)
-    library.impl(op.name, run, "CompositeExplicitAutograd")
+    library.impl(op.name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     _defined[op.name] = op
     return op
 
@@ -90,7 +90,9 @@ def define_private(name: str, backend: str) -> Callable[..., Any]:
 
 def _register(op: Op, namespace: str) -> torch.library.Library:
     library, name = _library(namespace), f"{namespace}::{op.name}"
-    library.define(op.name + op.schema, tags=(torch.Tag.pt2_compliant_tag,))
+    library.define(  # type: ignore[no-untyped-call]
+        op.name + op.schema, tags=(torch.Tag.pt2_compliant_tag,)
+    )
     torch.library.register_fake(name, op.fake, lib=library)
     torch.library.register_autograd(
         name, _recompute(op.reference), setup_context=_save_inputs, lib=library
@@ -141,7 +143,9 @@ def _recompute(reference: Callable[..., Any]) -> Callable[..., tuple[Tensor | No
             results = reference(*arguments)
         results = results if isinstance(results, tuple) else (results,)
         pairs = [
-            (r, g) for r, g in zip(results, grad_outputs, strict=True) if g is not None and r.requires_grad
+            (r, g)
+            for r, g in zip(results, grad_outputs, strict=True)
+            if g is not None and r.requires_grad
         ]
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad) if needed]
         gradients: list[Tensor | None] = [None] * len(arguments)

@@ -42,7 +42,7 @@ def flops(*arguments: Any) -> int:
     """Two per multiply-add of the convolution, as PyTorch's own counter; BN and activation count nothing."""
     n, c_out, height, width = result_size(arguments, shapes=True)
     _, c_in, kernel_h, kernel_w = arguments[1]
-    return 2 * n * c_out * height * width * c_in * kernel_h * kernel_w
+    return int(2 * n * c_out * height * width * c_in * kernel_h * kernel_w)
 
 
 def checked(
@@ -60,9 +60,7 @@ def checked(
 ) -> tuple[Any, ...]:
     """The arguments of ``SCHEMA``, checked, cast and in NHWC."""
     check_images(op, x)
-    cast_x, cast_weight = cast(x, weight)
-    assert cast_x is not None and cast_weight is not None
-    x, weight = channels_last(cast_x), cast_weight
+    x, weight = channels_last(cast(x)), cast(weight)
     if weight.dim() != 4:
         raise ValueError(f"{op}: weight must have 4 dimensions, got {tuple(weight.shape)}")
     channels = weight.shape[0]

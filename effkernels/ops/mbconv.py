@@ -168,17 +168,14 @@ def mbconv(
     """
     op = "mbconv"
     check_images(op, x)
-    (cast_x,) = cast(x)
-    assert cast_x is not None
-    x = channels_last(cast_x)
+    x = channels_last(cast(x))
     n, c_in, height, width = x.shape
     flat_expand: tuple[Any, ...] = (None,) * 6 + (0.0,)
     wide = c_in
     if expand is not None:
         flat_expand = _pointwise(op, "expand", x, expand, c_in)
         wide = flat_expand[0].shape[0]
-    (kernel,) = cast(depthwise.weight)
-    assert kernel is not None
+    kernel = cast(depthwise.weight)
     if kernel.dim() != 4:
         raise ValueError(
             f"{op}: depthwise.weight must have 4 dimensions, got {tuple(kernel.shape)}"
@@ -205,7 +202,6 @@ def mbconv(
 
 
 def _pointwise(op: str, name: str, x: Tensor, conv: Conv, c_in: int) -> tuple[Any, ...]:
-    (weight,) = cast(matrix(op, f"{name}.weight", conv.weight))
-    assert weight is not None
+    weight = cast(matrix(op, f"{name}.weight", conv.weight))
     check_beside(op, f"{name}.weight", weight, x, (weight.shape[0], c_in), dtype=True)
     return weight, conv.bias, *flat_norm(op, x, weight.shape[0], conv.bias, conv.bn)

@@ -27,7 +27,7 @@ def _fake(*arguments: Any) -> Tensor:
 
 def _flops(*arguments: Any) -> int:
     (n, c_in, height, width), (c_out, _) = arguments[:2]
-    return 2 * n * height * width * c_in * c_out
+    return int(2 * n * height * width * c_in * c_out)
 
 
 POINTWISE = define(
@@ -82,15 +82,14 @@ def pointwise_conv_bn_act(
     """
     op = "pointwise_conv_bn_act"
     check_images(op, x)
-    cast_x, cast_weight, residual = cast(x, weight, residual)
-    assert cast_x is not None and cast_weight is not None
-    x, weight = channels_last(cast_x), matrix(op, "weight", cast_weight)
+    x, weight = channels_last(cast(x)), matrix(op, "weight", cast(weight))
     n, c_in, height, width = x.shape
     check_beside(op, "weight", weight, x, (weight.shape[0], c_in), dtype=True)
     norm = flat_norm(op, x, weight.shape[0], bias, bn)
     if gate is not None:
         check_beside(op, "gate", gate, x, (n, c_in))
     if residual is not None:
+        residual = cast(residual)
         check_beside(op, "residual", residual, x, (n, weight.shape[0], height, width), dtype=True)
         residual = channels_last(residual)
     check_activation(op, activation)

@@ -143,10 +143,9 @@ def squeeze_excite(
     """
     op = "squeeze_excite"
     check_images(op, x)
-    (cast_x,) = cast(x)
-    assert cast_x is not None
+    x = channels_last(cast(x))
     biased = (reduce_weight, reduce_bias, expand_weight, expand_bias)
-    weights = checked_weights(op, cast_x, *biased, x.shape[1])
+    weights = checked_weights(op, x, *biased, x.shape[1])
     check_activation(op, activation)
-    y: Tensor = _LAYER(channels_last(cast_x), *weights, activation)
+    y: Tensor = _LAYER(x, *weights, activation)
     return y

@@ -39,9 +39,17 @@ OPTIONS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     ),
     "another family": (ValueError, "list_models", lambda: effkernels.create_model("zzz")),
     "classes": (ValueError, "num_classes", lambda: effkernels.efficientnet_b0(num_classes=-1)),
-    "half a class": (ValueError, "num_classes", lambda: effkernels.efficientnet_b0(num_classes=1.5)),
+    "half a class": (
+        ValueError,
+        "num_classes",
+        lambda: effkernels.efficientnet_b0(num_classes=1.5),
+    ),
     "channels": (ValueError, "in_channels", lambda: effkernels.efficientnet_b0(in_channels=0)),
-    "dropout": (ValueError, r"dropout must lie in \[0, 1\)", lambda: effkernels.efficientnet_b0(dropout=1.0)),
+    "dropout": (
+        ValueError,
+        r"dropout must lie in \[0, 1\)",
+        lambda: effkernels.efficientnet_b0(dropout=1.0),
+    ),
     "drop path": (ValueError, "drop_path", lambda: effkernels.efficientnet_b0(drop_path=-0.1)),
     "padding": (
         ValueError,

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from randomise import randomise
 from torch import nn
 
 import effkernels
 from effkernels.models import CONFIGS, EfficientNet, build
 from effkernels.nn import ConvBnAct, DropPath, MBConv
 from effkernels.scaling.formula import Coefficients
+from randomise import randomise
 
 
 def small(name: str = "efficientnet_b0", **options: object) -> EfficientNet:
@@ -88,9 +88,7 @@ def test_forward_is_head_of_features(b0: EfficientNet) -> None:
     torch.testing.assert_close(b0.classifier(pooled), b0(x))
 
 
-def test_fuse_is_a_copy_with_the_same_logits(
-    b0: EfficientNet, lite0: EfficientNet
-) -> None:
+def test_fuse_is_a_copy_with_the_same_logits(b0: EfficientNet, lite0: EfficientNet) -> None:
     for model in (b0, lite0):
         before = copy.deepcopy(model.state_dict())
         fused = model.fuse()
@@ -164,7 +162,9 @@ def test_hook_on_an_inner_module_is_called_once_per_forward(b0: EfficientNet) ->
     assert block.fusible() == "silu"
 
 
-@pytest.mark.parametrize("path", ["expand", "squeeze_excite", "project", "drop_path", "squeeze_excite.act"])
+@pytest.mark.parametrize(
+    "path", ["expand", "squeeze_excite", "project", "drop_path", "squeeze_excite.act"]
+)
 def test_hook_on_any_layer_of_a_block_is_called(b0: EfficientNet, path: str) -> None:
     block = copy.deepcopy(b0.stages[1][1])
     seen: list[object] = []
@@ -190,6 +190,18 @@ def test_replaced_modules_are_obeyed(b0: EfficientNet) -> None:
     other = ConvBnAct(4, 4, 3, groups=2).double().eval()
     y = images(1, 4, 5, 5)
     torch.testing.assert_close(other(y), other.act(other.bn(other.conv(y))))
+
+
+def test_changed_strides_and_dilations_are_obeyed(b0: EfficientNet) -> None:
+    # What segmentation networks do to a backbone.
+    x = images(1, b0.stages[1][1].project.conv.out_channels, 8, 8)
+    dilated = copy.deepcopy(b0.stages[1][1])
+    dilated.depthwise.conv.dilation = dilated.depthwise.conv.padding = (2, 2)
+    assert not torch.allclose(dilated(x), b0.stages[1][1](x))
+    strided = copy.deepcopy(b0.stages[1][0])
+    strided.project.conv.stride = (2, 2)
+    for block, features in ((dilated, x), (strided, images(1, 8, 16, 16))):
+        torch.testing.assert_close(block(features), unfused(block, features))
 
 
 def test_pruning_and_parametrisation_are_obeyed(b0: EfficientNet) -> None:
@@ -367,7 +379,9 @@ def test_import_costs_under_half_a_second_beyond_torch() -> None:
     )
     times = []
     for _ in range(3):
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+        )
         assert (run.returncode, run.stderr) == (0, "")
         times.append(float(run.stdout))
     assert min(times) < 0.5

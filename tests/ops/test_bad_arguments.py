@@ -35,7 +35,11 @@ def block(**changes: Any) -> Any:
 CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "not a tensor": (TypeError, "x must be a tensor, got list", lambda: depthwise([1])),
     "three dimensions": (ValueError, r"x must be \(N, C, H, W\)", lambda: depthwise(X[0])),
-    "integers": (TypeError, "x must be floating point, got torch.int64", lambda: depthwise(X.long())),
+    "integers": (
+        TypeError,
+        "x must be floating point, got torch.int64",
+        lambda: depthwise(X.long()),
+    ),
     "no rows": (ValueError, "at least one", lambda: depthwise(X[:, :, :0])),
     "no channels": (ValueError, "at least one", lambda: depthwise(X[:, :0])),
     "not depthwise": (ValueError, "weight must have shape", lambda: depthwise(weight=W[:4])),

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from op_samples import labels, samples
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from effkernels.ops import _define
+from op_samples import labels, samples
 
 LABELS = labels()
 # With asymmetric padding the reference computes a row or a column more than the op asks for.
@@ -97,7 +97,9 @@ def test_public_op_differentiates_twice_as_its_reference(label: str) -> None:
     for arguments, run in ((ours, public(case.name)), (theirs, reference)):
         wanted = [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
         torch.manual_seed(0)
-        value = sum((r * torch.randn(r.shape, dtype=r.dtype)).sum() for r in tensors(run(*arguments)))
+        value = sum(
+            (r * torch.randn(r.shape, dtype=r.dtype)).sum() for r in tensors(run(*arguments))
+        )
         first = torch.autograd.grad(value, wanted, create_graph=True, allow_unused=True)
         energy = sum(g.square().sum() for g in first if g is not None)
         second = torch.autograd.grad(energy, wanted, allow_unused=True)

@@ -6,11 +6,11 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from op_samples import batch_norm, gate_weights, images
-from tolerance import assert_within_eager
 from torch import Tensor, nn
 
 from effkernels import ops, reference
+from op_samples import batch_norm, gate_weights, images
+from tolerance import assert_within_eager
 
 ACTIVATIONS = {
     "silu": nn.SiLU(),
@@ -73,7 +73,12 @@ def test_convolutions_of_any_shape(
     ):
         op = ops.depthwise_conv_bn_act
         with pytest.raises(ValueError, match="does not fit"):
-            op(torch.ones(1, 1, h, w), torch.ones(1, 1, *kernel), padding=padding, dilation=dilation)
+            op(
+                torch.ones(1, 1, h, w),
+                torch.ones(1, 1, *kernel),
+                padding=padding,
+                dilation=dilation,
+            )
         return
     c_out, groups = (c, c) if depthwise else (c_out, 1)
     x = images(2, c, h, w, dtype=torch.float32)
@@ -152,8 +157,6 @@ def test_infinity_stays_in_its_windows() -> None:
     x = torch.zeros(1, 1, 6, 6)
     x[0, 0, 5, 5] = torch.inf
     weight = torch.ones(1, 1, 3, 3)
-    y = ops.depthwise_conv_bn_act(
-        x, weight, stride=2, padding=(0, 1, 0, 1), activation="identity"
-    )
+    y = ops.depthwise_conv_bn_act(x, weight, stride=2, padding=(0, 1, 0, 1), activation="identity")
     assert torch.isinf(y[0, 0, 2, 2])
     assert y.isfinite().sum() == 8

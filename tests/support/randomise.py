@@ -37,4 +37,6 @@ def randomise(model: Model) -> Model:
         norm.momentum = momentum
         norm.running_mean += 0.1 * torch.randn_like(norm.running_mean)
         norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.8, 1.25)
+        # A channel that hardly varied here would blow up what varies more elsewhere.
+        norm.running_var.clamp_(min=norm.running_var.mean().item())
     return model.train(training)

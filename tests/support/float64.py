@@ -1,0 +1,51 @@
+"""Float64 oracles that end before the day does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+def _depthwise(
+    x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    kernel_h, kernel_w = weight.shape[2:]
+    x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    height = (x.shape[2] - kernel_h) // stride[0] + 1
+    width = (x.shape[3] - kernel_w) // stride[1] + 1
+    y = x.new_zeros(x.shape[0], x.shape[1], height, width)
+    for i in range(kernel_h):
+        for j in range(kernel_w):
+            rows = slice(i, i + stride[0] * (height - 1) + 1, stride[0])
+            columns = slice(j, j + stride[1] * (width - 1) + 1, stride[1])
+            y.addcmul_(x[:, :, rows, columns], weight[:, 0, i, j, None, None])
+    return y
+
+
+class FastFloat64(TorchFunctionMode):
+    """Computes float64 depthwise convolutions tap by tap: PyTorch's own goes channel by channel on a CPU."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.conv2d and args[0].dtype == torch.float64 and not kwargs:
+            x, weight, bias, stride, padding, dilation, groups = (
+                *args,
+                *(None, 1, 0, 1, 1)[len(args) - 2 :],
+            )
+            pairs = [
+                (v, v) if isinstance(v, int) else tuple(v) for v in (stride, padding, dilation)
+            ]
+            depthwise = groups == x.shape[1] == weight.shape[0] > 1
+            if depthwise and bias is None and pairs[2] == (1, 1):
+                return _depthwise(x, weight, pairs[0], pairs[1])
+        return func(*args, **(kwargs or {}))
