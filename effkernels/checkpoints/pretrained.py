@@ -47,12 +47,12 @@ def _tf_repository(name: str, revision: str = "main", sha256: str | None = None)
     return HubWeights(f"timm/{name}", revision, f"timm/{name}", sha256=sha256)
 
 
-# The TensorFlow authors' weights as timm converted them, trained on ImageNet alone with AutoAugment
-# (the accuracies of the paper's Table 2) or, where the revision or the weights are only to be had
-# so, with the baseline recipe (B0) or RandAugment (B8). L2 exists with NoisyStudent on JFT only.
-# A revision "main" is not pinned: no commit hash could be confirmed when the row was written. These
-# repositories hold one upload each, and load_into checks names, shapes and finiteness; replace the
-# word by a hash, and add the sha256, as they become known.
+# The TensorFlow authors' weights as timm converted them, trained on ImageNet alone: with AutoAugment
+# (the accuracies of the paper's Table 2) for B1-B7, with RandAugment for B8, and with the baseline
+# recipe for B0, whose file is the one with a public record of commit and sha256. L2 was trained with
+# NoisyStudent on JFT; there are no others.
+# The revision "main" is a branch, so those rows are not pinned: no record of their commits was
+# found when they were written. Put in hash and sha256 as they become known.
 PRETRAINED: dict[str, PackageWeights | HubWeights] = {
     "efficientnet_b0": _tf_repository(
         "tf_efficientnet_b0.in1k",

@@ -14,7 +14,7 @@ from effkernels.checkpoints import source_semantics
 from oracles import oracle
 from randomise import randomise
 
-# tests/models has all variants. Deep random networks amplify rounding errors, these two do not.
+# With and without squeeze-excitation; tests/models has all the other variants.
 MODELS = ["efficientnet_b0", "efficientnet_lite0"]
 SIZE = (67, 90)  # odd and even: SAME padding differs between them
 
