@@ -90,7 +90,7 @@ def build(
         config: the architecture.
         weights: None (random), a file (``.pth``, ``.safetensors``), a state dict, ``"hf-hub:owner/name"``
             or ``"imagenet"``; see :mod:`effkernels.checkpoints`. Padding, eps and momentum follow the
-            weights' own unless given here.
+            weights' own; what is given here overrides them.
         source: where the weights come from, such as ``"timm/tf_efficientnet_b0"``, where they do not say.
         num_classes: 0 for none: the model then returns pooled features.
         in_channels: of the images.
@@ -100,7 +100,7 @@ def build(
         bn_eps, bn_momentum: BatchNorm's, in PyTorch's sense; 1e-3 and 0.01 where None.
         device, dtype: of the parameters; PyTorch's defaults where None.
         features_only, out_indices: see :class:`EfficientNetFeatures`.
-        reset_classifier: initialise the classifier afresh where the weights have another number of classes.
+        reset_classifier: keep the fresh classifier, whatever the weights have.
 
     Raises:
         ValueError, TypeError: an option out of range, or weights that do not fit.

@@ -11,8 +11,8 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 @torch.no_grad()
-def randomise(model: Model) -> Model:
-    """Random weights and BatchNorm, with statistics near those of real activations.
+def randomise(model: Model, *, batch: int = 4, size: int = 64) -> Model:
+    """Random weights and BatchNorm, with statistics near those of activations for such images.
 
     Without the latter activations grow through the network, and rounding errors with them.
     """
@@ -32,7 +32,7 @@ def randomise(model: Model) -> Model:
         norm.bias.uniform_(-0.3, 0.3)
         norm.momentum = 1.0
     weight = convolutions[0].weight
-    model.train()(torch.randn(4, weight.shape[1], 64, 64, dtype=weight.dtype))
+    model.train()(torch.randn(batch, weight.shape[1], size, size, dtype=weight.dtype))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.running_mean += 0.1 * torch.randn_like(norm.running_mean)
