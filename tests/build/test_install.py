@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import json
 import os
 import shutil
@@ -18,12 +18,14 @@ import pytest
 from effkernels_build.toolchain import Compiler, find_compiler
 from source_tree import ROOT
 
+# By their metadata: looking for the module pip would make setuptools' patch of distutils stand back.
+_INSTALLED = {distribution.name for distribution in importlib.metadata.distributions()}
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(
-        importlib.util.find_spec("pip") is None or importlib.util.find_spec("setuptools") is None,
-        reason="builds with pip and setuptools",
+        not {"pip", "setuptools"} <= _INSTALLED, reason="builds with pip and setuptools"
     ),
 ]
 
