@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,9 +42,9 @@ class Module:
 
 
 def first_error(log: str) -> str:
-    """The first line of a compiler's output that speaks of an error, else the last line."""
+    """The first line of a compiler's or linker's output that is an error, else the last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = (line for line in lines if "error" in line.lower() and not line.startswith("FAILED"))
+    errors = (line for line in lines if re.search(r"\b(error|fatal)\s*:", line))
     return next(errors, lines[-1] if lines else "no output")
 
 

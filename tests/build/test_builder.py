@@ -90,6 +90,8 @@ class TestNinja:
     def test_first_error(self) -> None:
         log = "[1/2] c++ x\nFAILED: error.o\nx.cpp:3:1: error: what\nninja: build stopped\n"
         assert first_error(log) == "x.cpp:3:1: error: what"
+        fatal = "nvcc fatal   : Unsupported gpu architecture 'compute_990'"
+        assert first_error(f"FAILED: [code=1] a.o\nnvcc -Werror a.cu\n{fatal}\n") == fatal
         assert first_error("killed\n") == "killed"
         assert first_error("") == "no output"
 
