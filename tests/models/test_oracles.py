@@ -48,11 +48,9 @@ def test_the_float64_oracle_computes_pytorchs_convolution(kernel: int, stride: i
 @pytest.mark.parametrize("name", B)
 def test_torchvision(name: str) -> None:
     torchvision = oracle("torchvision")
-    options = {"dropout": 0.0, "stochastic_depth_prob": 0.0, "num_classes": 20}
+    options = {"dropout": 0.0, "stochastic_depth_prob": 0.0}
     theirs = randomise(getattr(torchvision.models, name)(weights=None, **options))
-    ours = effkernels.create_model(
-        name, weights=theirs.state_dict(), num_classes=20, dropout=0.0, drop_path=0.0
-    )
+    ours = effkernels.create_model(name, weights=theirs.state_dict(), dropout=0.0, drop_path=0.0)
     compare(theirs, ours, torch.randn(2, 3, 65, 72), train=True)
 
 
@@ -61,12 +59,11 @@ def test_torchvision(name: str) -> None:
 )
 def test_timm(name: str, prefix: str) -> None:
     timm = oracle("timm")
-    theirs = randomise(timm.create_model(prefix + name, num_classes=20, drop_rate=0.0))
+    theirs = randomise(timm.create_model(prefix + name, drop_rate=0.0))
     ours = effkernels.create_model(
         name,
         weights=theirs.state_dict(),
         source=f"timm/{prefix}{name}",
-        num_classes=20,
         dropout=0.0,
         drop_path=0.0,
     )
@@ -77,8 +74,8 @@ def test_timm(name: str, prefix: str) -> None:
 
 def _lukemelas(name: str, **options: object) -> tuple[nn.Module, EfficientNet]:
     theirs_module = oracle("efficientnet_pytorch").EfficientNet
-    theirs = randomise(theirs_module.from_name(name.replace("_", "-"), num_classes=20, **options))
-    ours = effkernels.create_model(name, weights=theirs.state_dict(), num_classes=20)
+    theirs = randomise(theirs_module.from_name(name.replace("_", "-"), **options))
+    ours = effkernels.create_model(name, weights=theirs.state_dict())
     return theirs, ours
 
 
@@ -94,11 +91,9 @@ def test_efficientnet_pytorch(name: str) -> None:
 def test_efficientnet_pytorch_at_its_native_size(name: str) -> None:
     # In float32 alone: PyTorch's float64 convolutions take minutes at these sizes.
     size = effkernels.models.CONFIGS[name].resolution
-    theirs = oracle("efficientnet_pytorch").EfficientNet.from_name(
-        name.replace("_", "-"), num_classes=20
-    )
+    theirs = oracle("efficientnet_pytorch").EfficientNet.from_name(name.replace("_", "-"))
     randomise(theirs, batch=1, size=size).eval()
-    ours = effkernels.create_model(name, weights=theirs.state_dict(), num_classes=20).eval()
+    ours = effkernels.create_model(name, weights=theirs.state_dict()).eval()
     x = torch.randn(1, 3, size, size)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
 
