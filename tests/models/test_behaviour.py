@@ -267,7 +267,9 @@ def test_copies(b0: EfficientNet, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_sixteen_bits(b0: EfficientNet, dtype: torch.dtype) -> None:
+def test_sixteen_bits(dtype: torch.dtype) -> None:
+    # A thousand logits: the largest error of a few says little.
+    b0 = small(num_classes=1000).double().eval()
     x = images(2, 3, 64, 64)
     exact = b0(x)
     model = copy.deepcopy(b0).to(dtype)
