@@ -1,0 +1,94 @@
+"""Who is measured: one row of data each. How each is built stands in ``networks``, ``runtimes`` and ``layers``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to compute a case. Contestants of one ``family`` are one rival: its fastest member counts.
+
+    ``build`` names, as ``module:function``, what turns a case and the folder of problems into a
+    :class:`Built`, in a process that belongs to this contestant alone. ``options`` are passed to it.
+    ``result``: which of the problem's results it computes. ``full``: only measured with ``--full``.
+    """
+
+    name: str
+    family: str
+    build: str
+    options: tuple[tuple[str, Any], ...] = ()
+    result: str = "result"
+    full: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is this library."""
+        return self.family == "effkernels"
+
+
+@dataclass
+class Built:
+    """``run`` computes the case once; its result is a tensor or an array. ``details`` say how, for the report."""
+
+    run: Callable[[], Any]
+    details: dict[str, Any]
+
+
+class Missing(Exception):  # noqa: N818 - no error: said of a contestant that is not here
+    """The contestant cannot run on this machine; the message says why."""
+
+
+Builder = Callable[..., Built]
+"""Called with (case: Case, folder: Path, **options)."""
+
+_NETWORKS = "benchmarks.networks"
+_RUNTIMES = "benchmarks.runtimes"
+_LAYERS = "benchmarks.layers"
+
+
+def _compiled(name: str, *, freezing: bool, channels_last: bool, full: bool) -> Contestant:
+    options = (("freezing", freezing), ("channels_last", channels_last))
+    return Contestant(name, "torch.compile", f"{_NETWORKS}:compiled", options, full=full)
+
+
+OURS = Contestant("effkernels", "effkernels", f"{_NETWORKS}:ours")
+EAGER = Contestant("eager-channels_last", "eager", f"{_NETWORKS}:eager", (("channels_last", True),))
+ONNXRUNTIME = Contestant("onnxruntime", "onnxruntime", f"{_RUNTIMES}:onnxruntime")
+
+NETWORKS = (
+    OURS,
+    Contestant("effkernels-fused", "effkernels", f"{_NETWORKS}:ours", (("fuse", True),)),
+    ONNXRUNTIME,
+    Contestant("openvino", "openvino", f"{_RUNTIMES}:openvino"),
+    EAGER,
+    Contestant("eager-NCHW", "eager", f"{_NETWORKS}:eager", (("channels_last", False),)),
+    _compiled("compile-freezing-channels_last", freezing=True, channels_last=True, full=False),
+    _compiled("compile-freezing-NCHW", freezing=True, channels_last=False, full=True),
+    _compiled("compile-channels_last", freezing=False, channels_last=True, full=True),
+    _compiled("compile-NCHW", freezing=False, channels_last=False, full=True),
+)
+
+DEPTHWISE = (
+    Contestant("effkernels", "effkernels", f"{_LAYERS}:ours_depthwise"),
+    Contestant(
+        "eager-channels_last", "eager", f"{_LAYERS}:eager_depthwise", (("channels_last", True),)
+    ),
+    Contestant("eager-NCHW", "eager", f"{_LAYERS}:eager_depthwise", (("channels_last", False),)),
+)
+
+POINTWISE = (
+    Contestant("effkernels", "effkernels", f"{_LAYERS}:ours_pointwise"),
+    Contestant(
+        "eager-channels_last", "eager", f"{_LAYERS}:eager_pointwise", (("channels_last", True),)
+    ),
+    Contestant("torch.mm", "torch.mm", f"{_LAYERS}:product", result="product"),
+)
+
+GROWTH = (OURS, ONNXRUNTIME)
+"""Compared as batch and resolution grow."""
+
+MEMORY = (OURS, EAGER)
+"""Compared by peak memory."""

@@ -1,0 +1,123 @@
+"""Whole networks in PyTorch: ours, the same modules run one by one, and those compiled."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import effkernels
+from benchmarks.cases import NetworkCase
+from benchmarks.contestants import Built, Missing
+from benchmarks.problem import Problem, module_by_module, network
+from effkernels.checkpoints import export_state
+
+
+def ours(case: NetworkCase, folder: Path, *, fuse: bool = False) -> Built:
+    """The model as a user has it after ``.eval()``, on whatever backend it chooses."""
+    model = network(folder, case)
+    run: nn.Module = model.fuse() if fuse else model
+    images = _images(case, folder, channels_last=False)
+    return Built(lambda: run(images), {"backends": available_backends()})
+
+
+def available_backends() -> list[str]:
+    """Names of the backends that can run here, fastest first."""
+    return [status.name for status in effkernels.backends().values() if status.available]
+
+
+def eager(case: NetworkCase, folder: Path, *, channels_last: bool) -> Built:
+    """Eager PyTorch, module by module."""
+    model, source = stock_network(case, folder)
+    model, images = _in_layout(model, case, folder, channels_last)
+    return Built(lambda: model(images), {"modules": source})
+
+
+def compiled(case: NetworkCase, folder: Path, *, freezing: bool, channels_last: bool) -> Built:
+    """``torch.compile`` of the same modules, for this one shape."""
+    import torch._inductor.config as inductor
+
+    torch.compiler.reset()
+    inductor.freezing = freezing
+    model, source = stock_network(case, folder)
+    model, images = _in_layout(model, case, folder, channels_last)
+    fast = torch.compile(model, dynamic=False)
+    try:
+        with torch.inference_mode():
+            fast(images)
+    except Exception as error:
+        # Without a C++ compiler there is no torch.compile on a CPU.
+        if "compiler" in str(error).lower():
+            raise Missing(str(error).strip().splitlines()[0]) from error
+        raise
+    return Built(lambda: fast(images), {"modules": source, "freezing": freezing})
+
+
+def stock_network(case: NetworkCase, folder: Path) -> tuple[nn.Module, str]:
+    """The network from modules that are not ours, with the shared weights, and where it is from.
+
+    torchvision's where it has the model, else timm's; without both, our modules run one by one.
+    """
+    model = network(folder, case)
+    reasons = []
+    for make in (_torchvision, _timm):
+        try:
+            stock, source = make(case.model, model)
+        except (ImportError, ValueError, RuntimeError, AttributeError) as error:
+            reasons.append(f"{make.__name__.strip('_')}: {error}".splitlines()[0])
+            continue
+        for module in stock.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = model.config.bn_eps
+        return stock.eval().requires_grad_(False), source
+    return Unfused(model), f"effkernels' own, with hooks ({'; '.join(reasons)})"
+
+
+def _torchvision(name: str, model: effkernels.EfficientNet) -> tuple[nn.Module, str]:
+    state = export_state(model.state_dict(), "torchvision")
+    make = getattr(importlib.import_module("torchvision.models"), name)
+    return _loaded(make(), state, "torchvision")
+
+
+def _timm(name: str, model: effkernels.EfficientNet) -> tuple[nn.Module, str]:
+    state = export_state(model.state_dict(), "timm")
+    return _loaded(importlib.import_module("timm").create_model(name), state, "timm")
+
+
+def _loaded(model: Any, state: dict[str, Tensor], package: str) -> tuple[nn.Module, str]:
+    model.load_state_dict(state)
+    return model, f"{package} {importlib.metadata.version(package)}"
+
+
+class Unfused(nn.Module):
+    """Our modules one by one, in the layout of the input: the model's own door would convert it."""
+
+    def __init__(self, model: effkernels.EfficientNet) -> None:
+        super().__init__()
+        self.model = module_by_module(model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) images to logits."""
+        model: Any = self.model
+        x = model.stem(x)
+        for stage in model.stages:
+            x = stage(x)
+        logits: Tensor = model.forward_head(model.head(x))
+        return logits
+
+
+def _images(case: NetworkCase, folder: Path, *, channels_last: bool) -> Tensor:
+    images = Problem(folder, case).inputs()["images"]
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+
+def _in_layout(
+    model: nn.Module, case: NetworkCase, folder: Path, channels_last: bool
+) -> tuple[nn.Module, Tensor]:
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model, _images(case, folder, channels_last=channels_last)

@@ -1,0 +1,138 @@
+"""One run: the processes, the files that they share, and how a case becomes a row."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.alternate import Entrant, EntrantError, alternate
+from benchmarks.cases import Case
+from benchmarks.contestants import Contestant
+from benchmarks.machine import Limits
+from benchmarks.processes import Process, Processes
+from benchmarks.results import Outcome, Row
+from benchmarks.suites import Suite
+from benchmarks.worker import Prepared
+
+REFERENCE = "reference"
+"""The process that makes problems and measures the machine's limits."""
+
+
+class Session:
+    """Measures cases until it is closed.
+
+    Args:
+        say: is told of each step.
+        make: makes a process from a contestant's name and a file for its output.
+    """
+
+    def __init__(
+        self,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        make: Callable[[str, Path], Process] = Process,
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="effkernels-benchmarks-"))
+        self._processes = Processes(self.folder, make)
+        self._say = say
+        self._make = make
+        self._limits: Limits | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes and delete their files."""
+        self._processes.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def machine(self) -> dict[str, Any]:
+        """What :func:`benchmarks.machine.describe` says in a process like the contestants'."""
+        described: dict[str, Any] = self._reference("benchmarks.machine:describe")
+        return described
+
+    def limits(self) -> Limits:
+        """The machine's limits, measured when first asked for."""
+        if self._limits is None:
+            self._say("measuring bandwidth and arithmetic")
+            self._limits = self._reference("benchmarks.machine:measure_limits")
+        return self._limits
+
+    def measure(self, suite: Suite, case: Case) -> Row:
+        """All contestants of the suite on one case: checked first, then timed in turns."""
+        work = case.work
+        row = Row(
+            suite=suite.name,
+            key=case.key,
+            title=case.title,
+            images=case.batch,
+            bytes=work.bytes,
+            macs=work.macs,
+            case=dataclasses.asdict(case),
+        )
+        if suite.metric == "memory":
+            row.outcomes = [self._peak(contestant, case) for contestant in suite.contestants]
+            return row
+        bound = self.limits().bound(work)
+        row.bound, row.bound_kind = bound.seconds, bound.kind
+        self._say(f"{suite.name}: {case.title}: preparing")
+        self._reference("benchmarks.problem:make", str(self.folder), case)
+        ready: list[Entrant] = []
+        for contestant in suite.contestants:
+            process = self._processes.of(contestant.name)
+            outcome = _outcome(contestant, process.prepare(contestant, case, self.folder))
+            row.outcomes.append(outcome)
+            if outcome.status == "ok":
+                ready.append(process)
+            else:
+                self._say(f"  {contestant.name}: {outcome.status}: {outcome.reason}")
+        self._say(f"{suite.name}: {case.title}: measuring {', '.join(e.name for e in ready)}")
+        for name, samples in alternate(ready, suite.timing).items():
+            timed = row.outcome(name)
+            assert timed is not None
+            timed.rounds, timed.iterations = samples.rounds, samples.iterations
+            timed.awake = round(samples.awake, 4)
+            if samples.failure is not None:
+                timed.status, timed.reason = "failed", samples.failure
+        for contestant in suite.contestants:
+            self._processes.of(contestant.name).release()
+        return row
+
+    def _peak(self, contestant: Contestant, case: Case) -> Outcome:
+        """Peak memory, in a process that has done nothing else."""
+        self._say(f"memory: {case.title}: {contestant.name}")
+        outcome = Outcome(contestant.name, contestant.family, "ok", iterations=1)
+        process = self._make(contestant.name, self.folder / f"memory-{contestant.name}.log")
+        try:
+            measured = process.ask(
+                "call", "benchmarks.memory:measure", contestant.name, case, str(self.folder)
+            )
+            outcome.peak_bytes, outcome.rounds = measured["peak_bytes"], [measured["seconds"]]
+        except EntrantError as error:
+            outcome.status, outcome.reason = "failed", str(error)
+        finally:
+            process.close()
+        return outcome
+
+    def _reference(self, function: str, *arguments: Any) -> Any:
+        return self._processes.of(REFERENCE).ask("call", function, *arguments)
+
+
+def _outcome(contestant: Contestant, prepared: Prepared) -> Outcome:
+    return Outcome(
+        contestant.name,
+        contestant.family,
+        prepared.status,
+        prepared.reason,
+        error=prepared.error,
+        allowed=prepared.allowed,
+        build_seconds=round(prepared.seconds, 3),
+        details=prepared.details,
+    )

@@ -1,0 +1,135 @@
+"""A contestant's process: builds what it is told, runs it when it is told, and is blocked on a pipe otherwise.
+
+Started by :mod:`benchmarks.processes`, with one end of a pipe.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import effkernels
+from benchmarks.cases import Case
+from benchmarks.contestants import Built, Contestant, Missing
+from benchmarks.problem import Problem, largest_error, mismatch
+
+
+@dataclass
+class Prepared:
+    """What came of building a contestant and comparing its result with the exact one."""
+
+    status: str
+    """"ok", "missing" (not on this machine), "mismatch" (computes something else) or "failed"."""
+    reason: str | None = None
+    error: float | None = None
+    allowed: float | None = None
+    seconds: float = 0.0
+    """Of building it and of its first run."""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class _Fallbacks(logging.Handler):
+    """Keeps what the library says of ops that did not run on the backend one would expect."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+class Worker:
+    """The commands that a worker obeys, by the names of its methods."""
+
+    def __init__(self) -> None:
+        self._run: Callable[[], Any] | None = None
+        self._fallbacks = _Fallbacks()
+        logging.getLogger("effkernels").addHandler(self._fallbacks)
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Call ``module:function`` and return what it returns."""
+        return resolve(function)(*arguments)
+
+    def prepare(self, contestant: Contestant, case: Case, folder: str) -> Prepared:
+        """Build the contestant for a case and check what it computes."""
+        self.release()
+        start = time.perf_counter()
+        try:
+            built: Built = resolve(contestant.build)(case, Path(folder), **dict(contestant.options))
+            with torch.inference_mode():
+                output = torch.as_tensor(built.run())
+        except Missing as reason:
+            return Prepared("missing", str(reason))
+        except Exception as error:
+            traceback.print_exc()
+            return Prepared("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        seconds = time.perf_counter() - start
+        problem = Problem(Path(folder), case).load()
+        exact, allowed = problem["answers"][contestant.result]
+        output = output[problem["checked"]] if output.shape[:1] == (case.batch,) else output
+        why = mismatch(output, exact, allowed)
+        error = None if output.shape != exact.shape else largest_error(output, exact)
+        details = dict(built.details)
+        if contestant.ours:
+            details["package"] = str(Path(effkernels.__file__).parent)
+            if self._fallbacks.said:
+                details["fallbacks"] = list(self._fallbacks.said)
+        if why is None:
+            self._run = built.run
+        status = "ok" if why is None else "mismatch"
+        return Prepared(status, why, error, allowed, seconds, details)
+
+    def measure(self, warm: int, timed: int) -> list[float]:
+        """Seconds of each of ``timed`` runs, after ``warm`` others."""
+        run, clock = self._run, time.perf_counter
+        assert run is not None, "nothing was prepared"
+        seconds = []
+        gc.disable()
+        with torch.inference_mode():
+            for _ in range(warm):
+                run()
+            for _ in range(timed):
+                start = clock()
+                run()
+                seconds.append(clock() - start)
+        gc.enable()
+        return seconds
+
+    def release(self) -> None:
+        """Forget what was prepared, and its threads and memory with it."""
+        self._run = None
+        gc.collect()
+
+
+def resolve(name: str) -> Callable[..., Any]:
+    """The function that ``module:function`` names."""
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def serve(pipe: Connection) -> None:
+    """Obey until the pipe is closed. Answers are ("ok", result) or ("error", what happened)."""
+    worker = Worker()
+    while True:
+        try:
+            command, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = ("ok", getattr(worker, command)(*arguments))
+        except Exception as error:
+            traceback.print_exc()
+            answer = ("error", f"{type(error).__name__}: {error}")
+        pipe.send(answer)
