@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -183,7 +184,7 @@ def _layers(
     """(model, its activation, layer, the layer before) of all of them."""
     for model in models:
         layers = cost.model_cost(model).layers
-        for previous, layer in zip(layers, layers[1:], strict=False):
+        for previous, layer in itertools.pairwise(layers):
             yield model, get_config(model).activation, layer, previous
 
 

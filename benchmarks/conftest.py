@@ -1,19 +1,70 @@
-"""What every benchmark prints first: which copy is measured, on what."""
+"""pytest's side of the benchmarks: options, one session for all rows, tables at the end."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Generator
 
-import torch
+import pytest
 
-import effkernels
+from benchmarks.cases import Case
+from benchmarks.results import Row
+from benchmarks.session import Session
+from benchmarks.suites import Suite, suites
+from benchmarks.tables import section
+
+MeasuredRow = Callable[[Suite, Case], Row]
+
+_rows = pytest.StashKey[dict[tuple[str, str], Row]]()
 
 
-def pytest_report_header() -> list[str]:
-    available = [s.name for s in effkernels.backends().values() if s.available]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
-    return [
-        f"effkernels {effkernels.__version__} from {Path(effkernels.__file__).parent}: "
-        f"backends {', '.join(available)}",
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}",
-    ]
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="benchmark every case and contestant, not the default matrix",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "contestant" in metafunc.fixturenames:
+        rows = [
+            pytest.param(suite, case, contestant, id=f"{suite.name}-{case.key}-{contestant.name}")
+            for suite in suites(full=metafunc.config.getoption("--full"))
+            for case in suite.cases
+            for contestant in suite.contestants
+        ]
+        metafunc.parametrize(("suite", "case", "contestant"), rows)
+
+
+@pytest.fixture(scope="session")
+def measured_row(request: pytest.FixtureRequest) -> Generator[MeasuredRow, None, None]:
+    """Measures the row of a case with all of its contestants, at the first of them that asks."""
+    terminal = request.config.pluginmanager.getplugin("terminalreporter")
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    rows = request.config.stash.setdefault(_rows, {})
+
+    def say(line: str) -> None:
+        if terminal is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                terminal.ensure_newline()
+                terminal.write_line(line)
+
+    with Session(say=say) as session:
+        machine = session.machine()
+        ours = machine["effkernels"]
+        say(f"effkernels {ours['package']}, commit {machine['commit']}: {ours['backends']}")
+
+        def measure(suite: Suite, case: Case) -> Row:
+            key = suite.name, case.key
+            if key not in rows:
+                rows[key] = session.measure(suite, case)
+            return rows[key]
+
+        yield measure
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = list(terminalreporter.config.stash.get(_rows, {}).values())
+    for suite in dict.fromkeys(row.suite for row in rows):
+        terminalreporter.section(suite)
+        terminalreporter.write_line(section(suite, [row for row in rows if row.suite == suite]))

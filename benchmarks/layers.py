@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from benchmarks.cases import DepthwiseCase, PointwiseCase
 from benchmarks.contestants import Built
 from benchmarks.networks import available_backends
-from benchmarks.problem import Problem, Tensors, layer, ours_norm
+from benchmarks.problem import Problem, Tensors, depthwise_conv, layer, ours_norm
 from effkernels import ops
 
 
@@ -18,22 +19,22 @@ def ours_depthwise(case: DepthwiseCase, folder: Path) -> Built:
     """``ops.depthwise_conv_bn_act``."""
     inputs = _inputs(case, folder, channels_last=True)
     x, weight, bn = inputs["x"], inputs["weight"], ours_norm(inputs)
-    options = {"stride": case.stride, "padding": case.kernel_size // 2}
-    return Built(
-        lambda: ops.depthwise_conv_bn_act(x, weight, bn=bn, activation=case.activation, **options),
-        {"backends": available_backends()},
+    run = functools.partial(
+        ops.depthwise_conv_bn_act,
+        x,
+        weight,
+        bn=bn,
+        stride=case.stride,
+        padding=case.kernel_size // 2,
+        activation=case.activation,
     )
+    return Built(run, {"backends": available_backends()})
 
 
 def eager_depthwise(case: DepthwiseCase, folder: Path, *, channels_last: bool) -> Built:
     """Convolution, BatchNorm and activation one after the other."""
-    padding = case.kernel_size // 2
-
-    def conv(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(x, weight, None, case.stride, padding, groups=case.channels)
-
     inputs = _inputs(case, folder, channels_last=channels_last)
-    return Built(layer(inputs, case.activation, conv), {})
+    return Built(layer(inputs, case.activation, depthwise_conv(case)), {})
 
 
 def ours_pointwise(case: PointwiseCase, folder: Path) -> Built:

@@ -119,5 +119,5 @@ def _in_layout(
     model: nn.Module, case: NetworkCase, folder: Path, channels_last: bool
 ) -> tuple[nn.Module, Tensor]:
     if channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return model, _images(case, folder, channels_last=channels_last)

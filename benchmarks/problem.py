@@ -169,9 +169,18 @@ def _depthwise(_: Path, case: DepthwiseCase) -> tuple[Tensors, dict[str, Answer]
         "weight": torch.randn(case.channels, 1, side, side) / side,
         **_norm(case.channels),
     }
-    options = {"stride": case.stride, "padding": side // 2, "groups": case.channels}
-    conv = lambda x, w: F.conv2d(x, w, **options)  # noqa: E731
-    return inputs, {"result": _layer_answer(inputs, case, conv, depth=side * side)}
+    answer = _layer_answer(inputs, case, depthwise_conv(case), depth=side * side)
+    return inputs, {"result": answer}
+
+
+def depthwise_conv(case: DepthwiseCase) -> Callable[[Tensor, Tensor], Tensor]:
+    """The bare convolution of an input and a weight."""
+
+    def conv(x: Tensor, weight: Tensor) -> Tensor:
+        padding = case.kernel_size // 2
+        return F.conv2d(x, weight, None, case.stride, padding, groups=case.channels)
+
+    return conv
 
 
 def _pointwise(_: Path, case: PointwiseCase) -> tuple[Tensors, dict[str, Answer]]:
@@ -205,14 +214,15 @@ def _norm(channels: int) -> Tensors:
 
 def batch_norm(x: Tensor, inputs: Tensors) -> Tensor:
     """Inference BatchNorm with the vectors of a layer's problem."""
-    vectors = [inputs[n] for n in ("running_mean", "running_var", "bn_weight", "bn_bias")]
-    return F.batch_norm(x, *vectors, training=False, eps=_EPS)
+    mean, variance = inputs["running_mean"], inputs["running_var"]
+    return F.batch_norm(x, mean, variance, inputs["bn_weight"], inputs["bn_bias"], eps=_EPS)
 
 
 def ours_norm(inputs: Tensors) -> effkernels.ops.BatchNorm:
     """The same as an argument of effkernels' ops."""
-    vectors = [inputs[n] for n in ("bn_weight", "bn_bias", "running_mean", "running_var")]
-    return effkernels.ops.BatchNorm(*vectors, eps=_EPS)
+    return effkernels.ops.BatchNorm(
+        inputs["bn_weight"], inputs["bn_bias"], inputs["running_mean"], inputs["running_var"], _EPS
+    )
 
 
 def layer(

@@ -79,7 +79,7 @@ class Worker:
         exact, allowed = problem["answers"][contestant.result]
         output = output[problem["checked"]] if output.shape[:1] == (case.batch,) else output
         why = mismatch(output, exact, allowed)
-        error = None if output.shape != exact.shape else largest_error(output, exact)
+        far = None if output.shape != exact.shape else largest_error(output, exact)
         details = dict(built.details)
         if contestant.ours:
             details["package"] = str(Path(effkernels.__file__).parent)
@@ -88,7 +88,7 @@ class Worker:
         if why is None:
             self._run = built.run
         status = "ok" if why is None else "mismatch"
-        return Prepared(status, why, error, allowed, seconds, details)
+        return Prepared(status, why, far, allowed, seconds, details)
 
     def measure(self, warm: int, timed: int) -> list[float]:
         """Seconds of each of ``timed`` runs, after ``warm`` others."""

@@ -1,0 +1,144 @@
+"""``python -m benchmarks.readme``: write the README's performance table from the stored reports.
+
+``--check`` changes nothing and fails where the README differs from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import ROOT
+from benchmarks.report import JSON, RESULTS
+from benchmarks.results import Report, Row
+from benchmarks.tables import duration, size, speedup, table
+
+BEGIN = "<!-- benchmarks: written by python -m benchmarks.readme -->"
+END = "<!-- benchmarks: end -->"
+RIVALS = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "torch.compile": "torch.compile's best",
+    "eager": "eager's best layout",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser("python -m benchmarks.readme", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say whether they agree")
+    options = parser.parse_args(arguments)
+    readme = ROOT / "README.md"
+    problem = disagreement(readme.read_text(), stored())
+    if options.check:
+        print(problem or "README.md and the stored reports agree")
+        return int(problem is not None)
+    readme.write_text(updated(readme.read_text(), stored()))
+    return 0
+
+
+def stored(folder: Path = RESULTS) -> dict[str, Report]:
+    """The stored reports by the name of their folder."""
+    return {path.parent.name: Report.load(path) for path in sorted(folder.glob(f"*/{JSON}"))}
+
+
+def block(reports: dict[str, Report]) -> str:
+    """What stands between the markers."""
+    return "\n\n".join(_machine(name, report) for name, report in reports.items())
+
+
+def updated(readme: str, reports: dict[str, Report]) -> str:
+    """The README with the tables of these reports between its markers.
+
+    Raises:
+        ValueError: it has no markers.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md lacks the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{block(reports)}\n\n{END}{after}"
+
+
+def disagreement(readme: str, reports: dict[str, Report]) -> str | None:
+    """Why the README is not what the stored reports say; None if it is."""
+    if BEGIN not in readme:
+        return "README.md lacks the tables of the stored reports" if reports else None
+    if readme == updated(readme, reports):
+        return None
+    return "README.md differs from the stored reports: run python -m benchmarks.readme"
+
+
+def _machine(name: str, report: Report) -> str:
+    machine = report.machine
+    lines = [
+        [row.title, _time(row, "effkernels"), *[_rival(row, family) for family in RIVALS]]
+        for row in report.of("networks")
+    ]
+    versions = machine["versions"]
+    named = ", ".join(
+        f"{title} {versions[package]}"
+        for package, title in (
+            ("torch", "PyTorch"),
+            ("onnxruntime", "ONNX Runtime"),
+            ("openvino", "OpenVINO"),
+        )
+        if versions.get(package)
+    )
+    parts = [
+        f"{machine['cpu']}, {machine['threads']} threads, fp32; {named}. Times are medians of alternating "
+        f"rounds; in brackets how many times as fast effkernels is "
+        f"([report](benchmarks/results/{name}/report.md)).",
+        table(["", "effkernels", *RIVALS.values()], lines),
+        *[_layers(report.of("depthwise"))],
+        *[_memory(row) for row in report.of("memory")],
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _time(row: Row, contestant: str) -> str:
+    outcome = row.outcome(contestant)
+    taken = None if outcome is None else outcome.seconds
+    return "" if taken is None else duration(taken.median)
+
+
+def _rival(row: Row, family: str) -> str:
+    best = row.best(family)
+    if best is None:
+        return next((o.status for o in row.outcomes if o.family == family), "")
+    ratio = speedup(row, best)
+    return _time(row, best.contestant) + (f" ({ratio})" if ratio else "")
+
+
+def _layers(rows: Sequence[Row]) -> str:
+    ratios, shares = [], []
+    for row in rows:
+        rival, mine = row.outcome("eager-channels_last"), row.outcome("effkernels")
+        ratio = None if rival is None else row.speedup(rival)
+        share = None if mine is None else row.share_of_bound(mine)
+        if ratio is not None and share is not None:
+            ratios.append(ratio.median)
+            shares.append(share)
+    if not ratios:
+        return ""
+    return (
+        f"Depthwise convolutions of B0 and B4 ({len(ratios)} shapes): {min(ratios):.1f} to {max(ratios):.1f} "
+        f"times as fast as eager channels_last, at {min(shares):.0%} to {max(shares):.0%} of the memory- or "
+        f"arithmetic bound."
+    )
+
+
+def _memory(row: Row) -> str:
+    peaks = {o.contestant: o.peak_bytes for o in row.outcomes if o.peak_bytes}
+    if len(peaks) < 2 or "effkernels" not in peaks:
+        return ""
+    mine = peaks.pop("effkernels")
+    others = ", ".join(f"{name} {size(peak)}" for name, peak in peaks.items())
+    return (
+        f"Peak memory of a forward pass of {row.title}, beside the weights: {size(mine)}; {others}."
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

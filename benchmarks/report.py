@@ -1,0 +1,140 @@
+"""``python -m benchmarks.report``: measure, and write JSON, Markdown and plots.
+
+The JSON file is written after every row: a run that is cut short keeps its rows, and ``--resume`` measures the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import ROOT
+from benchmarks.compare import comparison
+from benchmarks.machine import slug
+from benchmarks.plots import draw
+from benchmarks.results import Report
+from benchmarks.session import Session
+from benchmarks.suites import Suite, suites
+from benchmarks.tables import markdown
+
+RESULTS = ROOT / "benchmarks" / "results"
+JSON = "report.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    old = None if options.compare is None else Report.load(options.compare)
+    chosen = [
+        suite
+        for suite in suites(full=options.full, growth=True)
+        if not options.suite or suite.name in options.suite
+    ]
+    start = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - start:6.0f} s] {line}", flush=True)
+
+    if options.render:
+        folder = options.output or options.render.parent
+        report = Report.load(options.render)
+    else:
+        with Session(say=say) as session:
+            machine = session.machine()
+            folder = options.output or RESULTS / slug(machine)
+            report = begin(folder / JSON, machine, full=options.full, resume=options.resume)
+            run(report, folder / JSON, session, chosen, say)
+    render(report, folder)
+    say(f"written to {folder}")
+    if old is not None:
+        print(comparison(old, report))
+    return 0
+
+
+def begin(path: Path, machine: dict[str, object], *, full: bool, resume: bool) -> Report:
+    """A new report; or the one at ``path`` to go on with.
+
+    Raises:
+        SystemExit: there is one already and ``resume`` was not asked for, or it is of another machine, version
+            or commit, so that its rows and new ones would not belong together.
+    """
+    settings = {"full": full}
+    if not path.exists():
+        now = datetime.datetime.now(datetime.timezone.utc)
+        return Report(machine, settings, started=f"{now:%Y-%m-%d %H:%M} UTC")
+    if not resume:
+        raise SystemExit(
+            f"{path} exists: --resume measures what it lacks, --output writes elsewhere"
+        )
+    report = Report.load(path)
+    changed = [key for key in machine if report.machine.get(key) != machine[key]]
+    if changed:
+        raise SystemExit(
+            f"{path} cannot be resumed, its {', '.join(changed)} differ from this run's"
+        )
+    report.settings = settings
+    return report
+
+
+def run(
+    report: Report,
+    path: Path,
+    session: Session,
+    chosen: Sequence[Suite],
+    say: Callable[[str], None],
+) -> None:
+    """Measure every case that the report has no complete row of, and save after each."""
+    for suite in chosen:
+        wanted = {contestant.name for contestant in suite.contestants}
+        for case in suite.cases:
+            row = report.find(suite.name, case.key)
+            if row is not None and wanted <= {o.contestant for o in row.outcomes}:
+                say(f"{suite.name}: {case.title}: measured before")
+                continue
+            if row is not None:
+                report.rows.remove(row)
+            if suite.metric == "time":
+                report.limits = dataclasses.asdict(session.limits())
+            report.rows.append(session.measure(suite, case))
+            report.save(path)
+
+
+def render(report: Report, folder: Path) -> None:
+    """Write the Markdown and the plots, where matplotlib is installed, beside the JSON file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = markdown(report)
+    try:
+        pictures = draw(report, folder)
+    except ImportError as error:
+        text += f"\nNo plots: {error}.\n"
+    else:
+        text += "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures)
+    (folder / "report.md").write_text(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks.report", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="every case and every contestant")
+    parser.add_argument(
+        "--suite",
+        action="append",
+        choices=[suite.name for suite in suites(full=True)],
+        help="only this suite; may be repeated",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder; benchmarks/results/<machine> if not given"
+    )
+    parser.add_argument("--resume", action="store_true", help="keep the rows that the folder has")
+    parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print what moved since")
+    parser.add_argument(
+        "--render", type=Path, metavar="REPORT.json", help="measure nothing; draw this report again"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,233 @@
+"""A report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from benchmarks.alternate import Spread
+from benchmarks.results import Outcome, Report, Row, families
+
+AWAKE_LIMIT = 0.05
+"""Processor time while others were measured, per second, from which a row says so."""
+
+_HEADINGS = {
+    "networks": "Networks",
+    "depthwise": "Depthwise convolutions, with BatchNorm and activation",
+    "pointwise": "1x1 convolutions, with what surrounds them",
+    "batch": "As the batch grows",
+    "resolution": "As the resolution grows",
+    "memory": "Peak memory",
+}
+
+
+def markdown(report: Report) -> str:
+    """The whole report."""
+    parts = ["# Benchmarks", *_preamble(report)]
+    for suite, heading in _HEADINGS.items():
+        rows = report.of(suite)
+        if rows:
+            parts += [f"## {heading}", *_SECTIONS[suite](rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(suite: str, rows: Sequence[Row]) -> str:
+    """The rows of one suite."""
+    return "\n\n".join(_SECTIONS[suite](rows))
+
+
+def duration(seconds: float) -> str:
+    """With three digits and a unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= scale:
+            return f"{_three(seconds / scale)} {unit}"
+    return f"{_three(seconds / 1e-6)} us"
+
+
+def size(count: int) -> str:
+    """Bytes with a unit."""
+    return f"{_three(count / 1e6)} MB" if count >= 1e6 else f"{_three(count / 1e3)} kB"
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column to the left, the others to the right."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
+
+
+def result(outcome: Outcome | None) -> str:
+    """The median time; or, where there is none, why."""
+    if outcome is None:
+        return ""
+    if outcome.seconds is not None:
+        return duration(outcome.seconds.median)
+    return f"**{outcome.status}**: {outcome.reason}".replace("|", "/")
+
+
+def speedup(row: Row, over: Outcome | None) -> str:
+    """How many times as fast as ``over`` effkernels is."""
+    ratio = None if over is None else row.speedup(over)
+    return "" if ratio is None else f"{ratio.median:.2f}x"
+
+
+def absences(rows: Sequence[Row]) -> list[str]:
+    """Contestants without a time, and those that did not sleep; each once."""
+    said = [
+        f"- {o.contestant}: {o.status}: {o.reason}"
+        for row in rows
+        for o in row.outcomes
+        if o.status != "ok"
+    ]
+    said += [
+        f"- {o.contestant} used {o.awake:.0%} of a core while others were measured ({row.title})"
+        for row in rows
+        for o in row.outcomes
+        if o.awake > AWAKE_LIMIT
+    ]
+    return list(dict.fromkeys(said))
+
+
+def _preamble(report: Report) -> list[str]:
+    machine, ours = report.machine, report.machine["effkernels"]
+    versions = ", ".join(f"{k} {v or 'missing'}" for k, v in machine["versions"].items())
+    running = [name for name, why in ours["backends"].items() if why == "available"]
+    unavailable = [f"{k}: {why}" for k, why in ours["backends"].items() if why != "available"]
+    lines = [
+        f"{machine['cpu']}, {machine['threads']} threads, {machine['platform']}; {report.started}; "
+        f"commit {machine['commit']}.",
+        f"{versions}; Python {machine['python']}.",
+        f"effkernels' backends: {', '.join(running)}"
+        + (f" ({'; '.join(unavailable)})" if unavailable else "")
+        + f"; instruction sets {ours['instruction_sets']}.",
+        "fp32. Each contestant runs in a process of its own, one awake at a time, in alternating rounds. Times "
+        "are medians over the rounds, brackets quartiles; ratios are medians of the ratios within each round. "
+        "A contestant is timed after its result matched the float64 one.",
+    ]
+    if report.limits:
+        curve = report.limits["bandwidth"]
+        speeds = ", ".join(f"{size(n)}: {speed / 1e9:.0f}" for n, speed in curve)
+        lines.append(
+            f"Limits measured in this run: {report.limits['flops'] / 1e9:.0f} GFLOP/s (the fastest dense "
+            f"product or convolution); GB/s of a copy, by the bytes it moves: {speeds}. The bound of a row is the "
+            f"larger of its bytes at the speed of a copy of that size and its arithmetic; activations are not counted."
+        )
+    return lines
+
+
+def _networks(rows: Sequence[Row]) -> list[str]:
+    parts = []
+    for row in rows:
+        lines = []
+        for outcome in row.outcomes:
+            taken, ratio = outcome.seconds, row.speedup(outcome)
+            if taken is None:
+                lines.append([outcome.contestant, result(outcome), "", "", "", ""])
+                continue
+            lines.append(
+                [
+                    outcome.contestant,
+                    duration(taken.median),
+                    _quartiles(taken, duration),
+                    _three(row.images / taken.median),
+                    ""
+                    if ratio is None
+                    else f"{ratio.median:.2f}x {_quartiles(ratio, '{:.2f}'.format)}",
+                    _percent(row.share_of_bound(outcome)),
+                ]
+            )
+        head = ["", "time", "quartiles", "images/s", "effkernels is", "share of bound"]
+        bound = f" ({size(row.bytes)}, {row.macs / 1e9:.2f} GMACs" + (
+            f"; bound {duration(row.bound)}, {row.bound_kind})" if row.bound else ")"
+        )
+        parts += [f"**{row.title}**{bound}", table(head, lines)]
+    return [*parts, *_notes(rows)]
+
+
+def _layers(rows: Sequence[Row]) -> list[str]:
+    names = [o.contestant for o in rows[0].outcomes if o.family != "effkernels"]
+    head = ["", "of", "effkernels", *names]
+    head += [f"times {name}" for name in names] + ["bytes", "bound", "share of bound"]
+    lines = []
+    for row in rows:
+        mine = row.outcome("effkernels")
+        others = [row.outcome(name) for name in names]
+        lines.append(
+            [
+                row.title,
+                " ".join(row.case.get("used_by", ())),
+                result(mine),
+                *[result(other) for other in others],
+                *[speedup(row, other) for other in others],
+                size(row.bytes),
+                f"{duration(row.bound)}, {row.bound_kind}" if row.bound else "",
+                _percent(None if mine is None else row.share_of_bound(mine)),
+            ]
+        )
+    return [table(head, lines), *_notes(rows)]
+
+
+def _growth(rows: Sequence[Row]) -> list[str]:
+    rivals = families(rows)
+    head = ["", "effkernels", "images/s", *rivals, *[f"times {name}" for name in rivals]]
+    lines = []
+    for row in rows:
+        mine = row.outcome("effkernels")
+        taken = None if mine is None else mine.seconds
+        others = [row.best(rival) for rival in rivals]
+        lines.append(
+            [
+                row.title,
+                result(mine),
+                "" if taken is None else _three(row.images / taken.median),
+                *[result(other) for other in others],
+                *[speedup(row, other) for other in others],
+            ]
+        )
+    return [table(head, lines), *_notes(rows)]
+
+
+def _memory(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    for row in rows:
+        mine = row.outcome("effkernels")
+        for outcome in row.outcomes:
+            ratio = ""
+            if mine is not None and mine.peak_bytes and outcome.peak_bytes:
+                ratio = f"{mine.peak_bytes / outcome.peak_bytes:.2f}"
+            peak = size(outcome.peak_bytes) if outcome.peak_bytes else result(outcome)
+            lines.append([row.title, outcome.contestant, peak, ratio])
+    return [
+        table(["", "", "peak", "effkernels' share of it"], lines),
+        "The rise of the resident peak (VmHWM) of a fresh process during one forward pass, over its resident "
+        "size with weights and input loaded and after a forward pass of a 32 x 32 image.",
+        *_notes(rows),
+    ]
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    said = absences(rows)
+    return ["\n".join(said)] if said else []
+
+
+def _quartiles(values: Spread, shown: Callable[[float], str]) -> str:
+    return f"[{shown(values.low)}, {shown(values.high)}]"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
+
+
+def _three(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+_SECTIONS: dict[str, Callable[[Sequence[Row]], list[str]]] = {
+    "networks": _networks,
+    "depthwise": _layers,
+    "pointwise": _layers,
+    "batch": _growth,
+    "resolution": _growth,
+    "memory": _memory,
+}
