@@ -123,7 +123,7 @@ class Report:
         try:
             data = json.loads(path.read_text())
             schema = data.pop("schema")
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
+        except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{path} is no benchmark report: {error!r}") from error
         if schema != SCHEMA:
             raise ValueError(f"{path} has schema version {schema}, this program reads {SCHEMA}")

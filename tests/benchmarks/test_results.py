@@ -1,0 +1,193 @@
+"""Reports: kept whole, read back, compared, and shown with what is missing."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import plots, readme, tables
+from benchmarks.compare import comparison, moves
+from benchmarks.report import begin, render
+from benchmarks.results import Outcome, Report, Row
+
+MakeReport = Callable[..., Report]
+
+
+def test_a_report_reads_back_as_it_was_written(
+    tmp_path: Path, network_row: Row, make_report: MakeReport
+) -> None:
+    path = tmp_path / "new" / "report.json"
+    report = make_report(network_row)
+    report.save(path)
+    assert Report.load(path) == report
+    assert [p.name for p in path.parent.iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99, "rows": []}'])
+def test_what_is_no_report_of_this_schema_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"report\.json"):
+        Report.load(path)
+
+
+def test_a_row_knows_its_ratios(network_row: Row) -> None:
+    best = network_row.best("eager")
+    assert best is not None
+    assert best.contestant == "eager-NCHW"
+    ratio = network_row.speedup(best)
+    assert ratio is not None
+    assert ratio.median == pytest.approx(4.0)
+    ours = network_row.outcome("effkernels")
+    assert ours is not None
+    assert network_row.share_of_bound(ours) == pytest.approx(0.5)
+    missing = network_row.outcome("openvino")
+    assert missing is not None
+    assert network_row.speedup(missing) is None
+    assert network_row.best("openvino") is None
+
+
+def test_tables_name_the_missing_and_show_mismatches_instead_of_times(
+    network_row: Row, make_report: MakeReport
+) -> None:
+    mismatch = network_row.outcome("compile")
+    assert mismatch is not None
+    mismatch.rounds = [0.001]  # even if there were a time
+    text = tables.markdown(make_report(network_row))
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line[:1] == "|"}
+    assert "missing**: openvino does not import" in lines["openvino"]
+    assert "mismatch**: error 1.00e+00" in lines["compile"]
+    assert not any(unit in lines["compile"] for unit in (" ms", " us"))
+    assert "2.00x" in lines["onnxruntime"]
+    assert "cuda: not built: no nvcc" in text
+    assert "openvino missing" in text
+
+
+def test_tables_say_who_did_not_sleep(network_row: Row) -> None:
+    network_row.outcomes[1].awake = 0.5
+    said = "\n".join(tables.absences([network_row]))
+    assert "onnxruntime used 50% of a core while others were measured" in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(2.5, "2.50 s"), (0.0123, "12.3 ms"), (1.5e-4, "150 us")]
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert tables.duration(seconds) == shown
+
+
+def test_comparing_shows_what_moved_by_more_than_its_spread(
+    network_row: Row, make_report: MakeReport
+) -> None:
+    old, new = make_report(network_row), make_report(copy.deepcopy(network_row))
+    ours, onnx, vino = new.rows[0].outcomes[:3]
+    ours.rounds = [0.0010, 0.0010, 0.0010]
+    network_row.outcomes[0].rounds = [0.0020, 0.0021, 0.0020]
+    onnx.rounds = [0.0045, 0.0085, 0.0045]  # within its quartiles
+    vino.status, vino.rounds = "ok", [0.003]
+    moved = {move.contestant: move for move in moves(old, new) if move.moved}
+    assert set(moved) == {"effkernels", "openvino"}
+    assert moved["effkernels"].change == pytest.approx(0.5)
+    text = comparison(old, new)
+    assert "| effkernels | 2.00 ms | 1.00 ms | 0.50 |" in text
+    assert "| openvino | missing | 3.00 ms |" in text
+    assert "2 of 5 moved" in text
+
+
+def test_a_report_compared_with_itself_has_not_moved(
+    network_row: Row, make_report: MakeReport
+) -> None:
+    report = make_report(network_row)
+    assert not any(move.moved for move in moves(report, report))
+
+
+def test_a_run_is_resumed_only_where_its_rows_belong(
+    tmp_path: Path, network_row: Row, make_report: MakeReport
+) -> None:
+    path = tmp_path / "report.json"
+    report = make_report(network_row)
+    fresh = begin(path, report.machine, full=True, resume=True)
+    assert fresh.rows == []
+    report.save(path)
+    assert begin(path, report.machine, full=False, resume=True).rows == report.rows
+    with pytest.raises(SystemExit, match="--resume"):
+        begin(path, report.machine, full=False, resume=False)
+    other = {**report.machine, "commit": "another", "threads": 1}
+    with pytest.raises(SystemExit, match="threads, commit"):
+        begin(path, other, full=False, resume=True)
+
+
+def stored_rows(network_row: Row) -> list[Row]:
+    """A row of every suite."""
+    rows = []
+    for suite in ("networks", "depthwise", "pointwise", "batch", "resolution", "memory"):
+        row = copy.deepcopy(network_row)
+        row.suite = suite
+        row.outcomes[0].peak_bytes, row.outcomes[3].peak_bytes = 50_000_000, 120_000_000
+        rows.append(row)
+    return rows
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("matplotlib"), reason="matplotlib not installed")
+def test_a_report_is_drawn(tmp_path: Path, network_row: Row, make_report: MakeReport) -> None:
+    report = make_report(*stored_rows(network_row))
+    names = {path.name for path in plots.draw(report, tmp_path)}
+    assert names == {
+        f"{n}.png" for n in ("networks", "depthwise", "pointwise", "batch", "resolution")
+    }
+    assert all((tmp_path / name).stat().st_size > 5000 for name in names)
+
+
+def test_a_report_is_written_without_matplotlib(
+    tmp_path: Path, network_row: Row, make_report: MakeReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(*_: object) -> None:
+        raise ImportError("No module named 'matplotlib'")
+
+    monkeypatch.setattr("benchmarks.report.draw", draw)
+    render(make_report(*stored_rows(network_row)), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "No plots: No module named 'matplotlib'" in text
+    assert "0.42" in text  # 50 MB of 120 MB
+
+
+def test_the_readme_shows_the_stored_reports() -> None:
+    text = (readme.ROOT / "README.md").read_text()
+    assert readme.disagreement(text, readme.stored()) is None
+
+
+def test_the_readme_is_written_from_reports(network_row: Row, make_report: MakeReport) -> None:
+    reports = {"imagined-2-threads": make_report(*stored_rows(network_row))}
+    text = f"before\n\n{readme.BEGIN}\nold\n{readme.END}\n\nafter\n"
+    new = readme.updated(text, reports)
+    assert (
+        "| B0@224, batch 1 | 2.00 ms | 4.00 ms (2.00x) | missing | mismatch | 8.00 ms (4.00x) |"
+        in new
+    )
+    assert "benchmarks/results/imagined-2-threads/report.md" in new
+    assert "old" not in new
+    assert new.startswith("before\n")
+    assert new.endswith("after\n")
+    assert readme.updated(new, reports) == new
+    assert readme.disagreement(new, reports) is None
+    assert readme.disagreement(text, reports) is not None
+    assert readme.disagreement("no markers", reports) is not None
+    assert readme.disagreement("no markers", {}) is None
+    with pytest.raises(ValueError, match="lacks the lines"):
+        readme.updated("no markers", reports)
+
+
+def test_stored_reports_are_read_by_folder(
+    tmp_path: Path, network_row: Row, make_report: MakeReport
+) -> None:
+    make_report(network_row).save(tmp_path / "machine" / "report.json")
+    (tmp_path / "empty").mkdir()
+    assert list(readme.stored(tmp_path)) == ["machine"]
+    raw = json.loads((tmp_path / "machine" / "report.json").read_text())
+    assert raw["schema"] == 1
+    assert Outcome(**raw["rows"][0]["outcomes"][0]) == network_row.outcomes[0]

@@ -1,0 +1,195 @@
+"""From a case to its row: checked first, then timed; in this process, and in processes of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import contestants
+from benchmarks.alternate import EntrantError, Timing
+from benchmarks.cases import DepthwiseCase
+from benchmarks.contestants import Contestant
+from benchmarks.machine import Limits
+from benchmarks.problem import Answer, Problem, checked_images, mismatch
+from benchmarks.processes import Process
+from benchmarks.report import run
+from benchmarks.results import Report
+from benchmarks.session import REFERENCE, Session
+from benchmarks.suites import Suite
+from benchmarks.worker import Worker, resolve
+
+CASE = DepthwiseCase(8, 6, 7, 3, 2, "silu", batch=5)
+LIMITS = Limits(((1000, 2e9), (1_000_000, 1e9)), 1e9)
+
+
+def toy(name: str, build: str, **options: Any) -> Contestant:
+    return Contestant(name, name, f"toy_contestants:{build}", tuple(options.items()))
+
+
+RIGHT = Contestant("effkernels", "effkernels", "toy_contestants:right")
+TOYS = (
+    RIGHT,
+    toy("wrong", "right", factor=1.001),
+    toy("absent", "absent"),
+    toy("broken", "broken"),
+)
+
+
+def suite(*who: Contestant) -> Suite:
+    timing = Timing(turn=1e-4, budget=0.0, settle=0.0, min_rounds=3)
+    return Suite("depthwise", "Depthwise", (CASE,), who, timing)
+
+
+class InThisProcess(Process):
+    """Obeys without a process."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        super().__init__(name, log)
+        self.worker = Worker()
+
+    def ask(self, command: str, *arguments: Any) -> Any:
+        return getattr(self.worker, command)(*arguments)
+
+    def release(self) -> None:
+        self.worker.release()
+
+
+@pytest.fixture(autouse=True)
+def importable_toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    path = folder / "toy_contestants.py"
+    spec = importlib.util.spec_from_file_location("toy_contestants", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "toy_contestants", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(Session, "limits", lambda _: LIMITS)
+
+
+def test_only_right_results_are_timed() -> None:
+    said: list[str] = []
+    with Session(make=InThisProcess, say=said.append) as session:
+        row = session.measure(suite(*TOYS), CASE)
+    ours, wrong, absent, broken = row.outcomes
+    assert ours.status == "ok"
+    assert len(ours.rounds) == 3
+    assert ours.details["package"]
+    assert ours.error is not None
+    assert ours.allowed is not None
+    assert ours.error <= ours.allowed
+    assert (wrong.status, wrong.rounds) == ("mismatch", [])
+    assert wrong.reason is not None
+    assert "allowed" in wrong.reason
+    assert (absent.status, absent.reason) == ("missing", "toys are not installed")
+    assert (broken.status, broken.reason) == ("failed", "RuntimeError: no such layer")
+    assert any("absent: missing" in line for line in said)
+    assert row.bound == pytest.approx(row.bytes / 1e9)
+    assert not session.folder.exists()
+
+
+def test_a_run_keeps_every_row_and_measures_none_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, measured = tmp_path / "report.json", []
+    other = DepthwiseCase(8, 6, 7, 5, 1, "silu")
+    both = suite(RIGHT)
+    both = Suite(both.name, both.heading, (CASE, other), both.contestants, both.timing)
+    measure = Session.measure
+
+    def counted(session: Session, which: Suite, case: DepthwiseCase) -> Any:
+        if case == other and not measured[1:]:
+            measured.append(case)
+            raise KeyboardInterrupt
+        measured.append(case)
+        return measure(session, which, case)
+
+    monkeypatch.setattr(Session, "measure", counted)
+    with Session(make=InThisProcess) as session:
+        with pytest.raises(KeyboardInterrupt):
+            run(Report({}, {}), path, session, [both], lambda _: None)
+        assert [row.key for row in Report.load(path).rows] == [CASE.key]
+        run(Report.load(path), path, session, [both], lambda _: None)
+        assert [row.key for row in Report.load(path).rows] == [CASE.key, other.key]
+        wider = Suite(both.name, both.heading, (CASE,), TOYS, both.timing)
+        run(Report.load(path), path, session, [wider], lambda _: None)
+    assert measured == [CASE, other, other, CASE]  # again with the contestants that it lacked
+    assert {row.key: len(row.outcomes) for row in Report.load(path).rows} == {
+        other.key: 1,
+        CASE.key: 4,
+    }
+
+
+def test_contestants_in_processes_of_their_own() -> None:
+    def make(name: str, log: Path) -> Process:
+        return (InThisProcess if name == REFERENCE else Process)(name, log)
+
+    with Session(make=make) as session:
+        row = session.measure(suite(RIGHT, toy("dying", "dying")), CASE)
+        ours, dying = row.outcomes
+        assert ours.status == "ok", ours.reason
+        assert len(ours.rounds) == 3
+        assert dying.status == "failed"
+        assert dying.reason == "its process ended with 7: out of toys"
+        process = session._processes.of("effkernels")
+        with pytest.raises(EntrantError, match="nothing was prepared"):
+            process.measure(0, 1)  # the session has let go of it
+        assert process.prepare(RIGHT, CASE, session.folder).status == "ok"
+        before = process.cpu_seconds()
+        assert before > 0.0
+        process.patience = 0.0
+        with pytest.raises(EntrantError, match="no answer within 0 s"):
+            process.measure(0, 100)
+
+
+@pytest.mark.parametrize(
+    "contestant",
+    [
+        *contestants.NETWORKS,
+        *contestants.DEPTHWISE,
+        *contestants.POINTWISE,
+    ],
+    ids=lambda c: f"{c.name}-{c.build}",
+)
+def test_every_contestant_can_be_built(contestant: Contestant) -> None:
+    inspect.signature(resolve(contestant.build)).bind(None, None, **dict(contestant.options))
+    assert contestant.ours == contestant.name.startswith("effkernels")
+
+
+def test_the_tolerance_is_that_of_the_tests() -> None:
+    exact = torch.tensor([1.0, -4.0], dtype=torch.float64)
+    eager = torch.tensor([1.0, -4.0]) + 2.0**-20
+    answer = Answer(exact, eager, magnitude=8.0, depth=4)
+    eps = 2.0**-23
+    assert answer.allowed == pytest.approx(2 * 2.0**-20 + 2 * eps * 8.0 + eps / 2 * 4.0)
+    right = (exact + answer.allowed * 0.9).float()
+    assert mismatch(right, exact, answer.allowed) is None
+    assert "error" in (mismatch(exact + 2 * answer.allowed, exact, answer.allowed) or "")
+    assert "error inf" in (mismatch(exact * float("nan"), exact, answer.allowed) or "")
+    assert "shape" in (mismatch(exact[:1], exact, answer.allowed) or "")
+
+
+@pytest.mark.parametrize(("batch", "images"), [(1, [0]), (3, [0, 1, 2]), (16, [0, 8, 15])])
+def test_images_that_are_checked(batch: int, images: list[int]) -> None:
+    assert checked_images(batch) == images
+
+
+def test_a_problem_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
+    make = resolve("benchmarks.problem:make")
+    contents = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        make(str(tmp_path / name), CASE)
+        torch.rand(3)
+        contents.append(Problem(tmp_path / name, CASE).load())
+    first, second = contents
+    assert all(torch.equal(first["inputs"][k], v) for k, v in second["inputs"].items())
+    assert first["inputs"]["x"].count_nonzero() == first["inputs"]["x"].numel()
+    assert first["answers"]["result"][1] == second["answers"]["result"][1]

@@ -1,0 +1,77 @@
+"""What is measured comes from the library's own configurations."""
+
+from __future__ import annotations
+
+import pytest
+
+import effkernels
+from benchmarks import ROOT, _root_last, machine
+from benchmarks.cases import Work, depthwise, network, pointwise
+from benchmarks.machine import Limits
+from benchmarks.suites import growing_resolutions, suites
+from effkernels.nn import ConvBnAct
+
+
+def test_depthwise_shapes_are_those_of_the_network() -> None:
+    model = effkernels.efficientnet_b0(device="meta")
+    layers = [m for m in model.modules() if isinstance(m, ConvBnAct) and m.depthwise]
+    real = {(m.conv.in_channels, m.conv.kernel_size[0], m.conv.stride[0]) for m in layers}
+    cases = depthwise(["efficientnet_b0"])
+    assert {(c.channels, c.kernel_size, c.stride) for c in cases} == real
+    assert cases[0].height == cases[0].width == 112
+    assert cases[0].work == Work(4 * (2 * 32 * 112 * 112 + 32 * 13), 32 * 112 * 112 * 9)
+
+
+def test_shapes_that_two_networks_share_are_measured_once() -> None:
+    cases = pointwise(["efficientnet_b0", "efficientnet_b0"])
+    assert cases == pointwise(["efficientnet_b0"])
+    assert {c.used_by for c in cases} == {("B0",)}
+    assert any(c.gated and c.residual for c in cases)
+    assert [c for c in cases if (c.in_channels, c.out_channels) == (320, 1280)]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_every_row_has_its_own_key(full: bool) -> None:
+    keys = [
+        (suite.name, case.key) for suite in suites(full=full, growth=True) for case in suite.cases
+    ]
+    assert len(set(keys)) == len(keys) > 50
+    assert all(case.work.bytes > 0 < case.work.macs for s in suites(full=full) for case in s.cases)
+
+
+def test_the_full_matrix_holds_the_default_one() -> None:
+    full = {suite.name: suite for suite in suites(full=True)}
+    for suite in suites():
+        assert set(suite.cases) <= set(full[suite.name].cases)
+        assert set(suite.contestants) <= set(full[suite.name].contestants)
+    assert network("efficientnet_b4", batch=16) in full["networks"].cases
+    assert len(full["networks"].contestants) > len(suites()[0].contestants)
+
+
+def test_resolutions_grow_from_128_to_600() -> None:
+    sides = growing_resolutions()
+    assert sides == sorted(sides)
+    assert (sides[0], sides[-1]) == (128, 600)
+    assert {224, 380, 456} <= set(sides)
+
+
+def test_the_bound_is_the_larger_of_bytes_and_arithmetic() -> None:
+    limits = Limits(((1000, 4e9), (100_000, 1e9)), 2e9)
+    assert limits.bound(Work(1000, 10)).kind == "memory"
+    assert limits.bound(Work(1000, 10)).seconds == pytest.approx(1000 / 4e9)
+    assert limits.bound(Work(1001, 10)).seconds == pytest.approx(1001 / 1e9)
+    assert limits.bound(Work(10**9, 10)).seconds == pytest.approx(1.0)
+    arithmetic = limits.bound(Work(1000, 10**6))
+    assert (arithmetic.kind, arithmetic.seconds) == ("arithmetic", pytest.approx(1e-3))
+
+
+def test_machines_have_names() -> None:
+    described = {"cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "threads": 8}
+    assert machine.slug(described) == "intel-xeon-platinum-8481c-8-threads"
+    assert machine.slug({"cpu": machine.cpu_model(), "threads": 2}).endswith("-2-threads")
+
+
+def test_the_repository_root_is_searched_last() -> None:
+    root = str(ROOT)
+    assert _root_last([root, "/a", "/b"]) == ["/a", "/b", root]
+    assert _root_last(["/a"]) == ["/a"]
