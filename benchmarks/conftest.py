@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 
 import pytest
@@ -43,11 +44,13 @@ def measured_row(request: pytest.FixtureRequest) -> Generator[MeasuredRow, None,
     capture = request.config.pluginmanager.getplugin("capturemanager")
     rows = request.config.stash.setdefault(_rows, {})
 
+    start = time.monotonic()
+
     def say(line: str) -> None:
         if terminal is not None and capture is not None:
             with capture.global_and_fixture_disabled():
                 terminal.ensure_newline()
-                terminal.write_line(line)
+                terminal.write_line(f"[{time.monotonic() - start:4.0f} s] {line}")
 
     with Session(say=say) as session:
         machine = session.machine()

@@ -38,14 +38,29 @@ class Process:
         self._log_file: IO[bytes] | None = None
         self._pipe: Any = None
 
+    def start(self) -> None:
+        """Start it, unless it runs; it is ready when it answers."""
+        if self._child is not None:
+            return
+        self._pipe, theirs = Pipe()
+        self._log_file = self.log.open("wb")
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", _ENTRY, str(theirs.fileno())],
+            cwd=ROOT,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log_file,
+            stderr=subprocess.STDOUT,
+        )
+        theirs.close()
+
     def ask(self, command: str, *arguments: Any) -> Any:
         """One command of :class:`benchmarks.worker.Worker`.
 
         Raises:
             EntrantError: it raised, died or was silent for too long.
         """
-        if self._child is None:
-            self._start()
+        self.start()
         try:
             self._pipe.send((command, arguments))
             if not self._pipe.poll(self.patience):
@@ -100,19 +115,6 @@ class Process:
         self._child = None
         if self._log_file is not None:
             self._log_file.close()
-
-    def _start(self) -> None:
-        self._pipe, theirs = Pipe()
-        self._log_file = self.log.open("wb")
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", _ENTRY, str(theirs.fileno())],
-            cwd=ROOT,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log_file,
-            stderr=subprocess.STDOUT,
-        )
-        theirs.close()
 
     def _last_words(self) -> str:
         assert self._child is not None

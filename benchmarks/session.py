@@ -81,6 +81,8 @@ class Session:
             row.outcomes = [self._peak(contestant, case) for contestant in suite.contestants]
             return row
         bound = self.limits().bound(work)
+        for contestant in suite.contestants:
+            self._processes.of(contestant.name).start()  # all at once: nothing is timed yet
         row.bound, row.bound_kind = bound.seconds, bound.kind
         self._say(f"{suite.name}: {case.title}: preparing")
         self._reference("benchmarks.problem:make", str(self.folder), case)

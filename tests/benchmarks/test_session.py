@@ -53,6 +53,9 @@ class InThisProcess(Process):
         super().__init__(name, log)
         self.worker = Worker()
 
+    def start(self) -> None:
+        pass
+
     def ask(self, command: str, *arguments: Any) -> Any:
         return getattr(self.worker, command)(*arguments)
 
