@@ -84,10 +84,14 @@ class Builder:
     def _build_cpu(self) -> None:
         compiler = require(self.compiler)
         python, pybind11 = require(find_python_headers()), require(find_pybind11(self.torch))
+        torch = require(self.torch)
         header_folder = self.work / "generated"
         header_folder.mkdir(parents=True, exist_ok=True)
         (header_folder / "build_record.h").write_text(self.record.as_header())
-        self._compile(cpu_module(ROOT, compiler, python, pybind11, header_folder))
+        sanitizers = self.env.get("EFFKERNELS_SANITIZE", "").replace(",", " ").split()
+        self._compile(
+            cpu_module(ROOT, compiler, torch, python, pybind11, header_folder, sanitizers)
+        )
 
     def _build_cuda(self) -> None:
         if self.mode == "0":

@@ -1,12 +1,15 @@
 """What the compiled modules consist of: sources, flags, libraries.
 
-`_C`       csrc/binding/module.cpp and all of csrc/cpu: pybind11, no torch header.
-`_C_cuda`  csrc/binding/cuda and all of csrc/cuda. Only the bindings see torch, through its stable
-           ABI, so the module loads in every torch from the target version up.
+`_C`       csrc/binding/module.cpp (pybind11), csrc/binding/cpu and all of csrc/cpu.
+`_C_cuda`  csrc/binding/cuda and all of csrc/cuda.
+
+Only the bindings see torch, through its stable ABI, so the modules load in every torch from the
+target version up. The kernels of csrc/cpu are compiled once for each instruction set.
 """
 
 from __future__ import annotations
 
+import platform
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ from effkernels_build.ninja_build import Language, Module
 from effkernels_build.toolchain import Compiler, Torch
 
 CXX_STANDARD = 20
-# The oldest torch that the CUDA module loads in, as torch spells it: 2.11.
+# The oldest torch that the modules load in, as torch spells it: 2.11.
 TORCH_TARGET_VERSION = "0x020b000000000000"
 
 CPU_MODULE = "_C"
@@ -35,23 +38,75 @@ _NVCC_DEPFILE = ("-MD", "-MF")
 _SHARED = ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
 
 
+# Files of csrc/cpu that are compiled once; they choose among the instruction sets of all others.
+_COMPILED_ONCE = ("instruction_sets.cpp", "processor.cpp")
+# Kernels round as they are written, but for fused multiply-adds. GCC 12 takes its own intrinsics for
+# uninitialised.
+_KERNEL_FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-Wno-maybe-uninitialized")
+
+
+def instruction_sets(machine: str | None = None) -> dict[str, tuple[str, ...]]:
+    """The instruction sets that kernels are compiled for, slowest first, and their flags.
+
+    Args:
+        machine: as `platform.machine()` names it; this one's by default.
+    """
+    machine = (machine or platform.machine()).lower()
+    if machine in ("x86_64", "amd64"):
+        avx2 = ("-mavx2", "-mfma", "-mf16c")
+        avx512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
+        return {"baseline": (), "avx2": avx2, "avx512": (*avx2, *avx512)}
+    if machine in ("aarch64", "arm64"):
+        return {"neon": ()}
+    return {"baseline": ()}
+
+
 def _system_includes(*folders: Path) -> list[str]:
     """Other projects' headers: their warnings are not ours to fix."""
     return [word for folder in folders for word in ("-isystem", str(folder))]
 
 
+def _cpp(folder: Path) -> list[tuple[Path, str]]:
+    return [(source, "cpp") for source in sorted(folder.glob("*.cpp"))]
+
+
 def cpu_module(
-    root: Path, compiler: Compiler, python: Path, pybind11: Path, record: Path
+    root: Path,
+    compiler: Compiler,
+    torch: Torch,
+    python: Path,
+    pybind11: Path,
+    record: Path,
+    sanitizers: Sequence[str] = (),
 ) -> Module:
     """`_C`; `record` is the folder of the generated build_record.h."""
     csrc = root / "csrc"
-    flags = (*_CXX_FLAGS, f"-I{csrc}", f"-I{record}", *_system_includes(python, pybind11))
+    isas = instruction_sets()
+    each = "-DEFFKERNELS_FOR_EACH_ISA(f)=" + " ".join(f"f({isa})" for isa in isas)
+    instrument = [f"-fsanitize={name}" for name in sanitizers]
+    instrument += ["-g1", "-fno-omit-frame-pointer"] if sanitizers else []
+    base = (*_CXX_FLAGS, *instrument, f"-I{csrc}")
+    flags = (
+        *base,
+        f"-I{record}",
+        each,
+        f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}",
+        *_system_includes(python, pybind11, torch.include),
+    )
+    languages = {"cpp": Language(compiler.command, flags, _CXX_DEPFILE)}
+    sources = [(csrc / "binding" / "module.cpp", "cpp"), *_cpp(csrc / "binding" / "cpu")]
+    for source, language in _cpp(csrc / "cpu"):
+        once = source.name in _COMPILED_ONCE
+        sources += [(source, isa) for isa in ([language] if once else isas)]
+    for isa, isa_flags in isas.items():
+        flags = (*base, *_KERNEL_FLAGS, *isa_flags, f"-DEFFKERNELS_ISA={isa}")
+        languages[isa] = Language(compiler.command, flags, _CXX_DEPFILE)
     return Module(
         name=CPU_MODULE,
-        sources=(csrc / "binding" / "module.cpp", *sorted((csrc / "cpu").glob("*.cpp"))),
-        languages={".cpp": Language(compiler.command, flags, _CXX_DEPFILE)},
-        link=(*compiler.command, *_SHARED),
-        link_flags=(),
+        sources=tuple(sources),
+        languages=languages,
+        link=(*compiler.command, *_SHARED, *instrument),
+        link_flags=(f"-L{torch.lib}", "-ltorch_cpu", "-lc10"),
     )
 
 
@@ -83,12 +138,12 @@ def cuda_module(
     return Module(
         name=CUDA_MODULE,
         sources=(
-            *sorted((csrc / "binding" / "cuda").glob("*.cpp")),
-            *sorted((csrc / "cuda").glob("*.cu")),
+            *_cpp(csrc / "binding" / "cuda"),
+            *((source, "cu") for source in sorted((csrc / "cuda").glob("*.cu"))),
         ),
         languages={
-            ".cpp": Language(compiler.command, binding_flags, _CXX_DEPFILE),
-            ".cu": Language((str(nvcc.path),), device_flags, _NVCC_DEPFILE),
+            "cpp": Language(compiler.command, binding_flags, _CXX_DEPFILE),
+            "cu": Language((str(nvcc.path),), device_flags, _NVCC_DEPFILE),
         },
         # One CUDA runtime a process: torch's own, which is loaded before this module.
         link=(str(nvcc.path), "-shared", "-cudart=shared", *host, *gencode_flags(archs)),

@@ -32,10 +32,13 @@ class Language:
 
 @dataclass(frozen=True)
 class Module:
-    """A shared object: sources, the language of each suffix, and the command that links."""
+    """A shared object: sources, each with the name of a language, and the command that links.
+
+    A source may appear several times, in different languages.
+    """
 
     name: str
-    sources: tuple[Path, ...]
+    sources: tuple[tuple[Path, str], ...]
     languages: dict[str, Language]
     link: tuple[str, ...]
     link_flags: tuple[str, ...]
@@ -63,10 +66,10 @@ def ninja_text(module: Module, objects: Sequence[Path], folder: Path, output: Pa
     """The build.ninja that makes `output` from the sources of `module`, working in `folder`."""
     # Ninja keeps its log in builddir, else in the folder that it was started in.
     lines = ["ninja_required_version = 1.5", f"builddir = {_escape(folder)}", ""]
-    for suffix, language in module.languages.items():
-        command = _command([*language.command, *language.flags, *language.depfile_flags, "$out.d"])
+    for name, how in module.languages.items():
+        command = _command([*how.command, *how.flags, *how.depfile_flags, "$out.d"])
         lines += [
-            f"rule compile{suffix.replace('.', '_')}",
+            f"rule compile_{name}",
             f"  command = {command} -c $in -o $out",
         ]
         lines += ["  depfile = $out.d", "  deps = gcc", ""]
@@ -75,10 +78,8 @@ def ninja_text(module: Module, objects: Sequence[Path], folder: Path, output: Pa
         f"  command = {_command([*module.link, '$in', '-o', '$out', *module.link_flags])}",
         "",
     ]
-    for source, target in zip(module.sources, objects, strict=True):
-        lines.append(
-            f"build {_escape(target)}: compile{source.suffix.replace('.', '_')} {_escape(source)}"
-        )
+    for (source, language), target in zip(module.sources, objects, strict=True):
+        lines.append(f"build {_escape(target)}: compile_{language} {_escape(source)}")
     inputs = " ".join(map(_escape, objects))
     lines += [f"build {_escape(output)}: link {inputs}", f"default {_escape(output)}", ""]
     return "\n".join(lines)
@@ -94,8 +95,8 @@ def build(
     """
     folder.mkdir(parents=True, exist_ok=True)
     objects = [
-        folder / source.relative_to(root).with_suffix(source.suffix + ".o")
-        for source in module.sources
+        folder / source.relative_to(root).with_suffix(f"{source.suffix}.{language}.o")
+        for source, language in module.sources
     ]
     script = folder / "build.ninja"
     script.write_text(ninja_text(module, objects, folder, output))

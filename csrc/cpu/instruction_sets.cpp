@@ -1,63 +1,70 @@
 #include "cpu/instruction_sets.h"
 
-#if defined(__aarch64__) && defined(__linux__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
+#include <atomic>
+#include <stdexcept>
 
 namespace effkernels::cpu {
 
-std::vector<std::string> detected_instruction_sets() {
-  std::vector<std::string> found;
-  [[maybe_unused]] const auto add = [&found](const char* name, bool there) {
-    if (there) found.emplace_back(name);
-  };
+// What kernels.cpp defines, once for each instruction set. The build says which of them there are.
+#define EFFKERNELS_DECLARE(isa) \
+  namespace isa {               \
+  extern const Kernels kKernels; \
+  }
+EFFKERNELS_FOR_EACH_ISA(EFFKERNELS_DECLARE)
+#undef EFFKERNELS_DECLARE
+
+namespace {
+
+bool processor_has(const std::string& isa) {
 #if defined(__x86_64__)
-  // The names must be literals. The builtins ask the operating system too: registers it does not save don't
-  // count.
+  // The names must be literals. The builtins ask the operating system too: registers it does not save don't count.
   __builtin_cpu_init();
-  add("sse4.2", __builtin_cpu_supports("sse4.2"));
-  add("avx", __builtin_cpu_supports("avx"));
-  add("avx2", __builtin_cpu_supports("avx2"));
-  add("fma", __builtin_cpu_supports("fma"));
-  add("avx512f", __builtin_cpu_supports("avx512f"));
-  add("avx512bw", __builtin_cpu_supports("avx512bw"));
-  add("avx512dq", __builtin_cpu_supports("avx512dq"));
-  add("avx512vl", __builtin_cpu_supports("avx512vl"));
-  add("avx512vnni", __builtin_cpu_supports("avx512vnni"));
-  add("avx512bf16", __builtin_cpu_supports("avx512bf16"));
-#elif defined(__aarch64__)
-  add("neon", true);
-#if defined(__linux__)
-  add("fp16", getauxval(AT_HWCAP) & HWCAP_ASIMDHP);
-  add("dotprod", getauxval(AT_HWCAP) & HWCAP_ASIMDDP);
-  add("sve", getauxval(AT_HWCAP) & HWCAP_SVE);
-#ifdef HWCAP2_BF16
-  add("bf16", getauxval(AT_HWCAP2) & HWCAP2_BF16);
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (isa == "avx2") return avx2;
+  if (isa == "avx512") {
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  }
 #endif
-#endif
-#endif
+  return isa == "baseline" || isa == "neon";
+}
+
+std::vector<const Kernels*> usable() {
+  std::vector<const Kernels*> found;
+  const auto add = [&found](const Kernels& kernels) {
+    if (processor_has(kernels.name)) found.push_back(&kernels);
+  };
+#define EFFKERNELS_ADD(isa) add(isa::kKernels);
+  EFFKERNELS_FOR_EACH_ISA(EFFKERNELS_ADD)
+#undef EFFKERNELS_ADD
   return found;
 }
 
-std::vector<std::string> compiled_instruction_sets() {
-  std::vector<std::string> found;
-#ifdef __SSE2__
-  found.emplace_back("sse2");
-#endif
-#ifdef __SSE4_2__
-  found.emplace_back("sse4.2");
-#endif
-#ifdef __AVX2__
-  found.emplace_back("avx2");
-#endif
-#ifdef __AVX512F__
-  found.emplace_back("avx512f");
-#endif
-#ifdef __ARM_NEON
-  found.emplace_back("neon");
-#endif
-  return found;
+std::atomic<const Kernels*>& in_use() {
+  static std::atomic<const Kernels*> kernels = usable().back();
+  return kernels;
+}
+
+}  // namespace
+
+std::vector<std::string> usable_instruction_sets() {
+  std::vector<std::string> names;
+  for (const Kernels* kernels : usable()) names.emplace_back(kernels->name);
+  return names;
+}
+
+const Kernels& kernels() { return *in_use().load(std::memory_order_relaxed); }
+
+void use_instruction_set(const std::string& name) {
+  std::string names;
+  for (const Kernels* kernels : usable()) {
+    if (name == kernels->name) {
+      in_use() = kernels;
+      return;
+    }
+    names += std::string(names.empty() ? "" : ", ") + kernels->name;
+  }
+  throw std::invalid_argument("no instruction set '" + name + "' here; there are " + names);
 }
 
 }  // namespace effkernels::cpu

@@ -1,0 +1,76 @@
+#pragma once
+
+// From torch's arguments to what the kernels take. The Python front has checked them; what is checked here again is
+// what would otherwise read or write out of bounds.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cpu/instruction_sets.h"
+
+namespace effkernels::binding {
+
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+using Ints = std::vector<int64_t>;
+
+// Bias and BatchNorm as the schemas have them.
+struct NormTensors {
+  const MaybeTensor &bias, &weight, &shift, &mean, &variance;
+  double eps;
+};
+
+// Reads the arguments of one call of `op`, and keeps what it had to copy until the call ends.
+class Arguments {
+ public:
+  explicit Arguments(const char* op) : op_(op) {}
+
+  void check(bool fine, const char* what) const { STD_TORCH_CHECK(fine, "effkernels_cpu::", op_, ": ", what); }
+
+  cpu::Dtype dtype(const Tensor& tensor) const;
+  cpu::Activation activation(const std::string& name) const;
+
+  // The sizes of a feature map, which must lie in memory as NHWC without gaps.
+  cpu::Shape map(const Tensor& x) const;
+  // The sizes of what a window makes of `in`.
+  cpu::Shape windowed(const cpu::Shape& in, int64_t channels, const cpu::Window& window, const Ints& padding) const;
+  cpu::Window window(const Tensor& weight, const Ints& stride, const Ints& padding, const Ints& dilation) const;
+
+  // The elements of a tensor of `count` elements in order, of any supported type.
+  cpu::Parameters parameters(const Tensor& tensor, int64_t count);
+  cpu::Parameters parameters(const MaybeTensor& tensor, int64_t count);
+  // The same, but of the type that x has.
+  const void* like(const Tensor& tensor, int64_t count, cpu::Dtype dtype);
+  cpu::Norm norm(const NormTensors& tensors, int64_t channels);
+  const float* floats(const Tensor& tensor, int64_t count);
+
+ private:
+  const char* op_;
+  std::vector<Tensor> copies_;
+};
+
+// Results and workspace.
+Tensor empty_map(const Tensor& like, const cpu::Shape& shape);
+Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns);
+
+// Runs one op of the instruction set in use on torch's threads.
+template <class Args>
+void run(const cpu::Op<Args>& op, const Args& args, const Tensor& like) {
+  const cpu::Threads threads{static_cast<int>(torch::stable::get_num_threads()),
+                             [](int workers, void (*body)(const void*, int), const void* context) {
+                               torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+                                 for (int64_t i = begin; i < end; ++i) body(context, static_cast<int>(i));
+                               });
+                             }};
+  Tensor scratch = empty_floats(like, 1, op.scratch_floats(args, threads.count));
+  op.run(args, static_cast<float*>(scratch.mutable_data_ptr()), threads);
+}
+
+}  // namespace effkernels::binding

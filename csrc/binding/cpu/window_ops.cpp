@@ -1,0 +1,81 @@
+// effkernels_cpu: depthwise_conv_bn_act, depthwise_conv_bn_act_pool, conv_bn_act
+
+#include "binding/cpu/arguments.h"
+
+namespace effkernels::binding {
+namespace {
+
+cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Tensor& x, const Tensor& weight, const NormTensors& norm,
+                                  const Ints& stride, const Ints& padding, const Ints& dilation,
+                                  const std::string& activation) {
+  cpu::DepthwiseArgs args;
+  args.in = arguments.map(x);
+  args.dtype = arguments.dtype(x);
+  args.window = arguments.window(weight, stride, padding, dilation);
+  args.out = arguments.windowed(args.in, args.in.channels, args.window, padding);
+  args.x = x.const_data_ptr();
+  const int64_t taps = int64_t{args.window.kernel_h} * args.window.kernel_w;
+  args.weight = arguments.like(weight, args.in.channels * taps, args.dtype);
+  args.norm = arguments.norm(norm, args.in.channels);
+  args.activation = arguments.activation(activation);
+  args.mean = nullptr;
+  return args;
+}
+
+Tensor depthwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,
+                 const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
+                 const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation) {
+  Arguments arguments("depthwise_conv_bn_act");
+  cpu::DepthwiseArgs args = depthwise_args(arguments, x, weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+                                           stride, padding, dilation, activation);
+  Tensor y = empty_map(x, args.out);
+  args.y = y.mutable_data_ptr();
+  if (args.in.images > 0) run(*cpu::kernels().depthwise, args, x);
+  return y;
+}
+
+std::tuple<Tensor, Tensor> depthwise_pool(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
+                                          const MaybeTensor& bn_weight, const MaybeTensor& bn_bias,
+                                          const MaybeTensor& mean, const MaybeTensor& variance, double eps,
+                                          const Ints& stride, const Ints& padding, const Ints& dilation,
+                                          const std::string& activation) {
+  Arguments arguments("depthwise_conv_bn_act_pool");
+  cpu::DepthwiseArgs args = depthwise_args(arguments, x, weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+                                           stride, padding, dilation, activation);
+  Tensor y = empty_map(x, args.out), pooled = empty_floats(x, args.out.images, args.out.channels);
+  args.y = y.mutable_data_ptr();
+  args.mean = static_cast<float*>(pooled.mutable_data_ptr());
+  if (args.in.images > 0) run(*cpu::kernels().depthwise, args, x);
+  return {y, pooled};
+}
+
+Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,
+            const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
+            const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation) {
+  Arguments arguments("conv_bn_act");
+  cpu::ConvArgs args;
+  args.in = arguments.map(x);
+  args.dtype = arguments.dtype(x);
+  args.window = arguments.window(weight, stride, padding, dilation);
+  arguments.check(weight.size(1) == args.in.channels, "weight must have the channels of x");
+  arguments.check(arguments.dtype(weight) == args.dtype, "weights must have the type of x");
+  args.out = arguments.windowed(args.in, weight.size(0), args.window, padding);
+  args.x = x.const_data_ptr();
+  args.weight = weight.const_data_ptr();
+  for (int i = 0; i < 4; ++i) args.weight_strides[i] = weight.stride(i);
+  args.norm = arguments.norm({bias, bn_weight, bn_bias, mean, variance, eps}, args.out.channels);
+  args.activation = arguments.activation(activation);
+  Tensor y = empty_map(x, args.out);
+  args.y = y.mutable_data_ptr();
+  if (args.in.images > 0) run(*cpu::kernels().conv, args, x);
+  return y;
+}
+
+}  // namespace
+}  // namespace effkernels::binding
+
+STABLE_TORCH_LIBRARY_IMPL(effkernels_cpu, CPU, library) {
+  library.impl("depthwise_conv_bn_act", TORCH_BOX(&effkernels::binding::depthwise));
+  library.impl("depthwise_conv_bn_act_pool", TORCH_BOX(&effkernels::binding::depthwise_pool));
+  library.impl("conv_bn_act", TORCH_BOX(&effkernels::binding::conv));
+}

@@ -1,0 +1,145 @@
+#include "cpu/dense.h"
+
+#include "cpu/activation.h"
+#include "cpu/fold.h"
+#include "cpu/product.h"
+
+namespace effkernels::cpu::EFFKERNELS_ISA {
+namespace {
+
+// Rows that are multiplied, activated and stored at a time: their results stay in the first-level cache.
+constexpr int kStripRows = 24;
+
+// How a product is cut into tasks: groups of rows, in each the panels, in each chunks of rows. A worker takes
+// neighbouring tasks, so it packs few panels that another one packs too.
+struct Cut {
+  bool gate_rows;      // the gate multiplies the rows; else the weights of each image
+  int64_t group_rows;  // one image where panels or means differ by image; else what stays in the second-level cache
+  int64_t groups;
+  int width, panels;
+  int64_t chunk_rows, chunks;
+
+  int64_t tasks() const { return groups * panels * chunks; }
+};
+
+Cut cut(const Dense& d) {
+  Cut c;
+  const int64_t rows = d.images * d.pixels;
+  // Packing a panel costs as much as multiplying 8 rows with it (measured): too much for each image of few pixels.
+  c.gate_rows = d.gate != nullptr && d.images > 1 && d.pixels < 128;
+  const bool by_image = d.mean != nullptr || (d.gate != nullptr && !c.gate_rows);
+  c.group_rows = by_image ? d.pixels : smaller(rows, larger<int64_t>(512, (int64_t{1} << 18) / d.in_channels));
+  c.groups = divide_up(rows, c.group_rows);
+  c.width = panel_width(d.out_channels);
+  c.panels = divide_up(d.out_channels, c.width);
+  // Means are summed by one task each.
+  c.chunk_rows = d.mean != nullptr ? c.group_rows : smaller<int64_t>(c.group_rows, 2 * kStripRows);
+  c.chunks = divide_up(c.group_rows, c.chunk_rows);
+  return c;
+}
+
+bool widens(const Dense& d, const Cut& c) { return c.gate_rows || d.x_dtype != Dtype::kFloat; }
+
+struct Memory {
+  float *panel, *scale, *shift, *strip, *rows, *sums;
+};
+
+Memory memory(Scratch& scratch, const Dense& d, const Cut& c) {
+  Memory m;
+  m.panel = scratch.take(static_cast<int64_t>(d.in_channels) * c.width);
+  m.scale = scratch.take(c.width);
+  m.shift = scratch.take(c.width);
+  m.sums = scratch.take(c.width);
+  m.strip = scratch.take(kStripRows * c.width);
+  m.rows = scratch.take(widens(d, c) ? static_cast<int64_t>(kStripRows) * d.in_channels : 0);
+  return m;
+}
+
+void run_strip(const Dense& d, const Cut& c, const Memory& m, int64_t first, int count, int64_t channel,
+               int channels) {
+  const float* x = static_cast<const float*>(d.x) + first * d.row_stride;
+  Rows rows{&x, 1, d.in_channels, d.row_stride};
+  if (widens(d, c)) {
+    for (int i = 0; i < count; ++i) {
+      const float* gate = c.gate_rows ? d.gate + (first + i) / d.pixels * d.in_channels : nullptr;
+      widen_row(d.x, d.x_dtype, (first + i) * d.row_stride, d.in_channels, gate, m.rows + i * d.in_channels);
+    }
+    x = m.rows;
+    rows.row_stride = d.in_channels;
+  }
+  const int width = round_up(channels, kLanes);
+  multiply(rows, 0, count, m.panel, width, m.shift, m.strip, width);
+  activate(d.activation, m.strip, static_cast<int64_t>(count) * width);
+  if (d.y != nullptr) {
+    store_rows(d.dtype, m.strip, count, width, channels, d.residual, d.y, first * d.out_channels + channel,
+               d.out_channels);
+  }
+  if (d.mean != nullptr) {
+    for (int v = 0; v < width; v += kLanes) {
+      Vec total = load(m.sums + v);
+      for (int i = 0; i < count; ++i) total = total + load(m.strip + i * width + v);
+      store(m.sums + v, total);
+    }
+  }
+}
+
+void run_task(const Dense& d, const Cut& c, const Memory& m, int64_t task, int64_t& packed) {
+  const int64_t chunk = task % c.chunks, panel = task / c.chunks % c.panels, group = task / c.chunks / c.panels;
+  const int64_t channel = panel * c.width;
+  const int channels = smaller<int>(c.width, static_cast<int>(d.out_channels - channel));
+  const int width = round_up(channels, kLanes);
+  if (packed != group * c.panels + panel) {
+    packed = group * c.panels + panel;
+    const float* gate = d.gate == nullptr || c.gate_rows ? nullptr : d.gate + group * d.in_channels;
+    pack_folded(d.weight, d.dtype, channel, channels, d.in_channels, d.norm, gate, width, m.panel, m.scale, m.shift);
+  }
+  if (d.mean != nullptr) {
+    for (int v = 0; v < width; v += kLanes) store(m.sums + v, broadcast(0.0f));
+  }
+  const int64_t group_end = smaller(d.images * d.pixels, (group + 1) * c.group_rows);
+  const int64_t begin = group * c.group_rows + chunk * c.chunk_rows, end = smaller(group_end, begin + c.chunk_rows);
+  for (int64_t row = begin; row < end; row += kStripRows) {
+    run_strip(d, c, m, row, static_cast<int>(smaller<int64_t>(kStripRows, end - row)), channel, channels);
+  }
+  if (d.mean != nullptr) {
+    const float factor = 1.0f / static_cast<float>(d.pixels);
+    for (int i = 0; i < channels; ++i) d.mean[group * d.out_channels + channel + i] = m.sums[i] * factor;
+  }
+}
+
+}  // namespace
+
+int panel_width(int channels) {
+  int best = kLanes;
+  int64_t best_cost = INT64_MAX;
+  for (int vectors = 1; vectors <= kMaxPanelVectors; ++vectors) {
+    const int width = vectors * kLanes;
+    const int64_t panels = divide_up(channels, width);
+    // Each panel costs its vectors, and loading the rows once more.
+    const int64_t whole = divide_up(channels, kLanes);
+    const int64_t cost = whole * 8 + panels * 3;
+    if (cost <= best_cost) best = width, best_cost = cost;
+  }
+  return best;
+}
+
+int64_t dense_scratch(const Dense& d, int threads) {
+  const Cut c = cut(d);
+  Scratch one(nullptr);
+  memory(one, d, c);
+  return one.used() * workers_for(c.tasks(), Threads{threads, nullptr});
+}
+
+void run_dense(const Dense& d, float* scratch, const Threads& threads) {
+  const Cut c = cut(d);
+  share_evenly(c.tasks(), threads, [&](int64_t begin, int64_t end, int worker) {
+    Scratch mine(nullptr);
+    memory(mine, d, c);
+    mine = Scratch(scratch + mine.used() * worker);
+    const Memory m = memory(mine, d, c);
+    int64_t packed = -1;
+    for (int64_t task = begin; task < end; ++task) run_task(d, c, m, task, packed);
+  });
+}
+
+}  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -1,0 +1,134 @@
+#pragma once
+
+// What the kernels take: plain sizes and pointers. Feature maps are NHWC without gaps; `Dtype` is that of all feature
+// maps and convolution weights of a call. The binding has checked everything, and owns all memory.
+
+#include <cstdint>
+
+#include "cpu/storage.h"
+#include "cpu/threads.h"
+
+namespace effkernels::cpu {
+
+enum class Activation : uint8_t { kIdentity, kSilu, kRelu, kRelu6, kHardswish };
+
+// A vector or a matrix of parameters without gaps; null where there is none.
+struct Parameters {
+  const void* data;
+  Dtype dtype;
+};
+
+// What follows a convolution: a bias, then BatchNorm as it stands in a module. Without `mean`, no BatchNorm.
+struct Norm {
+  Parameters bias, weight, shift, mean, variance;
+  float eps;
+};
+
+struct Shape {
+  int64_t images;
+  int height, width, channels;
+
+  int64_t pixels() const { return static_cast<int64_t>(height) * width; }
+};
+
+// How a kernel moves over its input. Padding above and left; what lies below and right follows from the output's size.
+struct Window {
+  int kernel_h, kernel_w, stride_h, stride_w, top, left, dilation_h, dilation_w;
+};
+
+struct DepthwiseArgs {
+  Shape in, out;
+  Dtype dtype;
+  Window window;
+  const void* x;
+  const void* weight;  // (channels, kernel_h, kernel_w)
+  Norm norm;
+  Activation activation;
+  void* y;
+  float* mean;  // (images, channels), or null
+};
+
+struct ConvArgs {
+  Shape in, out;
+  Dtype dtype;
+  Window window;
+  const void* x;
+  const void* weight;  // (out channels, in channels, kernel_h, kernel_w) with these strides, in elements
+  int64_t weight_strides[4];
+  Norm norm;
+  Activation activation;
+  void* y;
+};
+
+struct PointwiseArgs {
+  Shape in;
+  int out_channels;
+  Dtype dtype;
+  const void* x;
+  const void* weight;  // (out channels, in channels)
+  Norm norm;
+  const float* gate;     // (images, in channels), or null
+  const void* residual;  // as y, or null
+  Activation activation;
+  void* y;      // null where only the mean is wanted
+  float* mean;  // (images, out channels): of y over height and width, or null
+};
+
+struct GateArgs {
+  int64_t images;
+  int channels, squeezed;
+  Parameters reduce_weight, reduce_bias;  // (squeezed, channels), (squeezed)
+  Parameters expand_weight, expand_bias;  // (channels, squeezed), (channels)
+  Activation activation;
+  const float* pooled;  // (images, channels)
+  float* gate;          // (images, channels)
+};
+
+struct SqueezeExciteArgs {
+  Shape in;
+  Dtype dtype;
+  const void* x;
+  GateArgs gate;  // without pooled and gate
+  void* y;
+};
+
+struct MbconvArgs {
+  Shape in, out;
+  int expanded;  // channels inside
+  Dtype dtype;
+  Window window;
+  const void* x;
+  const void* expand_weight;  // (expanded, in channels), or null where nothing expands
+  Norm expand_norm;
+  const void* depthwise_weight;  // (expanded, kernel_h, kernel_w)
+  Norm depthwise_norm;
+  GateArgs gate;               // without pooled and gate; squeezed is 0 where there is none
+  const void* project_weight;  // (out channels, expanded)
+  Norm project_norm;
+  bool residual;
+  Activation activation;
+  void* y;
+};
+
+// One op of one instruction set. `scratch_floats` says how much workspace `run` wants beside its result.
+template <class Args>
+struct Op {
+  int64_t (*scratch_floats)(const Args& args, int threads);
+  void (*run)(const Args& args, float* scratch, const Threads& threads);
+};
+
+struct Kernels {
+  const char* name;
+  const Op<DepthwiseArgs>* depthwise;
+  const Op<ConvArgs>* conv;
+  const Op<PointwiseArgs>* pointwise;
+  const Op<GateArgs>* gate;
+  const Op<SqueezeExciteArgs>* squeeze_excite;
+  const Op<MbconvArgs>* mbconv;
+  void (*exponential)(const float* x, float* y, int64_t count);  // for tests
+};
+
+// Kernels with more rows than this are not supported.
+constexpr int kMaxKernelRows = 64;
+
+}  // namespace effkernels::cpu

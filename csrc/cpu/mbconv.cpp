@@ -1,0 +1,273 @@
+// mbconv: a whole inference block. The expanded map E is never written to memory: for a panel of its channels, a few
+// rows at a time are multiplied into a buffer that stays in the cache, and convolved from there. What the depthwise
+// convolution makes (D) lies in the workspace, for as many images as caches hold, until the gate is known.
+
+#include "cpu/activation.h"
+#include "cpu/dense.h"
+#include "cpu/depthwise_row.h"
+#include "cpu/fold.h"
+#include "cpu/ops.h"
+#include "cpu/product.h"
+
+namespace effkernels::cpu::EFFKERNELS_ISA {
+namespace {
+
+// Pixels that are expanded and activated at a time, in the first-level cache.
+constexpr int kStripPixels = 24;
+// Floats of the buffer of expanded rows of a worker, and of D over all workers' second-level caches: of 1 MB each on
+// the machine that this was measured on.
+constexpr int64_t kBufferFloats = 48 << 10;
+constexpr int64_t kWideFloats = 256 << 10;
+
+struct Plan {
+  bool expands;
+  int64_t group;  // images that go through the block together
+  int width, panels;
+  int band_rows, bands;  // of the depthwise result: tasks of each image and panel
+  int buffer_rows;       // expanded rows in a worker's buffer
+  int64_t padded;        // expanded channels in whole panels: from one pixel of D to the next
+
+  int64_t tasks(int64_t images) const { return images * panels * bands; }
+};
+
+// Nanoseconds, roughly, that a worker spends on a task: what choices are compared by.
+int64_t task_cost(const MbconvArgs& a, int vectors, int band_rows) {
+  const Window& w = a.window;
+  const int64_t in_rows = smaller<int64_t>(a.in.height, (band_rows - 1) * w.stride_h + w.kernel_h);
+  const int64_t expand = in_rows * a.in.width * (a.in.channels * (vectors * 3 + 2) + vectors * 20);
+  const int64_t depthwise = static_cast<int64_t>(band_rows) * a.out.width * vectors * (w.kernel_h * w.kernel_w * 3 + 20);
+  const int64_t pack = static_cast<int64_t>(a.in.channels) * vectors * 9;
+  return (a.expand_weight != nullptr ? expand + pack : 0) + depthwise + 500;
+}
+
+Plan make_plan(const MbconvArgs& a, int threads) {
+  Plan p;
+  p.expands = a.expand_weight != nullptr;
+  const int64_t wide = a.out.pixels() * a.expanded;
+  p.group = larger<int64_t>(1, smaller<int64_t>(a.in.images, threads * kWideFloats / larger<int64_t>(1, wide)));
+  // Panels and bands such that the slowest worker is done first.
+  int64_t best = INT64_MAX;
+  for (int vectors = 1; vectors <= kMaxPanelVectors; ++vectors) {
+    for (int bands = 1; bands <= a.out.height && bands <= 4 * threads; bands = bands == 1 ? 2 : bands + 2) {
+      const int band_rows = divide_up(a.out.height, bands);
+      const int panels = divide_up(a.expanded, vectors * kLanes);
+      const int64_t tasks = p.group * panels * divide_up(a.out.height, band_rows);
+      const int64_t cost = divide_up<int64_t>(tasks, threads) * task_cost(a, vectors, band_rows);
+      if (cost < best) {
+        best = cost;
+        p.width = vectors * kLanes;
+        p.panels = panels;
+        p.band_rows = band_rows;
+        p.bands = divide_up(a.out.height, band_rows);
+      }
+    }
+  }
+  p.padded = static_cast<int64_t>(p.panels) * p.width;
+  const int64_t row = static_cast<int64_t>(a.in.width) * p.width;
+  const int64_t least = a.window.kernel_h + a.window.stride_h;
+  p.buffer_rows = static_cast<int>(smaller<int64_t>(a.in.height, larger<int64_t>(least, kBufferFloats / row)));
+  return p;
+}
+
+// What a worker has for itself.
+struct Memory {
+  float *expand, *expand_scale, *expand_shift, *weights, *scale, *shift, *buffer, *strip;
+};
+
+Memory memory(Scratch& scratch, const MbconvArgs& a, const Plan& p) {
+  Memory m;
+  m.expand = scratch.take(p.expands ? static_cast<int64_t>(a.in.channels) * p.width : 0);
+  m.expand_scale = scratch.take(p.width);
+  m.expand_shift = scratch.take(p.width);
+  m.weights = scratch.take(static_cast<int64_t>(a.window.kernel_h) * a.window.kernel_w * p.width);
+  m.scale = scratch.take(p.width);
+  m.shift = scratch.take(p.width);
+  m.buffer = scratch.take(p.expands ? static_cast<int64_t>(p.buffer_rows) * a.in.width * p.width : 0);
+  m.strip = scratch.take(p.expands && a.dtype != Dtype::kFloat ? int64_t{kStripPixels} * a.in.channels : 0);
+  return m;
+}
+
+// What all workers share, for one group of images.
+struct Shared {
+  float *wide, *sums, *pooled, *gate, *rest;
+  int64_t used;
+};
+
+Shared shared(float* scratch, const MbconvArgs& a, const Plan& p) {
+  const bool gated = a.gate.squeezed > 0;
+  Scratch all(scratch);
+  Shared s;
+  s.wide = all.take(p.group * a.out.pixels() * p.padded);
+  s.sums = all.take(gated ? p.group * p.bands * p.padded : 0);
+  s.pooled = all.take(gated ? p.group * a.expanded : 0);
+  s.gate = all.take(gated ? p.group * a.expanded : 0);
+  s.used = all.used();
+  s.rest = scratch == nullptr ? nullptr : scratch + s.used;
+  return s;
+}
+
+GateArgs gate_args(const MbconvArgs& a, const Shared& s, int64_t images) {
+  GateArgs gate = a.gate;
+  gate.images = images;
+  gate.pooled = s.pooled;
+  gate.gate = s.gate;
+  return gate;
+}
+
+Dense project(const MbconvArgs& a, const Plan& p, const Shared& s, int64_t first, int64_t images) {
+  const int64_t in_image = a.in.pixels() * a.in.channels, out_image = a.out.pixels() * a.out.channels;
+  const int element = size_of(a.dtype);
+  return {.x = s.wide,
+          .x_dtype = Dtype::kFloat,
+          .row_stride = p.padded,
+          .images = images,
+          .pixels = a.out.pixels(),
+          .in_channels = a.expanded,
+          .out_channels = a.out.channels,
+          .weight = a.project_weight,
+          .norm = a.project_norm,
+          .gate = a.gate.squeezed > 0 ? s.gate : nullptr,
+          .activation = Activation::kIdentity,
+          .residual = a.residual ? static_cast<const char*>(a.x) + first * in_image * element : nullptr,
+          .y = static_cast<char*>(a.y) + first * out_image * element,
+          .dtype = a.dtype,
+          .mean = nullptr};
+}
+
+int64_t scratch_floats(const MbconvArgs& a, int threads) {
+  const Plan p = make_plan(a, threads);
+  const Shared s = shared(nullptr, a, p);
+  Scratch one(nullptr);
+  memory(one, a, p);
+  // The three steps follow each other, and use the same memory.
+  int64_t rest = one.used() * workers_for(p.tasks(p.group), Threads{threads, nullptr});
+  rest = larger(rest, kGate.scratch_floats(gate_args(a, s, p.group), threads));
+  // The last group may be smaller, and cut otherwise.
+  const int64_t groups[] = {1, p.group};
+  for (const int64_t images : groups) {
+    Dense last = project(a, p, s, 0, images);
+    const float any = 1.0f;  // only whether there is a gate matters here
+    last.gate = a.gate.squeezed > 0 ? &any : nullptr;
+    rest = larger(rest, dense_scratch(last, threads));
+  }
+  return s.used + rest;
+}
+
+// Rows [begin, end) of the expanded map of an image, one panel of channels, into `out`.
+void expand_rows(const MbconvArgs& a, const Memory& m, int64_t image, int begin, int end, int width, float* out) {
+  const int channels = a.in.channels;
+  const int64_t first = (image * a.in.height + begin) * a.in.width;
+  const int64_t pixels = static_cast<int64_t>(end - begin) * a.in.width;
+  for (int64_t i = 0; i < pixels; i += kStripPixels) {
+    const int count = static_cast<int>(smaller<int64_t>(kStripPixels, pixels - i));
+    const float* x = static_cast<const float*>(a.x) + (first + i) * channels;
+    if (a.dtype != Dtype::kFloat) {
+      for (int j = 0; j < count; ++j) {
+        widen_row(a.x, a.dtype, (first + i + j) * channels, channels, nullptr, m.strip + j * channels);
+      }
+      x = m.strip;
+    }
+    float* result = out + i * width;
+    multiply(Rows{&x, 1, channels, channels}, 0, count, m.expand, width, m.expand_shift, result, width);
+    activate(a.activation, result, static_cast<int64_t>(count) * width);
+  }
+}
+
+void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared& s, int64_t group_first,
+              int64_t task) {
+  const int band = static_cast<int>(task % p.bands), panel = static_cast<int>(task / p.bands % p.panels);
+  const int64_t image = task / p.bands / p.panels;
+  const int channel = panel * p.width;
+  const int channels = smaller(p.width, a.expanded - channel);
+  const int width = round_up(channels, kLanes);
+  const Window& w = a.window;
+  pack_folded(a.depthwise_weight, a.dtype, channel, channels, w.kernel_h * w.kernel_w, a.depthwise_norm, nullptr, width,
+              m.weights, m.scale, m.shift);
+  if (p.expands) {
+    pack_folded(a.expand_weight, a.dtype, channel, channels, a.in.channels, a.expand_norm, nullptr, width, m.expand,
+                m.expand_scale, m.expand_shift);
+  }
+  const void* rows[kMaxKernelRows];
+  DepthwiseRow row;
+  row.window = w;
+  row.rows = rows;
+  row.pixel = p.expands ? width : a.in.channels;
+  row.width = a.in.width;
+  row.channels = p.expands ? width : channels;
+  row.weights = m.weights;
+  row.shift = m.shift;
+  row.panel = width;
+  row.activation = a.activation;
+  row.out_pixel = p.padded;
+  row.out_width = a.out.width;
+  row.sums = a.gate.squeezed == 0 ? nullptr : s.sums + (image * p.bands + band) * p.padded + channel;
+  if (row.sums != nullptr) {
+    for (int i = 0; i < width; i += kLanes) store(row.sums + i, broadcast(0.0f));
+  }
+  const Dtype in_dtype = p.expands ? Dtype::kFloat : a.dtype;
+  const DepthwiseRowKernel kernel = depthwise_row_kernel(w, in_dtype, Dtype::kFloat);
+  float* wide = s.wide + image * a.out.pixels() * p.padded + channel;
+  const int64_t in_row = static_cast<int64_t>(a.in.width) * row.pixel;
+  const int out_end = smaller(a.out.height, (band + 1) * p.band_rows);
+  if (!p.expands) {
+    const int element = size_of(a.dtype);
+    const char* x =
+        static_cast<const char*>(a.x) + ((group_first + image) * a.in.height * in_row + channel) * element;
+    for (int y = band * p.band_rows; y < out_end; ++y) {
+      rows_under(w, y, a.in.height, x, 0, in_row * element, rows);
+      row.out = wide + static_cast<int64_t>(y) * a.out.width * p.padded;
+      kernel(row);
+    }
+    return;
+  }
+  // Input rows [begin, end) are expanded in the buffer. Each row of the result needs some more below; when the buffer
+  // is full, the rows that are still needed move to its start.
+  int begin = 0, end = 0;
+  for (int y = band * p.band_rows; y < out_end; ++y) {
+    const int top = y * w.stride_h - w.top;
+    const int needed = smaller(a.in.height, top + w.kernel_h);
+    if (needed > end) {
+      const int first = larger(0, top);
+      const int kept = larger(0, end - first);
+      if (kept > 0 && first != begin) {
+        __builtin_memmove(m.buffer, m.buffer + (first - begin) * in_row, kept * in_row * sizeof(float));
+      }
+      begin = first;
+      end = first + kept;
+      // As many as the buffer holds, but none below the band.
+      const int last = smaller(a.in.height, (out_end - 1) * w.stride_h - w.top + w.kernel_h);
+      const int until = smaller(last, begin + p.buffer_rows);
+      expand_rows(a, m, group_first + image, end, until, width, m.buffer + kept * in_row);
+      end = until;
+    }
+    rows_under(w, y, a.in.height, reinterpret_cast<const char*>(m.buffer), begin,
+               in_row * static_cast<int64_t>(sizeof(float)), rows);
+    row.out = wide + static_cast<int64_t>(y) * a.out.width * p.padded;
+    kernel(row);
+  }
+}
+
+void run(const MbconvArgs& a, float* scratch, const Threads& threads) {
+  const Plan p = make_plan(a, threads.count);
+  const Shared s = shared(scratch, a, p);
+  Scratch one(nullptr);
+  memory(one, a, p);
+  for (int64_t first = 0; first < a.in.images; first += p.group) {
+    const int64_t images = smaller(p.group, a.in.images - first);
+    take_turns(p.tasks(images), threads, [&](int64_t task, int worker) {
+      Scratch mine(s.rest + one.used() * worker);
+      run_task(a, p, memory(mine, a, p), s, first, task);
+    });
+    if (a.gate.squeezed > 0) {
+      mean_of_bands(s.sums, images, p.bands, p.padded, {images, a.out.height, a.out.width, a.expanded}, s.pooled);
+      kGate.run(gate_args(a, s, images), s.rest, threads);
+    }
+    run_dense(project(a, p, s, first, images), s.rest, threads);
+  }
+}
+
+}  // namespace
+
+constinit const Op<MbconvArgs> kMbconv{scratch_floats, run};
+
+}  // namespace effkernels::cpu::EFFKERNELS_ISA

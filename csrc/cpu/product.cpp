@@ -1,0 +1,66 @@
+#include "cpu/product.h"
+
+namespace effkernels::cpu::EFFKERNELS_ISA {
+namespace {
+
+template <int kRows, int kVectors>
+void tile(const Rows& rows, int64_t first, const float* panel, const float* initial, float* result,
+          int64_t result_stride) {
+  constexpr int kWidth = kVectors * kLanes;
+  Vec sums[kRows][kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    const Vec start = load(initial + v * kLanes);
+    for (int i = 0; i < kRows; ++i) sums[i][v] = start;
+  }
+  for (int part = 0; part < rows.part_count; ++part) {
+    const float* in = rows.parts[part] + first * rows.row_stride;
+    const int64_t stride = rows.row_stride;
+    for (int k = 0; k < rows.k; ++k, ++in, panel += kWidth) {
+      Vec weights[kVectors];
+      for (int v = 0; v < kVectors; ++v) weights[v] = load(panel + v * kLanes);
+      for (int i = 0; i < kRows; ++i) {
+        const Vec x = broadcast(in[i * stride]);
+        for (int v = 0; v < kVectors; ++v) sums[i][v] = fma(x, weights[v], sums[i][v]);
+      }
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVectors; ++v) store(result + i * result_stride + v * kLanes, sums[i][v]);
+  }
+}
+
+// Full tiles, then what is left in tiles of half as many rows, down to one.
+template <int kRows, int kVectors>
+void tiles(const Rows& rows, int64_t first, int count, const float* panel, const float* initial, float* result,
+           int64_t result_stride) {
+  int done = 0;
+  for (; done + kRows <= count; done += kRows) {
+    tile<kRows, kVectors>(rows, first + done, panel, initial, result + done * result_stride, result_stride);
+  }
+  if constexpr (kRows > 1) {
+    if (done < count) {
+      tiles<(kRows + 1) / 2, kVectors>(rows, first + done, count - done, panel, initial, result + done * result_stride,
+                                       result_stride);
+    }
+  }
+}
+
+}  // namespace
+
+void multiply(const Rows& rows, int64_t first, int count, const float* panel, int width, const float* initial,
+              float* result, int64_t result_stride) {
+  switch (width / kLanes) {
+    case 1:
+      return tiles<tile_rows(1), 1>(rows, first, count, panel, initial, result, result_stride);
+    case 2:
+      return tiles<tile_rows(2), 2>(rows, first, count, panel, initial, result, result_stride);
+    case 3:
+      return tiles<tile_rows(3), 3>(rows, first, count, panel, initial, result, result_stride);
+    default:
+      if constexpr (kMaxPanelVectors == 4) {
+        return tiles<tile_rows(4), 4>(rows, first, count, panel, initial, result, result_stride);
+      }
+  }
+}
+
+}  // namespace effkernels::cpu::EFFKERNELS_ISA

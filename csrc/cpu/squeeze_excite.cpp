@@ -1,0 +1,100 @@
+// squeeze_excite: means of the map, the gate, and the map times the gate.
+
+#include "cpu/fold.h"
+#include "cpu/ops.h"
+
+namespace effkernels::cpu::EFFKERNELS_ISA {
+namespace {
+
+// Channels that are summed at a time, down a band of pixels.
+constexpr int kPanelVectors = 8;
+
+int bands_of(const SqueezeExciteArgs& a, int threads) {
+  const int64_t wanted = divide_up<int64_t>(4 * threads, larger<int64_t>(1, a.in.images));
+  return static_cast<int>(larger<int64_t>(1, smaller<int64_t>(wanted, a.in.pixels() / 64)));
+}
+
+struct Memory {
+  float *sums, *pooled, *gate, *rest;
+  int64_t used;
+};
+
+Memory memory(float* scratch, const SqueezeExciteArgs& a, int threads) {
+  Scratch all(scratch);
+  Memory m;
+  m.sums = all.take(a.in.images * bands_of(a, threads) * round_up(a.in.channels, kLanes));
+  m.pooled = all.take(a.in.images * a.in.channels);
+  m.gate = all.take(a.in.images * a.in.channels);
+  m.used = all.used();
+  m.rest = scratch == nullptr ? nullptr : scratch + m.used;
+  return m;
+}
+
+GateArgs gate_args(const SqueezeExciteArgs& a, const Memory& m) {
+  GateArgs gate = a.gate;
+  gate.images = a.in.images;
+  gate.pooled = m.pooled;
+  gate.gate = m.gate;
+  return gate;
+}
+
+int64_t scratch_floats(const SqueezeExciteArgs& a, int threads) {
+  const Memory m = memory(nullptr, a, threads);
+  return m.used + kGate.scratch_floats(gate_args(a, m), threads);
+}
+
+template <class T>
+void add_pixels(const T* x, int64_t pixels, int channels, float* sums) {
+  for (int first = 0; first < channels; first += kPanelVectors * kLanes) {
+    Vec totals[kPanelVectors] = {};
+    const int vectors = smaller(kPanelVectors, divide_up(channels - first, kLanes));
+    for (int64_t i = 0; i < pixels; ++i) {
+      const T* pixel = x + i * channels + first;
+      for (int v = 0; v < vectors; ++v) {
+        totals[v] = totals[v] + load_up_to(pixel + v * kLanes, channels - first - v * kLanes);
+      }
+    }
+    for (int v = 0; v < vectors; ++v) store(sums + first + v * kLanes, totals[v]);
+  }
+}
+
+template <class T>
+void scale_pixels(const T* x, const float* gate, int64_t pixels, int channels, T* y) {
+  for (int64_t i = 0; i < pixels; ++i, x += channels, y += channels) {
+    for (int c = 0; c < channels; c += kLanes) {
+      store_up_to(y + c, load_up_to(x + c, channels - c) * load_up_to(gate + c, channels - c), channels - c);
+    }
+  }
+}
+
+void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
+  const Memory m = memory(scratch, a, threads.count);
+  const int bands = bands_of(a, threads.count);
+  const int64_t pixels = a.in.pixels(), stride = round_up(a.in.channels, kLanes);
+  // body(x, y, image, pixels, sums) for each band
+  const auto for_bands = [&](const auto& body) {
+    take_turns(a.in.images * bands, threads, [&](int64_t task, int) {
+      const int64_t image = task / bands, band = task % bands;
+      const int64_t begin = pixels * band / bands, end = pixels * (band + 1) / bands;
+      with_dtype(a.dtype, [&](const auto* type) {
+        using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+        const int64_t at = (image * pixels + begin) * a.in.channels;
+        body(static_cast<const T*>(a.x) + at, static_cast<T*>(a.y) + at, image, end - begin, m.sums + task * stride);
+      });
+    });
+  };
+  for_bands([&](const auto* x, auto*, int64_t, int64_t count, float* sums) {
+    add_pixels(x, count, a.in.channels, sums);
+  });
+  mean_of_bands(m.sums, a.in.images, bands, stride, a.in, m.pooled);
+  kGate.run(gate_args(a, m), m.rest, threads);
+  for_bands([&](const auto* x, auto* y, int64_t image, int64_t count, float*) {
+    scale_pixels(x, m.gate + image * a.in.channels, count, a.in.channels, y);
+  });
+}
+
+}  // namespace
+
+constinit const Op<SqueezeExciteArgs> kSqueezeExcite{scratch_floats, run};
+
+}  // namespace effkernels::cpu::EFFKERNELS_ISA
