@@ -37,15 +37,8 @@ def draw(report: Report, folder: Path) -> list[Path]:
                 continue
             figure = picture(pyplot, rows)
             machine = report.machine
-            figure.text(
-                0.995,
-                0.005,
-                f"{machine['cpu']}, {machine['threads']} threads, fp32; {report.started[:10]}",
-                ha="right",
-                va="bottom",
-                fontsize=7,
-                color="#666666",
-            )
+            place = f"{machine['cpu']}, {machine['threads']} threads, fp32; {report.started[:10]}"
+            figure.supxlabel(place, x=0.99, ha="right", fontsize=7, color="#666666")
             path = folder / f"{name}.png"
             figure.savefig(path)
             pyplot.close(figure)
@@ -75,7 +68,7 @@ def _networks(pyplot: Any, rows: Sequence[Row]) -> Any:
     columns = min(len(rows), 2)
     lines = -(-len(rows) // columns)
     tallest = max(len(row.outcomes) for row in rows)
-    size = (5.2 * columns, (0.6 + 0.26 * tallest) * lines + 0.3)
+    size = (5.2 * columns, (0.7 + 0.26 * tallest) * lines + 0.5)
     figure, panels = pyplot.subplots(lines, columns, figsize=size, squeeze=False)
     for panel in panels.flat[len(rows) :]:
         panel.set_axis_off()
@@ -105,9 +98,10 @@ def _networks(pyplot: Any, rows: Sequence[Row]) -> Any:
         panel.margins(x=0.28)
         panel.set_xlim(left=0)
         panel.set_title(row.title)
-        panel.set_xlabel(
-            "milliseconds (whiskers: quartiles; x: effkernels is that many times as fast)"
-        )
+        panel.set_xlabel("milliseconds")
+    figure.suptitle(
+        "Time (whiskers: quartiles), and how many times as fast effkernels is", fontsize=9
+    )
     return figure
 
 
@@ -134,6 +128,8 @@ def _share_of_bound(pyplot: Any, rows: Sequence[Row]) -> Any:
 
 def _growth(pyplot: Any, rows: Sequence[Row], *, by: str, label: str, throughput: bool) -> Any:
     """A line for each family, against batch or resolution."""
+    from matplotlib import ticker
+
     figure, panel = pyplot.subplots(figsize=(6, 3.8))
     for family in ("effkernels", *families(rows)):
         found = [(row, o) for row in rows if (o := row.best(family)) is not None]
@@ -163,6 +159,9 @@ def _growth(pyplot: Any, rows: Sequence[Row], *, by: str, label: str, throughput
         panel.set_ylim(bottom=0)
     else:
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter(ticker.NullFormatter())
     panel.set_ylabel("images/s" if throughput else "milliseconds")
     what = "throughput" if throughput else "latency"
     panel.set_title(f"{short_name(rows[0].case['model'])}: {what} against {label}")

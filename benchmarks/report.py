@@ -1,6 +1,7 @@
 """``python -m benchmarks.report``: measure, and write JSON, Markdown and plots.
 
-The JSON file is written after every row: a run that is cut short keeps its rows, and ``--resume`` measures the rest.
+JSON and Markdown are written after every row: a run that is cut short keeps its rows, ``--resume`` measures the
+rest, and ``--render`` draws what there is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks.tables import markdown
 
 RESULTS = ROOT / "benchmarks" / "results"
 JSON = "report.json"
+MARKDOWN = "report.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     old = None if options.compare is None else Report.load(options.compare)
     chosen = [
-        suite
+        _narrowed(suite, options.only)
         for suite in suites(full=options.full, growth=True)
         if not options.suite or suite.name in options.suite
     ]
@@ -101,6 +103,7 @@ def run(
                 report.limits = dataclasses.asdict(session.limits())
             report.rows.append(session.measure(suite, case))
             report.save(path)
+            path.with_name(MARKDOWN).write_text(markdown(report))
 
 
 def render(report: Report, folder: Path) -> None:
@@ -113,7 +116,12 @@ def render(report: Report, folder: Path) -> None:
         text += f"\nNo plots: {error}.\n"
     else:
         text += "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures)
-    (folder / "report.md").write_text(text)
+    (folder / MARKDOWN).write_text(text)
+
+
+def _narrowed(suite: Suite, only: str | None) -> Suite:
+    cases = tuple(case for case in suite.cases if only is None or only in case.key)
+    return dataclasses.replace(suite, cases=cases)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, help="folder; benchmarks/results/<machine> if not given"
     )
+    parser.add_argument("--only", metavar="TEXT", help="only cases with this in their key")
     parser.add_argument("--resume", action="store_true", help="keep the rows that the folder has")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print what moved since")
     parser.add_argument(

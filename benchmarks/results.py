@@ -48,7 +48,8 @@ class Row:
     """One case with all of its contestants.
 
     ``bytes`` and ``macs`` are what the case cannot do without; ``bound`` the least seconds for it on this
-    machine, and ``bound_kind`` whether "memory" or "arithmetic" sets them.
+    machine, and ``bound_kind`` whether "memory" or "arithmetic" sets them. ``foreign`` is the processor time that
+    anything but the contestants used while they were measured, per second.
     """
 
     suite: str
@@ -60,6 +61,7 @@ class Row:
     case: dict[str, Any]
     bound: float | None = None
     bound_kind: str | None = None
+    foreign: float = 0.0
     outcomes: list[Outcome] = field(default_factory=list)
 
     def outcome(self, contestant: str) -> Outcome | None:

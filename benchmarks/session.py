@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.alternate import Entrant, EntrantError, alternate
 from benchmarks.cases import Case
 from benchmarks.contestants import Contestant
-from benchmarks.machine import Limits
+from benchmarks.machine import Limits, busy_seconds
 from benchmarks.processes import Process, Processes
 from benchmarks.results import Outcome, Row
 from benchmarks.suites import Suite
@@ -96,7 +97,10 @@ class Session:
             else:
                 self._say(f"  {contestant.name}: {outcome.status}: {outcome.reason}")
         self._say(f"{suite.name}: {case.title}: measuring {', '.join(e.name for e in ready)}")
-        for name, samples in alternate(ready, suite.timing).items():
+        watch = _Watch(ready)
+        measured = alternate(ready, suite.timing)
+        row.foreign = watch.foreign()
+        for name, samples in measured.items():
             timed = row.outcome(name)
             assert timed is not None
             timed.rounds, timed.iterations = samples.rounds, samples.iterations
@@ -125,6 +129,23 @@ class Session:
 
     def _reference(self, function: str, *arguments: Any) -> Any:
         return self._processes.of(REFERENCE).ask("call", function, *arguments)
+
+
+class _Watch:
+    """Sees what else the machine does meanwhile."""
+
+    def __init__(self, entrants: Sequence[Entrant]) -> None:
+        self._entrants = entrants
+        self._start = time.perf_counter()
+        self._unaccounted = self._now()
+
+    def _now(self) -> float:
+        return busy_seconds() - sum(entrant.cpu_seconds() for entrant in self._entrants)
+
+    def foreign(self) -> float:
+        """Processor seconds of everything but the contestants, per second since the start."""
+        elapsed = max(time.perf_counter() - self._start, 1e-9)
+        return round(max(self._now() - self._unaccounted, 0.0) / elapsed, 3)
 
 
 def _outcome(contestant: Contestant, prepared: Prepared) -> Outcome:

@@ -9,6 +9,8 @@ from benchmarks.results import Outcome, Report, Row, families
 
 AWAKE_LIMIT = 0.05
 """Processor time while others were measured, per second, from which a row says so."""
+FOREIGN_LIMIT = 0.2
+"""Processor time of other programs, per second, from which a row says so."""
 
 _HEADINGS = {
     "networks": "Networks",
@@ -70,7 +72,7 @@ def speedup(row: Row, over: Outcome | None) -> str:
 
 
 def absences(rows: Sequence[Row]) -> list[str]:
-    """Contestants without a time, and those that did not sleep; each once."""
+    """Contestants without a time, those that did not sleep, and rows that the machine had no time for."""
     said = [
         f"- {o.contestant}: {o.status}: {o.reason}"
         for row in rows
@@ -82,6 +84,11 @@ def absences(rows: Sequence[Row]) -> list[str]:
         for row in rows
         for o in row.outcomes
         if o.awake > AWAKE_LIMIT
+    ]
+    said += [
+        f"- other programs used {row.foreign:.0%} of a core while {row.title} was measured: measure it again"
+        for row in rows
+        if row.foreign > FOREIGN_LIMIT
     ]
     return list(dict.fromkeys(said))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_only_right_results_are_timed() -> None:
 
 
 def test_a_run_keeps_every_row_and_measures_none_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_report: Callable[..., Report]
 ) -> None:
     path, measured = tmp_path / "report.json", []
     other = DepthwiseCase(8, 6, 7, 5, 1, "silu")
@@ -117,7 +118,7 @@ def test_a_run_keeps_every_row_and_measures_none_twice(
     monkeypatch.setattr(Session, "measure", counted)
     with Session(make=InThisProcess) as session:
         with pytest.raises(KeyboardInterrupt):
-            run(Report({}, {}), path, session, [both], lambda _: None)
+            run(make_report(), path, session, [both], lambda _: None)
         assert [row.key for row in Report.load(path).rows] == [CASE.key]
         run(Report.load(path), path, session, [both], lambda _: None)
         assert [row.key for row in Report.load(path).rows] == [CASE.key, other.key]
