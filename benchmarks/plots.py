@@ -95,7 +95,7 @@ def _networks(pyplot: Any, rows: Sequence[Row]) -> Any:
             panel.text(high, place, f"  {median:.3g} ms{times}", va="center", fontsize=7)
         panel.set_yticks(list(places), [o.contestant for o in timed])
         panel.invert_yaxis()
-        panel.margins(x=0.28)
+        panel.margins(x=0.35)
         panel.set_xlim(left=0)
         panel.set_title(row.title)
         panel.set_xlabel("milliseconds")

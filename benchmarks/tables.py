@@ -72,25 +72,31 @@ def speedup(row: Row, over: Outcome | None) -> str:
 
 
 def absences(rows: Sequence[Row]) -> list[str]:
-    """Contestants without a time, those that did not sleep, and rows that the machine had no time for."""
+    """Contestants without a time, and why; each once."""
     said = [
         f"- {o.contestant}: {o.status}: {o.reason}"
         for row in rows
         for o in row.outcomes
         if o.status != "ok"
     ]
-    said += [
-        f"- {o.contestant} used {o.awake:.0%} of a core while others were measured ({row.title})"
-        for row in rows
-        for o in row.outcomes
-        if o.awake > AWAKE_LIMIT
-    ]
-    said += [
-        f"- other programs used {row.foreign:.0%} of a core while {row.title} was measured: measure it again"
-        for row in rows
-        if row.foreign > FOREIGN_LIMIT
-    ]
     return list(dict.fromkeys(said))
+
+
+def disturbances(rows: Sequence[Row]) -> list[str]:
+    """Contestants that did not sleep, and rows that other programs disturbed."""
+    said = []
+    for row in rows:
+        said += [
+            f"- {o.contestant} used {o.awake:.0%} of a core while others were measured ({row.title})"
+            for o in row.outcomes
+            if o.awake > AWAKE_LIMIT
+        ]
+        if row.foreign > FOREIGN_LIMIT:
+            said.append(
+                f"- other programs used {row.foreign:.0%} of a core while {row.title} was measured: "
+                f"measure it again"
+            )
+    return said
 
 
 def _preamble(report: Report) -> list[str]:
@@ -146,7 +152,7 @@ def _networks(rows: Sequence[Row]) -> list[str]:
             f"; bound {duration(row.bound)}, {row.bound_kind})" if row.bound else ")"
         )
         parts += [f"**{row.title}**{bound}", table(head, lines)]
-    return [*parts, *_notes(rows)]
+    return [*parts, *_notes(rows, named=True)]
 
 
 def _layers(rows: Sequence[Row]) -> list[str]:
@@ -210,8 +216,9 @@ def _memory(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
-    said = absences(rows)
+def _notes(rows: Sequence[Row], *, named: bool = False) -> list[str]:
+    """What else there is to say; ``named``: the table has a line for each contestant that is absent."""
+    said = [*([] if named else absences(rows)), *disturbances(rows)]
     return ["\n".join(said)] if said else []
 
 

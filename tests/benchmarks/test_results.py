@@ -70,11 +70,11 @@ def test_tables_name_the_missing_and_show_mismatches_instead_of_times(
 
 def test_tables_say_who_kept_the_machine_busy(network_row: Row) -> None:
     network_row.outcomes[1].awake = 0.5
-    said = "\n".join(tables.absences([network_row]))
+    said = "\n".join(tables.disturbances([network_row]))
     assert "onnxruntime used 50% of a core while others were measured" in said
     assert "other programs" not in said
     network_row.foreign = 0.9
-    said = "\n".join(tables.absences([network_row]))
+    said = "\n".join(tables.disturbances([network_row]))
     assert "other programs used 90% of a core while B0@224, batch 1 was measured" in said
 
 
