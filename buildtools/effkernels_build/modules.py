@@ -54,7 +54,13 @@ def instruction_sets(machine: str | None = None) -> dict[str, tuple[str, ...]]:
     machine = (machine or platform.machine()).lower()
     if machine in ("x86_64", "amd64"):
         avx2 = ("-mavx2", "-mfma", "-mf16c")
-        avx512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
+        avx512 = (
+            "-mavx512f",
+            "-mavx512bw",
+            "-mavx512dq",
+            "-mavx512vl",
+            "-mprefer-vector-width=512",
+        )
         return {"baseline": (), "avx2": avx2, "avx512": (*avx2, *avx512)}
     if machine in ("aarch64", "arm64"):
         return {"neon": ()}
@@ -84,7 +90,8 @@ def cpu_module(
     isas = instruction_sets()
     each = "-DEFFKERNELS_FOR_EACH_ISA(f)=" + " ".join(f"f({isa})" for isa in isas)
     instrument = [f"-fsanitize={name}" for name in sanitizers]
-    instrument += ["-g1", "-fno-omit-frame-pointer"] if sanitizers else []
+    if sanitizers:
+        instrument += ["-fno-sanitize-recover=all", "-g1", "-fno-omit-frame-pointer"]
     base = (*_CXX_FLAGS, *instrument, f"-I{csrc}")
     flags = (
         *base,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import platform
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from effkernels_build import builder as builder_module
 from effkernels_build import ninja_build
 from effkernels_build.builder import Builder
 from effkernels_build.cuda import Nvcc
+from effkernels_build.modules import cpu_module, instruction_sets
 from effkernels_build.ninja_build import CompileError, Language, Module, first_error, ninja_text
 from effkernels_build.record import FILE_NAME, BuildRecord
 from effkernels_build.toolchain import (
@@ -24,6 +29,15 @@ from effkernels_build.toolchain import (
     find_torch,
     job_count,
 )
+from source_tree import ROOT
+
+
+def compiler_and_ninja() -> tuple[str, str]:
+    ninja = find_ninja({"PATH": "/usr/bin:/usr/local/bin"})
+    compiler = find_compiler({"PATH": "/usr/bin:/usr/local/bin"})
+    if not isinstance(ninja, str) or not isinstance(compiler, Compiler):
+        pytest.skip("no ninja or no compiler")
+    return compiler.command[0], ninja
 
 
 class TestToolchain:
@@ -65,27 +79,43 @@ class TestNinja:
     @staticmethod
     def module(root: Path, compiler: str) -> Module:
         language = Language((compiler,), ("-DA=$x y",), ("-MMD", "-MF"))
-        return Module("m", (root / "a b.cpp",), {".cpp": language}, (compiler, "-shared"), ("-lz",))
+        sources = ((root / "a b.cpp", "cpp"), (root / "a b.cpp", "wide"))
+        languages = {"cpp": language, "wide": replace(language, flags=("-DWIDE",))}
+        return Module("m", sources, languages, (compiler, "-shared"), ("-lz",))
 
     def test_text_quotes_for_ninja_and_for_the_shell(self, tmp_path: Path) -> None:
-        text = ninja_text(
-            self.module(tmp_path, "c++"), [tmp_path / "a b.o"], tmp_path, tmp_path / "m.so"
-        )
+        objects = [tmp_path / "a b.o", tmp_path / "a b wide.o"]
+        text = ninja_text(self.module(tmp_path, "c++"), objects, tmp_path, tmp_path / "m.so")
         assert "command = c++ '-DA=$$x y' -MMD -MF $out.d -c $in -o $out" in text
+        assert "command = c++ -DWIDE -MMD -MF $out.d -c $in -o $out" in text
         assert "a$ b.o: compile_cpp" in text
+        assert "a$ b$ wide.o: compile_wide" in text
         assert "command = c++ -shared $in -o $out -lz" in text
 
     def test_failure_carries_the_log(self, tmp_path: Path) -> None:
-        ninja = find_ninja({"PATH": "/usr/bin:/usr/local/bin"})
-        compiler = find_compiler({"PATH": "/usr/bin:/usr/local/bin"})
-        if not isinstance(ninja, str) or not isinstance(compiler, Compiler):
-            pytest.skip("no ninja or no compiler")
+        command, ninja = compiler_and_ninja()
         (tmp_path / "a b.cpp").write_text("int f() { return nothing_of_this_name; }\n")
-        module = self.module(tmp_path, compiler.command[0])
+        module = self.module(tmp_path, command)
         with pytest.raises(CompileError, match="nothing_of_this_name") as caught:
             ninja_build.build(module, tmp_path, tmp_path / "o", tmp_path / "m.so", ninja, 1)
         assert "FAILED" in caught.value.log
         assert not Path(".ninja_log").exists()
+
+    def test_a_source_in_two_languages_gives_two_objects(self, tmp_path: Path) -> None:
+        command, ninja = compiler_and_ninja()
+        (tmp_path / "a b.cpp").write_text("extern const int kWide;\nconst int kWide = WIDE;\n")
+        language = Language((command,), (), ("-MMD", "-MF"))
+        languages = {
+            name: replace(language, flags=(f"-DWIDE={value}", f"-DkWide={name}"))
+            for name, value in (("narrow", 1), ("wide", 2))
+        }
+        sources = tuple((tmp_path / "a b.cpp", name) for name in languages)
+        module = Module("m", sources, languages, (command, "-shared"), ())
+        output = tmp_path / "m.so"
+        ninja_build.build(module, tmp_path, tmp_path / "o", output, ninja, 1)
+        library = ctypes.CDLL(str(output))
+        found = {name: ctypes.c_int.in_dll(library, name).value for name in languages}
+        assert found == {"narrow": 1, "wide": 2}
 
     def test_first_error(self) -> None:
         log = "[1/2] c++ x\nFAILED: error.o\nx.cpp:3:1: error: what\nninja: build stopped\n"
@@ -94,6 +124,61 @@ class TestNinja:
         assert first_error(f"FAILED: [code=1] a.o\nnvcc -Werror a.cu\n{fatal}\n") == fatal
         assert first_error("killed\n") == "killed"
         assert first_error("") == "no output"
+
+
+class TestKernels:
+    """The kernels of csrc/cpu, and the instruction sets that they are compiled for."""
+
+    @pytest.mark.parametrize(
+        ("machine", "names"),
+        [
+            ("x86_64", ["baseline", "avx2", "avx512"]),
+            ("AMD64", ["baseline", "avx2", "avx512"]),
+            ("aarch64", ["neon"]),
+            ("arm64", ["neon"]),
+            ("riscv64", ["baseline"]),
+        ],
+    )
+    def test_instruction_sets(self, machine: str, names: list[str]) -> None:
+        assert list(instruction_sets(machine)) == names
+
+    def test_each_has_all_of_the_one_before(self) -> None:
+        flags = [set(flags) for flags in instruction_sets("x86_64").values()]
+        assert flags[0] == set()
+        assert flags[0] < flags[1] < flags[2]
+        assert {"-mavx2", "-mfma", "-mf16c"} <= flags[1]
+        assert {"-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"} <= flags[2]
+
+    def test_this_machines_by_default(self) -> None:
+        assert instruction_sets() == instruction_sets(platform.machine())
+
+    @staticmethod
+    def module(sanitizers: tuple[str, ...] = ()) -> Module:
+        nowhere = Path("/nonexistent")
+        torch = Torch("2.15.0", None, nowhere)
+        return cpu_module(
+            ROOT, Compiler(("c++",), "c++ 1"), torch, nowhere, nowhere, nowhere, sanitizers
+        )
+
+    def test_kernels_once_for_each_instruction_set(self) -> None:
+        module = self.module()
+        compiled: dict[str, list[str]] = {}
+        for source, language in module.sources:
+            compiled.setdefault(source.name, []).append(language)
+            assert language in module.languages
+        assert compiled["depthwise.cpp"] == compiled["mbconv.cpp"] == list(instruction_sets())
+        assert compiled["processor.cpp"] == compiled["instruction_sets.cpp"] == ["cpp"]
+        for isa, flags in instruction_sets().items():
+            assert set(flags) < set(module.languages[isa].flags)
+            assert f"-DEFFKERNELS_ISA={isa}" in module.languages[isa].flags
+            assert any(f"f({isa})" in flag for flag in module.languages["cpp"].flags)
+
+    def test_sanitizers_are_in_every_command(self) -> None:
+        plain, module = self.module(), self.module(("address", "undefined"))
+        for words in (module.link, *(language.flags for language in module.languages.values())):
+            assert {"-fsanitize=address", "-fsanitize=undefined"} < set(words)
+            assert "-fno-sanitize-recover=all" in words
+        assert not any("sanitize" in word for word in plain.link)
 
 
 class TestBuilder:
@@ -128,6 +213,40 @@ class TestBuilder:
         assert self.files(tmp_path) == set()
         written = json.loads((tmp_path / "package" / FILE_NAME).read_text())
         assert written["modules"] == record.modules
+
+    def test_no_torch_installs_python_alone(  # type: ignore[no-untyped-def]
+        self, builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(builder_module, "find_torch", lambda: Missing("no torch"))
+        record = builder({}).build()
+        assert record.modules["_C"] == record.modules["_C_cuda"] == "no torch"
+        assert self.files(tmp_path) == set()
+
+    @pytest.mark.parametrize(
+        ("text", "sanitizers"),
+        [
+            (None, []),
+            ("", []),
+            ("thread", ["thread"]),
+            ("address, undefined", ["address", "undefined"]),
+        ],
+    )
+    def test_sanitizers_are_chosen_from_outside(  # type: ignore[no-untyped-def]
+        self,
+        builder,
+        monkeypatch: pytest.MonkeyPatch,
+        text: str | None,
+        sanitizers: list[str],
+    ) -> None:
+        compiler_and_ninja()
+        given: list[list[str]] = []
+        real = builder_module.cpu_module
+        monkeypatch.setattr(
+            builder_module, "cpu_module", lambda *a: (given.append(list(a[-1])), real(*a))[1]
+        )
+        chosen = {} if text is None else {"EFFKERNELS_SANITIZE": text}
+        builder({"EFFKERNELS_CUDA": "0", "PATH": os.environ["PATH"], **chosen}).build()
+        assert given == [sanitizers]
 
     def test_forced_and_impossible(self, builder, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
         env = {"EFFKERNELS_CUDA": "1", "CUDA_HOME": str(tmp_path)}

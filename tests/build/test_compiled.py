@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import torch
 import effkernels
 from effkernels import _compiled
 from effkernels_build.cuda import device_archs
+from effkernels_build.modules import instruction_sets
 
 INFO = _compiled.build_info()
 STATUS = _compiled.compiled_status()
@@ -63,12 +65,44 @@ def test_cpu_module() -> None:
     assert INFO["cplusplus"] >= 202002
     assert INFO["compiled_with"] in INFO["compiler"] or "clang" in INFO["compiler"]
     assert INFO["python"].split(".")[:2] == [str(part) for part in sys.version_info[:2]]
-    instruction_sets = INFO["instruction_sets"]
-    assert set(instruction_sets) == {"compiled", "detected"}
+    found = INFO["instruction_sets"]
+    assert set(found) == {"compiled", "detected", "kernels", "in_use"}
     # torch asks the processor by other means.
     by_torch = {"AVX512": "avx512f", "AVX2": "avx2"}.get(torch.backends.cpu.get_cpu_capability())
     if by_torch is not None:
-        assert by_torch in instruction_sets["detected"]
+        assert by_torch in found["detected"]
+        assert by_torch.removesuffix("f") in found["kernels"]
+
+
+@needs_cpu_module
+def test_kernels_are_those_that_the_processor_runs() -> None:
+    module, found = _compiled.cpu_module(), INFO["instruction_sets"]
+    compiled = list(instruction_sets())
+    assert found["kernels"] == compiled[: len(found["kernels"])]
+    assert found["kernels"]
+    before = module.build_info()["instruction_sets"]["in_use"]
+    try:
+        for name in found["kernels"]:
+            module.use_instruction_set(name)
+            assert module.build_info()["instruction_sets"]["in_use"] == name
+        with pytest.raises(
+            ValueError, match="'mmx' here; there are " + ", ".join(found["kernels"])
+        ):
+            module.use_instruction_set("mmx")
+        assert module.build_info()["instruction_sets"]["in_use"] == name
+    finally:
+        module.use_instruction_set(before)
+
+
+@needs_cpu_module
+def test_the_fastest_kernels_are_in_use_unless_others_are_asked_for() -> None:
+    code = "import effkernels._compiled as c; print(c.build_info()['instruction_sets']['in_use'], end='')"
+    for chosen in ("", *INFO["instruction_sets"]["kernels"]):
+        env = os.environ | {"EFFKERNELS_CPU_ISA": chosen}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == (chosen or INFO["instruction_sets"]["kernels"][-1])
 
 
 def test_missing_module_has_a_reason(caplog: pytest.LogCaptureFixture) -> None:
