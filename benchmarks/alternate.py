@@ -36,15 +36,14 @@ class Timing:
     """How long things are measured.
 
     A turn lasts about ``turn`` seconds, and a case about ``budget``, but at least ``min_rounds`` rounds
-    and at most ``max_rounds``. Before a turn everything rests for ``settle`` seconds, in which the threads
-    of the one before stop spinning.
+    and at most ``max_rounds``. Before a turn everything rests for ``settle`` seconds.
     """
 
     turn: float = 0.1
     budget: float = 8.0
     min_rounds: int = 7
     max_rounds: int = 25
-    settle: float = 0.02
+    settle: float = 0.01
     max_iterations: int = 1000
 
 

@@ -41,6 +41,12 @@ class Limits:
         """Bytes/s of the largest copy."""
         return self.bandwidth[-1][1]
 
+    def best(self, other: Limits) -> Limits:
+        """The faster of two measurements of each, where something may have disturbed one."""
+        pairs = zip(self.bandwidth, other.bandwidth, strict=True)
+        curve = tuple((size, max(mine, theirs)) for (size, mine), (_, theirs) in pairs)
+        return Limits(curve, max(self.flops, other.flops))
+
     def bandwidth_at(self, size: int) -> float:
         """Bytes/s of the smallest copy that moves at least ``size`` bytes; of the largest if none does."""
         fitting = [speed for moved, speed in self.bandwidth if moved >= size]

@@ -16,7 +16,7 @@ GROWING_BATCH = (1, 2, 4, 8, 16, 32, 64)
 LARGEST_RESOLUTION = 600
 
 _NETWORK = Timing(turn=0.1, budget=12.0)
-_LAYER = Timing(turn=0.02, budget=1.2, settle=0.01, min_rounds=9)
+_LAYER = Timing(turn=0.02, budget=1.2, settle=0.005, min_rounds=9)
 _GROWTH = Timing(turn=0.1, budget=3.0, max_rounds=15)
 
 

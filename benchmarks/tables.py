@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.alternate import Spread
 from benchmarks.results import Outcome, Report, Row, families
+from benchmarks.session import FOREIGN_LIMIT
 
 AWAKE_LIMIT = 0.05
 """Processor time while others were measured, per second, from which a row says so."""
-FOREIGN_LIMIT = 0.2
-"""Processor time of other programs, per second, from which a row says so."""
-
 _HEADINGS = {
     "networks": "Networks",
     "depthwise": "Depthwise convolutions, with BatchNorm and activation",
@@ -211,7 +209,7 @@ def _memory(rows: Sequence[Row]) -> list[str]:
     return [
         table(["", "", "peak", "effkernels' share of it"], lines),
         "The rise of the resident peak (VmHWM) of a fresh process during one forward pass, over its resident "
-        "size with weights and input loaded and after a forward pass of a 32 x 32 image.",
+        "size with weights and input loaded and after a forward pass of a 32 x 32 image; the median of three.",
         *_notes(rows),
     ]
 

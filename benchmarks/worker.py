@@ -23,6 +23,9 @@ from benchmarks.cases import Case
 from benchmarks.contestants import Built, Contestant, Missing
 from benchmarks.problem import Problem, largest_error, mismatch
 
+_NAP = 0.005
+_LONGEST_SPIN = 0.5
+
 
 @dataclass
 class Prepared:
@@ -104,12 +107,23 @@ class Worker:
                 run()
                 seconds.append(clock() - start)
         gc.enable()
+        _fall_asleep()
         return seconds
 
     def release(self) -> None:
         """Forget what was prepared, and its threads and memory with it."""
         self._run = None
         gc.collect()
+
+
+def _fall_asleep() -> None:
+    """Wait until no thread of this process computes: pools spin on for a while when their work is done."""
+    end = time.monotonic() + _LONGEST_SPIN
+    while time.monotonic() < end:
+        before = time.process_time()
+        time.sleep(_NAP)
+        if time.process_time() - before < _NAP / 10:
+            return
 
 
 def resolve(name: str) -> Callable[..., Any]:
