@@ -9,45 +9,46 @@
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 
-// e^x for x in [-87, 88], within 2 units in the last place of the exact value; outside, the value at the nearer end.
-// NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2; then 1 + r + r^2 p(r), where p is the polynomial of degree 4 with
-// the smallest relative error of the whole: 0.05 * 2^-24 before rounding.
+// e^-x for x in [-88, 87], within 2 units in the last place of the exact value. NaN stays NaN; nothing else may lie
+// outside. -x = n ln 2 - r with |r| <= ln 2 / 2; then 1 - r + r^2 p(r), where p is the polynomial of degree 4 with the
+// smallest relative error of the whole: 0.05 * 2^-24 before rounding.
 template <int kCount>
-EFFKERNELS_INLINE void exponential(Vec (&x)[kCount]) {
+EFFKERNELS_INLINE void exponential_of_minus(Vec (&x)[kCount]) {
   // Adding 1.5 * 2^23 rounds to an integer, and leaves it in the low bits.
   const Vec shift = broadcast(12582912.0f);
   Vec shifted[kCount], r[kCount], p[kCount];
-  for (int i = 0; i < kCount; ++i) x[i] = min(broadcast(88.0f), max(broadcast(-87.0f), x[i]));
-  for (int i = 0; i < kCount; ++i) shifted[i] = fma(x[i], broadcast(1.44269504f), shift);
+  for (int i = 0; i < kCount; ++i) shifted[i] = fma(x[i], broadcast(-1.44269504f), shift);
   for (int i = 0; i < kCount; ++i) p[i] = shifted[i] - shift;
   // ln 2 in two parts: the product with the first is exact.
-  for (int i = 0; i < kCount; ++i) r[i] = fma(p[i], broadcast(-0.693359375f), x[i]);
-  for (int i = 0; i < kCount; ++i) r[i] = fma(p[i], broadcast(2.12194440e-4f), r[i]);
-  for (int i = 0; i < kCount; ++i) p[i] = fma(r[i], broadcast(1.3814601956e-3f), broadcast(8.3687153378e-3f));
+  for (int i = 0; i < kCount; ++i) r[i] = fma(p[i], broadcast(0.693359375f), x[i]);
+  for (int i = 0; i < kCount; ++i) r[i] = fma(p[i], broadcast(-2.12194440e-4f), r[i]);
+  for (int i = 0; i < kCount; ++i) p[i] = fma(r[i], broadcast(1.3814601956e-3f), broadcast(-8.3687153378e-3f));
   for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], r[i], broadcast(4.1668387895e-2f));
-  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], r[i], broadcast(1.6666520644e-1f));
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], r[i], broadcast(-1.6666520644e-1f));
   for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], r[i], broadcast(4.9999993449e-1f));
-  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], r[i] * r[i], r[i]);
-  for (int i = 0; i < kCount; ++i) x[i] = scale_by_power(p[i] + broadcast(1.0f), shifted[i]);
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], r[i] * r[i], broadcast(1.0f) - r[i]);
+  for (int i = 0; i < kCount; ++i) x[i] = scale_by_power(p[i], shifted[i]);
 }
+
+EFFKERNELS_INLINE Vec bounded_exponent(Vec x) { return min(broadcast(87.0f), max(broadcast(-88.0f), x)); }
 
 template <int kCount>
 EFFKERNELS_INLINE void sigmoid(Vec (&x)[kCount]) {
-  for (int i = 0; i < kCount; ++i) x[i] = broadcast(0.0f) - x[i];
-  exponential(x);
+  for (int i = 0; i < kCount; ++i) x[i] = bounded_exponent(x[i]);
+  exponential_of_minus(x);
   for (int i = 0; i < kCount; ++i) x[i] = broadcast(1.0f) / (broadcast(1.0f) + x[i]);
 }
 
 template <int kCount>
 EFFKERNELS_INLINE void silu(Vec (&x)[kCount]) {
   const Vec zero = broadcast(0.0f);
-  Vec bounded[kCount], denominator[kCount];
+  Vec numerator[kCount], denominator[kCount];
   // Below -88 PyTorch's result is -0; this one is above -1e-36.
-  for (int i = 0; i < kCount; ++i) bounded[i] = max(broadcast(-88.0f), x[i]);
-  for (int i = 0; i < kCount; ++i) denominator[i] = zero - bounded[i];
-  exponential(denominator);
-  for (int i = 0; i < kCount; ++i) bounded[i] = bounded[i] / (denominator[i] + broadcast(1.0f));
-  for (int i = 0; i < kCount; ++i) x[i] = fma(min(zero, x[i]), zero, bounded[i]);  // -inf gives NaN
+  for (int i = 0; i < kCount; ++i) numerator[i] = max(broadcast(-88.0f), x[i]);
+  for (int i = 0; i < kCount; ++i) denominator[i] = min(broadcast(87.0f), numerator[i]);
+  exponential_of_minus(denominator);
+  for (int i = 0; i < kCount; ++i) numerator[i] = numerator[i] / (denominator[i] + broadcast(1.0f));
+  for (int i = 0; i < kCount; ++i) x[i] = fma(min(zero, x[i]), zero, numerator[i]);  // -inf gives NaN
 }
 
 template <int kCount>
@@ -72,21 +73,21 @@ EFFKERNELS_INLINE void activate(Activation activation, Vec (&x)[kCount]) {
   }
 }
 
-// `count` floats in place; `count` is a multiple of kLanes.
-inline void activate(Activation activation, float* x, int64_t count) {
-  if (activation == Activation::kIdentity) return;
+// y = activation(x) for `count` floats, a multiple of kLanes.
+inline void activate(Activation activation, const float* x, int64_t count, float* y) {
+  if (activation == Activation::kIdentity && x == y) return;
   constexpr int kAtOnce = 4;
   int64_t i = 0;
   for (; i + kAtOnce * kLanes <= count; i += kAtOnce * kLanes) {
     Vec some[kAtOnce];
     for (int j = 0; j < kAtOnce; ++j) some[j] = load(x + i + j * kLanes);
     activate(activation, some);
-    for (int j = 0; j < kAtOnce; ++j) store(x + i + j * kLanes, some[j]);
+    for (int j = 0; j < kAtOnce; ++j) store(y + i + j * kLanes, some[j]);
   }
   for (; i < count; i += kLanes) {
     Vec one[1] = {load(x + i)};
     activate(activation, one);
-    store(x + i, one[0]);
+    store(y + i, one[0]);
   }
 }
 

@@ -112,7 +112,7 @@ void run_row(const ConvArgs& a, const Cut& c, const Memory& m, int64_t image, in
   for (int x = 0; x < a.out.width; x += kStripPixels) {
     const int count = smaller(kStripPixels, a.out.width - x);
     multiply(rows, x, count, m.panel, width, m.shift, m.strip, width);
-    activate(a.activation, m.strip, static_cast<int64_t>(count) * width);
+    activate(a.activation, m.strip, static_cast<int64_t>(count) * width, m.strip);
     store_rows(a.dtype, m.strip, count, width, channels, nullptr, a.y, (first + x) * a.out.channels + channel,
                a.out.channels);
   }

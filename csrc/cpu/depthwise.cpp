@@ -70,6 +70,7 @@ void run_task(const DepthwiseArgs& a, const Cut& c, const Memory& m, int64_t tas
   row.window = a.window;
   row.pixel = a.in.channels;
   row.width = a.in.width;
+  row.margin = 0;
   row.channels = channels;
   row.panel = round_up(channels, kLanes);
   pack_folded(a.weight, a.dtype, channel, channels, taps, a.norm, nullptr, row.panel, m.weights, m.scale, m.shift);

@@ -6,9 +6,9 @@ namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
 // Pixels of the result that are summed side by side: each weight and each input is then loaded once for all of them.
-// Sums, the inputs of one row and a weight should fit into the registers.
+// Sums, the inputs of one row and a weight should fit into the registers. Maps of the networks are often 7 * 2^n wide.
 constexpr int block_width(int kernel, int stride) {
-  if (kRegisters == 32) return stride == 1 ? 8 : 6;
+  if (kRegisters == 32) return 7;
   return stride == 1 && kernel < 7 ? 6 : 4;
 }
 
@@ -36,8 +36,8 @@ EFFKERNELS_INLINE void finish(const DepthwiseRow& row, int first, int count, int
   }
 }
 
-// `count` pixels of the result from `first`, one vector of channels. `inside`: all of the input lies in the row, all
-// channels exist and `count` is the whole block; then nothing is checked.
+// `count` pixels of the result from `first`, one vector of channels. `inside`: all of the input lies in the row or in
+// its zero margins, and all channels exist.
 template <class In, class Out, int kKernel, int kStride, int kWidth, bool kInside>
 EFFKERNELS_INLINE void block(const DepthwiseRow& row, int first, int count, int channel) {
   constexpr int kInputs = (kWidth - 1) * kStride + kKernel;
@@ -61,20 +61,38 @@ EFFKERNELS_INLINE void block(const DepthwiseRow& row, int first, int count, int 
   finish<Out>(row, first, count, channel, channels, sums);
 }
 
-template <class In, class Out, int kKernel, int kStride>
+template <class In, class Out, int kKernel, int kStride, int kWidth>
 void square_row(const DepthwiseRow& row) {
-  constexpr int kWidth = block_width(kKernel, kStride);
   for (int channel = 0; channel < row.channels; channel += kLanes) {
     for (int x = 0; x < row.out_width; x += kWidth) {
       const int column = x * kStride - row.window.left;
-      if (x + kWidth <= row.out_width && channel + kLanes <= row.channels && column >= 0 &&
-          column + (kWidth - 1) * kStride + kKernel <= row.width) {
-        block<In, Out, kKernel, kStride, kWidth, true>(row, x, kWidth, channel);
+      const bool inside = column >= -row.margin && column + (kWidth - 1) * kStride + kKernel <= row.width + row.margin;
+      const int count = smaller(kWidth, row.out_width - x);
+      if (inside && channel + kLanes <= row.channels) {
+        block<In, Out, kKernel, kStride, kWidth, true>(row, x, count, channel);
       } else {
-        block<In, Out, kKernel, kStride, kWidth, false>(row, x, smaller(kWidth, row.out_width - x), channel);
+        block<In, Out, kKernel, kStride, kWidth, false>(row, x, count, channel);
       }
     }
   }
+}
+
+// Maps that blocks of 7 do not fill may be filled by blocks of 8.
+constexpr bool takes_wider_blocks(int kernel, int stride, int out_width) {
+  const int width = block_width(kernel, stride);
+  return kRegisters == 32 && stride == 1 && round_up(out_width, width + 1) < round_up(out_width, width);
+}
+
+template <class In, class Out, int kKernel>
+void stride_1_row(const DepthwiseRow& row) {
+  constexpr int kWidth = block_width(kKernel, 1);
+  if (takes_wider_blocks(kKernel, 1, row.out_width)) return square_row<In, Out, kKernel, 1, kWidth + 1>(row);
+  square_row<In, Out, kKernel, 1, kWidth>(row);
+}
+
+template <class In, class Out, int kKernel>
+void stride_2_row(const DepthwiseRow& row) {
+  square_row<In, Out, kKernel, 2, block_width(kKernel, 2)>(row);
 }
 
 // Any kernel, stride and dilation: pixel by pixel.
@@ -105,23 +123,30 @@ DepthwiseRowKernel kernel_for(const Window& w) {
   if (w.kernel_h != w.kernel_w || w.dilation_h != 1 || w.dilation_w != 1) return general_row<In, Out>;
   switch (w.kernel_w * 10 + w.stride_w) {
     case 31:
-      return square_row<In, Out, 3, 1>;
+      return stride_1_row<In, Out, 3>;
     case 32:
-      return square_row<In, Out, 3, 2>;
+      return stride_2_row<In, Out, 3>;
     case 51:
-      return square_row<In, Out, 5, 1>;
+      return stride_1_row<In, Out, 5>;
     case 52:
-      return square_row<In, Out, 5, 2>;
+      return stride_2_row<In, Out, 5>;
     case 71:
-      return square_row<In, Out, 7, 1>;
+      return stride_1_row<In, Out, 7>;
     case 72:
-      return square_row<In, Out, 7, 2>;
+      return stride_2_row<In, Out, 7>;
     default:
       return general_row<In, Out>;
   }
 }
 
 }  // namespace
+
+int depthwise_margin(const Window& w, int width, int out_width) {
+  if (w.kernel_w > 7 || w.stride_w > 2) return w.left;  // the general kernel asks
+  const int block = block_width(w.kernel_w, w.stride_w) + takes_wider_blocks(w.kernel_w, w.stride_w, out_width);
+  const int end = (round_up(out_width, block) - 1) * w.stride_w - w.left + w.kernel_w;
+  return larger(w.left, end - width);
+}
 
 DepthwiseRowKernel depthwise_row_kernel(const Window& window, Dtype in, Dtype out) {
   if (in == Dtype::kFloat) return kernel_for<float, float>(window);

@@ -13,6 +13,7 @@ struct DepthwiseRow {
   const void* const* rows;  // kernel_h input rows, from their first pixel; null where padding is
   int64_t pixel;            // elements from one input pixel to the next
   int width;                // pixels of an input row
+  int margin;               // pixels of zeros that lie before and behind it
   int channels;             // of the panel in hand
   const float* weights;     // [kernel_h * kernel_w][panel], scaled: see pack_folded
   const float* shift;       // [panel]
@@ -28,6 +29,9 @@ using DepthwiseRowKernel = void (*)(const DepthwiseRow& row);
 
 // The kernel for a window, for elements of `in` read and `out` written.
 DepthwiseRowKernel depthwise_row_kernel(const Window& window, Dtype in, Dtype out);
+
+// The margin with which a kernel never has to ask where a row ends.
+int depthwise_margin(const Window& window, int width, int out_width);
 
 // Pointers to the rows of input under row `out_y` of the result; null where it lies in the padding. `x` is row `first`
 // of the input, which has `height` rows.

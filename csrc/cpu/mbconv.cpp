@@ -25,6 +25,7 @@ struct Plan {
   int width, panels;
   int band_rows, bands;  // of the depthwise result: tasks of each image and panel
   int buffer_rows;       // expanded rows in a worker's buffer
+  int margin;            // pixels of zeros before, between and behind them
   int64_t padded;        // expanded channels in whole panels: from one pixel of D to the next
 
   int64_t tasks(int64_t images) const { return images * panels * bands; }
@@ -63,7 +64,8 @@ Plan make_plan(const MbconvArgs& a, int threads) {
     }
   }
   p.padded = static_cast<int64_t>(p.panels) * p.width;
-  const int64_t row = static_cast<int64_t>(a.in.width) * p.width;
+  p.margin = depthwise_margin(a.window, a.in.width, a.out.width);
+  const int64_t row = static_cast<int64_t>(a.in.width + p.margin) * p.width;
   const int64_t least = a.window.kernel_h + a.window.stride_h;
   p.buffer_rows = static_cast<int>(smaller<int64_t>(a.in.height, larger<int64_t>(least, kBufferFloats / row)));
   return p;
@@ -71,8 +73,13 @@ Plan make_plan(const MbconvArgs& a, int threads) {
 
 // What a worker has for itself.
 struct Memory {
-  float *expand, *expand_scale, *expand_shift, *weights, *scale, *shift, *buffer, *strip;
+  float *expand, *expand_scale, *expand_shift, *weights, *scale, *shift, *buffer, *strip, *pixels;
 };
+
+// Of the buffer: a margin, then rows with a margin behind each.
+int64_t buffer_floats(const MbconvArgs& a, const Plan& p, int width) {
+  return (static_cast<int64_t>(p.buffer_rows) * (a.in.width + p.margin) + p.margin) * width;
+}
 
 Memory memory(Scratch& scratch, const MbconvArgs& a, const Plan& p) {
   Memory m;
@@ -82,8 +89,9 @@ Memory memory(Scratch& scratch, const MbconvArgs& a, const Plan& p) {
   m.weights = scratch.take(static_cast<int64_t>(a.window.kernel_h) * a.window.kernel_w * p.width);
   m.scale = scratch.take(p.width);
   m.shift = scratch.take(p.width);
-  m.buffer = scratch.take(p.expands ? static_cast<int64_t>(p.buffer_rows) * a.in.width * p.width : 0);
-  m.strip = scratch.take(p.expands && a.dtype != Dtype::kFloat ? int64_t{kStripPixels} * a.in.channels : 0);
+  m.buffer = scratch.take(p.expands ? buffer_floats(a, p, p.width) : 0);
+  m.strip = scratch.take(p.expands ? int64_t{kStripPixels} * p.width : 0);
+  m.pixels = scratch.take(p.expands && a.dtype != Dtype::kFloat ? int64_t{kStripPixels} * a.in.channels : 0);
   return m;
 }
 
@@ -153,23 +161,33 @@ int64_t scratch_floats(const MbconvArgs& a, int threads) {
   return s.used + rest;
 }
 
-// Rows [begin, end) of the expanded map of an image, one panel of channels, into `out`.
-void expand_rows(const MbconvArgs& a, const Memory& m, int64_t image, int begin, int end, int width, float* out) {
+// Rows [begin, end) of the expanded map of an image, one panel of channels, into rows of the buffer.
+void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, int64_t image, int begin, int end, int width,
+                 float* rows) {
   const int channels = a.in.channels;
   const int64_t first = (image * a.in.height + begin) * a.in.width;
   const int64_t pixels = static_cast<int64_t>(end - begin) * a.in.width;
+  int column = 0;
   for (int64_t i = 0; i < pixels; i += kStripPixels) {
     const int count = static_cast<int>(smaller<int64_t>(kStripPixels, pixels - i));
     const float* x = static_cast<const float*>(a.x) + (first + i) * channels;
     if (a.dtype != Dtype::kFloat) {
       for (int j = 0; j < count; ++j) {
-        widen_row(a.x, a.dtype, (first + i + j) * channels, channels, nullptr, m.strip + j * channels);
+        widen_row(a.x, a.dtype, (first + i + j) * channels, channels, nullptr, m.pixels + j * channels);
       }
-      x = m.strip;
+      x = m.pixels;
     }
-    float* result = out + i * width;
-    multiply(Rows{&x, 1, channels, channels}, 0, count, m.expand, width, m.expand_shift, result, width);
-    activate(a.activation, result, static_cast<int64_t>(count) * width);
+    multiply(Rows{&x, 1, channels, channels}, 0, count, m.expand, width, m.expand_shift, m.strip, width);
+    for (int done = 0; done < count;) {
+      const int some = smaller(count - done, a.in.width - column);
+      activate(a.activation, m.strip + done * width, static_cast<int64_t>(some) * width, rows + column * width);
+      done += some;
+      column += some;
+      if (column == a.in.width) {
+        column = 0;
+        rows += static_cast<int64_t>(a.in.width + p.margin) * width;
+      }
+    }
   }
 }
 
@@ -193,6 +211,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
   row.rows = rows;
   row.pixel = p.expands ? width : a.in.channels;
   row.width = a.in.width;
+  row.margin = p.expands ? p.margin : 0;
   row.channels = p.expands ? width : channels;
   row.weights = m.weights;
   row.shift = m.shift;
@@ -207,7 +226,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
   const Dtype in_dtype = p.expands ? Dtype::kFloat : a.dtype;
   const DepthwiseRowKernel kernel = depthwise_row_kernel(w, in_dtype, Dtype::kFloat);
   float* wide = s.wide + image * a.out.pixels() * p.padded + channel;
-  const int64_t in_row = static_cast<int64_t>(a.in.width) * row.pixel;
+  const int64_t in_row = static_cast<int64_t>(a.in.width + row.margin) * row.pixel;
   const int out_end = smaller(a.out.height, (band + 1) * p.band_rows);
   if (!p.expands) {
     const int element = size_of(a.dtype);
@@ -220,6 +239,11 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
     }
     return;
   }
+  float* buffer = m.buffer + p.margin * width;
+  const int64_t floats = buffer_floats(a, p, width);
+  for (int64_t i = 0; i < floats; i += in_row) {
+    for (int j = 0; j < p.margin * width; j += kLanes) store(m.buffer + i + j, broadcast(0.0f));
+  }
   // Input rows [begin, end) are expanded in the buffer. Each row of the result needs some more below; when the buffer
   // is full, the rows that are still needed move to its start.
   int begin = 0, end = 0;
@@ -230,17 +254,17 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
       const int first = larger(0, top);
       const int kept = larger(0, end - first);
       if (kept > 0 && first != begin) {
-        __builtin_memmove(m.buffer, m.buffer + (first - begin) * in_row, kept * in_row * sizeof(float));
+        __builtin_memmove(buffer, buffer + (first - begin) * in_row, kept * in_row * sizeof(float));
       }
       begin = first;
       end = first + kept;
       // As many as the buffer holds, but none below the band.
       const int last = smaller(a.in.height, (out_end - 1) * w.stride_h - w.top + w.kernel_h);
       const int until = smaller(last, begin + p.buffer_rows);
-      expand_rows(a, m, group_first + image, end, until, width, m.buffer + kept * in_row);
+      expand_rows(a, p, m, group_first + image, end, until, width, buffer + kept * in_row);
       end = until;
     }
-    rows_under(w, y, a.in.height, reinterpret_cast<const char*>(m.buffer), begin,
+    rows_under(w, y, a.in.height, reinterpret_cast<const char*>(buffer), begin,
                in_row * static_cast<int64_t>(sizeof(float)), rows);
     row.out = wide + static_cast<int64_t>(y) * a.out.width * p.padded;
     kernel(row);
