@@ -20,9 +20,9 @@ from benchmarks.worker import Prepared
 PATIENCE = 900.0
 """Seconds for one answer; compiling a large network takes minutes."""
 
-# Not -m: what is pickled would then belong to __main__.
+# Not -m: what is pickled would then belong to __main__. The repository comes last (see benchmarks/__init__.py).
 _ENTRY = (
-    "import sys; from multiprocessing.connection import Connection; "
+    "import sys; sys.path.append(sys.argv[2]); from multiprocessing.connection import Connection; "
     "from benchmarks.worker import serve; serve(Connection(int(sys.argv[1])))"
 )
 
@@ -45,8 +45,8 @@ class Process:
         self._pipe, theirs = Pipe()
         self._log_file = self.log.open("wb")
         self._child = subprocess.Popen(
-            [sys.executable, "-c", _ENTRY, str(theirs.fileno())],
-            cwd=ROOT,
+            [sys.executable, "-c", _ENTRY, str(theirs.fileno()), str(ROOT)],
+            cwd=self.log.parent,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._log_file,
