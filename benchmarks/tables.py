@@ -81,8 +81,11 @@ def absences(rows: Sequence[Row]) -> list[str]:
 
 
 def disturbances(rows: Sequence[Row]) -> list[str]:
-    """Contestants that did not sleep, and rows that other programs disturbed."""
+    """What makes rows doubtful: ours without kernels, contestants that did not sleep, other programs."""
+    ours = [o for row in rows for o in row.outcomes if o.family == "effkernels"]
     said = []
+    if any(o.details.get("backends") == ["torch"] for o in ours):
+        said.append("- effkernels ran on plain PyTorch alone: no backend of its own was available")
     for row in rows:
         said += [
             f"- {o.contestant} used {o.awake:.0%} of a core while others were measured ({row.title})"

@@ -68,14 +68,17 @@ def test_tables_name_the_missing_and_show_mismatches_instead_of_times(
     assert "openvino missing" in text
 
 
-def test_tables_say_who_kept_the_machine_busy(network_row: Row) -> None:
+def test_tables_say_what_makes_a_row_doubtful(network_row: Row) -> None:
     network_row.outcomes[1].awake = 0.5
     said = "\n".join(tables.disturbances([network_row]))
     assert "onnxruntime used 50% of a core while others were measured" in said
     assert "other programs" not in said
+    assert "plain PyTorch" not in said
     network_row.foreign = 0.9
+    network_row.outcomes[0].details["backends"] = ["torch"]
     said = "\n".join(tables.disturbances([network_row]))
     assert "other programs used 90% of a core while B0@224, batch 1 was measured" in said
+    assert "effkernels ran on plain PyTorch alone" in said
 
 
 @pytest.mark.parametrize(
