@@ -36,7 +36,9 @@ except ImportError:  # its tests skip themselves
 else:
     # Two busy cores make any deadline a matter of luck.
     settings.register_profile("effkernels", deadline=None, print_blob=True)
-    settings.load_profile("effkernels")
+    # Sanitizers take three times as long.
+    settings.register_profile("effkernels-few", settings.get_profile("effkernels"), max_examples=15)
+    settings.load_profile(os.environ.get("EFFKERNELS_TEST_PROFILE") or "effkernels")
 
 _passed = 0
 
@@ -52,7 +54,11 @@ def _version(distribution: str) -> str:
         return "none"
 
 
-def pytest_configure() -> None:
+# Before hypothesis reads its option.
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "hypothesis_seed", "") is None:
+        config.option.hypothesis_seed = SEED
     # Oracles in fp32 mean fp32; cuDNN's default is TF32.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -75,7 +81,7 @@ def pytest_sessionstart() -> None:
     compiler = find_compiler(os.environ)
     problem = first_problem(
         [
-            wrong_copy(Path(effkernels.__file__).parent, installed),
+            wrong_copy(Path(effkernels.__file__).parent, installed, os.environ),
             wrong_modules(
                 _status(), os.environ, compiler.version if isinstance(compiler, Compiler) else None
             ),

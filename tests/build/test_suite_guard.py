@@ -42,9 +42,19 @@ def test_source_tree_is_no_install(tmp_path: Path) -> None:
 
 def test_wrong_copy(tmp_path: Path) -> None:
     source, site = tmp_path / "source", tmp_path / "site"
-    assert wrong_copy(source, source) is None
-    assert "the installed one is" in str(wrong_copy(source, site))
-    assert "is not installed" in str(wrong_copy(source, None))
+    assert wrong_copy(source, source, {}) is None
+    assert "the installed one is" in str(wrong_copy(source, site, {}))
+    assert "is not installed" in str(wrong_copy(source, None, {}))
+
+
+def test_a_copy_that_is_asked_for(tmp_path: Path) -> None:
+    copy, site = tmp_path / "copy", tmp_path / "site" / "effkernels"
+    env = {"EFFKERNELS_TEST_COPY": str(copy)}
+    for installed in (site, None):
+        assert wrong_copy(copy / "effkernels", installed, env) is None
+        for other in (site, copy, tmp_path / "effkernels"):
+            assert f"set PYTHONPATH={copy}" in str(wrong_copy(other, installed, env))
+    assert wrong_copy(site, site, {"EFFKERNELS_TEST_COPY": ""}) is None
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,25 @@ from torch.overrides import TorchFunctionMode
 
 
 def _depthwise(
-    x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
 ) -> Tensor:
     kernel_h, kernel_w = weight.shape[2:]
     x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    height = (x.shape[2] - kernel_h) // stride[0] + 1
-    width = (x.shape[3] - kernel_w) // stride[1] + 1
+    height = (x.shape[2] - dilation[0] * (kernel_h - 1) - 1) // stride[0] + 1
+    width = (x.shape[3] - dilation[1] * (kernel_w - 1) - 1) // stride[1] + 1
     y = x.new_zeros(x.shape[0], x.shape[1], height, width)
+    if bias is not None:
+        y += bias[:, None, None]
     for i in range(kernel_h):
         for j in range(kernel_w):
-            rows = slice(i, i + stride[0] * (height - 1) + 1, stride[0])
-            columns = slice(j, j + stride[1] * (width - 1) + 1, stride[1])
+            top, left = i * dilation[0], j * dilation[1]
+            rows = slice(top, top + stride[0] * (height - 1) + 1, stride[0])
+            columns = slice(left, left + stride[1] * (width - 1) + 1, stride[1])
             y.addcmul_(x[:, :, rows, columns], weight[:, 0, i, j, None, None])
     return y
 
@@ -46,6 +54,6 @@ class FastFloat64(TorchFunctionMode):
                 (v, v) if isinstance(v, int) else tuple(v) for v in (stride, padding, dilation)
             ]
             depthwise = groups == x.shape[1] == weight.shape[0] > 1
-            if depthwise and bias is None and pairs[2] == (1, 1):
-                return _depthwise(x, weight, pairs[0], pairs[1])
+            if depthwise:
+                return _depthwise(x, weight, bias, *pairs)
         return func(*args, **(kwargs or {}))

@@ -4,6 +4,8 @@ The repository root holds the package's source, so anything started with that fo
 imports it without what was built. And a build that silently left a module out would let the tests
 of the fallback pass for it. Environment variables state what a run must have had:
 
+    EFFKERNELS_TEST_COPY      a folder with a copy of the package, built otherwise, to test instead of the
+                              installed one: PYTHONPATH must name it too
     EFFKERNELS_TEST_EXPECT    the compiled modules that must be loaded, no more: "_C,_C_cuda", ""
     EFFKERNELS_TEST_MINIMUM   how many tests must have passed
     EFFKERNELS_TEST_ORACLES   "required": a test skipped for want of a package fails
@@ -34,8 +36,22 @@ def installed_package(distributions: Iterable[Distribution]) -> Path | None:
     return Path(str(distribution.locate_file("effkernels")))
 
 
-def wrong_copy(imported: Path, installed: Path | None) -> str | None:
-    """Why the imported package folder is not the one to test; None if it is."""
+def wrong_copy(imported: Path, installed: Path | None, env: Mapping[str, str]) -> str | None:
+    """Why the imported package folder is not the one to test; None if it is.
+
+    Args:
+        imported: the folder of the package.
+        installed: where pip installed it, None if nowhere.
+        env: the environment; EFFKERNELS_TEST_COPY there stands for `installed`.
+    """
+    copy = env.get("EFFKERNELS_TEST_COPY")
+    if copy:
+        if imported.resolve() == Path(copy).resolve() / "effkernels":
+            return None
+        return (
+            f"effkernels was imported from {imported}, but EFFKERNELS_TEST_COPY={copy}:"
+            f" set PYTHONPATH={copy}"
+        )
     if installed is None:
         return f"effkernels is not installed, but was imported from {imported}: pip install . first"
     if imported.resolve() != installed.resolve():

@@ -1,0 +1,167 @@
+"""Single numbers: the exponential function, activations, conversions between dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from cpu_kernels import instruction_set, module, run_kernels, run_reference, usable_instruction_sets
+from effkernels import ops
+from effkernels.reference.elementwise import ACTIVATIONS
+
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(params=usable_instruction_sets(), autouse=True)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    with instruction_set(request.param):
+        yield request.param
+
+
+def exponential(x: Tensor) -> Tensor:
+    return torch.tensor(module().exponential(x.tolist()), dtype=torch.float32)
+
+
+def unit_in_the_last_place(x: Tensor) -> Tensor:
+    """Of float32, at float64 values."""
+    _, exponent = torch.frexp(x)
+    return torch.ldexp(torch.ones_like(x), exponent - 24)
+
+
+def test_exponential_is_within_two_units_in_the_last_place() -> None:
+    # Every 1000th float from 2^-30 up, evenly spaced ones, and those around the boundaries of n ln 2.
+    bits = torch.arange(0x30800000, 0x42B00000, 1000, dtype=torch.int32)
+    positive = bits.view(torch.float32)
+    middles = ((torch.arange(-125, 126) + 0.5) * 0.6931471805599453).float()
+    near = (middles.view(torch.int32)[:, None] + torch.arange(-20, 21)).view(torch.float32)
+    even = torch.linspace(-87, 88, 300_000)
+    x = torch.cat([positive, -positive, near.flatten(), even, torch.tensor([0.0, -0.0, 87, -87])])
+    x = x[(x >= -87) & (x <= 88)]
+    assert x.numel() > 800_000
+    exact = x.double().exp()
+    error = (exponential(x).double() - exact).abs() / unit_in_the_last_place(exact)
+    assert error.max() <= 2, f"{error.max():.2f} at {x[error.argmax()]:.9g}"
+
+
+def test_exponential_saturates() -> None:
+    x = torch.tensor([-87.0, -87.5, -1e30, -torch.inf, 88.0, 88.5, 1e30, torch.inf])
+    low, high = exponential(x).split(4)
+    assert (low == low[0]).all()
+    assert (high == high[0]).all()
+    assert 0 < low[0] < 1e-37
+    assert 1e38 < high[0] < torch.inf
+
+
+@pytest.mark.parametrize("count", [1, 3, 17])
+def test_exponential_of_nan(count: int) -> None:
+    x = torch.zeros(count)
+    x[-1] = torch.nan
+    y = exponential(x)
+    assert y[-1].isnan()
+    assert (y[:-1] == 1).all()
+
+
+def identity(x: Tensor, activation: str = "identity") -> Tensor:
+    """All the values through the kernel of an op that changes none of them."""
+    image = x.view(1, 1, 1, -1)
+    call, weight = ops.depthwise_conv_bn_act, torch.ones(1, 1, 1, 1, dtype=x.dtype)
+    return run_kernels(call, {"x": image, "weight": weight, "activation": activation})[0].flatten()
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_activations_everywhere(activation: str) -> None:
+    # The error is at most a few units in the last place of the result; where exp underflows, next to nothing.
+    magnitudes = torch.arange(0, 0x7F800000, 20_011, dtype=torch.int32).view(torch.float32)
+    x = torch.cat([magnitudes, -magnitudes, torch.linspace(-100, 100, 200_001)])
+    # PyTorch's hardswish overflows from a sixth of the largest number on, and so may ours.
+    x = x[ACTIVATIONS[activation](x).isfinite()]
+    exact = ACTIVATIONS[activation](x.double())
+    error = (identity(x, activation).double() - exact).abs()
+    allowed = 4 * unit_in_the_last_place(exact.clamp(-3e38, 3e38)).clamp(min=2.0**-149)
+    worst = (error - allowed - 1e-35).argmax()
+    assert (error <= allowed + 1e-35).all(), f"{x[worst]:.9g}: {error[worst]:.3e}"
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_activations_of_nan_and_infinity_are_pytorchs(activation: str) -> None:
+    x = torch.tensor([0.0, 1, -1] * 11 + [torch.nan, torch.inf, -torch.inf])
+    expected = ACTIVATIONS[activation](x)
+    torch.testing.assert_close(identity(x, activation), expected, equal_nan=True)
+
+
+def all_of(dtype: torch.dtype) -> Tensor:
+    return torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+
+
+def copies(x: Tensor, channels: int) -> Tensor:
+    """Through the product of a matrix, by rows that do not fill their vectors."""
+    image = x.view(1, -1, 1, channels).permute(0, 3, 1, 2)
+    weight = torch.eye(channels, dtype=x.dtype)
+    arguments = {"x": image, "weight": weight, "activation": "identity"}
+    y = run_kernels(ops.pointwise_conv_bn_act, arguments)[0]
+    return y.permute(0, 2, 3, 1).reshape(-1)
+
+
+def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
+    """But for the sign and payload of NaN, and for the sign of zero, which a sum with 0 loses."""
+    assert actual.dtype == expected.dtype
+    wrong = (actual.float() != expected.float()) & ~(actual.isnan() & expected.isnan())
+    assert not wrong.any(), (
+        f"{int(wrong.sum())} wrong: {actual[wrong][:5]} instead of {expected[wrong][:5]}"
+    )
+
+
+@pytest.mark.parametrize("dtype", SIXTEEN_BITS)
+def test_every_16_bit_value_passes_unchanged(dtype: torch.dtype) -> None:
+    x = all_of(dtype)
+    assert_same_bits(identity(x), x)
+    # In a product, NaN and infinity make NaN of all other channels.
+    finite = torch.where(x.isfinite(), x, torch.ones((), dtype=dtype))
+    for channels in (1, 2, 4, 16, 64):
+        assert_same_bits(copies(finite, channels), finite)
+
+
+@pytest.mark.parametrize("dtype", SIXTEEN_BITS)
+def test_results_are_rounded_to_nearest_even(dtype: torch.dtype) -> None:
+    # x * 1 + shift, with shift a part of the distance to the next value: the sum is exact in float32, and
+    # falls between two values, or on the middle.
+    values = all_of(dtype)
+    values = values[values.isfinite()]
+    values = values[values.float().abs() < torch.finfo(dtype).max / 2]
+    size = values.float().abs().clamp(min=torch.finfo(dtype).smallest_normal).double()
+    _, exponent = torch.frexp(size)
+    spacing = torch.ldexp(torch.ones_like(size), exponent - (8 if dtype == torch.bfloat16 else 11))
+    for part in (0.5, -0.5, 0.4999, 0.5001, 0.25, -0.75):
+        shift = (spacing * part).float()
+        # One channel for each value, which has a bias of its own.
+        x, bias = values.view(1, -1, 1, 1), shift
+        weight = torch.ones(values.numel(), 1, 1, 1, dtype=dtype)
+        arguments = {"x": x, "weight": weight, "bias": bias, "activation": "identity"}
+        y = run_kernels(ops.depthwise_conv_bn_act, arguments)[0].flatten()
+        assert_same_bits(y, (values.float() + shift).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", SIXTEEN_BITS)
+def test_results_overflow_where_pytorchs_do(dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    half = largest * torch.finfo(dtype).eps / 4
+    shifts = torch.tensor([0.0, half * 0.999, half, half * 1.001, largest])
+    bias = torch.cat([shifts, -shifts])
+    x = torch.cat([torch.full((5,), largest), torch.full((5,), -largest)]).to(dtype)
+    weight = torch.ones(10, 1, 1, 1, dtype=dtype)
+    arguments = {"x": x.view(1, -1, 1, 1), "weight": weight, "bias": bias, "activation": "identity"}
+    y = run_kernels(ops.depthwise_conv_bn_act, arguments)[0].flatten()
+    assert_same_bits(y, (x.float() + bias).to(dtype))
+    assert y.isinf().any()
+    assert y.isfinite().any()
+
+
+def test_reference_agrees_on_one_of_each_shape() -> None:
+    # What the rest of this file builds on: the same call, computed by PyTorch.
+    x = torch.randn(1, 3, 2, 5)
+    arguments = {"x": x, "weight": torch.ones(3, 1, 1, 1), "activation": "identity"}
+    for run in (run_kernels, run_reference):
+        torch.testing.assert_close(run(ops.depthwise_conv_bn_act, arguments)[0], x)
