@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,26 +17,41 @@ from effkernels.ops._define import define_private
 _DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16))
 _MAX_KERNEL_ROWS = 64
 
-# Where the tensors of each op's schema are, and which of them is a kernel with a height.
+# The ops that have a kernel with a height, and which of their arguments it is.
 _OPS: dict[str, int | None] = {
     "conv_bn_act": 1,
     "depthwise_conv_bn_act": 1,
     "depthwise_conv_bn_act_pool": 1,
     "pointwise_conv_bn_act": None,
+    "pointwise_conv_bn_act_pool": None,
     "squeeze_excite_gate": None,
     "squeeze_excite": None,
     "mbconv": 8,
 }
 
 
+_dtype = operator.attrgetter("dtype")
+
+
+def _rejects_tensors(tensors: Iterable[Tensor]) -> str | None:
+    others = set(map(_dtype, tensors)) - _DTYPES
+    if others:
+        return f"it computes float32, bfloat16 and float16, not {others.pop()}"
+    return None
+
+
+def _rejects_dtype(*arguments: Any) -> str | None:
+    return _rejects_tensors(a for a in arguments if isinstance(a, Tensor))
+
+
 def _rejects(kernel: int | None) -> Callable[..., str | None]:
+    if kernel is None:
+        return _rejects_dtype
+
     def rejects(*arguments: Any) -> str | None:
-        for argument in arguments:
-            if isinstance(argument, Tensor) and argument.dtype not in _DTYPES:
-                return f"it computes float32, bfloat16 and float16, not {argument.dtype}"
-        if kernel is not None and arguments[kernel].shape[2] > _MAX_KERNEL_ROWS:
+        if arguments[kernel].shape[2] > _MAX_KERNEL_ROWS:
             return f"its kernels have at most {_MAX_KERNEL_ROWS} rows"
-        return None
+        return _rejects_dtype(*arguments)
 
     return rejects
 
@@ -44,7 +60,11 @@ def _rejects_gate(*arguments: Any) -> str | None:
     pooled: Tensor = arguments[0]
     if pooled.dtype != torch.float32:
         return f"it computes gates from float32, not {pooled.dtype}"
-    return _rejects(None)(*arguments)
+    return _rejects_dtype(*arguments)
+
+
+def _rejects_network(x: Tensor, tensors: list[Tensor], *_: Any) -> str | None:
+    return _rejects_tensors([x, *tensors])
 
 
 def register() -> None:
@@ -62,7 +82,9 @@ def register() -> None:
         except ValueError as error:
             dispatch.mark_unavailable("cpu", f"EFFKERNELS_CPU_ISA: {error}")
             return
-    for name, kernel in _OPS.items():
-        rejects = _rejects_gate if name == "squeeze_excite_gate" else _rejects(kernel)
+    checks = {name: _rejects(kernel) for name, kernel in _OPS.items()}
+    checks["squeeze_excite_gate"] = _rejects_gate
+    checks["network"] = _rejects_network
+    for name, rejects in checks.items():
         dispatch.register_kernel("cpu", name, define_private(name, "cpu"), rejects)
     dispatch.mark_available("cpu")

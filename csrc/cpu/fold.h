@@ -70,13 +70,24 @@ EFFKERNELS_INLINE void load_columns_up_to(const T* p, int64_t stride, int rows, 
   load_columns(block, 4, columns);
 }
 
+template <class T>
+EFFKERNELS_INLINE void prefetch(const T* p, int64_t count) {
+  constexpr int kCacheLine = 64;
+  for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + i);
+}
+
 // Weights (`rows` rows of `k` elements, without gaps) as a panel [k][width], each row times its scale and each column
 // times its gate, if any. Columns of the panel past `rows` are 0.
 template <class T>
 void pack_panel(const T* weight, int rows, int k, const float* scale, const float* gate, int width, float* panel) {
+  // Weights come from far: kLanes rows at a time, the next ones are asked for meanwhile, in the order of memory.
+  constexpr int kBlock = kLanes * 4;
+  prefetch(weight, smaller(kLanes, rows) * static_cast<int64_t>(k));
   for (int r = 0; r < width; r += kLanes) {
     const Vec factor = load(scale + r);
+    const T* next = weight + static_cast<int64_t>(r + kLanes) * k;
     for (int c = 0; c < k; c += 4) {
+      if (r + kLanes < rows) prefetch(next + c * kLanes, kBlock);
       Vec columns[4];
       load_columns_up_to(weight + static_cast<int64_t>(r) * k + c, k, rows - r, k - c, columns);
       float* out = panel + static_cast<int64_t>(c) * width + r;

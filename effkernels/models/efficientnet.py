@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from effkernels.dispatch import autocast_enabled
+from effkernels.models._whole import pooled_features
 from effkernels.models.config import EfficientNetConfig
 from effkernels.nn import ConvBnAct, MBConv
 from effkernels.preprocessing import Preprocessing
@@ -204,7 +205,17 @@ class EfficientNet(_Trunk):
         Raises:
             ValueError, TypeError: a shape, dtype or device that does not fit the model.
         """
+        if type(self) is EfficientNet:
+            pooled = pooled_features(self, self._layers, self._images(x))
+            if pooled is not None:
+                logits: Tensor = self.classifier(self.dropout(pooled.to(x.dtype)))
+                return logits
         return self.forward_head(self.forward_features(x))
+
+    def _layers(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Those that make the last feature map, in order; and the modules around them."""
+        blocks = [block for stage in self.stages for block in cast(nn.Sequential, stage)]
+        return [self.stem, *blocks, self.head], [self.stages, *self.stages]
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a freshly initialised one; 0 classes: return pooled features."""

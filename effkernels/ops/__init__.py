@@ -11,7 +11,8 @@ from effkernels.ops._arguments import BatchNorm
 from effkernels.ops.conv_bn_act import conv_bn_act
 from effkernels.ops.depthwise_conv_bn_act import depthwise_conv_bn_act, depthwise_conv_bn_act_pool
 from effkernels.ops.mbconv import Conv, Gate, mbconv
-from effkernels.ops.pointwise_conv_bn_act import pointwise_conv_bn_act
+from effkernels.ops.network import NETWORK as _NETWORK  # noqa: F401 - declared for backends
+from effkernels.ops.pointwise_conv_bn_act import pointwise_conv_bn_act, pointwise_conv_bn_act_pool
 from effkernels.ops.squeeze_excite import squeeze_excite, squeeze_excite_gate
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "depthwise_conv_bn_act_pool",
     "mbconv",
     "pointwise_conv_bn_act",
+    "pointwise_conv_bn_act_pool",
     "squeeze_excite",
     "squeeze_excite_gate",
 ]

@@ -25,7 +25,8 @@ _defined: dict[str, Op] = {}
 @dataclass(frozen=True)
 class Op:
     """One contract. All callables take the arguments of ``schema``, in order; ``flops`` takes shapes
-    where they take tensors. ``composed`` computes the op from others, for backends that lack it."""
+    where they take tensors. ``composed`` computes the op from others, for backends that lack it. Ops that
+    are not ``differentiable`` refuse to be called where a gradient would be wanted."""
 
     name: str
     schema: str
@@ -33,6 +34,7 @@ class Op:
     fake: Callable[..., Any]
     flops: Callable[..., int]
     composed: Callable[..., Any] | None = None
+    differentiable: bool = True
 
     def __call__(self, *arguments: Any) -> Any:
         """Run on the chosen backend. ``arguments`` are checked and in the order of the schema."""
@@ -68,6 +70,11 @@ def define(op: Op) -> Op:
 
     library = _register(op, _NAMESPACE)
     library.impl(op.name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    return declare(op)
+
+
+def declare(op: Op) -> Op:
+    """Make the contract known to backends, without a public op."""
     _defined[op.name] = op
     return op
 
@@ -94,9 +101,12 @@ def _register(op: Op, namespace: str) -> torch.library.Library:
         op.name + op.schema, tags=(torch.Tag.pt2_compliant_tag,)
     )
     torch.library.register_fake(name, op.fake, lib=library)
-    torch.library.register_autograd(
-        name, _recompute(op.reference), setup_context=_save_inputs, lib=library
-    )
+    if op.differentiable:
+        torch.library.register_autograd(
+            name, _recompute(op.reference), setup_context=_save_inputs, lib=library
+        )
+    else:
+        torch.library.register_autograd(name, _refuse(op.name), lib=library)
 
     def flops(*arguments: Any, out_shape: Any = None, **named: Any) -> int:
         return op.flops(*arguments)
@@ -125,6 +135,13 @@ class _Saved:
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*(a for a in inputs if isinstance(a, Tensor)))
     ctx.arguments = tuple(_Saved if isinstance(a, Tensor) else a for a in inputs)
+
+
+def _refuse(name: str) -> Callable[..., Any]:
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> Any:
+        raise NotImplementedError(f"{name}: it has no gradient; call the ops of its parts")
+
+    return backward
 
 
 def _recompute(reference: Callable[..., Any]) -> Callable[..., tuple[Tensor | None, ...]]:

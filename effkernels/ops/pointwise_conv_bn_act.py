@@ -1,4 +1,4 @@
-"""1x1 convolution with everything around it: gate on the way in; BatchNorm, activation, residual out."""
+"""1x1 convolution with everything around it: gate on the way in; BatchNorm, activation, residual or mean out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from effkernels import reference
 from effkernels.ops._arguments import (
     BatchNorm,
+    Flat,
     cast,
     channels_last,
     check_activation,
@@ -18,6 +19,7 @@ from effkernels.ops._arguments import (
 )
 from effkernels.ops._define import Op, define, nhwc_empty
 from effkernels.ops._window import NORM
+from effkernels.reference.elementwise import accumulate_dtype
 
 
 def _fake(*arguments: Any) -> Tensor:
@@ -36,6 +38,27 @@ POINTWISE = define(
         f"(Tensor x, Tensor weight, {NORM}, Tensor? gate, Tensor? residual, str activation) -> Tensor",
         reference.pointwise_conv_bn_act,
         _fake,
+        _flops,
+    )
+)
+
+
+def _reference_pool(*arguments: Any) -> Tensor:
+    y = reference.pointwise_conv_bn_act(*arguments[:8], None, None, arguments[8])
+    return y.mean((2, 3), dtype=accumulate_dtype(y.dtype))
+
+
+def _fake_pool(*arguments: Any) -> Tensor:
+    x, weight = arguments[:2]
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=accumulate_dtype(x.dtype))
+
+
+POINTWISE_POOL = define(
+    Op(
+        "pointwise_conv_bn_act_pool",
+        f"(Tensor x, Tensor weight, {NORM}, str activation) -> Tensor",
+        _reference_pool,
+        _fake_pool,
         _flops,
     )
 )
@@ -81,17 +104,46 @@ def pointwise_conv_bn_act(
         TypeError: a non-floating tensor, or dtypes that differ outside autocast.
     """
     op = "pointwise_conv_bn_act"
-    check_images(op, x)
-    x, weight = channels_last(cast(x)), matrix(op, "weight", cast(weight))
+    x, weight, norm = _checked(op, x, weight, bias, bn, activation)
     n, c_in, height, width = x.shape
-    check_beside(op, "weight", weight, x, (weight.shape[0], c_in), dtype=True)
-    norm = flat_norm(op, x, weight.shape[0], bias, bn)
     if gate is not None:
         check_beside(op, "gate", gate, x, (n, c_in))
     if residual is not None:
         residual = cast(residual)
         check_beside(op, "residual", residual, x, (n, weight.shape[0], height, width), dtype=True)
         residual = channels_last(residual)
-    check_activation(op, activation)
     y: Tensor = POINTWISE(x, weight, bias, *norm, gate, residual, activation)
     return y
+
+
+def pointwise_conv_bn_act_pool(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    bn: BatchNorm | None = None,
+    *,
+    activation: str = "silu",
+) -> Tensor:
+    """The mean of ``activation(bn(conv1x1(x) + bias))`` over height and width; the map itself is not kept.
+
+    The head of a classifier.
+
+    Returns:
+        (N, C_out), float32 (float64 for float64).
+
+    Arguments and errors are those of :func:`pointwise_conv_bn_act`.
+    """
+    x, weight, norm = _checked("pointwise_conv_bn_act_pool", x, weight, bias, bn, activation)
+    pooled: Tensor = POINTWISE_POOL(x, weight, bias, *norm, activation)
+    return pooled
+
+
+def _checked(
+    op: str, x: Tensor, weight: Tensor, bias: Tensor | None, bn: BatchNorm | None, activation: str
+) -> tuple[Tensor, Tensor, Flat]:
+    check_images(op, x)
+    x, weight = channels_last(cast(x)), matrix(op, "weight", cast(weight))
+    check_beside(op, "weight", weight, x, (weight.shape[0], x.shape[1]), dtype=True)
+    norm = flat_norm(op, x, weight.shape[0], bias, bn)
+    check_activation(op, activation)
+    return x, weight, norm

@@ -31,7 +31,7 @@ cpu::Activation Arguments::activation(const std::string& name) const {
   return cpu::Activation::kIdentity;
 }
 
-cpu::Shape Arguments::map(const Tensor& x) const {
+Map Arguments::map(const Tensor& x) const {
   check(x.dim() == 4, "feature maps must have 4 dimensions");
   const auto sizes = x.sizes(), strides = x.strides();
   // Strides of dimensions with one element mean nothing.
@@ -41,7 +41,7 @@ cpu::Shape Arguments::map(const Tensor& x) const {
     expected *= sizes[i];
   }
   for (const int i : {1, 2, 3}) check(sizes[i] > 0 && sizes[i] < INT32_MAX, "a size of a feature map is out of range");
-  return {sizes[0], to_int(sizes[2]), to_int(sizes[3]), to_int(sizes[1])};
+  return {{sizes[0], to_int(sizes[2]), to_int(sizes[3]), to_int(sizes[1])}, dtype(x), x.const_data_ptr()};
 }
 
 cpu::Window Arguments::window(const Tensor& weight, const Ints& stride, const Ints& padding,

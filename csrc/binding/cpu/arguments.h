@@ -27,6 +27,13 @@ struct NormTensors {
   double eps;
 };
 
+// A feature map that is read.
+struct Map {
+  cpu::Shape shape;
+  cpu::Dtype dtype;
+  const void* data;
+};
+
 // Reads the arguments of one call of `op`, and keeps what it had to copy until the call ends.
 class Arguments {
  public:
@@ -37,8 +44,8 @@ class Arguments {
   cpu::Dtype dtype(const Tensor& tensor) const;
   cpu::Activation activation(const std::string& name) const;
 
-  // The sizes of a feature map, which must lie in memory as NHWC without gaps.
-  cpu::Shape map(const Tensor& x) const;
+  // A feature map, which must lie in memory as NHWC without gaps.
+  Map map(const Tensor& x) const;
   // The sizes of what a window makes of `in`.
   cpu::Shape windowed(const cpu::Shape& in, int64_t channels, const cpu::Window& window, const Ints& padding) const;
   cpu::Window window(const Tensor& weight, const Ints& stride, const Ints& padding, const Ints& dilation) const;
@@ -60,15 +67,19 @@ class Arguments {
 Tensor empty_map(const Tensor& like, const cpu::Shape& shape);
 Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns);
 
+inline cpu::Threads torch_threads() {
+  return {static_cast<int>(torch::stable::get_num_threads()),
+          [](int workers, void (*body)(const void*, int), const void* context) {
+            torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+              for (int64_t i = begin; i < end; ++i) body(context, static_cast<int>(i));
+            });
+          }};
+}
+
 // Runs one op of the instruction set in use on torch's threads.
 template <class Args>
 void run(const cpu::Op<Args>& op, const Args& args, const Tensor& like) {
-  const cpu::Threads threads{static_cast<int>(torch::stable::get_num_threads()),
-                             [](int workers, void (*body)(const void*, int), const void* context) {
-                               torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-                                 for (int64_t i = begin; i < end; ++i) body(context, static_cast<int>(i));
-                               });
-                             }};
+  const cpu::Threads threads = torch_threads();
   Tensor scratch = empty_floats(like, 1, op.scratch_floats(args, threads.count));
   op.run(args, static_cast<float*>(scratch.mutable_data_ptr()), threads);
 }

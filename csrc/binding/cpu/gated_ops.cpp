@@ -1,6 +1,6 @@
 // effkernels_cpu: squeeze_excite_gate, squeeze_excite, mbconv
 
-#include "binding/cpu/arguments.h"
+#include "binding/cpu/ops.h"
 
 namespace effkernels::binding {
 namespace {
@@ -8,7 +8,6 @@ namespace {
 cpu::GateArgs gate_args(Arguments& arguments, int64_t channels, const Tensor& reduce_weight,
                         const MaybeTensor& reduce_bias, const Tensor& expand_weight, const MaybeTensor& expand_bias,
                         cpu::Activation activation) {
-  arguments.check(reduce_weight.dim() == 2 && expand_weight.dim() == 2, "weights of the gate must be matrices");
   const int64_t squeezed = reduce_weight.size(0);
   cpu::GateArgs args{};
   args.channels = static_cast<int>(channels);
@@ -40,9 +39,10 @@ Tensor squeeze_excite(const Tensor& x, const Tensor& reduce_weight, const MaybeT
                       const Tensor& expand_weight, const MaybeTensor& expand_bias, const std::string& activation) {
   Arguments arguments("squeeze_excite");
   cpu::SqueezeExciteArgs args;
-  args.in = arguments.map(x);
-  args.dtype = arguments.dtype(x);
-  args.x = x.const_data_ptr();
+  const Map map = arguments.map(x);
+  args.in = map.shape;
+  args.dtype = map.dtype;
+  args.x = map.data;
   args.gate = gate_args(arguments, args.in.channels, reduce_weight, reduce_bias, expand_weight, expand_bias,
                         arguments.activation(activation));
   Tensor y = empty_map(x, args.in);
@@ -53,50 +53,29 @@ Tensor squeeze_excite(const Tensor& x, const Tensor& reduce_weight, const MaybeT
 
 Tensor mbconv(const Tensor& x, const MaybeTensor& expand_weight, const MaybeTensor& expand_bias,
               const MaybeTensor& expand_bn_weight, const MaybeTensor& expand_bn_bias, const MaybeTensor& expand_mean,
-              const MaybeTensor& expand_variance, double expand_eps, const Tensor& depthwise_weight,
-              const MaybeTensor& depthwise_bias, const MaybeTensor& depthwise_bn_weight,
-              const MaybeTensor& depthwise_bn_bias, const MaybeTensor& depthwise_mean,
-              const MaybeTensor& depthwise_variance, double depthwise_eps, const MaybeTensor& se_reduce_weight,
-              const MaybeTensor& se_reduce_bias, const MaybeTensor& se_expand_weight, const MaybeTensor& se_expand_bias,
-              const Tensor& project_weight, const MaybeTensor& project_bias, const MaybeTensor& project_bn_weight,
-              const MaybeTensor& project_bn_bias, const MaybeTensor& project_mean, const MaybeTensor& project_variance,
-              double project_eps, const Ints& stride, const Ints& padding, bool residual,
-              const std::string& activation) {
+                 const MaybeTensor& expand_variance, double expand_eps, const Tensor& depthwise_weight,
+                 const MaybeTensor& depthwise_bias, const MaybeTensor& depthwise_bn_weight,
+                 const MaybeTensor& depthwise_bn_bias, const MaybeTensor& depthwise_mean,
+                 const MaybeTensor& depthwise_variance, double depthwise_eps, const MaybeTensor& se_reduce_weight,
+                 const MaybeTensor& se_reduce_bias, const MaybeTensor& se_expand_weight,
+                 const MaybeTensor& se_expand_bias, const Tensor& project_weight, const MaybeTensor& project_bias,
+                 const MaybeTensor& project_bn_weight, const MaybeTensor& project_bn_bias,
+                 const MaybeTensor& project_mean, const MaybeTensor& project_variance, double project_eps,
+                 const Ints& stride, const Ints& padding, bool residual, const std::string& activation) {
+  const MbconvTensors tensors{
+      expand_weight,
+      {expand_bias, expand_bn_weight, expand_bn_bias, expand_mean, expand_variance, expand_eps},
+      depthwise_weight,
+      {depthwise_bias, depthwise_bn_weight, depthwise_bn_bias, depthwise_mean, depthwise_variance, depthwise_eps},
+      se_reduce_weight,
+      se_reduce_bias,
+      se_expand_weight,
+      se_expand_bias,
+      project_weight,
+      {project_bias, project_bn_weight, project_bn_bias, project_mean, project_variance, project_eps}};
   Arguments arguments("mbconv");
-  cpu::MbconvArgs args{};
-  args.in = arguments.map(x);
-  args.dtype = arguments.dtype(x);
-  args.window = arguments.window(depthwise_weight, stride, padding, {1, 1});
-  const int64_t wide = depthwise_weight.size(0);
-  args.expanded = static_cast<int>(wide);
-  args.out = arguments.windowed(args.in, project_weight.size(0), args.window, padding);
-  args.x = x.const_data_ptr();
-  if (expand_weight.has_value()) {
-    args.expand_weight = arguments.like(*expand_weight, wide * args.in.channels, args.dtype);
-    args.expand_norm = arguments.norm(
-        {expand_bias, expand_bn_weight, expand_bn_bias, expand_mean, expand_variance, expand_eps}, wide);
-  } else {
-    arguments.check(wide == args.in.channels, "without expand, the depthwise weight must have the channels of x");
-  }
-  const int64_t taps = int64_t{args.window.kernel_h} * args.window.kernel_w;
-  args.depthwise_weight = arguments.like(depthwise_weight, wide * taps, args.dtype);
-  args.depthwise_norm = arguments.norm({depthwise_bias, depthwise_bn_weight, depthwise_bn_bias, depthwise_mean,
-                                        depthwise_variance, depthwise_eps},
-                                       wide);
-  args.activation = arguments.activation(activation);
-  if (se_reduce_weight.has_value()) {
-    arguments.check(se_expand_weight.has_value(), "squeeze-excitation needs both weights");
-    args.gate = gate_args(arguments, wide, *se_reduce_weight, se_reduce_bias, *se_expand_weight, se_expand_bias,
-                          args.activation);
-  }
-  args.project_weight = arguments.like(project_weight, project_weight.size(0) * wide, args.dtype);
-  args.project_norm = arguments.norm(
-      {project_bias, project_bn_weight, project_bn_bias, project_mean, project_variance, project_eps},
-      args.out.channels);
-  args.residual = residual;
-  arguments.check(!residual || (args.out.height == args.in.height && args.out.width == args.in.width &&
-                                args.out.channels == args.in.channels),
-                  "residual needs a result of x's shape");
+  cpu::MbconvArgs args = mbconv_args(arguments, arguments.map(x), tensors, stride, padding, residual,
+                                     arguments.activation(activation));
   Tensor y = empty_map(x, args.out);
   args.y = y.mutable_data_ptr();
   if (args.in.images > 0) run(*cpu::kernels().mbconv, args, x);
@@ -104,6 +83,40 @@ Tensor mbconv(const Tensor& x, const MaybeTensor& expand_weight, const MaybeTens
 }
 
 }  // namespace
+
+cpu::MbconvArgs mbconv_args(Arguments& arguments, const Map& x, const MbconvTensors& t, const Ints& stride,
+                            const Ints& padding, bool residual, cpu::Activation activation) {
+  cpu::MbconvArgs args{};
+  args.in = x.shape;
+  args.dtype = x.dtype;
+  args.window = arguments.window(t.depthwise_weight, stride, padding, {1, 1});
+  const int64_t wide = t.depthwise_weight.size(0);
+  args.expanded = static_cast<int>(wide);
+  args.out = arguments.windowed(args.in, t.project_weight.size(0), args.window, padding);
+  args.x = x.data;
+  if (t.expand_weight.has_value()) {
+    args.expand_weight = arguments.like(*t.expand_weight, wide * args.in.channels, args.dtype);
+    args.expand_norm = arguments.norm(t.expand, wide);
+  } else {
+    arguments.check(wide == args.in.channels, "without expand, the depthwise weight must have the channels of x");
+  }
+  const int64_t taps = int64_t{args.window.kernel_h} * args.window.kernel_w;
+  args.depthwise_weight = arguments.like(t.depthwise_weight, wide * taps, args.dtype);
+  args.depthwise_norm = arguments.norm(t.depthwise, wide);
+  args.activation = activation;
+  if (t.reduce_weight.has_value()) {
+    arguments.check(t.gate_weight.has_value(), "squeeze-excitation needs both weights");
+    args.gate = gate_args(arguments, wide, *t.reduce_weight, t.reduce_bias, *t.gate_weight, t.gate_bias, activation);
+  }
+  args.project_weight = arguments.like(t.project_weight, t.project_weight.size(0) * wide, args.dtype);
+  args.project_norm = arguments.norm(t.project, args.out.channels);
+  args.residual = residual;
+  arguments.check(!residual || (args.out.height == args.in.height && args.out.width == args.in.width &&
+                                args.out.channels == args.in.channels),
+                  "residual needs a result of x's shape");
+  return args;
+}
+
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cpu, CPU, library) {

@@ -1,24 +1,23 @@
 // effkernels_cpu: depthwise_conv_bn_act, depthwise_conv_bn_act_pool, conv_bn_act
 
-#include "binding/cpu/arguments.h"
+#include "binding/cpu/ops.h"
 
 namespace effkernels::binding {
 namespace {
 
-cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Tensor& x, const Tensor& weight, const NormTensors& norm,
+cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
                                   const Ints& stride, const Ints& padding, const Ints& dilation,
                                   const std::string& activation) {
-  cpu::DepthwiseArgs args;
-  args.in = arguments.map(x);
-  args.dtype = arguments.dtype(x);
+  cpu::DepthwiseArgs args{};
+  args.in = x.shape;
+  args.dtype = x.dtype;
   args.window = arguments.window(weight, stride, padding, dilation);
   args.out = arguments.windowed(args.in, args.in.channels, args.window, padding);
-  args.x = x.const_data_ptr();
+  args.x = x.data;
   const int64_t taps = int64_t{args.window.kernel_h} * args.window.kernel_w;
   args.weight = arguments.like(weight, args.in.channels * taps, args.dtype);
   args.norm = arguments.norm(norm, args.in.channels);
   args.activation = arguments.activation(activation);
-  args.mean = nullptr;
   return args;
 }
 
@@ -26,7 +25,7 @@ Tensor depthwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
                  const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
                  const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation) {
   Arguments arguments("depthwise_conv_bn_act");
-  cpu::DepthwiseArgs args = depthwise_args(arguments, x, weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+  cpu::DepthwiseArgs args = depthwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
                                            stride, padding, dilation, activation);
   Tensor y = empty_map(x, args.out);
   args.y = y.mutable_data_ptr();
@@ -40,7 +39,7 @@ std::tuple<Tensor, Tensor> depthwise_pool(const Tensor& x, const Tensor& weight,
                                           const Ints& stride, const Ints& padding, const Ints& dilation,
                                           const std::string& activation) {
   Arguments arguments("depthwise_conv_bn_act_pool");
-  cpu::DepthwiseArgs args = depthwise_args(arguments, x, weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+  cpu::DepthwiseArgs args = depthwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
                                            stride, padding, dilation, activation);
   Tensor y = empty_map(x, args.out), pooled = empty_floats(x, args.out.images, args.out.channels);
   args.y = y.mutable_data_ptr();
@@ -53,18 +52,8 @@ Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, cons
             const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
             const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation) {
   Arguments arguments("conv_bn_act");
-  cpu::ConvArgs args;
-  args.in = arguments.map(x);
-  args.dtype = arguments.dtype(x);
-  args.window = arguments.window(weight, stride, padding, dilation);
-  arguments.check(weight.size(1) == args.in.channels, "weight must have the channels of x");
-  arguments.check(arguments.dtype(weight) == args.dtype, "weights must have the type of x");
-  args.out = arguments.windowed(args.in, weight.size(0), args.window, padding);
-  args.x = x.const_data_ptr();
-  args.weight = weight.const_data_ptr();
-  for (int i = 0; i < 4; ++i) args.weight_strides[i] = weight.stride(i);
-  args.norm = arguments.norm({bias, bn_weight, bn_bias, mean, variance, eps}, args.out.channels);
-  args.activation = arguments.activation(activation);
+  cpu::ConvArgs args = conv_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+                                 stride, padding, dilation, arguments.activation(activation));
   Tensor y = empty_map(x, args.out);
   args.y = y.mutable_data_ptr();
   if (args.in.images > 0) run(*cpu::kernels().conv, args, x);
@@ -72,6 +61,24 @@ Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, cons
 }
 
 }  // namespace
+
+cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
+                        const Ints& stride, const Ints& padding, const Ints& dilation, cpu::Activation activation) {
+  cpu::ConvArgs args{};
+  args.in = x.shape;
+  args.dtype = x.dtype;
+  args.window = arguments.window(weight, stride, padding, dilation);
+  arguments.check(weight.size(1) == args.in.channels, "weight must have the channels of x");
+  arguments.check(arguments.dtype(weight) == args.dtype, "weights must have the type of x");
+  args.out = arguments.windowed(args.in, weight.size(0), args.window, padding);
+  args.x = x.data;
+  args.weight = weight.const_data_ptr();
+  for (int i = 0; i < 4; ++i) args.weight_strides[i] = weight.stride(i);
+  args.norm = arguments.norm(norm, args.out.channels);
+  args.activation = activation;
+  return args;
+}
+
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cpu, CPU, library) {

@@ -1,0 +1,196 @@
+"""A classifier's layers as one op, where a backend has it: calling layer by layer costs as much as small networks take.
+
+Layers stay ordinary modules that anybody may change: replace, hook, switch to training, load into. What is kept here
+between calls are references, and what was read to find that one op computes the same. All of it is compared again at
+each call, in bulk: some ten microseconds for B0.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from effkernels import dispatch
+from effkernels.nn import Conv2dSame, ConvBnAct, DropPath, MBConv
+from effkernels.nn._plain import any_global_hook
+from effkernels.nn.conv_bn_act import activation_name
+from effkernels.ops.network import NETWORK, Step, encode
+from effkernels.reference.convolution import output_size
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# What attributes decide, by the type of module.
+_CONV = ("stride", "padding", "dilation", "groups", "padding_mode")
+_SETTINGS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Conv2d: _CONV,
+    Conv2dSame: _CONV,
+    nn.BatchNorm2d: ("training", "eps"),
+    nn.SyncBatchNorm: ("training", "eps"),
+    DropPath: ("training", "rate"),
+    MBConv: ("residual",),
+}
+_TENSORS = frozenset((Tensor, nn.Parameter))
+_DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16))
+_MOST_SIZES = 64  # of images, whose numbers are kept
+
+Slot = tuple[dict[str, Any], str]
+
+
+def _get(slots: list[Slot]) -> list[Any]:
+    return [values[name] for values, name in slots]
+
+
+def _same(now: list[Any], then: list[Any]) -> bool:
+    return len(now) == len(then) and all(map(operator.is_, now, then))
+
+
+class _Layers:
+    """What one network's layers were when they were last looked at."""
+
+    def __init__(self, layers: list[nn.Module], containers: list[nn.Module]) -> None:
+        modules = containers + [m for layer in layers for m in layer.modules()]
+        self._modules = modules
+        self._types = list(map(type, modules))
+        self._attributes = [vars(m) for m in modules]
+        self._attribute_counts = list(map(len, self._attributes))
+        self._hooks = [getattr(m, name) for m in modules for name in _HOOKS]
+        self._child_slots: list[Slot] = [(m._modules, name) for m in modules for name in m._modules]
+        self._children = _get(self._child_slots)
+        self._child_dicts = [m._modules for m in modules if m._modules]
+        self._child_counts = list(map(len, self._child_dicts))
+        self._setting_slots: list[Slot] = [
+            (vars(m), name) for m in modules for name in _SETTINGS.get(type(m), ())
+        ]
+        self._settings = _get(self._setting_slots)
+        self.layers = layers
+        self.fusible = all(_fusible(layer) for layer in layers)
+        slots = [slot for layer in layers for slot in _slots(layer)] if self.fusible else []
+        self._absent = [slot for slot in slots if slot[0][slot[1]] is None]
+        self._present = [slot for slot in slots if slot[0][slot[1]] is not None]
+        self._numbers: dict[tuple[int, int], tuple[list[int], list[float]]] = {}
+
+    def hooked(self) -> bool:
+        return any(self._hooks) or any_global_hook()
+
+    def changed(self) -> bool:
+        try:
+            return not (
+                list(map(len, self._attributes)) == self._attribute_counts
+                and list(map(type, self._modules)) == self._types
+                and _same(_get(self._child_slots), self._children)
+                and list(map(len, self._child_dicts)) == self._child_counts
+                and _get(self._setting_slots) == self._settings
+                and all(value is None for value in _get(self._absent))
+            )
+        except KeyError:
+            return True
+
+    def arguments(self, x: Tensor) -> tuple[Any, ...] | None:
+        """Those of the op; None where some parameter is no ordinary tensor, or a gradient is wanted."""
+        tensors = _get(self._present)
+        if not _TENSORS.issuperset(map(type, tensors)):
+            return None
+        if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in tensors)):
+            return None
+        size = (x.shape[2], x.shape[3])
+        if size not in self._numbers:
+            if len(self._numbers) >= _MOST_SIZES:
+                self._numbers.clear()
+            self._numbers[size] = encode(list(_steps(self.layers, size)))[1:]
+        return x, tensors, *self._numbers[size]
+
+
+def _fusible(layer: nn.Module) -> bool:
+    if type(layer) is MBConv:
+        return layer.fusible() is not None
+    return type(layer) is ConvBnAct and layer.fusible() and layer.conv.groups == 1
+
+
+def _slots(layer: nn.Module) -> Iterator[Slot]:
+    """Where the tensors of the layer's step are, in order."""
+    if isinstance(layer, ConvBnAct):
+        yield from ((layer.conv._parameters, "weight"), (layer.conv._parameters, "bias"))
+        if isinstance(layer.bn, nn.Identity):
+            yield from [({"none": None}, "none")] * 4
+        else:
+            yield from ((layer.bn._parameters, "weight"), (layer.bn._parameters, "bias"))
+            yield from ((layer.bn._buffers, "running_mean"), (layer.bn._buffers, "running_var"))
+    elif isinstance(layer, MBConv):
+        for part in (layer.expand, layer.depthwise):
+            yield from [({"none": None}, "none")] * 6 if part is None else _slots(part)
+        squeeze = layer.squeeze_excite
+        if squeeze is None:
+            yield from [({"none": None}, "none")] * 4
+        else:
+            for conv in (squeeze.reduce, squeeze.expand):
+                yield from ((conv._parameters, "weight"), (conv._parameters, "bias"))
+        yield from _slots(layer.project)
+
+
+def _steps(layers: list[nn.Module], size: tuple[int, int]) -> Iterator[Step]:
+    """The layers for images of this size."""
+    x = torch.empty(1, 1, *size, device="meta")  # stands for a feature map: its height and width are read
+    for layer in layers:
+        tensors = [values[name] for values, name in _slots(layer)]
+        if isinstance(layer, MBConv):
+            window = layer.depthwise
+            parts = (layer.expand, layer.depthwise, layer.project)
+            eps = tuple(_eps(part) for part in parts)
+            activation = layer.fusible()
+        else:
+            assert isinstance(layer, ConvBnAct)
+            window, eps, activation = layer, (_eps(layer),), activation_name(layer.act)
+        assert activation is not None
+        stride = window.conv.stride
+        padding = window.padding(x)
+        dilation = window.conv.dilation
+        name = "mbconv" if isinstance(layer, MBConv) else "conv_bn_act"
+        if layer is layers[-1]:
+            name = "pointwise_conv_bn_act_pool"
+        residual = isinstance(layer, MBConv) and layer.residual
+        yield Step(name, tensors, eps, activation, stride, padding, dilation, residual)
+        kernel = window.conv.kernel_size
+        x = x.new_empty(1, 1, *output_size(x.shape[2:], kernel, stride, padding, dilation))
+
+
+def _eps(part: ConvBnAct | None) -> float:
+    return part.bn.eps if part is not None and not isinstance(part.bn, nn.Identity) else 0.0
+
+
+_known: weakref.WeakKeyDictionary[nn.Module, _Layers] = weakref.WeakKeyDictionary()
+
+
+def pooled_features(
+    network: nn.Module, layers: Callable[[], tuple[list[nn.Module], list[nn.Module]]], x: Tensor
+) -> Tensor | None:
+    """What the layers and the mean over height and width behind the last of them make of ``x``, by one op.
+
+    None where they have to run one by one: something is hooked, in training or replaced, a gradient is
+    wanted, x is no ordinary float32 or 16-bit tensor, PyTorch compiles, or no backend has the op.
+
+    Args:
+        network: whose layers they are.
+        layers: gives them in order, the last a 1x1 convolution; and the modules around them.
+        x: (N, C, H, W) in channels_last memory.
+    """
+    if network.training or torch.compiler.is_compiling() or type(x) is not Tensor or x.dtype not in _DTYPES:
+        return None
+    if torch.jit.is_tracing() or dispatch.autocast_enabled(x.device.type):
+        return None
+    known = _known.get(network)
+    if known is not None and known.hooked():
+        return None
+    if known is None or known.changed():
+        known = _known[network] = _Layers(*layers())
+        if known.hooked():
+            return None
+    arguments = known.arguments(x) if known.fusible else None
+    if arguments is None:
+        return None
+    run = dispatch.choose(NETWORK.name, x.device.type, arguments, composite=True)
+    pooled: Tensor | None = None if run is None else run(*arguments)
+    return pooled

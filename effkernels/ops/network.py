@@ -1,0 +1,123 @@
+"""A whole classifier without its last layer as one op: for backends where calling each layer's op costs time.
+
+It has no public form: layers called one after the other compute the same. A backend registers its own op of
+this contract; a model that finds none runs layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from effkernels.ops._define import Op, declare, defined
+from effkernels.reference.convolution import output_size
+from effkernels.reference.elementwise import ACTIVATIONS
+
+STEPS = ("conv_bn_act", "mbconv", "pointwise_conv_bn_act_pool")
+_ACTIVATIONS = tuple(ACTIVATIONS)
+# Of each step: which op, which of its tensors there are (a bit each), activation, stride, padding, dilation, residual.
+NUMBERS = 12
+_TENSORS = {"conv_bn_act": 6, "mbconv": 22, "pointwise_conv_bn_act_pool": 6}
+# Which of them are 1x1 kernels: (C_out, C_in) or (C_out, C_in, 1, 1).
+_MATRICES = {"conv_bn_act": (), "mbconv": (0, 12, 14, 16), "pointwise_conv_bn_act_pool": (0,)}
+
+
+class Step(NamedTuple):
+    """One op of the network: the tensors of its schema behind x, in order, and the rest of its arguments."""
+
+    op: str
+    tensors: Sequence[Any]
+    eps: tuple[float, ...]
+    activation: str
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    residual: bool = False
+
+    def numbers(self) -> tuple[int, ...]:
+        """Its place in the op's list of numbers."""
+        mask = sum(1 << i for i, tensor in enumerate(self.tensors) if tensor is not None)
+        first = (STEPS.index(self.op), mask, _ACTIVATIONS.index(self.activation))
+        return (*first, *self.stride, *self.padding, *self.dilation, int(self.residual))
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The arguments of the step's own op behind x."""
+        t, eps = tuple(self.tensors), self.eps
+        window = (list(self.stride), list(self.padding))
+        if self.op == "conv_bn_act":
+            return *t, eps[0], *window, list(self.dilation), self.activation
+        if self.op == "pointwise_conv_bn_act_pool":
+            return *t, eps[0], self.activation
+        norms = (*t[:6], eps[0], *t[6:12], eps[1], *t[12:16], *t[16:22], eps[2])
+        return *norms, *window, self.residual, self.activation
+
+
+def encode(steps: Sequence[Step]) -> tuple[list[Any], list[int], list[float]]:
+    """The op's arguments behind x."""
+    tensors = [t for step in steps for t in step.tensors if t is not None]
+    numbers = [number for step in steps for number in step.numbers()]
+    return tensors, numbers, [e for step in steps for e in (*step.eps, 0.0, 0.0)[:3]]
+
+
+def decode(
+    tensors: Sequence[Any],
+    numbers: Sequence[int],
+    eps: Sequence[float],
+    matrix: Callable[[Any], Any],
+) -> Iterator[Step]:
+    """The steps of :func:`encode`; ``matrix`` takes the last two dimensions from a 1x1 kernel."""
+    remaining = iter(tensors)
+    for i in range(0, len(numbers), NUMBERS):
+        op, mask, activation, *rest = numbers[i : i + NUMBERS]
+        name = STEPS[op]
+        own = [next(remaining) if mask >> bit & 1 else None for bit in range(_TENSORS[name])]
+        for place in _MATRICES[name]:
+            if own[place] is not None:
+                own[place] = matrix(own[place])
+        first = i // NUMBERS * 3
+        window = (rest[0], rest[1]), (rest[2], rest[3], rest[4], rest[5]), (rest[6], rest[7])
+        norms = tuple(eps[first : first + 3])
+        yield Step(name, own, norms, _ACTIVATIONS[activation], *window, bool(rest[8]))
+
+
+def _tensor_steps(arguments: tuple[Any, ...]) -> Iterator[Step]:
+    return decode(*arguments, lambda weight: weight.flatten(1))
+
+
+def _reference(x: Tensor, *arguments: Any) -> Tensor:
+    for step in _tensor_steps(arguments):
+        x = defined(step.op).reference(x, *step.arguments())
+    return x
+
+
+def _fake(x: Tensor, *arguments: Any) -> Tensor:
+    for step in _tensor_steps(arguments):
+        x = defined(step.op).fake(x, *step.arguments())
+    return x
+
+
+def _flops(x: Any, *arguments: Any) -> int:
+    total = 0
+    for step in decode(*arguments, lambda shape: shape[:2]):
+        total += defined(step.op).flops(x, *step.arguments())
+        if step.op != "pointwise_conv_bn_act_pool":
+            kernel, last = step.tensors[0], step.tensors[0]
+            if step.op == "mbconv":
+                kernel, last = step.tensors[6], step.tensors[16]
+            size = output_size(x[2:], kernel[2:], step.stride, step.padding, step.dilation)
+            x = (x[0], last[0], *size)
+    return total
+
+
+NETWORK = declare(
+    Op(
+        "network",
+        "(Tensor x, Tensor[] tensors, int[] numbers, float[] eps) -> Tensor",
+        _reference,
+        _fake,
+        _flops,
+        differentiable=False,
+    )
+)
