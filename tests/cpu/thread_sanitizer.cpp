@@ -1,0 +1,274 @@
+// Runs every op of every instruction set on threads of its own, without torch: one caller on one thread, one
+// on several, several at once. Compiled with ThreadSanitizer by test_thread_sanitizer.py.
+//
+// thread_sanitizer          runs all; the last line is "ok", or names the results that differ
+// thread_sanitizer race     makes a data race, which must be found
+
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cpu/instruction_sets.h"
+#include "cpu/kernels.h"
+
+namespace {
+
+using namespace effkernels::cpu;
+using Floats = std::vector<float>;
+
+void run_on_threads(int workers, void (*body)(const void* context, int worker), const void* context) {
+  std::vector<std::thread> others;
+  for (int worker = 1; worker < workers; ++worker) others.emplace_back(body, context, worker);
+  body(context, 0);
+  for (std::thread& other : others) other.join();
+}
+
+// The same numbers between -1 and 1 each time, for the parameters of a whole run.
+class Numbers {
+ public:
+  const float* take(int64_t count) {
+    Floats made(static_cast<size_t>(count));
+    for (float& x : made) {
+      state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+      x = static_cast<float>(static_cast<int32_t>(state_ >> 32)) / 2147483648.0f;
+    }
+    kept_.push_back(std::make_unique<Floats>(std::move(made)));
+    return kept_.back()->data();
+  }
+  Parameters parameters(int64_t count) { return {take(count), Dtype::kFloat}; }
+
+  // Variances are squares.
+  Norm norm(int channels) {
+    Norm norm{{},  parameters(channels), parameters(channels), parameters(channels), parameters(channels),
+              0.5f};
+    for (float& variance : *kept_.back()) variance *= variance;
+    return norm;
+  }
+
+ private:
+  uint64_t state_ = 1;
+  std::vector<std::unique_ptr<Floats>> kept_;
+};
+
+// One call of an op on so many threads: all that it writes.
+using Call = std::function<Floats(int threads)>;
+
+// Workspace and results hold NaN at first. `place` says where results go.
+template <class Args>
+Call call(const Op<Args>* const Kernels::* op, Args args, int64_t results,
+          void (*place)(Args& args, float* results)) {
+  return [=](int count) {
+    constexpr float kNothing = std::numeric_limits<float>::quiet_NaN();
+    const Op<Args>& chosen = *(kernels().*op);
+    Floats written(static_cast<size_t>(results), kNothing);
+    Args mine = args;
+    place(mine, written.data());
+    const auto floats = static_cast<size_t>(chosen.scratch_floats(mine, count));
+    // Aligned as torch's tensors are.
+    const std::unique_ptr<float, decltype(&std::free)> scratch(
+        static_cast<float*>(std::aligned_alloc(64, (floats / 16 + 1) * 64)), std::free);
+    for (size_t i = 0; i < floats; ++i) scratch.get()[i] = kNothing;
+    chosen.run(mine, scratch.get(), {count, run_on_threads});
+    return written;
+  };
+}
+
+Call depthwise(Numbers& n, Shape in, Shape out, Window window, bool pooled) {
+  DepthwiseArgs args{};
+  args.in = in, args.out = out, args.window = window, args.dtype = Dtype::kFloat;
+  args.x = n.take(in.images * in.pixels() * in.channels);
+  args.weight = n.take(static_cast<int64_t>(in.channels) * window.kernel_h * window.kernel_w);
+  args.norm = n.norm(in.channels), args.activation = Activation::kSilu;
+  const int64_t means = pooled ? out.images * out.channels : 0;
+  const int64_t results = out.images * out.pixels() * out.channels;
+  if (!pooled)
+    return call<DepthwiseArgs>(&Kernels::depthwise, args, results, [](auto& a, float* y) { a.y = y; });
+  return call<DepthwiseArgs>(&Kernels::depthwise, args, results + means, [](auto& a, float* y) {
+    a.mean = y;
+    a.y = y + a.out.images * a.out.channels;
+  });
+}
+
+Call convolution(Numbers& n, Shape in, Shape out, Window window) {
+  ConvArgs args{};
+  args.in = in, args.out = out, args.window = window, args.dtype = Dtype::kFloat;
+  args.x = n.take(in.images * in.pixels() * in.channels);
+  const int64_t taps = static_cast<int64_t>(window.kernel_h) * window.kernel_w;
+  args.weight = n.take(out.channels * in.channels * taps);
+  const int64_t strides[] = {in.channels * taps, taps, window.kernel_w, 1};
+  std::memcpy(args.weight_strides, strides, sizeof strides);
+  args.norm = n.norm(out.channels), args.activation = Activation::kSilu;
+  const int64_t results = out.images * out.pixels() * out.channels;
+  return call<ConvArgs>(&Kernels::conv, args, results, [](auto& a, float* y) { a.y = y; });
+}
+
+Call pointwise(Numbers& n, Shape in, int out_channels, bool gated, bool mean_only) {
+  PointwiseArgs args{};
+  args.in = in, args.out_channels = out_channels, args.dtype = Dtype::kFloat;
+  args.x = n.take(in.images * in.pixels() * in.channels);
+  args.weight = n.take(static_cast<int64_t>(out_channels) * in.channels);
+  args.norm = n.norm(out_channels), args.activation = Activation::kHardswish;
+  if (gated) args.gate = n.take(in.images * in.channels);
+  if (mean_only) {
+    return call<PointwiseArgs>(&Kernels::pointwise, args, in.images * out_channels,
+                               [](auto& a, float* y) { a.mean = y; });
+  }
+  const int64_t results = in.images * in.pixels() * out_channels;
+  args.residual = n.take(results);
+  return call<PointwiseArgs>(&Kernels::pointwise, args, results, [](auto& a, float* y) { a.y = y; });
+}
+
+GateArgs gate_args(Numbers& n, int64_t images, int channels, int squeezed) {
+  GateArgs args{};
+  args.images = images, args.channels = channels, args.squeezed = squeezed;
+  const int64_t count = static_cast<int64_t>(channels) * squeezed;
+  args.reduce_weight = n.parameters(count), args.reduce_bias = n.parameters(squeezed);
+  args.expand_weight = n.parameters(count), args.expand_bias = n.parameters(channels);
+  args.activation = Activation::kSilu;
+  return args;
+}
+
+Call gate(Numbers& n, int64_t images, int channels, int squeezed) {
+  GateArgs args = gate_args(n, images, channels, squeezed);
+  args.pooled = n.take(images * channels);
+  return call<GateArgs>(&Kernels::gate, args, images * channels, [](auto& a, float* y) { a.gate = y; });
+}
+
+Call squeeze_excite(Numbers& n, Shape in, int squeezed) {
+  SqueezeExciteArgs args{};
+  args.in = in, args.dtype = Dtype::kFloat;
+  args.x = n.take(in.images * in.pixels() * in.channels);
+  args.gate = gate_args(n, in.images, in.channels, squeezed);
+  const int64_t results = in.images * in.pixels() * in.channels;
+  return call<SqueezeExciteArgs>(&Kernels::squeeze_excite, args, results, [](auto& a, float* y) { a.y = y; });
+}
+
+Call mbconv(Numbers& n, Shape in, Shape out, Window window, int expanded, int squeezed) {
+  MbconvArgs args{};
+  args.in = in, args.out = out, args.window = window, args.dtype = Dtype::kFloat;
+  args.x = n.take(in.images * in.pixels() * in.channels);
+  args.expanded = expanded;
+  if (expanded != in.channels) {
+    args.expand_weight = n.take(static_cast<int64_t>(expanded) * in.channels);
+    args.expand_norm = n.norm(expanded);
+  }
+  args.depthwise_weight = n.take(static_cast<int64_t>(expanded) * window.kernel_h * window.kernel_w);
+  args.depthwise_norm = n.norm(expanded);
+  if (squeezed > 0) args.gate = gate_args(n, in.images, expanded, squeezed);
+  args.project_weight = n.take(static_cast<int64_t>(out.channels) * expanded);
+  args.project_norm = n.norm(out.channels);
+  args.activation = Activation::kSilu;
+  const int64_t results = out.images * out.pixels() * out.channels;
+  return call<MbconvArgs>(&Kernels::mbconv, args, results, [](auto& a, float* y) { a.y = y; });
+}
+
+struct Named {
+  std::string name;
+  Call run;
+};
+
+std::vector<Named> all_calls(Numbers& n) {
+  const Window same{3, 3, 1, 1, 1, 1, 1, 1}, half{5, 5, 2, 2, 2, 2, 1, 1}, dilated{3, 2, 1, 1, 0, 0, 2, 3};
+  return {
+      {"depthwise", depthwise(n, {2, 30, 20, 37}, {2, 30, 20, 37}, same, false)},
+      {"depthwise, pooled", depthwise(n, {1, 40, 21, 150}, {1, 20, 11, 150}, half, true)},
+      {"depthwise, dilated", depthwise(n, {1, 30, 20, 9}, {1, 26, 17, 9}, dilated, true)},
+      {"convolution", convolution(n, {2, 21, 20, 3}, {2, 11, 10, 70}, half)},
+      {"convolution, dilated", convolution(n, {1, 21, 20, 5}, {1, 17, 17, 20}, dilated)},
+      {"pointwise", pointwise(n, {1, 40, 40, 30}, 70, false, false)},
+      {"pointwise, rows gated", pointwise(n, {5, 7, 7, 60}, 33, true, false)},
+      {"pointwise, weights gated", pointwise(n, {3, 12, 12, 30}, 33, true, false)},
+      {"pointwise, groups", pointwise(n, {1, 31, 40, 520}, 20, false, false)},
+      {"pointwise, mean", pointwise(n, {3, 7, 7, 30}, 200, false, true)},
+      {"gate, alone", gate(n, 1, 40, 9)},
+      {"gate, shared", gate(n, 3, 900, 60)},
+      {"squeeze_excite", squeeze_excite(n, {2, 30, 30, 41}, 7)},
+      {"mbconv", mbconv(n, {1, 30, 30, 12}, {1, 30, 30, 12}, same, 72, 5)},
+      {"mbconv, buffer moves", mbconv(n, {1, 20, 300, 6}, {1, 10, 150, 8}, half, 36, 5)},
+      {"mbconv, groups", mbconv(n, {5, 24, 24, 6}, {5, 24, 24, 10}, same, 200, 8)},
+      {"mbconv, small images", mbconv(n, {6, 7, 7, 20}, {6, 4, 4, 30}, half, 120, 8)},
+      {"mbconv, no expand, no gate", mbconv(n, {2, 20, 20, 40}, {2, 20, 20, 12}, same, 40, 0)},
+  };
+}
+
+std::atomic<int> wrong{0};
+
+void complain(const std::string& what) {
+  std::printf("%s: %s\n", kernels().name, what.c_str());
+  ++wrong;
+}
+
+bool same_bits(const Floats& a, const Floats& b) {
+  return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// How the work is cut, and so the order of some sums, depends on the number of threads.
+bool close(const Floats& a, const Floats& b) {
+  float largest = 0.0f, difference = 0.0f;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i]) || !std::isfinite(b[i])) return false;
+    largest = std::fmax(largest, std::fabs(b[i]));
+    difference = std::fmax(difference, std::fabs(a[i] - b[i]));
+  }
+  return difference <= 1e-4f * largest;
+}
+
+void check(const Named& one) {
+  const Floats alone = one.run(1);
+  if (!close(alone, alone)) complain(one.name + ": not all of the result is written");
+  for (const int count : {2, 3, 5}) {
+    const Floats together = one.run(count);
+    const std::string name = one.name + " on " + std::to_string(count) + " threads";
+    if (!close(together, alone)) complain(name + ": not the result of one thread");
+    if (!same_bits(together, one.run(count))) complain(name + ": another result each time");
+  }
+}
+
+// Every call from several callers at once, each with workers of its own.
+void check_callers(const std::vector<Named>& calls) {
+  std::vector<Floats> expected;
+  for (const Named& one : calls) expected.push_back(one.run(2));
+  std::vector<std::thread> callers;
+  for (size_t caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([&, caller] {
+      for (size_t i = 0; i < calls.size(); ++i) {
+        // Each begins elsewhere; later they meet.
+        const size_t at = (i + caller / 2 * 5) % calls.size();
+        if (!same_bits(calls[at].run(2), expected[at]))
+          complain(calls[at].name + ": disturbed by other callers");
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+}
+
+int make_a_race() {
+  static int counter = 0;
+  run_on_threads(4, [](const void*, int worker) { counter += worker; }, nullptr);
+  std::printf("counted %d\n", counter);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 1 && std::string(argv[1]) == "race") return make_a_race();
+  Numbers numbers;
+  const std::vector<Named> calls = all_calls(numbers);
+  for (const std::string& name : usable_instruction_sets()) {
+    use_instruction_set(name);
+    for (const Named& one : calls) check(one);
+    check_callers(calls);
+    std::printf("%s: %zu calls\n", name.c_str(), calls.size());
+  }
+  if (wrong == 0) std::printf("ok\n");
+  return wrong == 0 ? 0 : 1;
+}
