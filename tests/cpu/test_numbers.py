@@ -92,6 +92,22 @@ def test_activations_of_nan_and_infinity_are_pytorchs(activation: str) -> None:
     torch.testing.assert_close(identity(x, activation), expected, equal_nan=True)
 
 
+def test_gates_are_pytorchs_sigmoid_also_where_it_is_zero() -> None:
+    x = torch.cat(
+        [torch.linspace(-120, 120, 4001), torch.tensor([torch.inf, -torch.inf, torch.nan])]
+    )
+    one = torch.ones(1, 1)
+    arguments = {
+        "pooled": x[:, None],
+        **ops.Gate(one, None, one, None)._asdict(),
+        "activation": "identity",
+    }
+    gate = run_kernels(ops.squeeze_excite_gate, arguments)[0][:, 0]
+    exact = x.double().sigmoid()
+    torch.testing.assert_close(gate.double(), exact, rtol=5e-7, atol=1e-38, equal_nan=True)
+    assert ((gate == 0) == (torch.sigmoid(x) == 0)).all()
+
+
 def all_of(dtype: torch.dtype) -> Tensor:
     return torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
 
