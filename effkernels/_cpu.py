@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,18 +30,11 @@ _OPS: dict[str, int | None] = {
 }
 
 
-_dtype = operator.attrgetter("dtype")
-
-
-def _rejects_tensors(tensors: Iterable[Tensor]) -> str | None:
-    others = set(map(_dtype, tensors)) - _DTYPES
-    if others:
-        return f"it computes float32, bfloat16 and float16, not {others.pop()}"
-    return None
-
-
 def _rejects_dtype(*arguments: Any) -> str | None:
-    return _rejects_tensors(a for a in arguments if isinstance(a, Tensor))
+    for argument in arguments:
+        if isinstance(argument, Tensor) and argument.dtype not in _DTYPES:
+            return f"it computes float32, bfloat16 and float16, not {argument.dtype}"
+    return None
 
 
 def _rejects(kernel: int | None) -> Callable[..., str | None]:
@@ -64,7 +57,9 @@ def _rejects_gate(*arguments: Any) -> str | None:
 
 
 def _rejects_network(x: Tensor, tensors: list[Tensor], *_: Any) -> str | None:
-    return _rejects_tensors([x, *tensors])
+    # Of hundreds of tensors, at each call: no loop of Python's.
+    others = set(map(operator.attrgetter("dtype"), tensors)) - _DTYPES
+    return _rejects_dtype(x) if not others else _rejects_dtype(*tensors)
 
 
 def register() -> None:

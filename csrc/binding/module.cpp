@@ -1,5 +1,5 @@
-// The Python module effkernels._C: what this build is, and what this processor can do. Its import also registers the
-// operators of binding/cpu with torch.
+// The Python module effkernels._C: what this build is, and what this processor can do. Its import also
+// registers the operators of binding/cpu with torch.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -39,6 +39,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("build_info", &build_info,
              "The record of the build, with the instruction sets compiled in and those of this processor.");
   module.def("use_instruction_set", &effkernels::cpu::use_instruction_set, pybind11::arg("name"),
-             "Run the kernels of another instruction set from now on, in all threads. ValueError if it is not here.");
+             "Run the kernels of another instruction set from now on, in all threads. ValueError if it is "
+             "not here.");
   module.def("exponential", &exponential, pybind11::arg("x"), "The kernels' e^x, for tests.");
 }

@@ -1,5 +1,5 @@
-// conv_bn_act: the dense convolution. A row of the result is a product of the pixels under the kernel with the
-// weights: in NHWC those of one kernel row lie side by side.
+// conv_bn_act: the dense convolution. A row of the result is a product of the pixels under the kernel with
+// the weights: in NHWC those of one kernel row lie side by side.
 
 #include "cpu/activation.h"
 #include "cpu/dense.h"
@@ -15,11 +15,11 @@ constexpr int kStripPixels = 24;
 
 struct Cut {
   int width, panels;
-  int64_t tasks;  // rows of the result, once for each panel
-  int parts;      // contiguous stretches of input under the kernel
-  int part;       // floats of each
-  int taps;       // all of them: rows of a packed panel
-  int row_floats; // of a padded input row
+  int64_t tasks;   // rows of the result, once for each panel
+  int parts;       // contiguous stretches of input under the kernel
+  int part;        // floats of each
+  int taps;        // all of them: rows of a packed panel
+  int row_floats;  // of a padded input row
 };
 
 Cut cut(const ConvArgs& a) {
@@ -59,7 +59,8 @@ int64_t scratch_floats(const ConvArgs& a, int threads) {
   return one.used() * workers_for(c.tasks, Threads{threads, nullptr});
 }
 
-// The weights of `channels` output channels from `first`, scaled, in the order of memory: [kernel row][column][in].
+// The weights of `channels` output channels from `first`, scaled, in the order of memory: [kernel
+// row][column][in].
 void pack(const ConvArgs& a, const Memory& m, int first, int channels, int width) {
   fold_norm(a.norm, first, channels, m.scale, m.shift);
   with_dtype(a.dtype, [&](const auto* type) {
@@ -68,7 +69,8 @@ void pack(const ConvArgs& a, const Memory& m, int first, int channels, int width
     for (int y = 0; y < a.window.kernel_h; ++y) {
       for (int x = 0; x < a.window.kernel_w; ++x) {
         for (int i = 0; i < a.in.channels; ++i, out += width) {
-          const auto* tap = weight + i * a.weight_strides[1] + y * a.weight_strides[2] + x * a.weight_strides[3];
+          const auto* tap =
+              weight + i * a.weight_strides[1] + y * a.weight_strides[2] + x * a.weight_strides[3];
           for (int o = 0; o < width; ++o) {
             out[o] = o < channels ? widen(tap[o * a.weight_strides[0]]) * m.scale[o] : 0.0f;
           }
@@ -98,8 +100,8 @@ void gather_rows(const ConvArgs& a, const Cut& c, const Memory& m, int64_t image
   }
 }
 
-void run_row(const ConvArgs& a, const Cut& c, const Memory& m, int64_t image, int y, int channel, int channels,
-             int width) {
+void run_row(const ConvArgs& a, const Cut& c, const Memory& m, int64_t image, int y, int channel,
+             int channels, int width) {
   const Window& w = a.window;
   gather_rows(a, c, m, image, y);
   for (int p = 0; p < c.parts; ++p) {
@@ -109,9 +111,10 @@ void run_row(const ConvArgs& a, const Cut& c, const Memory& m, int64_t image, in
   }
   const Rows rows{m.parts, c.parts, c.part, static_cast<int64_t>(w.stride_w) * a.in.channels};
   const int64_t first = (image * a.out.height + y) * a.out.width;
+  Ahead ahead;
   for (int x = 0; x < a.out.width; x += kStripPixels) {
     const int count = smaller(kStripPixels, a.out.width - x);
-    multiply(rows, x, count, m.panel, width, m.shift, m.strip, width);
+    multiply(rows, x, count, m.panel, width, m.shift, m.strip, width, ahead);
     activate(a.activation, m.strip, static_cast<int64_t>(count) * width, m.strip);
     store_rows(a.dtype, m.strip, count, width, channels, nullptr, a.y, (first + x) * a.out.channels + channel,
                a.out.channels);
@@ -131,7 +134,8 @@ void run(const ConvArgs& a, float* scratch, const Threads& threads) {
       const int channels = smaller(c.width, a.out.channels - channel);
       const int width = round_up(channels, kLanes);
       if (task == begin || task % rows == 0) pack(a, m, channel, channels, width);
-      run_row(a, c, m, task % rows / a.out.height, static_cast<int>(task % a.out.height), channel, channels, width);
+      run_row(a, c, m, task % rows / a.out.height, static_cast<int>(task % a.out.height), channel, channels,
+              width);
     }
   });
 }

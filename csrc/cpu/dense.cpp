@@ -13,7 +13,8 @@ constexpr int kStripRows = 24;
 // How a product is cut: groups of rows, and in each the panels of output channels.
 struct Cut {
   bool gate_rows;      // the gate multiplies the rows; else the weights of each image
-  int64_t group_rows;  // one image where panels or means differ by image; else what stays in the second-level cache
+  int64_t group_rows;  // one image where panels or means differ by image; else what stays in the second-level
+                       // cache
   int64_t groups;
   int width, panels;
   int workers;
@@ -28,12 +29,14 @@ Cut cut(const Dense& d, int threads) {
   // Images of few pixels are not worth packing a panel for each.
   c.gate_rows = d.gate != nullptr && d.images > 1 && d.pixels < 128;
   const bool by_image = d.mean != nullptr || (d.gate != nullptr && !c.gate_rows);
-  c.group_rows = by_image ? d.pixels : smaller(rows, larger<int64_t>(512, (int64_t{1} << 18) / d.in_channels));
+  c.group_rows =
+      by_image ? d.pixels : smaller(rows, larger<int64_t>(512, (int64_t{1} << 18) / d.in_channels));
   c.groups = divide_up(rows, c.group_rows);
   c.width = panel_width(d.out_channels);
   c.panels = divide_up(d.out_channels, c.width);
   const int64_t panels = c.groups * c.panels;
-  c.workers = static_cast<int>(smaller<int64_t>(threads, d.mean != nullptr ? panels : divide_up(rows, kPackingRows) * c.panels));
+  c.workers = static_cast<int>(
+      smaller<int64_t>(threads, d.mean != nullptr ? panels : divide_up(rows, kPackingRows) * c.panels));
   return c;
 }
 
@@ -55,7 +58,7 @@ Memory memory(Scratch& scratch, const Dense& d, const Cut& c) {
 }
 
 void run_strip(const Dense& d, const Cut& c, const Memory& m, int64_t first, int count, int64_t channel,
-               int channels) {
+               int channels, Ahead& ahead) {
   const float* x = static_cast<const float*>(d.x) + first * d.row_stride;
   Rows rows{&x, 1, d.in_channels, d.row_stride};
   if (widens(d, c)) {
@@ -67,7 +70,7 @@ void run_strip(const Dense& d, const Cut& c, const Memory& m, int64_t first, int
     rows.row_stride = d.in_channels;
   }
   const int width = round_up(channels, kLanes);
-  multiply(rows, 0, count, m.panel, width, m.shift, m.strip, width);
+  multiply(rows, 0, count, m.panel, width, m.shift, m.strip, width, ahead);
   activate(d.activation, m.strip, static_cast<int64_t>(count) * width, m.strip);
   if (d.y != nullptr) {
     store_rows(d.dtype, m.strip, count, width, channels, d.residual, d.y, first * d.out_channels + channel,
@@ -83,18 +86,22 @@ void run_strip(const Dense& d, const Cut& c, const Memory& m, int64_t first, int
 }
 
 // Rows [begin, end) of a group, times one panel.
-void run_panel(const Dense& d, const Cut& c, const Memory& m, int64_t group, int panel, int64_t begin, int64_t end) {
+void run_panel(const Dense& d, const Cut& c, const Memory& m, int64_t group, int panel, int64_t begin,
+               int64_t end) {
   const int64_t channel = static_cast<int64_t>(panel) * c.width;
   const int channels = smaller<int>(c.width, static_cast<int>(d.out_channels - channel));
   const int width = round_up(channels, kLanes);
   const float* gate = d.gate == nullptr || c.gate_rows ? nullptr : d.gate + group * d.in_channels;
-  pack_folded(d.weight, d.dtype, channel, channels, d.in_channels, d.norm, gate, width, m.panel, m.scale, m.shift);
+  pack_folded(d.weight, d.dtype, channel, channels, d.in_channels, d.norm, gate, width, m.panel, m.scale,
+              m.shift);
   if (d.mean != nullptr) {
     for (int v = 0; v < width; v += kLanes) store(m.sums + v, broadcast(0.0f));
   }
   const int64_t first = group * c.group_rows;
+  Ahead ahead = panel_ahead(d.weight, d.dtype, channel + channels, d.out_channels, d.in_channels, c.width);
   for (int64_t row = begin; row < end; row += kStripRows) {
-    run_strip(d, c, m, first + row, static_cast<int>(smaller<int64_t>(kStripRows, end - row)), channel, channels);
+    run_strip(d, c, m, first + row, static_cast<int>(smaller<int64_t>(kStripRows, end - row)), channel,
+              channels, ahead);
   }
   if (d.mean != nullptr) {
     const float factor = 1.0f / static_cast<float>(d.pixels);
@@ -102,9 +109,9 @@ void run_panel(const Dense& d, const Cut& c, const Memory& m, int64_t group, int
   }
 }
 
-// What a worker has to do of one panel: rows in proportion to its share of all the work, which is counted in rows times
-// vectors. Panels lie one behind the other in the work; `offset` is where this one begins. Both neighbours of a
-// boundary compute it from the same numbers.
+// What a worker has to do of one panel: rows in proportion to its share of all the work, which is counted in
+// rows times vectors. Panels lie one behind the other in the work; `offset` is where this one begins. Both
+// neighbours of a boundary compute it from the same numbers.
 int64_t boundary(const Dense& d, int64_t share, int64_t offset, int64_t rows, int vectors) {
   const int64_t within = larger<int64_t>(0, share - offset) / vectors;
   if (d.mean != nullptr) return 2 * within < rows + kPackingRows ? 0 : rows;  // sums are made by one worker
@@ -121,7 +128,8 @@ void run_worker(const Dense& d, const Cut& c, const Memory& m, int worker) {
   for (int64_t group = 0; group < c.groups && offset < to; ++group) {
     const int64_t rows = smaller(c.group_rows, all_rows - group * c.group_rows);
     for (int panel = 0; panel < c.panels; ++panel) {
-      const int width = smaller<int>(c.width / kLanes, static_cast<int>(vectors - panel * (c.width / kLanes)));
+      const int width =
+          smaller<int>(c.width / kLanes, static_cast<int>(vectors - panel * (c.width / kLanes)));
       const int64_t begin = boundary(d, from, offset, rows, width);
       const int64_t end = worker + 1 == c.workers ? rows : boundary(d, to, offset, rows, width);
       if (begin < end) run_panel(d, c, m, group, panel, begin, end);

@@ -7,8 +7,8 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Channels that a task takes at a time: enough to read whole stretches of memory, few enough that the rows under the
-// kernel stay in the second-level cache.
+// Channels that a task takes at a time: enough to read whole stretches of memory, few enough that the rows
+// under the kernel stay in the second-level cache.
 constexpr int kPanel = 128;
 
 // Tasks are bands of rows of a panel of channels of an image.
@@ -73,7 +73,8 @@ void run_task(const DepthwiseArgs& a, const Cut& c, const Memory& m, int64_t tas
   row.margin = 0;
   row.channels = channels;
   row.panel = round_up(channels, kLanes);
-  pack_folded(a.weight, a.dtype, channel, channels, taps, a.norm, nullptr, row.panel, m.weights, m.scale, m.shift);
+  pack_folded(a.weight, a.dtype, channel, channels, taps, a.norm, nullptr, row.panel, m.weights, m.scale,
+              m.shift);
   row.weights = m.weights;
   row.shift = m.shift;
   row.activation = a.activation;

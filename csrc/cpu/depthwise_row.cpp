@@ -5,15 +5,17 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Pixels of the result that are summed side by side: each weight and each input is then loaded once for all of them.
-// Sums, the inputs of one row and a weight should fit into the registers. Maps of the networks are often 7 * 2^n wide.
+// Pixels of the result that are summed side by side: each weight and each input is then loaded once for all
+// of them. Sums, the inputs of one row and a weight should fit into the registers. Maps of the networks are
+// often 7 * 2^n wide.
 constexpr int block_width(int kernel, int stride) {
   if (kRegisters == 32) return 7;
   return stride == 1 && kernel < 7 ? 6 : 4;
 }
 
 template <class In>
-EFFKERNELS_INLINE Vec load_pixel(const In* row, int64_t pixel, int column, int width, int channels, bool inside) {
+EFFKERNELS_INLINE Vec load_pixel(const In* row, int64_t pixel, int column, int width, int channels,
+                                 bool inside) {
   if (inside) return load(row + column * pixel);
   if (column < 0 || column >= width) return broadcast(0.0f);
   return load_up_to(row + column * pixel, channels);
@@ -36,8 +38,8 @@ EFFKERNELS_INLINE void finish(const DepthwiseRow& row, int first, int count, int
   }
 }
 
-// `count` pixels of the result from `first`, one vector of channels. `inside`: all of the input lies in the row or in
-// its zero margins, and all channels exist.
+// `count` pixels of the result from `first`, one vector of channels. `inside`: all of the input lies in the
+// row or in its zero margins, and all channels exist.
 template <class In, class Out, int kKernel, int kStride, int kWidth, bool kInside>
 EFFKERNELS_INLINE void block(const DepthwiseRow& row, int first, int count, int channel) {
   constexpr int kInputs = (kWidth - 1) * kStride + kKernel;
@@ -66,7 +68,8 @@ void square_row(const DepthwiseRow& row) {
   for (int channel = 0; channel < row.channels; channel += kLanes) {
     for (int x = 0; x < row.out_width; x += kWidth) {
       const int column = x * kStride - row.window.left;
-      const bool inside = column >= -row.margin && column + (kWidth - 1) * kStride + kKernel <= row.width + row.margin;
+      const bool inside =
+          column >= -row.margin && column + (kWidth - 1) * kStride + kKernel <= row.width + row.margin;
       const int count = smaller(kWidth, row.out_width - x);
       if (inside && channel + kLanes <= row.channels) {
         block<In, Out, kKernel, kStride, kWidth, true>(row, x, count, channel);
@@ -143,7 +146,8 @@ DepthwiseRowKernel kernel_for(const Window& w) {
 
 int depthwise_margin(const Window& w, int width, int out_width) {
   if (w.kernel_w > 7 || w.stride_w > 2) return w.left;  // the general kernel asks
-  const int block = block_width(w.kernel_w, w.stride_w) + takes_wider_blocks(w.kernel_w, w.stride_w, out_width);
+  const int block =
+      block_width(w.kernel_w, w.stride_w) + takes_wider_blocks(w.kernel_w, w.stride_w, out_width);
   const int end = (round_up(out_width, block) - 1) * w.stride_w - w.left + w.kernel_w;
   return larger(w.left, end - width);
 }
@@ -151,7 +155,8 @@ int depthwise_margin(const Window& w, int width, int out_width) {
 DepthwiseRowKernel depthwise_row_kernel(const Window& window, Dtype in, Dtype out) {
   if (in == Dtype::kFloat) return kernel_for<float, float>(window);
   if (in == Dtype::kBFloat16) {
-    return out == Dtype::kFloat ? kernel_for<BFloat16, float>(window) : kernel_for<BFloat16, BFloat16>(window);
+    return out == Dtype::kFloat ? kernel_for<BFloat16, float>(window)
+                                : kernel_for<BFloat16, BFloat16>(window);
   }
   return out == Dtype::kFloat ? kernel_for<Half, float>(window) : kernel_for<Half, Half>(window);
 }

@@ -33,10 +33,10 @@ DepthwiseRowKernel depthwise_row_kernel(const Window& window, Dtype in, Dtype ou
 // The margin with which a kernel never has to ask where a row ends.
 int depthwise_margin(const Window& window, int width, int out_width);
 
-// Pointers to the rows of input under row `out_y` of the result; null where it lies in the padding. `x` is row `first`
-// of the input, which has `height` rows.
-inline void rows_under(const Window& window, int out_y, int height, const char* x, int first, int64_t row_bytes,
-                       const void** rows) {
+// Pointers to the rows of input under row `out_y` of the result; null where it lies in the padding. `x` is
+// row `first` of the input, which has `height` rows.
+inline void rows_under(const Window& window, int out_y, int height, const char* x, int first,
+                       int64_t row_bytes, const void** rows) {
   for (int i = 0; i < window.kernel_h; ++i) {
     const int y = out_y * window.stride_h - window.top + i * window.dilation_h;
     rows[i] = y < 0 || y >= height ? nullptr : x + (y - first) * row_bytes;

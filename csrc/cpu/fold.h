@@ -1,7 +1,7 @@
 #pragma once
 
-// Parameters as the kernels want them: BatchNorm folded to scale and shift, weights scaled and laid out in panels of
-// output channels. Done by each call for the panel in hand: there is no cache that could go stale.
+// Parameters as the kernels want them: BatchNorm folded to scale and shift, weights scaled and laid out in
+// panels of output channels. Done by each call for the panel in hand: there is no cache that could go stale.
 
 #include <type_traits>
 
@@ -56,10 +56,11 @@ EFFKERNELS_INLINE void with_dtype(Dtype dtype, const F& f) {
   }
 }
 
-// load_columns, for any element type and for blocks that end early: `rows` of kLanes rows and `count` of the four
-// columns are there, the rest is 0.
+// load_columns, for any element type and for blocks that end early: `rows` of kLanes rows and `count` of the
+// four columns are there, the rest is 0.
 template <class T>
-EFFKERNELS_INLINE void load_columns_up_to(const T* p, int64_t stride, int rows, int count, Vec (&columns)[4]) {
+EFFKERNELS_INLINE void load_columns_up_to(const T* p, int64_t stride, int rows, int count,
+                                          Vec (&columns)[4]) {
   if constexpr (sizeof(T) == sizeof(float)) {
     if (rows >= kLanes && count >= 4) return load_columns(p, stride, columns);
   }
@@ -76,11 +77,13 @@ EFFKERNELS_INLINE void prefetch(const T* p, int64_t count) {
   for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + i);
 }
 
-// Weights (`rows` rows of `k` elements, without gaps) as a panel [k][width], each row times its scale and each column
-// times its gate, if any. Columns of the panel past `rows` are 0.
+// Weights (`rows` rows of `k` elements, without gaps) as a panel [k][width], each row times its scale and
+// each column times its gate, if any. Columns of the panel past `rows` are 0.
 template <class T>
-void pack_panel(const T* weight, int rows, int k, const float* scale, const float* gate, int width, float* panel) {
-  // Weights come from far: kLanes rows at a time, the next ones are asked for meanwhile, in the order of memory.
+void pack_panel(const T* weight, int rows, int k, const float* scale, const float* gate, int width,
+                float* panel) {
+  // Weights come from far: kLanes rows at a time, the next ones are asked for meanwhile, in the order of
+  // memory.
   constexpr int kBlock = kLanes * 4;
   prefetch(weight, smaller(kLanes, rows) * static_cast<int64_t>(k));
   for (int r = 0; r < width; r += kLanes) {
@@ -99,8 +102,8 @@ void pack_panel(const T* weight, int rows, int k, const float* scale, const floa
   }
 }
 
-// The panel of `channels` output channels from `first`, with BatchNorm's scale in it, and their shift. `width` is
-// `channels` in whole vectors.
+// The panel of `channels` output channels from `first`, with BatchNorm's scale in it, and their shift.
+// `width` is `channels` in whole vectors.
 inline void pack_folded(const void* weight, Dtype dtype, int64_t first, int channels, int k, const Norm& norm,
                         const float* gate, int width, float* panel, float* scale, float* shift) {
   fold_norm(norm, first, channels, scale, shift);
@@ -121,10 +124,10 @@ inline void widen_row(const void* from, Dtype dtype, int64_t first, int count, c
   });
 }
 
-// Rows of results, `width` floats each, into a feature map: `channels` of each at element `at` of `y`, the next row
-// `row_stride` elements on; plus the same elements of the residual, if any.
-inline void store_rows(Dtype dtype, const float* results, int count, int width, int channels, const void* residual,
-                       void* y, int64_t at, int64_t row_stride) {
+// Rows of results, `width` floats each, into a feature map: `channels` of each at element `at` of `y`, the
+// next row `row_stride` elements on; plus the same elements of the residual, if any.
+inline void store_rows(Dtype dtype, const float* results, int count, int width, int channels,
+                       const void* residual, void* y, int64_t at, int64_t row_stride) {
   with_dtype(dtype, [&](const auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
     for (int i = 0; i < count; ++i, results += width, at += row_stride) {
@@ -137,9 +140,10 @@ inline void store_rows(Dtype dtype, const float* results, int count, int width, 
   });
 }
 
-// Sums of bands of rows, [images][bands][stride], as means over the map: added in order, so that the result does not
-// depend on who was first.
-inline void mean_of_bands(const float* sums, int64_t images, int bands, int64_t stride, const Shape& map, float* mean) {
+// Sums of bands of rows, [images][bands][stride], as means over the map: added in order, so that the result
+// does not depend on who was first.
+inline void mean_of_bands(const float* sums, int64_t images, int bands, int64_t stride, const Shape& map,
+                          float* mean) {
   const Vec pixels = broadcast(static_cast<float>(map.pixels()));
   for (int64_t image = 0; image < images; ++image, sums += bands * stride, mean += map.channels) {
     for (int c = 0; c < map.channels; c += kLanes) {

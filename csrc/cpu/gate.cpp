@@ -8,7 +8,7 @@ namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
 // Below so many multiply-adds a single thread is done before others have woken up.
-constexpr int64_t kWorthSharing = 1 << 17;
+constexpr int64_t kWorthSharing = 1 << 15;
 
 // hidden[first .. first + count), count <= kLanes, of one image: dot products along the channels.
 template <class T>
@@ -40,9 +40,10 @@ void expand(const GateArgs& a, const T* weight, const float* hidden, int first, 
   if (a.expand_bias.data != nullptr) x[0] = load_parameters(a.expand_bias, first, count);
   for (int r = 0; r < a.squeezed; r += 4) {
     Vec columns[4];
-    load_columns_up_to(weight + static_cast<int64_t>(first) * a.squeezed + r, a.squeezed, count, a.squeezed - r,
-                       columns);
-    for (int j = 0; j < smaller(4, a.squeezed - r); ++j) x[0] = fma(columns[j], broadcast(hidden[r + j]), x[0]);
+    load_columns_up_to(weight + static_cast<int64_t>(first) * a.squeezed + r, a.squeezed, count,
+                       a.squeezed - r, columns);
+    for (int j = 0; j < smaller(4, a.squeezed - r); ++j)
+      x[0] = fma(columns[j], broadcast(hidden[r + j]), x[0]);
   }
   sigmoid(x);
   store_up_to(gate + first, x[0], count);

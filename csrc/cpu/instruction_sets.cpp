@@ -6,8 +6,8 @@
 namespace effkernels::cpu {
 
 // What kernels.cpp defines, once for each instruction set. The build says which of them there are.
-#define EFFKERNELS_DECLARE(isa) \
-  namespace isa {               \
+#define EFFKERNELS_DECLARE(isa)  \
+  namespace isa {                \
   extern const Kernels kKernels; \
   }
 EFFKERNELS_FOR_EACH_ISA(EFFKERNELS_DECLARE)
@@ -17,7 +17,8 @@ namespace {
 
 bool processor_has(const std::string& isa) {
 #if defined(__x86_64__)
-  // The names must be literals. The builtins ask the operating system too: registers it does not save don't count.
+  // The names must be literals. The builtins ask the operating system too: registers it does not save don't
+  // count.
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (isa == "avx2") return avx2;

@@ -24,7 +24,13 @@ void exponential_of(const float* x, float* y, int64_t count) {
 }  // namespace
 
 extern const Kernels kKernels;
-constinit const Kernels kKernels{EFFKERNELS_NAME(EFFKERNELS_ISA), &kDepthwise,     &kConv,   &kPointwise, &kGate,
-                                 &kSqueezeExcite,                 &kMbconv, exponential_of};
+constinit const Kernels kKernels{EFFKERNELS_NAME(EFFKERNELS_ISA),
+                                 &kDepthwise,
+                                 &kConv,
+                                 &kPointwise,
+                                 &kGate,
+                                 &kSqueezeExcite,
+                                 &kMbconv,
+                                 exponential_of};
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -1,7 +1,7 @@
 #pragma once
 
-// What the kernels take: plain sizes and pointers. Feature maps are NHWC without gaps; `Dtype` is that of all feature
-// maps and convolution weights of a call. The binding has checked everything, and owns all memory.
+// What the kernels take: plain sizes and pointers. Feature maps are NHWC without gaps; `Dtype` is that of all
+// feature maps and convolution weights of a call. The binding has checked everything, and owns all memory.
 
 #include <cstdint>
 
@@ -31,7 +31,8 @@ struct Shape {
   int64_t pixels() const { return static_cast<int64_t>(height) * width; }
 };
 
-// How a kernel moves over its input. Padding above and left; what lies below and right follows from the output's size.
+// How a kernel moves over its input. Padding above and left; what lies below and right follows from the
+// output's size.
 struct Window {
   int kernel_h, kernel_w, stride_h, stride_w, top, left, dilation_h, dilation_w;
 };

@@ -1,6 +1,7 @@
-// mbconv: a whole inference block. The expanded map E is never written to memory: for a panel of its channels, a few
-// rows at a time are multiplied into a buffer that stays in the cache, and convolved from there. What the depthwise
-// convolution makes (D) lies in the workspace, for as many images as caches hold, until the gate is known.
+// mbconv: a whole inference block. The expanded map E is never written to memory: for a panel of its
+// channels, a few rows at a time are multiplied into a buffer that stays in the cache, and convolved from
+// there. What the depthwise convolution makes (D) lies in the workspace, for as many images as caches hold,
+// until the gate is known.
 
 #include "cpu/activation.h"
 #include "cpu/dense.h"
@@ -14,8 +15,8 @@ namespace {
 
 // Pixels that are expanded and activated at a time, in the first-level cache.
 constexpr int kStripPixels = 24;
-// Floats of the buffer of expanded rows of a worker, and of D over all workers' second-level caches: of 1 MB each on
-// the machine that this was measured on.
+// Floats of the buffer of expanded rows of a worker, and of D over all workers' second-level caches: of 1 MB
+// each on the machine that this was measured on.
 constexpr int64_t kBufferFloats = 48 << 10;
 constexpr int64_t kWideFloats = 256 << 10;
 
@@ -26,7 +27,8 @@ struct Plan {
   int band_rows, bands;  // of the depthwise result: tasks of each image and panel
   int buffer_rows;       // expanded rows in a worker's buffer
   int margin;            // pixels of zeros before, between and behind them
-  int64_t padded;        // expanded channels in whole panels: from one pixel of D to the next
+  int workers;
+  int64_t padded;  // expanded channels in whole panels: from one pixel of D to the next
 
   int64_t tasks(int64_t images) const { return images * panels * bands; }
 };
@@ -36,16 +38,19 @@ int64_t task_cost(const MbconvArgs& a, int vectors, int band_rows) {
   const Window& w = a.window;
   const int64_t in_rows = smaller<int64_t>(a.in.height, (band_rows - 1) * w.stride_h + w.kernel_h);
   const int64_t expand = in_rows * a.in.width * (a.in.channels * (vectors * 3 + 2) + vectors * 20);
-  const int64_t depthwise = static_cast<int64_t>(band_rows) * a.out.width * vectors * (w.kernel_h * w.kernel_w * 3 + 20);
+  const int64_t depthwise =
+      static_cast<int64_t>(band_rows) * a.out.width * vectors * (w.kernel_h * w.kernel_w * 3 + 20);
   const int64_t pack = static_cast<int64_t>(a.in.channels) * vectors * 9;
   return (a.expand_weight != nullptr ? expand + pack : 0) + depthwise + 500;
 }
 
 Plan make_plan(const MbconvArgs& a, int threads) {
   Plan p;
+  p.workers = threads;
   p.expands = a.expand_weight != nullptr;
   const int64_t wide = a.out.pixels() * a.expanded;
-  p.group = larger<int64_t>(1, smaller<int64_t>(a.in.images, threads * kWideFloats / larger<int64_t>(1, wide)));
+  p.group =
+      larger<int64_t>(1, smaller<int64_t>(a.in.images, threads * kWideFloats / larger<int64_t>(1, wide)));
   // Panels and bands such that the slowest worker is done first.
   int64_t best = INT64_MAX;
   for (int vectors = 1; vectors <= kMaxPanelVectors; ++vectors) {
@@ -67,7 +72,8 @@ Plan make_plan(const MbconvArgs& a, int threads) {
   p.margin = depthwise_margin(a.window, a.in.width, a.out.width);
   const int64_t row = static_cast<int64_t>(a.in.width + p.margin) * p.width;
   const int64_t least = a.window.kernel_h + a.window.stride_h;
-  p.buffer_rows = static_cast<int>(smaller<int64_t>(a.in.height, larger<int64_t>(least, kBufferFloats / row)));
+  p.buffer_rows =
+      static_cast<int>(smaller<int64_t>(a.in.height, larger<int64_t>(least, kBufferFloats / row)));
   return p;
 }
 
@@ -162,8 +168,8 @@ int64_t scratch_floats(const MbconvArgs& a, int threads) {
 }
 
 // Rows [begin, end) of the expanded map of an image, one panel of channels, into rows of the buffer.
-void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, int64_t image, int begin, int end, int width,
-                 float* rows) {
+void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, int64_t image, int begin, int end,
+                 int width, float* rows, Ahead& ahead) {
   const int channels = a.in.channels;
   const int64_t first = (image * a.in.height + begin) * a.in.width;
   const int64_t pixels = static_cast<int64_t>(end - begin) * a.in.width;
@@ -177,10 +183,12 @@ void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, int64_t im
       }
       x = m.pixels;
     }
-    multiply(Rows{&x, 1, channels, channels}, 0, count, m.expand, width, m.expand_shift, m.strip, width);
+    multiply(Rows{&x, 1, channels, channels}, 0, count, m.expand, width, m.expand_shift, m.strip, width,
+             ahead);
     for (int done = 0; done < count;) {
       const int some = smaller(count - done, a.in.width - column);
-      activate(a.activation, m.strip + done * width, static_cast<int64_t>(some) * width, rows + column * width);
+      activate(a.activation, m.strip + done * width, static_cast<int64_t>(some) * width,
+               rows + column * width);
       done += some;
       column += some;
       if (column == a.in.width) {
@@ -199,11 +207,11 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
   const int channels = smaller(p.width, a.expanded - channel);
   const int width = round_up(channels, kLanes);
   const Window& w = a.window;
-  pack_folded(a.depthwise_weight, a.dtype, channel, channels, w.kernel_h * w.kernel_w, a.depthwise_norm, nullptr, width,
-              m.weights, m.scale, m.shift);
+  pack_folded(a.depthwise_weight, a.dtype, channel, channels, w.kernel_h * w.kernel_w, a.depthwise_norm,
+              nullptr, width, m.weights, m.scale, m.shift);
   if (p.expands) {
-    pack_folded(a.expand_weight, a.dtype, channel, channels, a.in.channels, a.expand_norm, nullptr, width, m.expand,
-                m.expand_scale, m.expand_shift);
+    pack_folded(a.expand_weight, a.dtype, channel, channels, a.in.channels, a.expand_norm, nullptr, width,
+                m.expand, m.expand_scale, m.expand_shift);
   }
   const void* rows[kMaxKernelRows];
   DepthwiseRow row;
@@ -239,13 +247,16 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
     }
     return;
   }
+  // Most likely this worker's next panel: the others take those between.
+  const int64_t next = (task + p.workers) / p.bands % p.panels * p.width;
+  Ahead ahead = panel_ahead(a.expand_weight, a.dtype, next, a.expanded, a.in.channels, p.width);
   float* buffer = m.buffer + p.margin * width;
   const int64_t floats = buffer_floats(a, p, width);
   for (int64_t i = 0; i < floats; i += in_row) {
     for (int j = 0; j < p.margin * width; j += kLanes) store(m.buffer + i + j, broadcast(0.0f));
   }
-  // Input rows [begin, end) are expanded in the buffer. Each row of the result needs some more below; when the buffer
-  // is full, the rows that are still needed move to its start.
+  // Input rows [begin, end) are expanded in the buffer. Each row of the result needs some more below; when
+  // the buffer is full, the rows that are still needed move to its start.
   int begin = 0, end = 0;
   for (int y = band * p.band_rows; y < out_end; ++y) {
     const int top = y * w.stride_h - w.top;
@@ -261,7 +272,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
       // As many as the buffer holds, but none below the band.
       const int last = smaller(a.in.height, (out_end - 1) * w.stride_h - w.top + w.kernel_h);
       const int until = smaller(last, begin + p.buffer_rows);
-      expand_rows(a, p, m, group_first + image, end, until, width, buffer + kept * in_row);
+      expand_rows(a, p, m, group_first + image, end, until, width, buffer + kept * in_row, ahead);
       end = until;
     }
     rows_under(w, y, a.in.height, reinterpret_cast<const char*>(buffer), begin,
@@ -283,7 +294,8 @@ void run(const MbconvArgs& a, float* scratch, const Threads& threads) {
       run_task(a, p, memory(mine, a, p), s, first, task);
     });
     if (a.gate.squeezed > 0) {
-      mean_of_bands(s.sums, images, p.bands, p.padded, {images, a.out.height, a.out.width, a.expanded}, s.pooled);
+      mean_of_bands(s.sums, images, p.bands, p.padded, {images, a.out.height, a.out.width, a.expanded},
+                    s.pooled);
       kGate.run(gate_args(a, s, images), s.rest, threads);
     }
     run_dense(project(a, p, s, first, images), s.rest, threads);

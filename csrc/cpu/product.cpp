@@ -5,7 +5,7 @@ namespace {
 
 template <int kRows, int kVectors>
 void tile(const Rows& rows, int64_t first, const float* panel, const float* initial, float* result,
-          int64_t result_stride) {
+          int64_t result_stride, Ahead& ahead) {
   constexpr int kWidth = kVectors * kLanes;
   Vec sums[kRows][kVectors];
   for (int v = 0; v < kVectors; ++v) {
@@ -15,7 +15,10 @@ void tile(const Rows& rows, int64_t first, const float* panel, const float* init
   for (int part = 0; part < rows.part_count; ++part) {
     const float* in = rows.parts[part] + first * rows.row_stride;
     const int64_t stride = rows.row_stride;
-    for (int k = 0; k < rows.k; ++k, ++in, panel += kWidth) {
+    int64_t line_step;
+    const char* line = ahead.take(rows.k, panel, &line_step);
+    for (int k = 0; k < rows.k; ++k, ++in, panel += kWidth, line += line_step) {
+      __builtin_prefetch(line, 0, 2);
       Vec weights[kVectors];
       for (int v = 0; v < kVectors; ++v) weights[v] = load(panel + v * kLanes);
       for (int i = 0; i < kRows; ++i) {
@@ -31,16 +34,17 @@ void tile(const Rows& rows, int64_t first, const float* panel, const float* init
 
 // Full tiles, then what is left in tiles of half as many rows, down to one.
 template <int kRows, int kVectors>
-void tiles(const Rows& rows, int64_t first, int count, const float* panel, const float* initial, float* result,
-           int64_t result_stride) {
+void tiles(const Rows& rows, int64_t first, int count, const float* panel, const float* initial,
+           float* result, int64_t result_stride, Ahead& ahead) {
   int done = 0;
   for (; done + kRows <= count; done += kRows) {
-    tile<kRows, kVectors>(rows, first + done, panel, initial, result + done * result_stride, result_stride);
+    tile<kRows, kVectors>(rows, first + done, panel, initial, result + done * result_stride, result_stride,
+                          ahead);
   }
   if constexpr (kRows > 1) {
     if (done < count) {
-      tiles<(kRows + 1) / 2, kVectors>(rows, first + done, count - done, panel, initial, result + done * result_stride,
-                                       result_stride);
+      tiles<(kRows + 1) / 2, kVectors>(rows, first + done, count - done, panel, initial,
+                                       result + done * result_stride, result_stride, ahead);
     }
   }
 }
@@ -48,17 +52,17 @@ void tiles(const Rows& rows, int64_t first, int count, const float* panel, const
 }  // namespace
 
 void multiply(const Rows& rows, int64_t first, int count, const float* panel, int width, const float* initial,
-              float* result, int64_t result_stride) {
+              float* result, int64_t result_stride, Ahead& ahead) {
   switch (width / kLanes) {
     case 1:
-      return tiles<tile_rows(1), 1>(rows, first, count, panel, initial, result, result_stride);
+      return tiles<tile_rows(1), 1>(rows, first, count, panel, initial, result, result_stride, ahead);
     case 2:
-      return tiles<tile_rows(2), 2>(rows, first, count, panel, initial, result, result_stride);
+      return tiles<tile_rows(2), 2>(rows, first, count, panel, initial, result, result_stride, ahead);
     case 3:
-      return tiles<tile_rows(3), 3>(rows, first, count, panel, initial, result, result_stride);
+      return tiles<tile_rows(3), 3>(rows, first, count, panel, initial, result, result_stride, ahead);
     default:
       if constexpr (kMaxPanelVectors == 4) {
-        return tiles<tile_rows(4), 4>(rows, first, count, panel, initial, result, result_stride);
+        return tiles<tile_rows(4), 4>(rows, first, count, panel, initial, result, result_stride, ahead);
       }
   }
 }

@@ -79,7 +79,8 @@ void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
       with_dtype(a.dtype, [&](const auto* type) {
         using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
         const int64_t at = (image * pixels + begin) * a.in.channels;
-        body(static_cast<const T*>(a.x) + at, static_cast<T*>(a.y) + at, image, end - begin, m.sums + task * stride);
+        body(static_cast<const T*>(a.x) + at, static_cast<T*>(a.y) + at, image, end - begin,
+             m.sums + task * stride);
       });
     });
   };

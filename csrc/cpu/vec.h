@@ -1,8 +1,8 @@
 #pragma once
 
-// One vector register of floats: all that the kernels use of an instruction set. Compiled once for each of them,
-// into a namespace of its own, so that no function compiled for one is ever linked in for another. For that
-// reason the kernels use nothing of the standard library that may be left outside of its caller.
+// One vector register of floats: all that the kernels use of an instruction set. Compiled once for each of
+// them, into a namespace of its own, so that no function compiled for one is ever linked in for another. For
+// that reason the kernels use nothing of the standard library that may be left outside of its caller.
 //
 // Half and BFloat16 are storage: loads widen to float, stores round to nearest even.
 

@@ -133,7 +133,9 @@ def _slots(layer: nn.Module) -> Iterator[Slot]:
 
 def _steps(layers: list[nn.Module], size: tuple[int, int]) -> Iterator[Step]:
     """The layers for images of this size."""
-    x = torch.empty(1, 1, *size, device="meta")  # stands for a feature map: its height and width are read
+    x = torch.empty(
+        1, 1, *size, device="meta"
+    )  # stands for a feature map: its height and width are read
     for layer in layers:
         tensors = [values[name] for values, name in _slots(layer)]
         if isinstance(layer, MBConv):
@@ -145,9 +147,8 @@ def _steps(layers: list[nn.Module], size: tuple[int, int]) -> Iterator[Step]:
             assert isinstance(layer, ConvBnAct)
             window, eps, activation = layer, (_eps(layer),), activation_name(layer.act)
         assert activation is not None
-        stride = window.conv.stride
+        stride, dilation = _pair(window.conv.stride), _pair(window.conv.dilation)
         padding = window.padding(x)
-        dilation = window.conv.dilation
         name = "mbconv" if isinstance(layer, MBConv) else "conv_bn_act"
         if layer is layers[-1]:
             name = "pointwise_conv_bn_act_pool"
@@ -157,8 +158,13 @@ def _steps(layers: list[nn.Module], size: tuple[int, int]) -> Iterator[Step]:
         x = x.new_empty(1, 1, *output_size(x.shape[2:], kernel, stride, padding, dilation))
 
 
+def _pair(value: tuple[int, ...]) -> tuple[int, int]:
+    return value[0], value[1]
+
+
 def _eps(part: ConvBnAct | None) -> float:
-    return part.bn.eps if part is not None and not isinstance(part.bn, nn.Identity) else 0.0
+    bn = None if part is None else part.operands().bn
+    return 0.0 if bn is None else bn.eps
 
 
 _known: weakref.WeakKeyDictionary[nn.Module, _Layers] = weakref.WeakKeyDictionary()
@@ -177,9 +183,14 @@ def pooled_features(
         layers: gives them in order, the last a 1x1 convolution; and the modules around them.
         x: (N, C, H, W) in channels_last memory.
     """
-    if network.training or torch.compiler.is_compiling() or type(x) is not Tensor or x.dtype not in _DTYPES:
+    if (
+        network.training
+        or torch.compiler.is_compiling()
+        or type(x) is not Tensor
+        or x.dtype not in _DTYPES
+    ):
         return None
-    if torch.jit.is_tracing() or dispatch.autocast_enabled(x.device.type):
+    if dispatch.autocast_enabled(x.device.type):
         return None
     known = _known.get(network)
     if known is not None and known.hooked():

@@ -82,8 +82,12 @@ def decode(
         yield Step(name, own, norms, _ACTIVATIONS[activation], *window, bool(rest[8]))
 
 
-def _tensor_steps(arguments: tuple[Any, ...]) -> Iterator[Step]:
-    return decode(*arguments, lambda weight: weight.flatten(1))
+Encoded = tuple[Sequence[Any], Sequence[int], Sequence[float]]
+
+
+def _tensor_steps(arguments: Encoded) -> Iterator[Step]:
+    tensors, numbers, eps = arguments
+    return decode(tensors, numbers, eps, lambda weight: weight.flatten(1))
 
 
 def _reference(x: Tensor, *arguments: Any) -> Tensor:
@@ -98,9 +102,9 @@ def _fake(x: Tensor, *arguments: Any) -> Tensor:
     return x
 
 
-def _flops(x: Any, *arguments: Any) -> int:
+def _flops(x: Any, tensors: Any, numbers: Sequence[int], eps: Sequence[float]) -> int:
     total = 0
-    for step in decode(*arguments, lambda shape: shape[:2]):
+    for step in decode(tensors, numbers, eps, lambda shape: shape[:2]):
         total += defined(step.op).flops(x, *step.arguments())
         if step.op != "pointwise_conv_bn_act_pool":
             kernel, last = step.tensors[0], step.tensors[0]

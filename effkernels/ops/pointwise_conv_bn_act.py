@@ -43,8 +43,9 @@ POINTWISE = define(
 )
 
 
-def _reference_pool(*arguments: Any) -> Tensor:
-    y = reference.pointwise_conv_bn_act(*arguments[:8], None, None, arguments[8])
+def _reference_pool(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    *norm, activation = rest
+    y = reference.pointwise_conv_bn_act(x, weight, bias, *norm, None, None, activation)
     return y.mean((2, 3), dtype=accumulate_dtype(y.dtype))
 
 

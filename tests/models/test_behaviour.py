@@ -8,7 +8,6 @@ import pickle
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,9 @@ import torch
 from torch import nn
 
 import effkernels
-from effkernels.models import CONFIGS, EfficientNet, build
+from effkernels.models import EfficientNet
 from effkernels.nn import ConvBnAct, DropPath, MBConv
-from effkernels.scaling.formula import Coefficients
-from randomise import randomise
-
-
-def small(name: str = "efficientnet_b0", **options: object) -> EfficientNet:
-    """The network with a quarter of the channels: PyTorch's float64 depthwise convolution goes channel by channel."""
-    config = replace(CONFIGS[name], coefficients=Coefficients(0.25, 1.0, 64, 0.2), stem_channels=32)
-    return randomise(build(config, **{"num_classes": 10, **options}))
+from networks import small
 
 
 @pytest.fixture(scope="module")

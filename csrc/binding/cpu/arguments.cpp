@@ -31,17 +31,21 @@ cpu::Activation Arguments::activation(const std::string& name) const {
   return cpu::Activation::kIdentity;
 }
 
-Map Arguments::map(const Tensor& x) const {
+Map Arguments::map(const Tensor& x) {
   check(x.dim() == 4, "feature maps must have 4 dimensions");
   const auto sizes = x.sizes(), strides = x.strides();
+  for (const int i : {1, 2, 3})
+    check(sizes[i] > 0 && sizes[i] < INT32_MAX, "a size of a feature map is out of range");
   // Strides of dimensions with one element mean nothing.
   int64_t expected = 1;
+  bool ordered = true;
   for (const int i : {1, 3, 2, 0}) {
-    check(sizes[i] <= 1 || strides[i] == expected || x.numel() == 0, "feature maps must be channels_last");
+    ordered = ordered && (sizes[i] <= 1 || strides[i] == expected);
     expected *= sizes[i];
   }
-  for (const int i : {1, 2, 3}) check(sizes[i] > 0 && sizes[i] < INT32_MAX, "a size of a feature map is out of range");
-  return {{sizes[0], to_int(sizes[2]), to_int(sizes[3]), to_int(sizes[1])}, dtype(x), x.const_data_ptr()};
+  if (!ordered) copies_.push_back(torch::stable::contiguous(x, MemoryFormat::ChannelsLast));
+  const Tensor& dense = ordered ? x : copies_.back();
+  return {{sizes[0], to_int(sizes[2]), to_int(sizes[3]), to_int(sizes[1])}, dtype(x), dense.const_data_ptr()};
 }
 
 cpu::Window Arguments::window(const Tensor& weight, const Ints& stride, const Ints& padding,
@@ -86,8 +90,8 @@ const void* Arguments::like(const Tensor& tensor, int64_t count, cpu::Dtype type
 
 cpu::Norm Arguments::norm(const NormTensors& t, int64_t channels) {
   check(t.mean.has_value() == t.variance.has_value(), "BatchNorm needs both of running mean and variance");
-  return {parameters(t.bias, channels),    parameters(t.weight, channels),   parameters(t.shift, channels),
-          parameters(t.mean, channels),    parameters(t.variance, channels), static_cast<float>(t.eps)};
+  return {parameters(t.bias, channels), parameters(t.weight, channels),   parameters(t.shift, channels),
+          parameters(t.mean, channels), parameters(t.variance, channels), static_cast<float>(t.eps)};
 }
 
 const float* Arguments::floats(const Tensor& tensor, int64_t count) {

@@ -1,7 +1,7 @@
 #pragma once
 
-// From torch's arguments to what the kernels take. The Python front has checked them; what is checked here again is
-// what would otherwise read or write out of bounds.
+// From torch's arguments to what the kernels take. The Python front has checked them; what is checked here
+// again is what would otherwise read or write out of bounds.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -39,16 +39,20 @@ class Arguments {
  public:
   explicit Arguments(const char* op) : op_(op) {}
 
-  void check(bool fine, const char* what) const { STD_TORCH_CHECK(fine, "effkernels_cpu::", op_, ": ", what); }
+  void check(bool fine, const char* what) const {
+    STD_TORCH_CHECK(fine, "effkernels_cpu::", op_, ": ", what);
+  }
 
   cpu::Dtype dtype(const Tensor& tensor) const;
   cpu::Activation activation(const std::string& name) const;
 
-  // A feature map, which must lie in memory as NHWC without gaps.
-  Map map(const Tensor& x) const;
+  // A feature map; a copy where it does not lie in memory as NHWC without gaps.
+  Map map(const Tensor& x);
   // The sizes of what a window makes of `in`.
-  cpu::Shape windowed(const cpu::Shape& in, int64_t channels, const cpu::Window& window, const Ints& padding) const;
-  cpu::Window window(const Tensor& weight, const Ints& stride, const Ints& padding, const Ints& dilation) const;
+  cpu::Shape windowed(const cpu::Shape& in, int64_t channels, const cpu::Window& window,
+                      const Ints& padding) const;
+  cpu::Window window(const Tensor& weight, const Ints& stride, const Ints& padding,
+                     const Ints& dilation) const;
 
   // The elements of a tensor of `count` elements in order, of any supported type.
   cpu::Parameters parameters(const Tensor& tensor, int64_t count);

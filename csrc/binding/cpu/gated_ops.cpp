@@ -6,8 +6,8 @@ namespace effkernels::binding {
 namespace {
 
 cpu::GateArgs gate_args(Arguments& arguments, int64_t channels, const Tensor& reduce_weight,
-                        const MaybeTensor& reduce_bias, const Tensor& expand_weight, const MaybeTensor& expand_bias,
-                        cpu::Activation activation) {
+                        const MaybeTensor& reduce_bias, const Tensor& expand_weight,
+                        const MaybeTensor& expand_bias, cpu::Activation activation) {
   const int64_t squeezed = reduce_weight.size(0);
   cpu::GateArgs args{};
   args.channels = static_cast<int>(channels);
@@ -36,7 +36,8 @@ Tensor gate(const Tensor& pooled, const Tensor& reduce_weight, const MaybeTensor
 }
 
 Tensor squeeze_excite(const Tensor& x, const Tensor& reduce_weight, const MaybeTensor& reduce_bias,
-                      const Tensor& expand_weight, const MaybeTensor& expand_bias, const std::string& activation) {
+                      const Tensor& expand_weight, const MaybeTensor& expand_bias,
+                      const std::string& activation) {
   Arguments arguments("squeeze_excite");
   cpu::SqueezeExciteArgs args;
   const Map map = arguments.map(x);
@@ -52,21 +53,23 @@ Tensor squeeze_excite(const Tensor& x, const Tensor& reduce_weight, const MaybeT
 }
 
 Tensor mbconv(const Tensor& x, const MaybeTensor& expand_weight, const MaybeTensor& expand_bias,
-              const MaybeTensor& expand_bn_weight, const MaybeTensor& expand_bn_bias, const MaybeTensor& expand_mean,
-                 const MaybeTensor& expand_variance, double expand_eps, const Tensor& depthwise_weight,
-                 const MaybeTensor& depthwise_bias, const MaybeTensor& depthwise_bn_weight,
-                 const MaybeTensor& depthwise_bn_bias, const MaybeTensor& depthwise_mean,
-                 const MaybeTensor& depthwise_variance, double depthwise_eps, const MaybeTensor& se_reduce_weight,
-                 const MaybeTensor& se_reduce_bias, const MaybeTensor& se_expand_weight,
-                 const MaybeTensor& se_expand_bias, const Tensor& project_weight, const MaybeTensor& project_bias,
-                 const MaybeTensor& project_bn_weight, const MaybeTensor& project_bn_bias,
-                 const MaybeTensor& project_mean, const MaybeTensor& project_variance, double project_eps,
-                 const Ints& stride, const Ints& padding, bool residual, const std::string& activation) {
+              const MaybeTensor& expand_bn_weight, const MaybeTensor& expand_bn_bias,
+              const MaybeTensor& expand_mean, const MaybeTensor& expand_variance, double expand_eps,
+              const Tensor& depthwise_weight, const MaybeTensor& depthwise_bias,
+              const MaybeTensor& depthwise_bn_weight, const MaybeTensor& depthwise_bn_bias,
+              const MaybeTensor& depthwise_mean, const MaybeTensor& depthwise_variance, double depthwise_eps,
+              const MaybeTensor& se_reduce_weight, const MaybeTensor& se_reduce_bias,
+              const MaybeTensor& se_expand_weight, const MaybeTensor& se_expand_bias,
+              const Tensor& project_weight, const MaybeTensor& project_bias,
+              const MaybeTensor& project_bn_weight, const MaybeTensor& project_bn_bias,
+              const MaybeTensor& project_mean, const MaybeTensor& project_variance, double project_eps,
+              const Ints& stride, const Ints& padding, bool residual, const std::string& activation) {
   const MbconvTensors tensors{
       expand_weight,
       {expand_bias, expand_bn_weight, expand_bn_bias, expand_mean, expand_variance, expand_eps},
       depthwise_weight,
-      {depthwise_bias, depthwise_bn_weight, depthwise_bn_bias, depthwise_mean, depthwise_variance, depthwise_eps},
+      {depthwise_bias, depthwise_bn_weight, depthwise_bn_bias, depthwise_mean, depthwise_variance,
+       depthwise_eps},
       se_reduce_weight,
       se_reduce_bias,
       se_expand_weight,
@@ -98,7 +101,8 @@ cpu::MbconvArgs mbconv_args(Arguments& arguments, const Map& x, const MbconvTens
     args.expand_weight = arguments.like(*t.expand_weight, wide * args.in.channels, args.dtype);
     args.expand_norm = arguments.norm(t.expand, wide);
   } else {
-    arguments.check(wide == args.in.channels, "without expand, the depthwise weight must have the channels of x");
+    arguments.check(wide == args.in.channels,
+                    "without expand, the depthwise weight must have the channels of x");
   }
   const int64_t taps = int64_t{args.window.kernel_h} * args.window.kernel_w;
   args.depthwise_weight = arguments.like(t.depthwise_weight, wide * taps, args.dtype);
@@ -106,7 +110,8 @@ cpu::MbconvArgs mbconv_args(Arguments& arguments, const Map& x, const MbconvTens
   args.activation = activation;
   if (t.reduce_weight.has_value()) {
     arguments.check(t.gate_weight.has_value(), "squeeze-excitation needs both weights");
-    args.gate = gate_args(arguments, wide, *t.reduce_weight, t.reduce_bias, *t.gate_weight, t.gate_bias, activation);
+    args.gate =
+        gate_args(arguments, wide, *t.reduce_weight, t.reduce_bias, *t.gate_weight, t.gate_bias, activation);
   }
   args.project_weight = arguments.like(t.project_weight, t.project_weight.size(0) * wide, args.dtype);
   args.project_norm = arguments.norm(t.project, args.out.channels);

@@ -1,5 +1,5 @@
-// effkernels_cpu: network. All layers of a classifier but the last, by one call; effkernels/ops/network.py defines how
-// they are written down.
+// effkernels_cpu: network. All layers of a classifier but the last, by one call; effkernels/ops/network.py
+// defines how they are written down.
 
 #include <algorithm>
 #include <type_traits>
@@ -34,8 +34,9 @@ class Steps {
   int64_t kind() const { return number(0); }
   cpu::Activation activation() const {
     // In the order of effkernels.reference.elementwise.ACTIVATIONS.
-    constexpr cpu::Activation kOrder[] = {cpu::Activation::kSilu, cpu::Activation::kRelu, cpu::Activation::kRelu6,
-                                          cpu::Activation::kHardswish, cpu::Activation::kIdentity};
+    constexpr cpu::Activation kOrder[] = {cpu::Activation::kSilu, cpu::Activation::kRelu,
+                                          cpu::Activation::kRelu6, cpu::Activation::kHardswish,
+                                          cpu::Activation::kIdentity};
     check(number(2) >= 0 && number(2) < 5, "unknown activation");
     return kOrder[number(2)];
   }
@@ -69,14 +70,19 @@ class Steps {
   MaybeTensor own_[kMostTensors];
 };
 
-// Images go through all layers in chunks, so that maps stay in the caches and the workspace small. A chunk's largest map
-// has at most so many bytes, if it has several images: enough of them that reading the weights again costs little.
+// Images go through all layers in chunks, so that maps stay in the caches and the workspace small. A chunk's
+// largest map has at most so many bytes, if it has several images: enough of them that reading the weights
+// again costs little.
 constexpr int64_t kMapBytes = 8 << 20;
 
 using AnyArgs = std::variant<cpu::ConvArgs, cpu::MbconvArgs, cpu::PointwiseArgs>;
 
-const cpu::Op<cpu::ConvArgs>& op_for(const cpu::Kernels& kernels, const cpu::ConvArgs&) { return *kernels.conv; }
-const cpu::Op<cpu::MbconvArgs>& op_for(const cpu::Kernels& kernels, const cpu::MbconvArgs&) { return *kernels.mbconv; }
+const cpu::Op<cpu::ConvArgs>& op_for(const cpu::Kernels& kernels, const cpu::ConvArgs&) {
+  return *kernels.conv;
+}
+const cpu::Op<cpu::MbconvArgs>& op_for(const cpu::Kernels& kernels, const cpu::MbconvArgs&) {
+  return *kernels.mbconv;
+}
 const cpu::Op<cpu::PointwiseArgs>& op_for(const cpu::Kernels& kernels, const cpu::PointwiseArgs&) {
   return *kernels.pointwise;
 }
@@ -89,7 +95,8 @@ void set_images(AnyArgs& any, int64_t images) {
   std::visit(
       [&](auto& args) {
         args.in.images = images;
-        if constexpr (!std::is_same_v<std::decay_t<decltype(args)>, cpu::PointwiseArgs>) out_of(args).images = images;
+        if constexpr (!std::is_same_v<std::decay_t<decltype(args)>, cpu::PointwiseArgs>)
+          out_of(args).images = images;
       },
       any);
 }
@@ -101,25 +108,28 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
   while (s.next()) {
     switch (s.kind()) {
       case 0:
-        prepared.emplace_back(conv_args(arguments, x, s.tensor(0), s.norm(1, 0), s.stride(), s.padding(), s.dilation(),
-                                        s.activation()));
+        prepared.emplace_back(conv_args(arguments, x, s.tensor(0), s.norm(1, 0), s.stride(), s.padding(),
+                                        s.dilation(), s.activation()));
         x.shape = std::get<cpu::ConvArgs>(prepared.back()).out;
         break;
       case 1:
-        prepared.emplace_back(mbconv_args(arguments, x,
-                                          {s.maybe(0), s.norm(1, 0), s.tensor(6), s.norm(7, 1), s.maybe(12), s.maybe(13),
-                                           s.maybe(14), s.maybe(15), s.tensor(16), s.norm(17, 2)},
-                                          s.stride(), s.padding(), s.residual(), s.activation()));
+        prepared.emplace_back(
+            mbconv_args(arguments, x,
+                        {s.maybe(0), s.norm(1, 0), s.tensor(6), s.norm(7, 1), s.maybe(12), s.maybe(13),
+                         s.maybe(14), s.maybe(15), s.tensor(16), s.norm(17, 2)},
+                        s.stride(), s.padding(), s.residual(), s.activation()));
         x.shape = std::get<cpu::MbconvArgs>(prepared.back()).out;
         break;
       default:
         arguments.check(s.kind() == 2, "unknown step");
-        prepared.emplace_back(pointwise_args(arguments, x, s.tensor(0), s.norm(1, 0), std::nullopt, s.activation()));
+        prepared.emplace_back(
+            pointwise_args(arguments, x, s.tensor(0), s.norm(1, 0), std::nullopt, s.activation()));
     }
   }
   bool last = true;
   for (size_t i = prepared.size(); i-- > 0; last = false) {
-    arguments.check(std::holds_alternative<cpu::PointwiseArgs>(prepared[i]) == last, "the last step, and it alone, pools");
+    arguments.check(std::holds_alternative<cpu::PointwiseArgs>(prepared[i]) == last,
+                    "the last step, and it alone, pools");
   }
   arguments.check(!last, "there are no steps");
   return prepared;
@@ -146,7 +156,8 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
         },
         any);
   }
-  const int64_t most = std::clamp<int64_t>(kMapBytes / (4 * std::max<int64_t>(1, largest)), 1, map.shape.images);
+  const int64_t most =
+      std::clamp<int64_t>(kMapBytes / (4 * std::max<int64_t>(1, largest)), 1, map.shape.images);
   const int64_t chunks = (map.shape.images + most - 1) / most;
   const int64_t chunk = (map.shape.images + chunks - 1) / chunks;
 
@@ -157,7 +168,9 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   for (const int64_t images : counts) {
     for (AnyArgs& any : steps) {
       set_images(any, images);
-      const auto wanted = [&](auto& args) { return op_for(kernels, args).scratch_floats(args, threads.count); };
+      const auto wanted = [&](auto& args) {
+        return op_for(kernels, args).scratch_floats(args, threads.count);
+      };
       scratch_floats = std::max(scratch_floats, std::visit(wanted, any));
     }
   }

@@ -1,17 +1,19 @@
 #pragma once
 
-// From torch's arguments to those of the kernels, for the ops themselves and for `network`. Where results go is left
-// open.
+// From torch's arguments to those of the kernels, for the ops themselves and for `network`. Where results go
+// is left open.
 
 #include "binding/cpu/arguments.h"
 
 namespace effkernels::binding {
 
 cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
-                        const Ints& stride, const Ints& padding, const Ints& dilation, cpu::Activation activation);
+                        const Ints& stride, const Ints& padding, const Ints& dilation,
+                        cpu::Activation activation);
 
-cpu::PointwiseArgs pointwise_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
-                                  const MaybeTensor& gate, cpu::Activation activation);
+cpu::PointwiseArgs pointwise_args(Arguments& arguments, const Map& x, const Tensor& weight,
+                                  const NormTensors& norm, const MaybeTensor& gate,
+                                  cpu::Activation activation);
 
 // What mbconv takes beside x and its window. `expand_weight` and the gate's tensors may be absent.
 struct MbconvTensors {
@@ -24,7 +26,8 @@ struct MbconvTensors {
   NormTensors project;
 };
 
-cpu::MbconvArgs mbconv_args(Arguments& arguments, const Map& x, const MbconvTensors& tensors, const Ints& stride,
-                            const Ints& padding, bool residual, cpu::Activation activation);
+cpu::MbconvArgs mbconv_args(Arguments& arguments, const Map& x, const MbconvTensors& tensors,
+                            const Ints& stride, const Ints& padding, bool residual,
+                            cpu::Activation activation);
 
 }  // namespace effkernels::binding

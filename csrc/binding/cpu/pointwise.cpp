@@ -4,8 +4,9 @@
 
 namespace effkernels::binding {
 
-cpu::PointwiseArgs pointwise_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
-                                  const MaybeTensor& gate, cpu::Activation activation) {
+cpu::PointwiseArgs pointwise_args(Arguments& arguments, const Map& x, const Tensor& weight,
+                                  const NormTensors& norm, const MaybeTensor& gate,
+                                  cpu::Activation activation) {
   cpu::PointwiseArgs args{};
   args.in = x.shape;
   args.dtype = x.dtype;
@@ -25,8 +26,8 @@ Tensor pointwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
                  const MaybeTensor& gate, const MaybeTensor& residual, const std::string& activation) {
   Arguments arguments("pointwise_conv_bn_act");
   cpu::PointwiseArgs args =
-      pointwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps}, gate,
-                     arguments.activation(activation));
+      pointwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+                     gate, arguments.activation(activation));
   const cpu::Shape out{args.in.images, args.in.height, args.in.width, args.out_channels};
   if (residual.has_value()) {
     const Map added = arguments.map(*residual);
@@ -42,13 +43,13 @@ Tensor pointwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
   return y;
 }
 
-Tensor pointwise_pool(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,
-                      const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
-                      const std::string& activation) {
+Tensor pointwise_pool(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
+                      const MaybeTensor& bn_weight, const MaybeTensor& bn_bias, const MaybeTensor& mean,
+                      const MaybeTensor& variance, double eps, const std::string& activation) {
   Arguments arguments("pointwise_conv_bn_act_pool");
   cpu::PointwiseArgs args =
-      pointwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps}, std::nullopt,
-                     arguments.activation(activation));
+      pointwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+                     std::nullopt, arguments.activation(activation));
   Tensor pooled = empty_floats(x, args.in.images, args.out_channels);
   args.mean = static_cast<float*>(pooled.mutable_data_ptr());
   if (args.in.images > 0) run(*cpu::kernels().pointwise, args, x);

@@ -5,9 +5,9 @@
 namespace effkernels::binding {
 namespace {
 
-cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
-                                  const Ints& stride, const Ints& padding, const Ints& dilation,
-                                  const std::string& activation) {
+cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Map& x, const Tensor& weight,
+                                  const NormTensors& norm, const Ints& stride, const Ints& padding,
+                                  const Ints& dilation, const std::string& activation) {
   cpu::DepthwiseArgs args{};
   args.in = x.shape;
   args.dtype = x.dtype;
@@ -23,10 +23,12 @@ cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Map& x, const Tens
 
 Tensor depthwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,
                  const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
-                 const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation) {
+                 const Ints& stride, const Ints& padding, const Ints& dilation,
+                 const std::string& activation) {
   Arguments arguments("depthwise_conv_bn_act");
-  cpu::DepthwiseArgs args = depthwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
-                                           stride, padding, dilation, activation);
+  cpu::DepthwiseArgs args =
+      depthwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+                     stride, padding, dilation, activation);
   Tensor y = empty_map(x, args.out);
   args.y = y.mutable_data_ptr();
   if (args.in.images > 0) run(*cpu::kernels().depthwise, args, x);
@@ -39,8 +41,9 @@ std::tuple<Tensor, Tensor> depthwise_pool(const Tensor& x, const Tensor& weight,
                                           const Ints& stride, const Ints& padding, const Ints& dilation,
                                           const std::string& activation) {
   Arguments arguments("depthwise_conv_bn_act_pool");
-  cpu::DepthwiseArgs args = depthwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
-                                           stride, padding, dilation, activation);
+  cpu::DepthwiseArgs args =
+      depthwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+                     stride, padding, dilation, activation);
   Tensor y = empty_map(x, args.out), pooled = empty_floats(x, args.out.images, args.out.channels);
   args.y = y.mutable_data_ptr();
   args.mean = static_cast<float*>(pooled.mutable_data_ptr());
@@ -52,8 +55,9 @@ Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, cons
             const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
             const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation) {
   Arguments arguments("conv_bn_act");
-  cpu::ConvArgs args = conv_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
-                                 stride, padding, dilation, arguments.activation(activation));
+  cpu::ConvArgs args =
+      conv_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps}, stride,
+                padding, dilation, arguments.activation(activation));
   Tensor y = empty_map(x, args.out);
   args.y = y.mutable_data_ptr();
   if (args.in.images > 0) run(*cpu::kernels().conv, args, x);
@@ -63,7 +67,8 @@ Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, cons
 }  // namespace
 
 cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
-                        const Ints& stride, const Ints& padding, const Ints& dilation, cpu::Activation activation) {
+                        const Ints& stride, const Ints& padding, const Ints& dilation,
+                        cpu::Activation activation) {
   cpu::ConvArgs args{};
   args.in = x.shape;
   args.dtype = x.dtype;
