@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import example, given, settings
 
 from cpu_kernels import assert_kernels_match, in_float64, largest_sum, run_reference, threads
@@ -125,6 +126,12 @@ def check_pointwise(case: Pointwise) -> None:
     magnitude = largest_sum(call, arguments)
     with threads(case.style.threads):
         assert_kernels_match(call, arguments, magnitude=magnitude, depth=case.channels)
+        if case.gated or case.residual:
+            return
+        pooled = {k: v for k, v in arguments.items() if k not in ("gate", "residual")}
+        depth = case.channels + case.size[0] * case.size[1]
+        call = ops.pointwise_conv_bn_act_pool
+        assert_kernels_match(call, pooled, magnitude=magnitude, depth=depth)
 
 
 POINTWISES = {
@@ -150,11 +157,29 @@ def test_pointwise_paths(name: str, dtype: torch.dtype, threads: int, seed: int)
     check_pointwise(replace(case, style=replace(case.style, threads=threads)))
 
 
+def gate_magnitude(case: Squeeze) -> float:
+    """The largest sum of absolute values before the sigmoid, times the sigmoid's slope, times the images."""
+    arguments = in_float64(case.arguments())
+    x = (arguments["pooled"] if case.size is None else arguments["x"]).abs().nan_to_num(0, 0, 0)
+    if not x.numel():
+        return 0.0
+    weights = {
+        name: None if value is None else value.abs()
+        for name, value in arguments.items()
+        if name.startswith(("reduce", "expand"))
+    }
+    pooled = x if case.size is None else x.mean((2, 3))
+    hidden = F.linear(pooled, weights["reduce_weight"], weights["reduce_bias"])
+    sums = F.linear(hidden, weights["expand_weight"], weights["expand_bias"]) / 4
+    return sums.max().item() * (1.0 if case.size is None else x.max().item())
+
+
 def check_squeeze(case: Squeeze) -> None:
-    arguments = case.arguments()
     call = ops.squeeze_excite_gate if case.size is None else ops.squeeze_excite
+    depth = case.channels + case.squeezed + 2
+    magnitude = gate_magnitude(case)
     with threads(case.style.threads):
-        assert_kernels_match(call, arguments, magnitude=1.0, depth=case.channels + case.squeezed)
+        assert_kernels_match(call, case.arguments(), magnitude=magnitude, depth=depth)
 
 
 @MORE

@@ -61,17 +61,15 @@ class Style:
 
     def weight(self, *shape: int) -> Tensor:
         """Such that a result is as large as the input."""
-        terms = max(1, torch.Size(shape[1:]).numel())
+        scale = max(1, torch.Size(shape[1:]).numel()) ** -0.5
         if self.weights == "strided":
-            made = torch.randn(*shape[:-1], 2 * shape[-1])[..., ::2]
-        elif self.weights == "expanded":
-            made = torch.randn(1, *shape[1:]).expand(shape)
-        else:
-            made = torch.randn(shape)
+            return (torch.randn(*shape[:-1], 2 * shape[-1]) * scale).to(self.dtype)[..., ::2]
+        if self.weights == "expanded":
+            return (torch.randn(1, *shape[1:]) * scale).to(self.dtype).expand(shape)
+        made = (torch.randn(shape) * scale).to(self.dtype)
         if self.weights == "channels_last" and len(shape) == 4:
-            made = made.contiguous(memory_format=torch.channels_last)
-        made = made if self.weights == "expanded" else made * terms**-0.5
-        return made.to(self.dtype)
+            return made.contiguous(memory_format=torch.channels_last)
+        return made
 
     def vector(self, channels: int, dtype: torch.dtype, low: float, high: float) -> Tensor:
         made = torch.empty(2 * channels if self.weights == "strided" else channels)
