@@ -78,9 +78,9 @@ void run_strip(const Dense& d, const Cut& c, const Memory& m, int64_t first, int
   }
   if (d.mean != nullptr) {
     for (int v = 0; v < width; v += kLanes) {
-      Vec total = load(m.sums + v);
+      Vec total = broadcast(0.0f);
       for (int i = 0; i < count; ++i) total = total + load(m.strip + i * width + v);
-      store(m.sums + v, total);
+      store(m.sums + v, load(m.sums + v) + total);
     }
   }
 }

@@ -23,25 +23,26 @@ EFFKERNELS_INLINE Vec load_pixel(const In* row, int64_t pixel, int column, int w
 
 template <class Out, int kWidth>
 EFFKERNELS_INLINE void finish(const DepthwiseRow& row, int first, int count, int channel, int channels,
-                              Vec (&sums)[kWidth]) {
+                              Vec (&sums)[kWidth], Vec& total) {
   activate(row.activation, sums);
   Out* out = static_cast<Out*>(row.out) + first * row.out_pixel + channel;
   for (int i = 0; i < kWidth; ++i) {
     if (i < count) store_up_to(out + i * row.out_pixel, sums[i], channels);
   }
-  if (row.sums != nullptr) {
-    Vec total = load(row.sums + channel);
-    for (int i = 0; i < kWidth; ++i) {
-      if (i < count) total = total + sums[i];
-    }
-    store(row.sums + channel, total);
+  for (int i = 0; i < kWidth; ++i) {
+    if (i < count) total = total + sums[i];
   }
+}
+
+// Each row is summed by itself, and then added: sums over a whole map lose too much.
+EFFKERNELS_INLINE void add_row(const DepthwiseRow& row, int channel, Vec total) {
+  if (row.sums != nullptr) store(row.sums + channel, load(row.sums + channel) + total);
 }
 
 // `count` pixels of the result from `first`, one vector of channels. `inside`: all of the input lies in the
 // row or in its zero margins, and all channels exist.
 template <class In, class Out, int kKernel, int kStride, int kWidth, bool kInside>
-EFFKERNELS_INLINE void block(const DepthwiseRow& row, int first, int count, int channel) {
+EFFKERNELS_INLINE void block(const DepthwiseRow& row, int first, int count, int channel, Vec& total) {
   constexpr int kInputs = (kWidth - 1) * kStride + kKernel;
   const int channels = kInside ? kLanes : row.channels - channel;
   const int column = first * kStride - row.window.left;
@@ -60,23 +61,25 @@ EFFKERNELS_INLINE void block(const DepthwiseRow& row, int first, int count, int 
       for (int i = 0; i < kWidth; ++i) sums[i] = fma(inputs[i * kStride + x], weight, sums[i]);
     }
   }
-  finish<Out>(row, first, count, channel, channels, sums);
+  finish<Out>(row, first, count, channel, channels, sums, total);
 }
 
 template <class In, class Out, int kKernel, int kStride, int kWidth>
 void square_row(const DepthwiseRow& row) {
   for (int channel = 0; channel < row.channels; channel += kLanes) {
+    Vec total = broadcast(0.0f);
     for (int x = 0; x < row.out_width; x += kWidth) {
       const int column = x * kStride - row.window.left;
       const bool inside =
           column >= -row.margin && column + (kWidth - 1) * kStride + kKernel <= row.width + row.margin;
       const int count = smaller(kWidth, row.out_width - x);
       if (inside && channel + kLanes <= row.channels) {
-        block<In, Out, kKernel, kStride, kWidth, true>(row, x, count, channel);
+        block<In, Out, kKernel, kStride, kWidth, true>(row, x, count, channel, total);
       } else {
-        block<In, Out, kKernel, kStride, kWidth, false>(row, x, count, channel);
+        block<In, Out, kKernel, kStride, kWidth, false>(row, x, count, channel, total);
       }
     }
+    add_row(row, channel, total);
   }
 }
 
@@ -104,6 +107,7 @@ void general_row(const DepthwiseRow& row) {
   const Window& w = row.window;
   for (int channel = 0; channel < row.channels; channel += kLanes) {
     const int channels = row.channels - channel;
+    Vec total = broadcast(0.0f);
     for (int x = 0; x < row.out_width; ++x) {
       Vec sums[1] = {load(row.shift + channel)};
       for (int i = 0; i < w.kernel_h; ++i) {
@@ -116,8 +120,9 @@ void general_row(const DepthwiseRow& row) {
           sums[0] = fma(load_up_to(in + column * row.pixel, channels), weight, sums[0]);
         }
       }
-      finish<Out>(row, x, 1, channel, channels, sums);
+      finish<Out>(row, x, 1, channel, channels, sums, total);
     }
+    add_row(row, channel, total);
   }
 }
 

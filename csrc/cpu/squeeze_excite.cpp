@@ -43,18 +43,27 @@ int64_t scratch_floats(const SqueezeExciteArgs& a, int threads) {
   return m.used + kGate.scratch_floats(gate_args(a, m), threads);
 }
 
+// Pixels are summed in short chains, and those are added: long ones lose too much.
+constexpr int64_t kChain = 64;
+
 template <class T>
 void add_pixels(const T* x, int64_t pixels, int channels, float* sums) {
   for (int first = 0; first < channels; first += kPanelVectors * kLanes) {
-    Vec totals[kPanelVectors] = {};
     const int vectors = smaller(kPanelVectors, divide_up(channels - first, kLanes));
-    for (int64_t i = 0; i < pixels; ++i) {
-      const T* pixel = x + i * channels + first;
+    for (int v = 0; v < vectors; ++v) store(sums + first + v * kLanes, broadcast(0.0f));
+    for (int64_t begin = 0; begin < pixels; begin += kChain) {
+      Vec totals[kPanelVectors] = {};
+      for (int64_t i = begin; i < smaller(pixels, begin + kChain); ++i) {
+        const T* pixel = x + i * channels + first;
+        for (int v = 0; v < vectors; ++v) {
+          totals[v] = totals[v] + load_up_to(pixel + v * kLanes, channels - first - v * kLanes);
+        }
+      }
       for (int v = 0; v < vectors; ++v) {
-        totals[v] = totals[v] + load_up_to(pixel + v * kLanes, channels - first - v * kLanes);
+        float* sum = sums + first + v * kLanes;
+        store(sum, load(sum) + totals[v]);
       }
     }
-    for (int v = 0; v < vectors; ++v) store(sums + first + v * kLanes, totals[v]);
   }
 }
 
