@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 
-from cpu_kernels import assert_kernels_match, in_float64, largest_sum, run_reference, threads
+from cpu_kernels import assert_kernels_match, in_float64, largest_sum, run_reference
 from effkernels import ops
 from op_cases import (
     DTYPES,
@@ -47,11 +47,12 @@ def check_window(case: Window, *, pooled: bool = False) -> None:
     call = ops.conv_bn_act if case.out_channels else ops.depthwise_conv_bn_act
     arguments = case.arguments()
     magnitude, depth = largest_sum(call, arguments), case.depth
-    with threads(case.style.threads):
-        assert_kernels_match(call, arguments, magnitude=magnitude, depth=depth)
-        if pooled:
-            call = ops.depthwise_conv_bn_act_pool
-            assert_kernels_match(call, arguments, magnitude=magnitude, depth=depth + case.pixels)
+    assert_kernels_match(call, arguments, case.style.threads, magnitude=magnitude, depth=depth)
+    if pooled:
+        call = ops.depthwise_conv_bn_act_pool
+        assert_kernels_match(
+            call, arguments, case.style.threads, magnitude=magnitude, depth=depth + case.pixels
+        )
 
 
 @MORE
@@ -124,14 +125,15 @@ def test_pointwise(case: Pointwise) -> None:
 def check_pointwise(case: Pointwise) -> None:
     call, arguments = ops.pointwise_conv_bn_act, case.arguments()
     magnitude = largest_sum(call, arguments)
-    with threads(case.style.threads):
-        assert_kernels_match(call, arguments, magnitude=magnitude, depth=case.channels)
-        if case.gated or case.residual:
-            return
-        pooled = {k: v for k, v in arguments.items() if k not in ("gate", "residual")}
-        depth = case.channels + case.size[0] * case.size[1]
-        call = ops.pointwise_conv_bn_act_pool
-        assert_kernels_match(call, pooled, magnitude=magnitude, depth=depth)
+    assert_kernels_match(
+        call, arguments, case.style.threads, magnitude=magnitude, depth=case.channels
+    )
+    if case.gated or case.residual:
+        return
+    pooled = {k: v for k, v in arguments.items() if k not in ("gate", "residual")}
+    depth = case.channels + case.size[0] * case.size[1]
+    call = ops.pointwise_conv_bn_act_pool
+    assert_kernels_match(call, pooled, case.style.threads, magnitude=magnitude, depth=depth)
 
 
 POINTWISES = {
@@ -178,8 +180,9 @@ def check_squeeze(case: Squeeze) -> None:
     call = ops.squeeze_excite_gate if case.size is None else ops.squeeze_excite
     depth = case.channels + case.squeezed + 2
     magnitude = gate_magnitude(case)
-    with threads(case.style.threads):
-        assert_kernels_match(call, case.arguments(), magnitude=magnitude, depth=depth)
+    assert_kernels_match(
+        call, case.arguments(), case.style.threads, magnitude=magnitude, depth=depth
+    )
 
 
 @MORE
@@ -265,5 +268,6 @@ def test_mbconv_paths(name: str, dtype: torch.dtype, seed: int) -> None:
 def check_block(case: Block) -> None:
     depth = case.channels + case.kernel[0] * case.kernel[1] + case.wide
     magnitude = block_magnitude(case)
-    with threads(case.style.threads):
-        assert_kernels_match(ops.mbconv, case.arguments(), magnitude=magnitude, depth=depth)
+    assert_kernels_match(
+        ops.mbconv, case.arguments(), case.style.threads, magnitude=magnitude, depth=depth
+    )
