@@ -56,6 +56,13 @@ def _rejects_gate(*arguments: Any) -> str | None:
     return _rejects_dtype(*arguments)
 
 
+def _rejects_block(*arguments: Any) -> str | None:
+    reduce_weight: Tensor | None = arguments[15]
+    if reduce_weight is not None and reduce_weight.shape[0] == 0:
+        return "its blocks have no gates without hidden channels"
+    return _rejects(_OPS["mbconv"])(*arguments)
+
+
 def _rejects_network(x: Tensor, tensors: list[Tensor], *_: Any) -> str | None:
     # Of hundreds of tensors, at each call: no loop of Python's.
     others = set(map(operator.attrgetter("dtype"), tensors)) - _DTYPES
@@ -79,6 +86,7 @@ def register() -> None:
             return
     checks = {name: _rejects(kernel) for name, kernel in _OPS.items()}
     checks["squeeze_excite_gate"] = _rejects_gate
+    checks["mbconv"] = _rejects_block
     checks["network"] = _rejects_network
     for name, rejects in checks.items():
         dispatch.register_kernel("cpu", name, define_private(name, "cpu"), rejects)

@@ -138,6 +138,18 @@ def test_kernels_with_too_many_rows_fall_back() -> None:
     torch.testing.assert_close(ops.depthwise_conv_bn_act(x, weight), expected)
 
 
+def test_gates_without_hidden_channels() -> None:
+    gate = ops.Gate(torch.randn(0, 12), None, torch.randn(12, 0), torch.randn(12))
+    arguments = {**BLOCK.arguments(), "expand": None, "gate": gate}
+    arguments["depthwise"] = ops.Conv(torch.randn(12, 1, 3, 3))
+    arguments["project"] = ops.Conv(torch.randn(12, 12))
+    with effkernels.use_backend("torch"):
+        expected = ops.mbconv(**arguments)
+    torch.testing.assert_close(ops.mbconv(**arguments), expected, rtol=1e-4, atol=1e-4)
+    layer = ops.squeeze_excite(arguments["x"], *gate)
+    torch.testing.assert_close(layer, arguments["x"] * gate[3].sigmoid()[:, None, None])
+
+
 NHWC = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)
 DEEP = torch.randn(6, 1, 3, 3)
 NO_BN = (None, None, None, None, None, 0.0)
