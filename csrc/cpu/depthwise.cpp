@@ -91,7 +91,7 @@ void run_task(const DepthwiseArgs& a, const Cut& c, const Memory& m, int64_t tas
   char* y = static_cast<char*>(a.y) + image * a.out.height * out_row + channel * element;
   const void* rows[kMaxKernelRows];
   row.rows = rows;
-  const DepthwiseRowKernel kernel = depthwise_row_kernel(a.window, a.dtype, a.dtype);
+  const DepthwiseRowKernel kernel = depthwise_row_kernel(a.window, a.out.width, a.dtype, a.dtype);
   const int end = smaller(a.out.height, (band + 1) * c.band_rows);
   for (int i = band * c.band_rows; i < end; ++i) {
     rows_under(a.window, i, a.in.height, x, 0, in_row, rows);

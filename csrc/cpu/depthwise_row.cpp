@@ -13,14 +13,6 @@ constexpr int block_width(int kernel, int stride) {
   return stride == 1 && kernel < 7 ? 6 : 4;
 }
 
-template <class In>
-EFFKERNELS_INLINE Vec load_pixel(const In* row, int64_t pixel, int column, int width, int channels,
-                                 bool inside) {
-  if (inside) return load(row + column * pixel);
-  if (column < 0 || column >= width) return broadcast(0.0f);
-  return load_up_to(row + column * pixel, channels);
-}
-
 template <class Out, int kWidth>
 EFFKERNELS_INLINE void finish(const DepthwiseRow& row, int first, int count, int channel, int channels,
                               Vec (&sums)[kWidth], Vec& total) {
@@ -39,45 +31,66 @@ EFFKERNELS_INLINE void add_row(const DepthwiseRow& row, int channel, Vec total) 
   if (row.sums != nullptr) store(row.sums + channel, load(row.sums + channel) + total);
 }
 
-// `count` pixels of the result from `first`, one vector of channels. `inside`: all of the input lies in the
-// row or in its zero margins, and all channels exist.
-template <class In, class Out, int kKernel, int kStride, int kWidth, bool kInside>
-EFFKERNELS_INLINE void block(const DepthwiseRow& row, int first, int count, int channel, Vec& total) {
+// `count` pixels of the result from `first`, one vector of channels. `inputs` are the rows of input under the
+// block, from its first pixel; null where padding is.
+template <class In, class Out, int kKernel, int kStride, int kWidth>
+EFFKERNELS_INLINE void block(const DepthwiseRow& row, const In* const (&inputs)[kKernel], int64_t pixel,
+                             int first, int count, int channel, Vec& total) {
   constexpr int kInputs = (kWidth - 1) * kStride + kKernel;
-  const int channels = kInside ? kLanes : row.channels - channel;
-  const int column = first * kStride - row.window.left;
   const float* weights = row.weights + channel;
   Vec sums[kWidth];
   for (int i = 0; i < kWidth; ++i) sums[i] = load(row.shift + channel);
   for (int y = 0; y < kKernel; ++y, weights += kKernel * row.panel) {
-    if (row.rows[y] == nullptr) continue;
-    const In* in = static_cast<const In*>(row.rows[y]) + channel;
-    Vec inputs[kInputs];
-    for (int i = 0; i < kInputs; ++i) {
-      inputs[i] = load_pixel(in, row.pixel, column + i, row.width, channels, kInside);
-    }
+    if (inputs[y] == nullptr) continue;
+    Vec in[kInputs];
+    for (int i = 0; i < kInputs; ++i) in[i] = load(inputs[y] + i * pixel);
     for (int x = 0; x < kKernel; ++x) {
       const Vec weight = load(weights + x * row.panel);
-      for (int i = 0; i < kWidth; ++i) sums[i] = fma(inputs[i * kStride + x], weight, sums[i]);
+      for (int i = 0; i < kWidth; ++i) sums[i] = fma(in[i * kStride + x], weight, sums[i]);
     }
   }
-  finish<Out>(row, first, count, channel, channels, sums, total);
+  finish<Out>(row, first, count, channel, row.channels - channel, sums, total);
+}
+
+// A block at the edge of the map, or with the last few channels: what there is of its input is copied into a
+// tile of zeros.
+template <class In, class Out, int kKernel, int kStride, int kWidth>
+void edge_block(const DepthwiseRow& row, int first, int count, int channel, Vec& total) {
+  constexpr int kInputs = (kWidth - 1) * kStride + kKernel;
+  const int column = first * kStride - row.window.left, channels = row.channels - channel;
+  const int begin = smaller(kInputs, larger(0, -column)), end = smaller(kInputs, row.width - column);
+  float tile[kKernel][kInputs * kLanes];
+  const float* inputs[kKernel];
+  for (int y = 0; y < kKernel; ++y) {
+    inputs[y] = row.rows[y] == nullptr ? nullptr : tile[y];
+    if (inputs[y] == nullptr) continue;
+    const In* in = static_cast<const In*>(row.rows[y]) + column * row.pixel + channel;
+    for (int i = 0; i < begin; ++i) store(tile[y] + i * kLanes, broadcast(0.0f));
+    for (int i = begin; i < end; ++i) store(tile[y] + i * kLanes, load_up_to(in + i * row.pixel, channels));
+    for (int i = larger(begin, end); i < kInputs; ++i) store(tile[y] + i * kLanes, broadcast(0.0f));
+  }
+  block<float, Out, kKernel, kStride, kWidth>(row, inputs, kLanes, first, count, channel, total);
 }
 
 template <class In, class Out, int kKernel, int kStride, int kWidth>
 void square_row(const DepthwiseRow& row) {
+  constexpr int kInputs = (kWidth - 1) * kStride + kKernel;
   for (int channel = 0; channel < row.channels; channel += kLanes) {
     Vec total = broadcast(0.0f);
     for (int x = 0; x < row.out_width; x += kWidth) {
       const int column = x * kStride - row.window.left;
-      const bool inside =
-          column >= -row.margin && column + (kWidth - 1) * kStride + kKernel <= row.width + row.margin;
       const int count = smaller(kWidth, row.out_width - x);
-      if (inside && channel + kLanes <= row.channels) {
-        block<In, Out, kKernel, kStride, kWidth, true>(row, x, count, channel, total);
-      } else {
-        block<In, Out, kKernel, kStride, kWidth, false>(row, x, count, channel, total);
+      if (column < -row.margin || column + kInputs > row.width + row.margin ||
+          channel + kLanes > row.channels) {
+        edge_block<In, Out, kKernel, kStride, kWidth>(row, x, count, channel, total);
+        continue;
       }
+      const In* inputs[kKernel];
+      for (int y = 0; y < kKernel; ++y) {
+        const In* in = static_cast<const In*>(row.rows[y]);
+        inputs[y] = in == nullptr ? nullptr : in + column * row.pixel + channel;
+      }
+      block<In, Out, kKernel, kStride, kWidth>(row, inputs, row.pixel, x, count, channel, total);
     }
     add_row(row, channel, total);
   }
@@ -87,18 +100,6 @@ void square_row(const DepthwiseRow& row) {
 constexpr bool takes_wider_blocks(int kernel, int stride, int out_width) {
   const int width = block_width(kernel, stride);
   return kRegisters == 32 && stride == 1 && round_up(out_width, width + 1) < round_up(out_width, width);
-}
-
-template <class In, class Out, int kKernel>
-void stride_1_row(const DepthwiseRow& row) {
-  constexpr int kWidth = block_width(kKernel, 1);
-  if (takes_wider_blocks(kKernel, 1, row.out_width)) return square_row<In, Out, kKernel, 1, kWidth + 1>(row);
-  square_row<In, Out, kKernel, 1, kWidth>(row);
-}
-
-template <class In, class Out, int kKernel>
-void stride_2_row(const DepthwiseRow& row) {
-  square_row<In, Out, kKernel, 2, block_width(kKernel, 2)>(row);
 }
 
 // Any kernel, stride and dilation: pixel by pixel.
@@ -126,44 +127,44 @@ void general_row(const DepthwiseRow& row) {
   }
 }
 
+template <class In, class Out, int kKernel>
+DepthwiseRowKernel square_kernel(int stride, int out_width) {
+  constexpr int kWidth = block_width(kKernel, 1);
+  if (stride == 2) return square_row<In, Out, kKernel, 2, block_width(kKernel, 2)>;
+  if (takes_wider_blocks(kKernel, 1, out_width)) return square_row<In, Out, kKernel, 1, kWidth + 1>;
+  return square_row<In, Out, kKernel, 1, kWidth>;
+}
+
+bool is_square(const Window& w) {
+  const bool odd = w.kernel_w == 3 || w.kernel_w == 5 || w.kernel_w == 7;
+  return odd && w.kernel_h == w.kernel_w && w.stride_w <= 2 && w.dilation_h == 1 && w.dilation_w == 1;
+}
+
 template <class In, class Out>
-DepthwiseRowKernel kernel_for(const Window& w) {
-  if (w.kernel_h != w.kernel_w || w.dilation_h != 1 || w.dilation_w != 1) return general_row<In, Out>;
-  switch (w.kernel_w * 10 + w.stride_w) {
-    case 31:
-      return stride_1_row<In, Out, 3>;
-    case 32:
-      return stride_2_row<In, Out, 3>;
-    case 51:
-      return stride_1_row<In, Out, 5>;
-    case 52:
-      return stride_2_row<In, Out, 5>;
-    case 71:
-      return stride_1_row<In, Out, 7>;
-    case 72:
-      return stride_2_row<In, Out, 7>;
-    default:
-      return general_row<In, Out>;
-  }
+DepthwiseRowKernel kernel_for(const Window& w, int out_width) {
+  if (!is_square(w)) return general_row<In, Out>;
+  if (w.kernel_w == 3) return square_kernel<In, Out, 3>(w.stride_w, out_width);
+  if (w.kernel_w == 5) return square_kernel<In, Out, 5>(w.stride_w, out_width);
+  return square_kernel<In, Out, 7>(w.stride_w, out_width);
 }
 
 }  // namespace
 
 int depthwise_margin(const Window& w, int width, int out_width) {
-  if (w.kernel_w > 7 || w.stride_w > 2) return w.left;  // the general kernel asks
+  if (!is_square(w)) return 0;  // the general kernel asks
   const int block =
       block_width(w.kernel_w, w.stride_w) + takes_wider_blocks(w.kernel_w, w.stride_w, out_width);
   const int end = (round_up(out_width, block) - 1) * w.stride_w - w.left + w.kernel_w;
   return larger(w.left, end - width);
 }
 
-DepthwiseRowKernel depthwise_row_kernel(const Window& window, Dtype in, Dtype out) {
-  if (in == Dtype::kFloat) return kernel_for<float, float>(window);
+DepthwiseRowKernel depthwise_row_kernel(const Window& w, int out_width, Dtype in, Dtype out) {
+  if (in == Dtype::kFloat) return kernel_for<float, float>(w, out_width);
+  const bool widens = out == Dtype::kFloat;
   if (in == Dtype::kBFloat16) {
-    return out == Dtype::kFloat ? kernel_for<BFloat16, float>(window)
-                                : kernel_for<BFloat16, BFloat16>(window);
+    return widens ? kernel_for<BFloat16, float>(w, out_width) : kernel_for<BFloat16, BFloat16>(w, out_width);
   }
-  return out == Dtype::kFloat ? kernel_for<Half, float>(window) : kernel_for<Half, Half>(window);
+  return widens ? kernel_for<Half, float>(w, out_width) : kernel_for<Half, Half>(w, out_width);
 }
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

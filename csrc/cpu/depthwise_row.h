@@ -27,8 +27,8 @@ struct DepthwiseRow {
 
 using DepthwiseRowKernel = void (*)(const DepthwiseRow& row);
 
-// The kernel for a window, for elements of `in` read and `out` written.
-DepthwiseRowKernel depthwise_row_kernel(const Window& window, Dtype in, Dtype out);
+// The kernel for a window and rows of this many results, for elements of `in` read and `out` written.
+DepthwiseRowKernel depthwise_row_kernel(const Window& window, int out_width, Dtype in, Dtype out);
 
 // The margin with which a kernel never has to ask where a row ends.
 int depthwise_margin(const Window& window, int width, int out_width);

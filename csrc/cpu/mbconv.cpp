@@ -232,7 +232,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
     for (int i = 0; i < width; i += kLanes) store(row.sums + i, broadcast(0.0f));
   }
   const Dtype in_dtype = p.expands ? Dtype::kFloat : a.dtype;
-  const DepthwiseRowKernel kernel = depthwise_row_kernel(w, in_dtype, Dtype::kFloat);
+  const DepthwiseRowKernel kernel = depthwise_row_kernel(w, a.out.width, in_dtype, Dtype::kFloat);
   float* wide = s.wide + image * a.out.pixels() * p.padded + channel;
   const int64_t in_row = static_cast<int64_t>(a.in.width + row.margin) * row.pixel;
   const int out_end = smaller(a.out.height, (band + 1) * p.band_rows);

@@ -4,8 +4,8 @@ namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
 // Terms that are added one to the other; sums of so many are then added to what there is. A single chain over
-// the thousands of channels of the largest networks would round more than twice as much as PyTorch's
-// products.
+// the thousands of channels of the largest networks rounds twice as much as PyTorch's products do; chains of
+// 64 as much (measured).
 constexpr int kChain = 64;
 
 template <int kRows, int kVectors>

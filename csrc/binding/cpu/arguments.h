@@ -13,6 +13,7 @@
 #include <tuple>
 #include <vector>
 
+#include "binding/cpu/workspace.h"
 #include "cpu/instruction_sets.h"
 
 namespace effkernels::binding {
@@ -67,7 +68,7 @@ class Arguments {
   std::vector<Tensor> copies_;
 };
 
-// Results and workspace.
+// Results.
 Tensor empty_map(const Tensor& like, const cpu::Shape& shape);
 Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns);
 
@@ -82,10 +83,10 @@ inline cpu::Threads torch_threads() {
 
 // Runs one op of the instruction set in use on torch's threads.
 template <class Args>
-void run(const cpu::Op<Args>& op, const Args& args, const Tensor& like) {
+void run(const cpu::Op<Args>& op, const Args& args) {
   const cpu::Threads threads = torch_threads();
-  Tensor scratch = empty_floats(like, 1, op.scratch_floats(args, threads.count));
-  op.run(args, static_cast<float*>(scratch.mutable_data_ptr()), threads);
+  const Workspace scratch(op.scratch_floats(args, threads.count));
+  op.run(args, scratch.data(), threads);
 }
 
 }  // namespace effkernels::binding

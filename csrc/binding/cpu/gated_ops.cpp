@@ -31,7 +31,7 @@ Tensor gate(const Tensor& pooled, const Tensor& reduce_weight, const MaybeTensor
   args.pooled = arguments.floats(pooled, images * channels);
   Tensor y = empty_floats(pooled, images, channels);
   args.gate = static_cast<float*>(y.mutable_data_ptr());
-  if (images > 0) run(*cpu::kernels().gate, args, pooled);
+  if (images > 0) run(*cpu::kernels().gate, args);
   return y;
 }
 
@@ -48,7 +48,7 @@ Tensor squeeze_excite(const Tensor& x, const Tensor& reduce_weight, const MaybeT
                         arguments.activation(activation));
   Tensor y = empty_map(x, args.in);
   args.y = y.mutable_data_ptr();
-  if (args.in.images > 0) run(*cpu::kernels().squeeze_excite, args, x);
+  if (args.in.images > 0) run(*cpu::kernels().squeeze_excite, args);
   return y;
 }
 
@@ -81,7 +81,7 @@ Tensor mbconv(const Tensor& x, const MaybeTensor& expand_weight, const MaybeTens
                                      arguments.activation(activation));
   Tensor y = empty_map(x, args.out);
   args.y = y.mutable_data_ptr();
-  if (args.in.images > 0) run(*cpu::kernels().mbconv, args, x);
+  if (args.in.images > 0) run(*cpu::kernels().mbconv, args);
   return y;
 }
 

@@ -176,8 +176,8 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   }
   // Maps lie on cache lines; a step reads one and writes the other.
   const int64_t map_floats = (largest * chunk + 15) / 16 * 16;
-  Tensor workspace = empty_floats(input, 1, 2 * map_floats + scratch_floats);
-  float* maps[] = {static_cast<float*>(workspace.mutable_data_ptr()), nullptr};
+  const Workspace workspace(2 * map_floats + scratch_floats);
+  float* maps[] = {workspace.data(), nullptr};
   maps[1] = maps[0] + map_floats;
   float* scratch = maps[1] + map_floats;
 

@@ -39,7 +39,7 @@ Tensor pointwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
   }
   Tensor y = empty_map(x, out);
   args.y = y.mutable_data_ptr();
-  if (args.in.images > 0) run(*cpu::kernels().pointwise, args, x);
+  if (args.in.images > 0) run(*cpu::kernels().pointwise, args);
   return y;
 }
 
@@ -52,7 +52,7 @@ Tensor pointwise_pool(const Tensor& x, const Tensor& weight, const MaybeTensor& 
                      std::nullopt, arguments.activation(activation));
   Tensor pooled = empty_floats(x, args.in.images, args.out_channels);
   args.mean = static_cast<float*>(pooled.mutable_data_ptr());
-  if (args.in.images > 0) run(*cpu::kernels().pointwise, args, x);
+  if (args.in.images > 0) run(*cpu::kernels().pointwise, args);
   return pooled;
 }
 

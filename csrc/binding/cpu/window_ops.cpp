@@ -31,7 +31,7 @@ Tensor depthwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
                      stride, padding, dilation, activation);
   Tensor y = empty_map(x, args.out);
   args.y = y.mutable_data_ptr();
-  if (args.in.images > 0) run(*cpu::kernels().depthwise, args, x);
+  if (args.in.images > 0) run(*cpu::kernels().depthwise, args);
   return y;
 }
 
@@ -47,7 +47,7 @@ std::tuple<Tensor, Tensor> depthwise_pool(const Tensor& x, const Tensor& weight,
   Tensor y = empty_map(x, args.out), pooled = empty_floats(x, args.out.images, args.out.channels);
   args.y = y.mutable_data_ptr();
   args.mean = static_cast<float*>(pooled.mutable_data_ptr());
-  if (args.in.images > 0) run(*cpu::kernels().depthwise, args, x);
+  if (args.in.images > 0) run(*cpu::kernels().depthwise, args);
   return {y, pooled};
 }
 
@@ -60,7 +60,7 @@ Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, cons
                 padding, dilation, arguments.activation(activation));
   Tensor y = empty_map(x, args.out);
   args.y = y.mutable_data_ptr();
-  if (args.in.images > 0) run(*cpu::kernels().conv, args, x);
+  if (args.in.images > 0) run(*cpu::kernels().conv, args);
   return y;
 }
 
