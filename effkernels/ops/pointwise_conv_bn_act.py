@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -43,14 +44,16 @@ POINTWISE = define(
 )
 
 
-def _reference_pool(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-    *norm, activation = rest
-    y = reference.pointwise_conv_bn_act(x, weight, bias, *norm, None, None, activation)
+def _reference_pool(*arguments: Any) -> Tensor:
+    *operands, activation = arguments
+    run: Callable[..., Tensor] = reference.pointwise_conv_bn_act
+    y = run(*operands, None, None, activation)
     return y.mean((2, 3), dtype=accumulate_dtype(y.dtype))
 
 
 def _fake_pool(*arguments: Any) -> Tensor:
-    x, weight = arguments[:2]
+    x: Tensor = arguments[0]
+    weight: Tensor = arguments[1]
     return x.new_empty((x.shape[0], weight.shape[0]), dtype=accumulate_dtype(x.dtype))
 
 

@@ -100,6 +100,13 @@ def _pointwise(dtype: torch.dtype, label: str, *, gated: bool, added: bool) -> S
     )
 
 
+def _pointwise_pool(dtype: torch.dtype) -> Sample:
+    x, weight, bn = images(2, 7, 3, 5, dtype=dtype), images(4, 7, dtype=dtype), batch_norm(4, dtype)
+    name = "pointwise_conv_bn_act_pool"
+    front = ops.pointwise_conv_bn_act_pool
+    return Sample(name, "", lambda: front(x, weight, bn=bn), (x, weight, None, *bn, "silu"))
+
+
 def gate_weights(channels: int, squeezed: int, dtype: torch.dtype) -> ops.Gate:
     return ops.Gate(
         images(squeezed, channels, dtype=dtype),
@@ -170,6 +177,7 @@ def samples(dtype: torch.dtype) -> list[Sample]:
         _pointwise(dtype, "plain", gated=False, added=False),
         _pointwise(dtype, "gate", gated=True, added=False),
         _pointwise(dtype, "gate-residual", gated=True, added=True),
+        _pointwise_pool(dtype),
         *_squeeze(dtype),
         _mbconv(dtype, "full", expand=True, gated=True, stride=1),
         _mbconv(dtype, "no-expand", expand=False, gated=True, stride=1),
