@@ -8,11 +8,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
+from effkernels._compiled import build_info
 from effkernels.cli.classify import (
     Ranked,
     load_model,
@@ -196,6 +198,9 @@ def _time_both(
 
 
 def _why_backend(backend: str, device: torch.device) -> str:
+    if backend == "cpu":
+        sets: Any = build_info()["instruction_sets"]
+        return f"the fastest available on cpu, with {sets['in_use']} instructions"
     if backend != "torch":
         return f"the fastest available on {device.type}"
     if kernel_backends(device) == [] and os.environ.get("EFFKERNELS_BACKEND"):
