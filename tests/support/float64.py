@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
-def _depthwise(
+def _tap_by_tap(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -23,7 +23,7 @@ def _depthwise(
     x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
     height = (x.shape[2] - dilation[0] * (kernel_h - 1) - 1) // stride[0] + 1
     width = (x.shape[3] - dilation[1] * (kernel_w - 1) - 1) // stride[1] + 1
-    y = x.new_zeros(x.shape[0], x.shape[1], height, width)
+    y = x.new_zeros(x.shape[0], weight.shape[0], height, width)
     if bias is not None:
         y += bias[:, None, None]
     for i in range(kernel_h):
@@ -31,7 +31,11 @@ def _depthwise(
             top, left = i * dilation[0], j * dilation[1]
             rows = slice(top, top + stride[0] * (height - 1) + 1, stride[0])
             columns = slice(left, left + stride[1] * (width - 1) + 1, stride[1])
-            y.addcmul_(x[:, :, rows, columns], weight[:, 0, i, j, None, None])
+            pixels, tap = x[:, :, rows, columns], weight[:, :, i, j]
+            if tap.shape[1] == 1:
+                y.addcmul_(pixels, tap[:, :, None])
+            else:
+                y += torch.einsum("oc,nchw->nohw", tap, pixels)
     return y
 
 
@@ -54,6 +58,8 @@ class FastFloat64(TorchFunctionMode):
                 (v, v) if isinstance(v, int) else tuple(v) for v in (stride, padding, dilation)
             ]
             depthwise = groups == x.shape[1] == weight.shape[0] > 1
-            if depthwise:
-                return _depthwise(x, weight, bias, *pairs)
+            # PyTorch 2.11 was seen to crash in dense ones of odd windows.
+            dense = groups == 1 and weight.shape[1] > 1 and max(weight.shape[2:]) > 1
+            if depthwise or dense:
+                return _tap_by_tap(x, weight, bias, *pairs)
         return func(*args, **(kwargs or {}))
