@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +12,7 @@ import torch
 
 import effkernels
 from effkernels import dispatch, ops
+from processes import run_python
 
 X, W = torch.randn(1, 4, 5, 5), torch.randn(4, 1, 3, 3)
 
@@ -221,21 +219,10 @@ def test_unavailable_backend_says_why(fake_cpu: dispatch.Backend) -> None:
     assert sevens(run())
 
 
-def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_environment_variable() -> None:
     show = "import effkernels.dispatch as b; print(b._choice.name)"
-    assert _python(show, EFFKERNELS_BACKEND="torch").stdout.strip() == "torch"
-    assert _python(show, EFFKERNELS_BACKEND="auto").stdout.strip() == "None"
+    assert run_python("-c", show, EFFKERNELS_BACKEND="torch").stdout.strip() == "torch"
+    assert run_python("-c", show, EFFKERNELS_BACKEND="auto").stdout.strip() == "None"
 
 
 def test_environment_variable_without_such_a_backend() -> None:
@@ -243,7 +230,7 @@ def test_environment_variable_without_such_a_backend() -> None:
         "import torch, effkernels\n"
         "effkernels.ops.conv_bn_act(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))"
     )
-    wrong = _python(code, EFFKERNELS_BACKEND="cudnn")
+    wrong = run_python("-c", code, EFFKERNELS_BACKEND="cudnn")
     assert "EFFKERNELS_BACKEND: no backend 'cudnn'; there are cuda, triton, cpu" in wrong.stderr
 
 
@@ -252,5 +239,5 @@ def test_environment_variable_of_an_unavailable_backend() -> None:
         "import torch, effkernels, effkernels.dispatch as b; b.mark_unavailable('triton', 'gone')\n"
         "effkernels.ops.conv_bn_act(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))"
     )
-    result = _python(code, EFFKERNELS_BACKEND="triton")
+    result = run_python("-c", code, EFFKERNELS_BACKEND="triton")
     assert "EFFKERNELS_BACKEND: backend 'triton' is not available: gone" in result.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ import effkernels
 from effkernels import _compiled
 from effkernels_build.cuda import device_archs
 from effkernels_build.modules import instruction_sets
+from processes import run_python
 
 INFO = _compiled.build_info()
 STATUS = _compiled.compiled_status()
@@ -98,11 +98,8 @@ def test_kernels_are_those_that_the_processor_runs() -> None:
 def test_the_fastest_kernels_are_in_use_unless_others_are_asked_for() -> None:
     code = "import effkernels._compiled as c; print(c.build_info()['instruction_sets']['in_use'], end='')"
     for chosen in ("", *INFO["instruction_sets"]["kernels"]):
-        env = os.environ | {"EFFKERNELS_CPU_ISA": chosen}
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-        )
-        assert done.stdout == (chosen or INFO["instruction_sets"]["kernels"][-1])
+        done = run_python("-c", code, EFFKERNELS_CPU_ISA=chosen)
+        assert done.stdout + done.stderr == (chosen or INFO["instruction_sets"]["kernels"][-1])
 
 
 def test_missing_module_has_a_reason(caplog: pytest.LogCaptureFixture) -> None:
@@ -115,8 +112,8 @@ def test_missing_module_has_a_reason(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_import_is_silent() -> None:
     code = "import effkernels; effkernels.backends()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout + done.stderr == ""
+    done = run_python("-c", code)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 @pytest.mark.gpu

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +22,7 @@ from effkernels.checkpoints import (
 )
 from effkernels.checkpoints.pretrained import HubWeights, PackageWeights
 from effkernels.preprocessing import Preprocessing
+from processes import run_python
 
 CONFIG = {
     "architecture": "tf_efficientnet_b0",
@@ -319,14 +318,5 @@ def test_environment_variables_reach_the_hub_library(add_model: AddModel, cache:
         "from effkernels.checkpoints import resolve\n"
         "print(resolve('hf-hub:someone/model', variant='efficientnet_b0').semantics.padding)\n"
     )
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=cache,
-        check=False,
-    )
+    done = run_python("-c", script, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(cache))
     assert done.stdout.strip() == "same", done.stderr

@@ -13,9 +13,9 @@ from torch import Tensor
 import effkernels
 from cpu_kernels import in_float64, instruction_set, poisoned, tensors, usable_instruction_sets
 from effkernels import dispatch, nn, ops
-from float64 import FastFloat64
 from op_cases import Block
 from op_samples import labels, samples
+from oracle_convolutions import OracleConvolutions
 from randomise import randomise
 from tolerance import assert_within_eager
 
@@ -237,7 +237,7 @@ def test_whole_networks(name: str, dtype: torch.dtype, seed: int) -> None:
     torch.manual_seed(seed)
     model = randomise(effkernels.create_model(name, num_classes=1000)).eval().requires_grad_(False)
     x = torch.randn(3, 3, 65, 50).to(dtype)
-    with effkernels.use_backend("torch"), FastFloat64():
+    with effkernels.use_backend("torch"), OracleConvolutions():
         exact = model.to(dtype).double()(x.double())
         eager = model.to(dtype)(x)
     for isa in usable_instruction_sets():

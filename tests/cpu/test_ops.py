@@ -98,6 +98,9 @@ CONVOLUTIONS = {
     "stem": Window(2, 3, (33, 40), (3, 3), 32, stride=(2, 2), padding=(0, 1, 0, 1)),
     "panels": Window(1, 4, (9, 30), (3, 3), 500, padding=(1, 1, 1, 1)),
     "dilated": Window(1, 6, (20, 21), (3, 2), 70, padding=(4, 0, 1, 3), dilation=(2, 3)),
+    "taps beside the image": Window(
+        2, 96, (10, 1), (2, 2), 5, stride=(3, 3), padding=(3, 3, 5, 5), dilation=(3, 3)
+    ),
     "1x1": Window(1, 70, (6, 50), (1, 1), 40),
     "many terms": Window(1, 200, (7, 7), (5, 5), 17, padding=(2, 2, 2, 2)),
     "only padding": Window(1, 3, (1, 1), (3, 3), 20, stride=(3, 3), padding=(5, 6, 7, 8)),

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ from torch import Tensor
 from cpu_kernels import in_float64, run_kernels, run_reference, threads, usable_instruction_sets
 from effkernels import ops
 from op_cases import Block, Pointwise, Squeeze, Style, Window
+from processes import run_python
 from tolerance import assert_within_eager
 
 CALLS: dict[str, tuple[Callable[..., object], Window | Pointwise | Squeeze | Block]] = {
@@ -93,17 +91,6 @@ def test_several_callers_at_once(call: Callable[[], tuple[Tensor, ...]]) -> None
     assert right == [True] * 4
 
 
-def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 _WORKER = """
 import multiprocessing, os, sys
 import effkernels, torch
@@ -136,7 +123,7 @@ def test_in_workers_of_a_parent_that_has_not_computed(method: str, tmp_path: Pat
         pytest.skip(f"no {method} here")
     script = tmp_path / "workers.py"
     script.write_text(_WORKER)
-    done = python(str(script), method)
+    done = run_python(str(script), method)
     assert done.stdout.splitlines()[-1:] == ["the same in all processes"], done.stderr
 
 
@@ -158,7 +145,7 @@ print(tuple(ops.depthwise_conv_bn_act(torch.ones(1, 3, 4, 4), torch.ones(3, 1, 3
 def test_instruction_set_from_outside(name: str) -> None:
     if name.strip().lower() not in usable_instruction_sets():
         pytest.skip(f"no {name} here")
-    done = python("-c", _REPORT, EFFKERNELS_CPU_ISA=name)
+    done = run_python("-c", _REPORT, EFFKERNELS_CPU_ISA=name)
     assert done.stdout.splitlines() == [
         f"{name.strip().lower()}|True|None",
         "forced",
@@ -167,7 +154,7 @@ def test_instruction_set_from_outside(name: str) -> None:
 
 
 def test_instruction_set_that_is_not_there() -> None:
-    done = python("-c", _REPORT, EFFKERNELS_CPU_ISA="mmx")
+    done = run_python("-c", _REPORT, EFFKERNELS_CPU_ISA="mmx")
     status, refusal, shape = done.stdout.splitlines()
     reason = "EFFKERNELS_CPU_ISA: no instruction set 'mmx' here; there are "
     assert status.split("|")[1:] == ["False", status.split("|")[2]]

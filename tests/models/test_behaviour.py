@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import effkernels
 from effkernels.models import EfficientNet
 from effkernels.nn import ConvBnAct, DropPath, MBConv
 from networks import small
+from processes import run_python
 
 
 @pytest.fixture(scope="module")
@@ -373,9 +372,7 @@ def test_import_costs_under_half_a_second_beyond_torch() -> None:
     )
     times = []
     for _ in range(3):
-        run = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
-        )
+        run = run_python("-c", code)
         assert (run.returncode, run.stderr) == (0, "")
         times.append(float(run.stdout))
     assert min(times) < 0.5

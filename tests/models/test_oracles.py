@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import effkernels
 from effkernels import EfficientNet
-from float64 import FastFloat64
+from oracle_convolutions import OracleConvolutions
 from oracles import oracle
 from randomise import randomise
 from tolerance import assert_within_eager
@@ -26,7 +26,7 @@ def compare(theirs: nn.Module, ours: nn.Module, x: Tensor, *, train: bool = Fals
     for mode in (False, True) if train else (False,):
         for model in (theirs, ours):
             model.train(mode)
-        with FastFloat64():
+        with OracleConvolutions():
             exact = copy.deepcopy(theirs).double()(x.double())
         assert exact.std() > 1e-2, "the logits say nothing"
         # Theirs in our layout: PyTorch's BatchNorm sums in another order there.
@@ -38,7 +38,7 @@ def compare(theirs: nn.Module, ours: nn.Module, x: Tensor, *, train: bool = Fals
 def test_the_float64_oracle_computes_pytorchs_convolution(kernel: int, stride: int) -> None:
     x = torch.randn(2, 6, 11, 8, dtype=torch.float64)
     conv = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False).double()
-    with FastFloat64():
+    with OracleConvolutions():
         y = conv(x)
     assert y.grad_fn is not None
     torch.testing.assert_close(y, conv(x), rtol=1e-13, atol=1e-13)

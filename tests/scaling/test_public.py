@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from effkernels import scaling
+from processes import run_python
 
 
 def test_every_public_name_resolves() -> None:
@@ -23,8 +21,8 @@ def test_unknown_name() -> None:
 
 @pytest.mark.parametrize("first", ["cost", "fit_budget", "table_rows"])
 def test_any_part_can_be_imported_first(first: str) -> None:
-    code = f"from effkernels.scaling import {first}"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd="/")
+    done = run_python("-c", f"from effkernels.scaling import {first}")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_package_does_not_load_the_cost_model() -> None:
@@ -33,4 +31,5 @@ def test_the_package_does_not_load_the_cost_model() -> None:
         "loaded = {m for m in sys.modules if m.startswith('effkernels.scaling')}\n"
         "assert loaded == {'effkernels.scaling', 'effkernels.scaling.formula'}, loaded\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd="/")
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr

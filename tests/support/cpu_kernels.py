@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 
 from effkernels import ops, use_backend
 from effkernels._compiled import cpu_module
-from float64 import FastFloat64
+from oracle_convolutions import OracleConvolutions
 from tolerance import assert_within_eager
 
 Arguments = Mapping[str, Any]
@@ -76,7 +76,7 @@ def run_kernels(call: Callable[..., Any], arguments: Arguments) -> tuple[Tensor,
 
 def run_reference(call: Callable[..., Any], arguments: Arguments) -> tuple[Tensor, ...]:
     """PyTorch's results, on one thread: its float16 convolutions wake the others for each channel."""
-    with threads(1), use_backend("torch"), FastFloat64():
+    with threads(1), use_backend("torch"), OracleConvolutions():
         return tensors(call(**arguments))
 
 
