@@ -48,6 +48,11 @@ struct Vec {
   Native v;
 };
 
+EFFKERNELS_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
+EFFKERNELS_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+EFFKERNELS_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+EFFKERNELS_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
+
 // One element as a float, and back.
 EFFKERNELS_INLINE float from_bits(uint32_t bits) {
   float x;
@@ -98,10 +103,6 @@ EFFKERNELS_INLINE Half narrow<Half>(float x) {
 #if defined(__AVX512F__)
 
 EFFKERNELS_INLINE Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
-EFFKERNELS_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
-EFFKERNELS_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
-EFFKERNELS_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
-EFFKERNELS_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
 EFFKERNELS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 EFFKERNELS_INLINE Vec square_root(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
 
@@ -160,10 +161,6 @@ EFFKERNELS_INLINE void store(T* p, Vec a, int count) {
 #elif defined(__AVX2__)
 
 EFFKERNELS_INLINE Vec broadcast(float x) { return {_mm256_set1_ps(x)}; }
-EFFKERNELS_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
-EFFKERNELS_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
-EFFKERNELS_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
-EFFKERNELS_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
 EFFKERNELS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 EFFKERNELS_INLINE Vec square_root(Vec a) { return {_mm256_sqrt_ps(a.v)}; }
 EFFKERNELS_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
@@ -231,10 +228,6 @@ EFFKERNELS_INLINE void store(T* p, Vec a, int count) {
 #else
 
 EFFKERNELS_INLINE Vec broadcast(float x) { return {Native{x, x, x, x}}; }
-EFFKERNELS_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
-EFFKERNELS_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
-EFFKERNELS_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
-EFFKERNELS_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
 // Fused where the processor can; the compiler is told to contract.
 EFFKERNELS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 EFFKERNELS_INLINE Vec square_root(Vec a) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -140,7 +139,6 @@ def stored_rows(network_row: Row) -> list[Row]:
     return rows
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("matplotlib"), reason="matplotlib not installed")
 def test_a_report_is_drawn(tmp_path: Path, network_row: Row, make_report: MakeReport) -> None:
     report = make_report(*stored_rows(network_row))
     names = {path.name for path in plots.draw(report, tmp_path)}
