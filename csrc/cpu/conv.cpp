@@ -80,6 +80,18 @@ void pack(const ConvArgs& a, const Memory& m, int first, int channels, int width
   });
 }
 
+// The first `count` pixels of row `y` of an image, from its planes.
+void gather_planes(const ConvArgs& a, int64_t image, int y, int count, float* row) {
+  const int channels = a.in.channels;
+  with_dtype(a.dtype, [&](const auto* type) {
+    for (int c = 0; c < channels; ++c) {
+      const int64_t plane = (image * channels + c) * a.in.height + y;
+      const auto* in = static_cast<decltype(type)>(a.x) + plane * a.in.width;
+      for (int i = 0; i < count; ++i) row[i * channels + c] = widen(in[i]);
+    }
+  });
+}
+
 // The input rows under row `y` of the result, as floats, with zeros for the padding.
 void gather_rows(const ConvArgs& a, const Cut& c, const Memory& m, int64_t image, int y) {
   const Window& w = a.window;
@@ -92,7 +104,9 @@ void gather_rows(const ConvArgs& a, const Cut& c, const Memory& m, int64_t image
     const bool inside = in_y >= 0 && in_y < a.in.height;
     const int from = inside ? begin : columns, to = inside ? end : columns;
     for (int j = 0; j < from * channels; ++j) row[j] = 0.0f;
-    if (inside) {
+    if (inside && a.planar) {
+      gather_planes(a, image, in_y, to - from, row + from * channels);
+    } else if (inside) {
       const int64_t at = (image * a.in.height + in_y) * a.in.width * channels;
       widen_row(a.x, a.dtype, at, (to - from) * channels, nullptr, row + from * channels);
     }

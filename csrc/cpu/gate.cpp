@@ -1,6 +1,7 @@
 // squeeze_excite_gate: two products of a matrix with a vector for each image.
 
 #include "cpu/activation.h"
+#include "cpu/dot.h"
 #include "cpu/fold.h"
 #include "cpu/ops.h"
 
@@ -15,17 +16,7 @@ template <class T>
 void reduce(const GateArgs& a, const T* weight, const float* pooled, int first, int count, float* hidden) {
   float dots[kLanes] = {};
   for (int i = 0; i < count; ++i) {
-    const T* row = weight + static_cast<int64_t>(first + i) * a.channels;
-    Vec even = broadcast(0.0f), odd = even;
-    int c = 0;
-    for (; c + 2 * kLanes <= a.channels; c += 2 * kLanes) {
-      even = fma(load(row + c), load(pooled + c), even);
-      odd = fma(load(row + c + kLanes), load(pooled + c + kLanes), odd);
-    }
-    for (; c < a.channels; c += kLanes) {
-      even = fma(load_up_to(row + c, a.channels - c), load_up_to(pooled + c, a.channels - c), even);
-    }
-    dots[i] = sum(even + odd);
+    dots[i] = dot(weight + static_cast<int64_t>(first + i) * a.channels, pooled, a.channels);
   }
   Vec x[1] = {load(dots)};
   if (a.reduce_bias.data != nullptr) x[0] = x[0] + load_parameters(a.reduce_bias, first, count);

@@ -31,6 +31,7 @@ constinit const Kernels kKernels{EFFKERNELS_NAME(EFFKERNELS_ISA),
                                  &kGate,
                                  &kSqueezeExcite,
                                  &kMbconv,
+                                 &kLinear,
                                  exponential_of};
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

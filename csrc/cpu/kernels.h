@@ -54,6 +54,7 @@ struct ConvArgs {
   Dtype dtype;
   Window window;
   const void* x;
+  bool planar;         // x is NCHW, as images come, without gaps
   const void* weight;  // (out channels, in channels, kernel_h, kernel_w) with these strides, in elements
   int64_t weight_strides[4];
   Norm norm;
@@ -111,6 +112,16 @@ struct MbconvArgs {
   void* y;
 };
 
+struct LinearArgs {
+  int64_t images;
+  int in_features, out_features;
+  Dtype dtype;         // of weight and y
+  const float* x;      // (images, in features)
+  const void* weight;  // (out features, in features)
+  Parameters bias;
+  void* y;  // (images, out features)
+};
+
 // One op of one instruction set. `scratch_floats` says how much workspace `run` wants beside its result.
 template <class Args>
 struct Op {
@@ -126,6 +137,7 @@ struct Kernels {
   const Op<GateArgs>* gate;
   const Op<SqueezeExciteArgs>* squeeze_excite;
   const Op<MbconvArgs>* mbconv;
+  const Op<LinearArgs>* linear;
   void (*exponential)(const float* x, float* y, int64_t count);  // for tests
 };
 

@@ -12,5 +12,6 @@ extern const Op<PointwiseArgs> kPointwise;
 extern const Op<GateArgs> kGate;
 extern const Op<SqueezeExciteArgs> kSqueezeExcite;
 extern const Op<MbconvArgs> kMbconv;
+extern const Op<LinearArgs> kLinear;
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

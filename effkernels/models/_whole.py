@@ -10,14 +10,14 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from effkernels import dispatch
 from effkernels.nn import Conv2dSame, ConvBnAct, DropPath, MBConv
-from effkernels.nn._plain import any_global_hook
+from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.nn.conv_bn_act import activation_name
 from effkernels.ops.network import NETWORK, Step, encode
 from effkernels.reference.convolution import output_size
@@ -31,6 +31,7 @@ _SETTINGS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.BatchNorm2d: ("training", "eps"),
     nn.SyncBatchNorm: ("training", "eps"),
     DropPath: ("training", "rate"),
+    nn.Dropout: ("training",),
     MBConv: ("residual",),
 }
 _TENSORS = frozenset((Tensor, nn.Parameter))
@@ -48,27 +49,46 @@ def _same(now: list[Any], then: list[Any]) -> bool:
     return len(now) == len(then) and all(map(operator.is_, now, then))
 
 
+class Parts(NamedTuple):
+    """A classifier taken apart.
+
+    ``layers`` make the last feature map, in order, the last of them a 1x1 convolution. The means over its height
+    and width go through ``dropout`` and ``classifier``. ``containers`` are the modules around the layers.
+    """
+
+    layers: list[nn.Module]
+    dropout: nn.Module
+    classifier: nn.Module
+    containers: list[nn.Module]
+
+
 class _Layers:
     """What one network's layers were when they were last looked at."""
 
-    def __init__(self, layers: list[nn.Module], containers: list[nn.Module]) -> None:
-        modules = containers + [m for layer in layers for m in layer.modules()]
+    def __init__(self, network: nn.Module, parts: Parts) -> None:
+        layers = parts.layers
+        self.linear = _only_linear(parts)
+        tail = [parts.dropout, parts.classifier] if self.linear else []
+        modules = parts.containers + [m for layer in layers for m in layer.modules()] + tail
         self._modules = modules
         self._types = list(map(type, modules))
         self._attributes = [vars(m) for m in modules]
         self._attribute_counts = list(map(len, self._attributes))
         self._hooks = [getattr(m, name) for m in modules for name in _HOOKS]
-        self._child_slots: list[Slot] = [(m._modules, name) for m in modules for name in m._modules]
+        parents = [network, *modules]
+        self._child_slots: list[Slot] = [(m._modules, name) for m in parents for name in m._modules]
         self._children = _get(self._child_slots)
-        self._child_dicts = [m._modules for m in modules if m._modules]
+        self._child_dicts = [m._modules for m in parents if m._modules]
         self._child_counts = list(map(len, self._child_dicts))
         self._setting_slots: list[Slot] = [
             (vars(m), name) for m in modules for name in _SETTINGS.get(type(m), ())
         ]
         self._settings = _get(self._setting_slots)
-        self.layers = layers
         self.fusible = all(_fusible(layer) for layer in layers)
+        if self.linear:
+            layers = [*layers, parts.classifier]
         slots = [slot for layer in layers for slot in _slots(layer)] if self.fusible else []
+        self._steps = layers
         self._absent = [slot for slot in slots if slot[0][slot[1]] is None]
         self._present = [slot for slot in slots if slot[0][slot[1]] is not None]
         self._numbers: dict[tuple[int, int], tuple[list[int], list[float]]] = {}
@@ -100,8 +120,18 @@ class _Layers:
         if size not in self._numbers:
             if len(self._numbers) >= _MOST_SIZES:
                 self._numbers.clear()
-            self._numbers[size] = encode(list(_steps(self.layers, size)))[1:]
+            self._numbers[size] = encode(list(_steps(self._steps, size)))[1:]
         return x, tensors, *self._numbers[size]
+
+
+def _only_linear(parts: Parts) -> bool:
+    """Whether nothing but a linear layer follows the pooling."""
+    dropout = parts.dropout
+    return (
+        type(dropout) is nn.Dropout
+        and not dropout.training
+        and is_plain(parts.classifier, nn.Linear)
+    )
 
 
 def _fusible(layer: nn.Module) -> bool:
@@ -112,7 +142,9 @@ def _fusible(layer: nn.Module) -> bool:
 
 def _slots(layer: nn.Module) -> Iterator[Slot]:
     """Where the tensors of the layer's step are, in order."""
-    if isinstance(layer, ConvBnAct):
+    if isinstance(layer, nn.Linear):
+        yield from ((layer._parameters, "weight"), (layer._parameters, "bias"))
+    elif isinstance(layer, ConvBnAct):
         yield from ((layer.conv._parameters, "weight"), (layer.conv._parameters, "bias"))
         if isinstance(layer.bn, nn.Identity):
             yield from [({"none": None}, "none")] * 4
@@ -136,8 +168,12 @@ def _steps(layers: list[nn.Module], size: tuple[int, int]) -> Iterator[Step]:
     x = torch.empty(
         1, 1, *size, device="meta"
     )  # stands for a feature map: its height and width are read
+    last = [layer for layer in layers if not isinstance(layer, nn.Linear)][-1]
     for layer in layers:
         tensors = [values[name] for values, name in _slots(layer)]
+        if isinstance(layer, nn.Linear):
+            yield Step("linear", tensors)
+            return
         if isinstance(layer, MBConv):
             window = layer.depthwise
             parts = (layer.expand, layer.depthwise, layer.project)
@@ -150,7 +186,7 @@ def _steps(layers: list[nn.Module], size: tuple[int, int]) -> Iterator[Step]:
         stride, dilation = _pair(window.conv.stride), _pair(window.conv.dilation)
         padding = window.padding(x)
         name = "mbconv" if isinstance(layer, MBConv) else "conv_bn_act"
-        if layer is layers[-1]:
+        if layer is last:
             name = "pointwise_conv_bn_act_pool"
         residual = isinstance(layer, MBConv) and layer.residual
         yield Step(name, tensors, eps, activation, stride, padding, dilation, residual)
@@ -170,18 +206,23 @@ def _eps(part: ConvBnAct | None) -> float:
 _known: weakref.WeakKeyDictionary[nn.Module, _Layers] = weakref.WeakKeyDictionary()
 
 
-def pooled_features(
-    network: nn.Module, layers: Callable[[], tuple[list[nn.Module], list[nn.Module]]], x: Tensor
-) -> Tensor | None:
-    """What the layers and the mean over height and width behind the last of them make of ``x``, by one op.
+class Logits(NamedTuple):
+    """What came out: (N, classes) in x's dtype; or, ``pooled``, the (N, C) means in float32."""
 
-    None where they have to run one by one: something is hooked, in training or replaced, a gradient is
-    wanted, x is no ordinary float32 or 16-bit tensor, PyTorch compiles, or no backend has the op.
+    values: Tensor
+    pooled: bool
+
+
+def run_whole(network: nn.Module, parts: Callable[[], Parts], x: Tensor) -> Logits | None:
+    """What a classifier makes of ``x``, by one op; without its classifier, where that is no linear layer.
+
+    None where the layers have to run one by one: something is hooked, in training or replaced, a gradient
+    is wanted, x is no ordinary float32 or 16-bit tensor, PyTorch compiles, or no backend has the op.
 
     Args:
         network: whose layers they are.
-        layers: gives them in order, the last a 1x1 convolution; and the modules around them.
-        x: (N, C, H, W) in channels_last memory.
+        parts: gives them.
+        x: (N, C, H, W), best in NCHW or channels_last memory.
     """
     if (
         network.training
@@ -196,12 +237,11 @@ def pooled_features(
     if known is not None and known.hooked():
         return None
     if known is None or known.changed():
-        known = _known[network] = _Layers(*layers())
+        known = _known[network] = _Layers(network, parts())
         if known.hooked():
             return None
     arguments = known.arguments(x) if known.fusible else None
     if arguments is None:
         return None
     run = dispatch.choose(NETWORK.name, x.device.type, arguments, composite=True)
-    pooled: Tensor | None = None if run is None else run(*arguments)
-    return pooled
+    return None if run is None else Logits(run(*arguments), not known.linear)

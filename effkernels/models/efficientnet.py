@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from effkernels.dispatch import autocast_enabled
-from effkernels.models._whole import pooled_features
+from effkernels.models._whole import Parts, run_whole
 from effkernels.models.config import EfficientNetConfig
 from effkernels.nn import ConvBnAct, MBConv
 from effkernels.preprocessing import Preprocessing
@@ -65,7 +65,11 @@ class _Trunk(nn.Module):
         }
 
     def _images(self, x: Tensor) -> Tensor:
-        """Check a batch of images and bring it into NHWC, once for the whole network."""
+        """A batch of images, checked, in NHWC: once for the whole network."""
+        self._check_images(x)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _check_images(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(
                 f"the input must be a tensor, got {type(x).__name__}: see model.preprocessing"
@@ -95,7 +99,6 @@ class _Trunk(nn.Module):
             )
         if x.device != weight.device:
             raise ValueError(f"the input is on {x.device}, the model on {weight.device}: move one")
-        return x.contiguous(memory_format=torch.channels_last)
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled():
@@ -148,6 +151,10 @@ class _Trunk(nn.Module):
                 module.fold()
         fused.fused = True
         return fused
+
+
+# That somebody may have replaced in one model.
+_METHODS = frozenset(("forward_features", "forward_head"))
 
 
 class EfficientNet(_Trunk):
@@ -205,17 +212,20 @@ class EfficientNet(_Trunk):
         Raises:
             ValueError, TypeError: a shape, dtype or device that does not fit the model.
         """
-        if type(self) is EfficientNet:
-            pooled = pooled_features(self, self._layers, self._images(x))
-            if pooled is not None:
-                logits: Tensor = self.classifier(self.dropout(pooled.to(x.dtype)))
+        if type(self) is EfficientNet and not _METHODS & vars(self).keys():
+            self._check_images(x)
+            found = run_whole(self, self._parts, x)
+            if found is not None:
+                if not found.pooled:
+                    return found.values
+                logits: Tensor = self.classifier(self.dropout(found.values.to(x.dtype)))
                 return logits
         return self.forward_head(self.forward_features(x))
 
-    def _layers(self) -> tuple[list[nn.Module], list[nn.Module]]:
-        """Those that make the last feature map, in order; and the modules around them."""
+    def _parts(self) -> Parts:
         blocks = [block for stage in self.stages for block in cast(nn.Sequential, stage)]
-        return [self.stem, *blocks, self.head], [self.stages, *self.stages]
+        layers = [self.stem, *blocks, self.head]
+        return Parts(layers, self.dropout, self.classifier, [self.stages, *self.stages])
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a freshly initialised one; 0 classes: return pooled features."""

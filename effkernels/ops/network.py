@@ -1,4 +1,4 @@
-"""A whole classifier without its last layer as one op: for backends where calling each layer's op costs time.
+"""A whole classifier as one op: for backends where calling each layer's op costs time.
 
 It has no public form: layers called one after the other compute the same. A backend registers its own op of
 this contract; a model that finds none runs layer by layer.
@@ -9,28 +9,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from effkernels.ops._define import Op, declare, defined
 from effkernels.reference.convolution import output_size
 from effkernels.reference.elementwise import ACTIVATIONS
 
-STEPS = ("conv_bn_act", "mbconv", "pointwise_conv_bn_act_pool")
+# The last two, or the first of these alone, come at the end.
+STEPS = ("conv_bn_act", "mbconv", "pointwise_conv_bn_act_pool", "linear")
 _ACTIVATIONS = tuple(ACTIVATIONS)
 # Of each step: which op, which of its tensors there are (a bit each), activation, stride, padding, dilation, residual.
 NUMBERS = 12
-_TENSORS = {"conv_bn_act": 6, "mbconv": 22, "pointwise_conv_bn_act_pool": 6}
+_TENSORS = {"conv_bn_act": 6, "mbconv": 22, "pointwise_conv_bn_act_pool": 6, "linear": 2}
 # Which of them are 1x1 kernels: (C_out, C_in) or (C_out, C_in, 1, 1).
-_MATRICES = {"conv_bn_act": (), "mbconv": (0, 12, 14, 16), "pointwise_conv_bn_act_pool": (0,)}
+_MATRICES = {
+    "conv_bn_act": (),
+    "mbconv": (0, 12, 14, 16),
+    "pointwise_conv_bn_act_pool": (0,),
+    "linear": (),
+}
 
 
 class Step(NamedTuple):
-    """One op of the network: the tensors of its schema behind x, in order, and the rest of its arguments."""
+    """One op of the network: the tensors of its schema behind x, in order, and the rest of its arguments.
+
+    "linear" is ``torch.nn.functional.linear`` of the pooled features, as weight's dtype.
+    """
 
     op: str
     tensors: Sequence[Any]
-    eps: tuple[float, ...]
-    activation: str
+    eps: tuple[float, ...] = ()
+    activation: str = "identity"
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
@@ -58,7 +68,7 @@ def encode(steps: Sequence[Step]) -> tuple[list[Any], list[int], list[float]]:
     """The op's arguments behind x."""
     tensors = [t for step in steps for t in step.tensors if t is not None]
     numbers = [number for step in steps for number in step.numbers()]
-    return tensors, numbers, [e for step in steps for e in (*step.eps, 0.0, 0.0)[:3]]
+    return tensors, numbers, [e for step in steps for e in (*step.eps, 0.0, 0.0, 0.0)[:3]]
 
 
 def decode(
@@ -92,19 +102,29 @@ def _tensor_steps(arguments: Encoded) -> Iterator[Step]:
 
 def _reference(x: Tensor, *arguments: Any) -> Tensor:
     for step in _tensor_steps(arguments):
-        x = defined(step.op).reference(x, *step.arguments())
+        if step.op == "linear":
+            weight, bias = step.tensors
+            x = F.linear(x.to(weight.dtype), weight, bias)
+        else:
+            x = defined(step.op).reference(x, *step.arguments())
     return x
 
 
 def _fake(x: Tensor, *arguments: Any) -> Tensor:
     for step in _tensor_steps(arguments):
-        x = defined(step.op).fake(x, *step.arguments())
+        if step.op == "linear":
+            x = step.tensors[0].new_empty(x.shape[0], step.tensors[0].shape[0])
+        else:
+            x = defined(step.op).fake(x, *step.arguments())
     return x
 
 
 def _flops(x: Any, tensors: Any, numbers: Sequence[int], eps: Sequence[float]) -> int:
     total = 0
     for step in decode(tensors, numbers, eps, lambda shape: shape[:2]):
+        if step.op == "linear":
+            total += 2 * x[0] * step.tensors[0][0] * step.tensors[0][1]
+            continue
         total += defined(step.op).flops(x, *step.arguments())
         if step.op != "pointwise_conv_bn_act_pool":
             kernel, last = step.tensors[0], step.tensors[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -107,6 +107,42 @@ def test_16_bits(dtype: torch.dtype, calls: list[str]) -> None:
     assert_within_eager(logits, eager, copy.deepcopy(model).double()(x.double()))
 
 
+@pytest.mark.parametrize("images", [1, 8, 9])
+@pytest.mark.parametrize("classes", [3, 1000])
+@torch.inference_mode()
+def test_classifiers(images: int, classes: int, calls: list[str]) -> None:
+    model, x = thousand(num_classes=classes), torch.randn(images, 3, 32, 32)
+    torch.testing.assert_close(model(x), layer_by_layer(model, x), rtol=1e-4, atol=1e-4)
+    assert calls == ["network"]
+
+
+@torch.inference_mode()
+def test_dropout_in_training(calls: list[str]) -> None:
+    model, x = thousand(dropout=0.5), torch.randn(1, 3, 32, 32)
+    still = model(x)
+    model.dropout.train()
+    assert (model(x) - still).abs().max() > 1e-2
+    model.dropout.eval()
+    torch.testing.assert_close(model(x), still)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last", "sliced", "expanded"])
+@torch.inference_mode()
+def test_layouts_of_images(layout: str, calls: list[str]) -> None:
+    model, x = thousand(), torch.randn(2, 3, 40, 33)
+    expected = layer_by_layer(model, x[:, :, :33, :30] if layout == "sliced" else x)
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == "sliced":
+        x = x[:, :, :33, :30]
+    elif layout == "expanded":
+        x = x[:1].expand(2, -1, -1, -1)
+        expected = expected[:1].expand(2, -1)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
+    assert calls == ["network"]
+
+
 @torch.inference_mode()
 def test_images_in_chunks(calls: list[str]) -> None:
     """Maps of a batch are larger than what goes through together; the last chunk is smaller."""
@@ -180,6 +216,39 @@ def _bias(model: EfficientNet) -> None:
     conv.bias = nn.Parameter(torch.ones(conv.out_channels))
 
 
+def _stem(model: EfficientNet) -> None:
+    model.stem = thousand().stem
+
+
+def _stages(model: EfficientNet) -> None:
+    model.stages = thousand().stages
+
+
+def _head(model: EfficientNet) -> None:
+    model.head = thousand().head
+
+
+def _classifier(model: EfficientNet) -> None:
+    model.classifier = nn.Linear(model.classifier.in_features, 1000, bias=False)
+
+
+def _other_classifier(model: EfficientNet) -> None:
+    model.classifier = nn.Sequential(model.classifier, nn.Tanh())
+
+
+def _classifier_hook(model: EfficientNet) -> None:
+    model.classifier.register_forward_hook(lambda _m, _i, y: y * 2)
+
+
+def _classifier_bias(model: EfficientNet) -> None:
+    model.classifier.bias = None
+
+
+def _features(model: EfficientNet) -> None:
+    features = model.forward_features
+    model.forward_features = lambda x: features(x) * 2  # type: ignore[method-assign]
+
+
 def _load(model: EfficientNet) -> None:
     other = thousand()
     model.load_state_dict(other.state_dict())
@@ -202,6 +271,14 @@ CHANGES: dict[str, tuple[Callable[[EfficientNet], None], bool]] = {
     "a patched forward": (_forward, False),
     "a bias": (_bias, True),
     "another state dict": (_load, True),
+    "another stem": (_stem, True),
+    "other stages": (_stages, True),
+    "another head": (_head, True),
+    "another classifier": (_classifier, True),
+    "a classifier of another kind": (_other_classifier, True),
+    "hook on the classifier": (_classifier_hook, False),
+    "no bias in the classifier": (_classifier_bias, False),
+    "a patched method": (_features, False),
 }
 
 
@@ -254,9 +331,7 @@ def test_subclasses_run_their_own_methods(calls: list[str]) -> None:
 
 
 def arguments(model: EfficientNet, x: Tensor) -> tuple[Any, ...]:
-    found = _whole._Layers(*model._layers()).arguments(
-        x.contiguous(memory_format=torch.channels_last)
-    )
+    found = _whole._Layers(model, model._parts()).arguments(x)
     assert found is not None
     return found
 
@@ -289,7 +364,13 @@ def test_op_refuses_gradients() -> None:
         y.sum().backward()
 
 
-@pytest.mark.parametrize("broken", ["numbers", "eps", "tensors", "kind", "last"])
+def batched(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+@pytest.mark.parametrize(
+    "broken", ["numbers", "eps", "tensors", "kind", "not pooled", "two classifiers"]
+)
 def test_op_checks_what_is_written_down(broken: str) -> None:
     with torch.no_grad():
         x, tensors, numbers, eps = arguments(thousand(), torch.randn(1, 3, 32, 32))
@@ -303,6 +384,11 @@ def test_op_checks_what_is_written_down(broken: str) -> None:
         elif broken == "kind":
             numbers[12] = 7
         else:
-            numbers, eps = numbers[:-12], eps[:-3]
+            steps = {"not pooled": slice(-2), "two classifiers": slice(None)}[broken]
+            numbers = [n for step in batched(numbers, 12)[steps] for n in step]
+            eps = [e for step in batched(eps, 3)[steps] for e in step]
+            if broken == "two classifiers":
+                numbers, eps = numbers + numbers[-12:], eps + eps[-3:]
+                tensors = [*tensors, *tensors[-2:]]
         with pytest.raises(RuntimeError, match="effkernels_cpu::network: "):
             torch.ops.effkernels_cpu.network(x, tensors, numbers, eps)

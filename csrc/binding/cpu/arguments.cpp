@@ -31,21 +31,33 @@ cpu::Activation Arguments::activation(const std::string& name) const {
   return cpu::Activation::kIdentity;
 }
 
-Map Arguments::map(const Tensor& x) {
+std::optional<Map> Arguments::ordered(const Tensor& x, const int (&order)[4]) const {
   check(x.dim() == 4, "feature maps must have 4 dimensions");
   const auto sizes = x.sizes(), strides = x.strides();
   for (const int i : {1, 2, 3})
     check(sizes[i] > 0 && sizes[i] < INT32_MAX, "a size of a feature map is out of range");
   // Strides of dimensions with one element mean nothing.
   int64_t expected = 1;
-  bool ordered = true;
-  for (const int i : {1, 3, 2, 0}) {
-    ordered = ordered && (sizes[i] <= 1 || strides[i] == expected);
+  for (const int i : order) {
+    if (sizes[i] > 1 && strides[i] != expected) return std::nullopt;
     expected *= sizes[i];
   }
-  if (!ordered) copies_.push_back(torch::stable::contiguous(x, MemoryFormat::ChannelsLast));
-  const Tensor& dense = ordered ? x : copies_.back();
-  return {{sizes[0], to_int(sizes[2]), to_int(sizes[3]), to_int(sizes[1])}, dtype(x), dense.const_data_ptr()};
+  return Map{{sizes[0], to_int(sizes[2]), to_int(sizes[3]), to_int(sizes[1])}, dtype(x), x.const_data_ptr()};
+}
+
+Map Arguments::map(const Tensor& x) {
+  constexpr int kNhwc[] = {1, 3, 2, 0};
+  if (const std::optional<Map> found = ordered(x, kNhwc)) return *found;
+  copies_.push_back(torch::stable::contiguous(x, MemoryFormat::ChannelsLast));
+  return *ordered(copies_.back(), kNhwc);
+}
+
+Map Arguments::image(const Tensor& x) {
+  constexpr int kNhwc[] = {1, 3, 2, 0}, kNchw[] = {3, 2, 1, 0};
+  std::optional<Map> found = ordered(x, kNchw);
+  if (!found || ordered(x, kNhwc)) return map(x);
+  found->planar = true;
+  return *found;
 }
 
 cpu::Window Arguments::window(const Tensor& weight, const Ints& stride, const Ints& padding,
@@ -104,9 +116,21 @@ Tensor empty_map(const Tensor& like, const cpu::Shape& s) {
                               MemoryFormat::ChannelsLast);
 }
 
-Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns) {
+namespace {
+
+Tensor empty_matrix(const Tensor& like, ScalarType type, int64_t rows, int64_t columns) {
   const Ints sizes{rows, columns};
-  return torch::stable::empty(sizes, ScalarType::Float, std::nullopt, like.device());
+  return torch::stable::empty(sizes, type, std::nullopt, like.device());
+}
+
+}  // namespace
+
+Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns) {
+  return empty_matrix(like, ScalarType::Float, rows, columns);
+}
+
+Tensor empty_rows(const Tensor& like, int64_t rows, int64_t columns) {
+  return empty_matrix(like, like.scalar_type(), rows, columns);
 }
 
 }  // namespace effkernels::binding

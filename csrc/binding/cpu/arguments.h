@@ -33,6 +33,7 @@ struct Map {
   cpu::Shape shape;
   cpu::Dtype dtype;
   const void* data;
+  bool planar = false;  // NCHW
 };
 
 // Reads the arguments of one call of `op`, and keeps what it had to copy until the call ends.
@@ -49,6 +50,8 @@ class Arguments {
 
   // A feature map; a copy where it does not lie in memory as NHWC without gaps.
   Map map(const Tensor& x);
+  // The same for a convolution's input: NCHW without gaps stays as it is.
+  Map image(const Tensor& x);
   // The sizes of what a window makes of `in`.
   cpu::Shape windowed(const cpu::Shape& in, int64_t channels, const cpu::Window& window,
                       const Ints& padding) const;
@@ -64,6 +67,9 @@ class Arguments {
   const float* floats(const Tensor& tensor, int64_t count);
 
  private:
+  // A feature map where it lies in memory in this order of its dimensions, without gaps.
+  std::optional<Map> ordered(const Tensor& x, const int (&order)[4]) const;
+
   const char* op_;
   std::vector<Tensor> copies_;
 };
@@ -71,6 +77,7 @@ class Arguments {
 // Results.
 Tensor empty_map(const Tensor& like, const cpu::Shape& shape);
 Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns);
+Tensor empty_rows(const Tensor& like, int64_t rows, int64_t columns);
 
 inline cpu::Threads torch_threads() {
   return {static_cast<int>(torch::stable::get_num_threads()),

@@ -1,5 +1,5 @@
-// effkernels_cpu: network. All layers of a classifier but the last, by one call; effkernels/ops/network.py
-// defines how they are written down.
+// effkernels_cpu: network. All layers of a classifier by one call; effkernels/ops/network.py defines how they
+// are written down.
 
 #include <algorithm>
 #include <type_traits>
@@ -75,7 +75,7 @@ class Steps {
 // again costs little.
 constexpr int64_t kMapBytes = 8 << 20;
 
-using AnyArgs = std::variant<cpu::ConvArgs, cpu::MbconvArgs, cpu::PointwiseArgs>;
+using AnyArgs = std::variant<cpu::ConvArgs, cpu::MbconvArgs, cpu::PointwiseArgs, cpu::LinearArgs>;
 
 const cpu::Op<cpu::ConvArgs>& op_for(const cpu::Kernels& kernels, const cpu::ConvArgs&) {
   return *kernels.conv;
@@ -86,31 +86,63 @@ const cpu::Op<cpu::MbconvArgs>& op_for(const cpu::Kernels& kernels, const cpu::M
 const cpu::Op<cpu::PointwiseArgs>& op_for(const cpu::Kernels& kernels, const cpu::PointwiseArgs&) {
   return *kernels.pointwise;
 }
+const cpu::Op<cpu::LinearArgs>& op_for(const cpu::Kernels& kernels, const cpu::LinearArgs&) {
+  return *kernels.linear;
+}
 
-cpu::Shape& out_of(cpu::ConvArgs& args) { return args.out; }
-cpu::Shape& out_of(cpu::MbconvArgs& args) { return args.out; }
+// Bytes of the map that a step makes of an image; vectors do not count.
+template <class Args>
+int64_t map_bytes(const Args& args) {
+  return args.out.pixels() * args.out.channels * cpu::size_of(args.dtype);
+}
+int64_t map_bytes(const cpu::PointwiseArgs&) { return 0; }
+int64_t map_bytes(const cpu::LinearArgs&) { return 0; }
 
 // Sets the number of images of a step.
-void set_images(AnyArgs& any, int64_t images) {
-  std::visit(
-      [&](auto& args) {
-        args.in.images = images;
-        if constexpr (!std::is_same_v<std::decay_t<decltype(args)>, cpu::PointwiseArgs>)
-          out_of(args).images = images;
-      },
-      any);
+template <class Args>
+void set_images(Args& args, int64_t images) {
+  args.in.images = args.out.images = images;
+}
+void set_images(cpu::PointwiseArgs& args, int64_t images) { args.in.images = images; }
+void set_images(cpu::LinearArgs& args, int64_t images) { args.images = images; }
+
+// Where a step reads and writes. Vectors behind the mean lie in the result if they are that.
+struct Places {
+  const void* x;
+  void* map;
+  float* pooled;
+  void* result;
+};
+
+template <class Args>
+void set_places(Args& args, const Places& places) {
+  args.x = places.x;
+  args.y = places.map;
+}
+void set_places(cpu::PointwiseArgs& args, const Places& places) {
+  args.x = places.x;
+  args.mean = places.pooled;
+}
+void set_places(cpu::LinearArgs& args, const Places& places) {
+  args.x = places.pooled;
+  args.y = places.result;
 }
 
 // The steps' arguments for one image, each reading the map of the one before.
 std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
   std::vector<AnyArgs> prepared;
-  Map x{{1, input.shape.height, input.shape.width, input.shape.channels}, input.dtype, nullptr};
+  Map x{{1, input.shape.height, input.shape.width, input.shape.channels}, input.dtype, nullptr, input.planar};
   while (s.next()) {
+    const bool pooled = !prepared.empty() && std::holds_alternative<cpu::PointwiseArgs>(prepared.back());
+    arguments.check(pooled == (s.kind() == 3) &&
+                        (prepared.empty() || !std::holds_alternative<cpu::LinearArgs>(prepared.back())),
+                    "only one linear step may follow the step that pools");
     switch (s.kind()) {
       case 0:
         prepared.emplace_back(conv_args(arguments, x, s.tensor(0), s.norm(1, 0), s.stride(), s.padding(),
                                         s.dilation(), s.activation()));
         x.shape = std::get<cpu::ConvArgs>(prepared.back()).out;
+        x.planar = false;
         break;
       case 1:
         prepared.emplace_back(
@@ -120,41 +152,43 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
                         s.stride(), s.padding(), s.residual(), s.activation()));
         x.shape = std::get<cpu::MbconvArgs>(prepared.back()).out;
         break;
-      default:
-        arguments.check(s.kind() == 2, "unknown step");
+      case 2:
         prepared.emplace_back(
             pointwise_args(arguments, x, s.tensor(0), s.norm(1, 0), std::nullopt, s.activation()));
+        break;
+      default:
+        arguments.check(s.kind() == 3, "unknown step");
+        prepared.emplace_back(linear_args(arguments, x.dtype,
+                                          std::get<cpu::PointwiseArgs>(prepared.back()).out_channels,
+                                          s.tensor(0), s.maybe(1)));
     }
   }
-  bool last = true;
-  for (size_t i = prepared.size(); i-- > 0; last = false) {
-    arguments.check(std::holds_alternative<cpu::PointwiseArgs>(prepared[i]) == last,
-                    "the last step, and it alone, pools");
-  }
-  arguments.check(!last, "there are no steps");
+  arguments.check(!prepared.empty() && (std::holds_alternative<cpu::PointwiseArgs>(prepared.back()) ||
+                                        std::holds_alternative<cpu::LinearArgs>(prepared.back())),
+                  "the last map must be pooled");
   return prepared;
 }
+
+// Whether the first step can read NCHW.
+bool begins_with_convolution(const Ints& numbers) { return !numbers.empty() && numbers[0] == 0; }
 
 Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
                const std::vector<double>& eps) {
   Arguments arguments("network");
-  const Map map = arguments.map(input);
+  const Map map = begins_with_convolution(numbers) ? arguments.image(input) : arguments.map(input);
   const int element = cpu::size_of(map.dtype);
   std::vector<AnyArgs> steps = prepare(arguments, map, Steps(tensors, numbers, eps));
-  const cpu::PointwiseArgs& head = std::get<cpu::PointwiseArgs>(steps.back());
-  Tensor pooled = empty_floats(input, map.shape.images, head.out_channels);
-  if (map.shape.images == 0) return pooled;
+  // Per image: vectors that are pooled, and what is made of them.
+  const auto* linear = std::get_if<cpu::LinearArgs>(&steps.back());
+  const auto& head = std::get<cpu::PointwiseArgs>(steps[steps.size() - (linear == nullptr ? 1 : 2)]);
+  Tensor result = linear == nullptr ? empty_floats(input, map.shape.images, head.out_channels)
+                                    : empty_rows(input, map.shape.images, linear->out_features);
+  if (map.shape.images == 0) return result;
 
   int64_t largest = 0;  // floats of a map of one image
-  for (AnyArgs& any : steps) {
-    std::visit(
-        [&](auto& args) {
-          if constexpr (!std::is_same_v<std::decay_t<decltype(args)>, cpu::PointwiseArgs>) {
-            const cpu::Shape& out = out_of(args);
-            largest = std::max(largest, (out.pixels() * out.channels * element + 3) / 4);
-          }
-        },
-        any);
+  for (const AnyArgs& any : steps) {
+    const int64_t bytes = std::visit([](const auto& args) { return map_bytes(args); }, any);
+    largest = std::max(largest, (bytes + 3) / 4);
   }
   const int64_t most =
       std::clamp<int64_t>(kMapBytes / (4 * std::max<int64_t>(1, largest)), 1, map.shape.images);
@@ -167,8 +201,8 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   const int64_t counts[] = {chunk, map.shape.images - (map.shape.images - 1) / chunk * chunk};
   for (const int64_t images : counts) {
     for (AnyArgs& any : steps) {
-      set_images(any, images);
       const auto wanted = [&](auto& args) {
+        set_images(args, images);
         return op_for(kernels, args).scratch_floats(args, threads.count);
       };
       scratch_floats = std::max(scratch_floats, std::visit(wanted, any));
@@ -176,34 +210,35 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   }
   // Maps lie on cache lines; a step reads one and writes the other.
   const int64_t map_floats = (largest * chunk + 15) / 16 * 16;
-  const Workspace workspace(2 * map_floats + scratch_floats);
+  const int64_t pooled_floats = (head.out_channels * chunk + 15) / 16 * 16;
+  const Workspace workspace(2 * map_floats + pooled_floats + scratch_floats);
   float* maps[] = {workspace.data(), nullptr};
   maps[1] = maps[0] + map_floats;
-  float* scratch = maps[1] + map_floats;
+  float* scratch = maps[1] + map_floats + pooled_floats;
 
   const int64_t image_bytes = map.shape.pixels() * map.shape.channels * element;
+  const int64_t result_bytes =
+      linear == nullptr ? head.out_channels * int64_t{sizeof(float)} : linear->out_features * element;
   for (int64_t first = 0; first < map.shape.images; first += chunk) {
     const int64_t images = std::min(chunk, map.shape.images - first);
-    const void* x = static_cast<const char*>(map.data) + first * image_bytes;
+    Places places{static_cast<const char*>(map.data) + first * image_bytes, nullptr, nullptr,
+                  static_cast<char*>(result.mutable_data_ptr()) + first * result_bytes};
+    places.pooled = linear == nullptr ? static_cast<float*>(places.result) : maps[1] + map_floats;
     int turn = 0;
     for (AnyArgs& any : steps) {
-      set_images(any, images);
+      places.map = maps[turn];
       std::visit(
           [&](auto& args) {
-            args.x = x;
-            if constexpr (std::is_same_v<std::decay_t<decltype(args)>, cpu::PointwiseArgs>) {
-              args.mean = static_cast<float*>(pooled.mutable_data_ptr()) + first * args.out_channels;
-            } else {
-              args.y = maps[turn];
-            }
+            set_images(args, images);
+            set_places(args, places);
             op_for(kernels, args).run(args, scratch, threads);
           },
           any);
-      x = maps[turn];
+      places.x = maps[turn];
       turn ^= 1;
     }
   }
-  return pooled;
+  return result;
 }
 
 }  // namespace

@@ -15,6 +15,9 @@ cpu::PointwiseArgs pointwise_args(Arguments& arguments, const Map& x, const Tens
                                   const NormTensors& norm, const MaybeTensor& gate,
                                   cpu::Activation activation);
 
+cpu::LinearArgs linear_args(Arguments& arguments, cpu::Dtype dtype, int in_features, const Tensor& weight,
+                            const MaybeTensor& bias);
+
 // What mbconv takes beside x and its window. `expand_weight` and the gate's tensors may be absent.
 struct MbconvTensors {
   const MaybeTensor& expand_weight;

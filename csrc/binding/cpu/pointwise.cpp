@@ -19,6 +19,17 @@ cpu::PointwiseArgs pointwise_args(Arguments& arguments, const Map& x, const Tens
   return args;
 }
 
+cpu::LinearArgs linear_args(Arguments& arguments, cpu::Dtype dtype, int in_features, const Tensor& weight,
+                            const MaybeTensor& bias) {
+  cpu::LinearArgs args{};
+  args.in_features = in_features;
+  args.out_features = static_cast<int>(weight.size(0));
+  args.dtype = dtype;
+  args.weight = arguments.like(weight, weight.size(0) * in_features, dtype);
+  args.bias = arguments.parameters(bias, args.out_features);
+  return args;
+}
+
 namespace {
 
 Tensor pointwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,

@@ -56,8 +56,8 @@ Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, cons
             const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation) {
   Arguments arguments("conv_bn_act");
   cpu::ConvArgs args =
-      conv_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps}, stride,
-                padding, dilation, arguments.activation(activation));
+      conv_args(arguments, arguments.image(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+                stride, padding, dilation, arguments.activation(activation));
   Tensor y = empty_map(x, args.out);
   args.y = y.mutable_data_ptr();
   if (args.in.images > 0) run(*cpu::kernels().conv, args);
@@ -77,6 +77,7 @@ cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const Tensor& weight
   arguments.check(arguments.dtype(weight) == args.dtype, "weights must have the type of x");
   args.out = arguments.windowed(args.in, weight.size(0), args.window, padding);
   args.x = x.data;
+  args.planar = x.planar;
   args.weight = weight.const_data_ptr();
   for (int i = 0; i < 4; ++i) args.weight_strides[i] = weight.stride(i);
   args.norm = arguments.norm(norm, args.out.channels);
