@@ -16,7 +16,7 @@ void exponential_of(const float* x, float* y, int64_t count) {
   for (int64_t i = 0; i < count; i += kLanes) {
     Vec some[1] = {load_up_to(x + i, static_cast<int>(smaller<int64_t>(kLanes, count - i)))};
     some[0] = bounded_exponent(broadcast(0.0f) - some[0]);
-    exponential_of_minus(some);
+    exponential_of_minus(some, 0.0f);
     store_up_to(y + i, some[0], static_cast<int>(smaller<int64_t>(kLanes, count - i)));
   }
 }

@@ -53,6 +53,25 @@ EFFKERNELS_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
 EFFKERNELS_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
 EFFKERNELS_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
 
+// 2^(i / kPowers) for as many i as a register has lanes, at most: what processors look up at once. From the
+// bits of each, those of i at the upper end of the mantissa are taken, for power_of_two.
+constexpr int kPowersLog2 = kLanes == 16 ? 4 : 3;
+constexpr int kPowers = 1 << kPowersLog2;
+struct PowerTable {
+  alignas(64) float entries[kPowers];
+  constexpr PowerTable() : entries() {
+    constexpr float kSixteenths[] = {1.0f,        1.04427378f, 1.09050773f, 1.13878863f,
+                                     1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
+                                     1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f,
+                                     1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+    for (int i = 0; i < kPowers; ++i) {
+      const uint32_t bits = __builtin_bit_cast(uint32_t, kSixteenths[i * (16 / kPowers)]);
+      entries[i] = __builtin_bit_cast(float, bits - (static_cast<uint32_t>(i) << (23 - kPowersLog2)));
+    }
+  }
+};
+inline constexpr PowerTable kPowerTable;
+
 // One element as a float, and back.
 EFFKERNELS_INLINE float from_bits(uint32_t bits) {
   float x;
@@ -110,10 +129,12 @@ EFFKERNELS_INLINE Vec square_root(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
 EFFKERNELS_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 EFFKERNELS_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 
-// a * 2^(the integer that lies in the low bits of `shifted`, see exponential())
-EFFKERNELS_INLINE Vec scale_by_power(Vec a, Vec shifted) {
-  const __m512i power = _mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23);
-  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), power))};
+// 2^(n / kPowers) for the integer n that lies in the low bits of `shifted`, see exponential_of_minus().
+EFFKERNELS_INLINE Vec power_of_two(Vec shifted) {
+  const __m512i n = _mm512_castps_si512(shifted.v);
+  const __m512 entry = _mm512_permutexvar_ps(n, _mm512_load_ps(kPowerTable.entries));
+  return {_mm512_castsi512_ps(
+      _mm512_add_epi32(_mm512_castps_si512(entry), _mm512_slli_epi32(n, 23 - kPowersLog2)))};
 }
 
 EFFKERNELS_INLINE float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
@@ -166,9 +187,11 @@ EFFKERNELS_INLINE Vec square_root(Vec a) { return {_mm256_sqrt_ps(a.v)}; }
 EFFKERNELS_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 EFFKERNELS_INLINE Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 
-EFFKERNELS_INLINE Vec scale_by_power(Vec a, Vec shifted) {
-  const __m256i power = _mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23);
-  return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), power))};
+EFFKERNELS_INLINE Vec power_of_two(Vec shifted) {
+  const __m256i n = _mm256_castps_si256(shifted.v);
+  const __m256 entry = _mm256_permutevar8x32_ps(_mm256_load_ps(kPowerTable.entries), n);
+  return {_mm256_castsi256_ps(
+      _mm256_add_epi32(_mm256_castps_si256(entry), _mm256_slli_epi32(n, 23 - kPowersLog2)))};
 }
 
 EFFKERNELS_INLINE float sum(Vec a) {
@@ -243,9 +266,11 @@ EFFKERNELS_INLINE Vec select(Integers condition, Native yes, Native no) {
 EFFKERNELS_INLINE Vec max(Vec a, Vec b) { return select(a.v > b.v, a.v, b.v); }
 EFFKERNELS_INLINE Vec min(Vec a, Vec b) { return select(a.v < b.v, a.v, b.v); }
 
-EFFKERNELS_INLINE Vec scale_by_power(Vec a, Vec shifted) {
-  const Integers power = reinterpret_cast<Integers>(shifted.v) << 23;
-  return {reinterpret_cast<Native>(reinterpret_cast<Integers>(a.v) + power)};
+EFFKERNELS_INLINE Vec power_of_two(Vec shifted) {
+  const Integers n = reinterpret_cast<Integers>(shifted.v);
+  Native entry;
+  for (int i = 0; i < kLanes; ++i) entry[i] = kPowerTable.entries[n[i] & (kPowers - 1)];
+  return {reinterpret_cast<Native>(reinterpret_cast<Integers>(entry) + (n << (23 - kPowersLog2)))};
 }
 
 EFFKERNELS_INLINE float sum(Vec a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
