@@ -36,6 +36,9 @@ _SETTINGS: dict[type[nn.Module], tuple[str, ...]] = {
 }
 _TENSORS = frozenset((Tensor, nn.Parameter))
 _DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16))
+_METHODS = frozenset(
+    ("forward_features", "forward_head")
+)  # that somebody may have replaced in one model
 _MOST_SIZES = 64  # of images, whose numbers are kept
 
 Slot = tuple[dict[str, Any], str]
@@ -231,7 +234,7 @@ def run_whole(network: nn.Module, parts: Callable[[], Parts], x: Tensor) -> Logi
         or x.dtype not in _DTYPES
     ):
         return None
-    if dispatch.autocast_enabled(x.device.type):
+    if dispatch.autocast_enabled(x.device.type) or _METHODS & vars(network).keys():
         return None
     known = _known.get(network)
     if known is not None and known.hooked():

@@ -153,10 +153,6 @@ class _Trunk(nn.Module):
         return fused
 
 
-# That somebody may have replaced in one model.
-_METHODS = frozenset(("forward_features", "forward_head"))
-
-
 class EfficientNet(_Trunk):
     """An image classifier. Made by ``effkernels.efficientnet_b0`` and its kin, or ``create_model``.
 
@@ -212,7 +208,7 @@ class EfficientNet(_Trunk):
         Raises:
             ValueError, TypeError: a shape, dtype or device that does not fit the model.
         """
-        if type(self) is EfficientNet and not _METHODS & vars(self).keys():
+        if type(self) is EfficientNet:
             self._check_images(x)
             found = run_whole(self, self._parts, x)
             if found is not None:
