@@ -1,7 +1,7 @@
 """What the compiled modules consist of: sources, flags, libraries.
 
 `_C`       csrc/binding/module.cpp (pybind11), csrc/binding/cpu and all of csrc/cpu.
-`_C_cuda`  csrc/binding/cuda and all of csrc/cuda.
+`_C_cuda`  csrc/binding/cuda, what it shares of csrc/binding/cpu, and all of csrc/cuda.
 
 Only the bindings see torch, through its stable ABI, so the modules load in every torch from the
 target version up. The kernels of csrc/cpu are compiled once for each instruction set.
@@ -38,6 +38,8 @@ _NVCC_DEPFILE = ("-MD", "-MF")
 _SHARED = ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
 
 
+# The bindings of csrc/binding/cpu that those of csrc/binding/cuda read their arguments with.
+_SHARED_BINDINGS = ("arguments", "window_args")
 # Files of csrc/cpu that are compiled once; they choose among the instruction sets of all others.
 _COMPILED_ONCE = ("instruction_sets.cpp", "processor.cpp")
 # Kernels round as they are written, but for fused multiply-adds. GCC 12 takes its own intrinsics for
@@ -123,6 +125,50 @@ def nvcc_flags(archs: Sequence[str]) -> tuple[str, ...]:
     return (f"-std=c++{CXX_STANDARD}", "-O3", *gencode_flags(archs))
 
 
+def _cuda_sources(csrc: Path) -> list[tuple[Path, str]]:
+    return [
+        *_cpp(csrc / "binding" / "cuda"),
+        *((csrc / "binding" / "cpu" / f"{name}.cpp", "cpp") for name in _SHARED_BINDINGS),
+        *((source, "cu") for source in sorted((csrc / "cuda").glob("*.cu"))),
+    ]
+
+
+def shim_module(root: Path, shim: Path, compiler: Compiler, torch: Torch, python: Path) -> Module:
+    """`_C_cuda` for CPU tensors: all of it compiled as C++, with the tests' stand-in for CUDA in `shim`.
+
+    Without the probe for device code, which there is none of.
+    """
+    csrc = root / "csrc"
+    sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    flags = (
+        *(
+            f"-std=c++{CXX_STANDARD}",
+            "-O1",
+            "-g1",
+            "-fPIC",
+            "-fvisibility=hidden",
+            "-Wall",
+            "-Wextra",
+        ),
+        *("-fno-omit-frame-pointer", "-fno-strict-aliasing", "-Wno-unknown-pragmas"),
+        *("-Wno-attributes", *sanitize),
+        *("-DEFFKERNELS_HOST_SHIM", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"),
+        *("-DPy_LIMITED_API=0x030a0000", f"-I{csrc}", f"-I{shim}"),
+        *_system_includes(python, torch.include),
+    )
+    kernels = [*_cuda_sources(csrc), *_cpp(shim), *((f, "cu") for f in sorted(shim.glob("*.cu")))]
+    return Module(
+        name=CUDA_MODULE,
+        sources=tuple(source for source in kernels if source[0].stem != "device_arch"),
+        languages={
+            "cpp": Language(compiler.command, flags, _CXX_DEPFILE),
+            "cu": Language((*compiler.command, "-x", "c++"), flags, _CXX_DEPFILE),
+        },
+        link=(*compiler.command, *_SHARED, *sanitize),
+        link_flags=(f"-L{torch.lib}", "-ltorch_cpu", "-lc10"),
+    )
+
+
 def cuda_module(
     root: Path, compiler: Compiler, nvcc: Nvcc, torch: Torch, python: Path, archs: Sequence[str]
 ) -> Module:
@@ -145,10 +191,7 @@ def cuda_module(
     )
     return Module(
         name=CUDA_MODULE,
-        sources=(
-            *_cpp(csrc / "binding" / "cuda"),
-            *((source, "cu") for source in sorted((csrc / "cuda").glob("*.cu"))),
-        ),
+        sources=tuple(_cuda_sources(csrc)),
         languages={
             "cpp": Language(compiler.command, binding_flags, _CXX_DEPFILE),
             "cu": Language((str(nvcc.path),), device_flags, _NVCC_DEPFILE),

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import example, given, settings
 
 from cpu_kernels import assert_kernels_match, in_float64, largest_sum, run_reference
 from effkernels import ops
+from magnitudes import gate_magnitude
 from op_cases import (
     DTYPES,
     Block,
@@ -160,23 +160,6 @@ POINTWISES = {
 def test_pointwise_paths(name: str, dtype: torch.dtype, threads: int, seed: int) -> None:
     case = styled(POINTWISES[name], dtype, seed)
     check_pointwise(replace(case, style=replace(case.style, threads=threads)))
-
-
-def gate_magnitude(case: Squeeze) -> float:
-    """The largest sum of absolute values before the sigmoid, times the sigmoid's slope, times the images."""
-    arguments = in_float64(case.arguments())
-    x = (arguments["pooled"] if case.size is None else arguments["x"]).abs().nan_to_num(0, 0, 0)
-    if not x.numel():
-        return 0.0
-    weights = {
-        name: None if value is None else value.abs()
-        for name, value in arguments.items()
-        if name.startswith(("reduce", "expand"))
-    }
-    pooled = x if case.size is None else x.mean((2, 3))
-    hidden = F.linear(pooled, weights["reduce_weight"], weights["reduce_bias"])
-    sums = F.linear(hidden, weights["expand_weight"], weights["expand_bias"]) / 4
-    return sums.max().item() * (1.0 if case.size is None else x.max().item())
 
 
 def check_squeeze(case: Squeeze) -> None:

@@ -39,11 +39,9 @@ struct Map {
 // Reads the arguments of one call of `op`, and keeps what it had to copy until the call ends.
 class Arguments {
  public:
-  explicit Arguments(const char* op) : op_(op) {}
+  explicit Arguments(const char* op, const char* library = "effkernels_cpu") : op_(op), library_(library) {}
 
-  void check(bool fine, const char* what) const {
-    STD_TORCH_CHECK(fine, "effkernels_cpu::", op_, ": ", what);
-  }
+  void check(bool fine, const char* what) const { STD_TORCH_CHECK(fine, library_, "::", op_, ": ", what); }
 
   cpu::Dtype dtype(const Tensor& tensor) const;
   cpu::Activation activation(const std::string& name) const;
@@ -70,7 +68,7 @@ class Arguments {
   // A feature map where it lies in memory in this order of its dimensions, without gaps.
   std::optional<Map> ordered(const Tensor& x, const int (&order)[4]) const;
 
-  const char* op_;
+  const char *op_, *library_;
   std::vector<Tensor> copies_;
 };
 

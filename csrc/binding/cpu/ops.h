@@ -7,6 +7,10 @@
 
 namespace effkernels::binding {
 
+cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Map& x, const Tensor& weight,
+                                  const NormTensors& norm, const Ints& stride, const Ints& padding,
+                                  const Ints& dilation, cpu::Activation activation);
+
 cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
                         const Ints& stride, const Ints& padding, const Ints& dilation,
                         cpu::Activation activation);

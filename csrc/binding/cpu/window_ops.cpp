@@ -5,22 +5,6 @@
 namespace effkernels::binding {
 namespace {
 
-cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Map& x, const Tensor& weight,
-                                  const NormTensors& norm, const Ints& stride, const Ints& padding,
-                                  const Ints& dilation, const std::string& activation) {
-  cpu::DepthwiseArgs args{};
-  args.in = x.shape;
-  args.dtype = x.dtype;
-  args.window = arguments.window(weight, stride, padding, dilation);
-  args.out = arguments.windowed(args.in, args.in.channels, args.window, padding);
-  args.x = x.data;
-  const int64_t taps = int64_t{args.window.kernel_h} * args.window.kernel_w;
-  args.weight = arguments.like(weight, args.in.channels * taps, args.dtype);
-  args.norm = arguments.norm(norm, args.in.channels);
-  args.activation = arguments.activation(activation);
-  return args;
-}
-
 Tensor depthwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,
                  const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
                  const Ints& stride, const Ints& padding, const Ints& dilation,
@@ -28,7 +12,7 @@ Tensor depthwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
   Arguments arguments("depthwise_conv_bn_act");
   cpu::DepthwiseArgs args =
       depthwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
-                     stride, padding, dilation, activation);
+                     stride, padding, dilation, arguments.activation(activation));
   Tensor y = empty_map(x, args.out);
   args.y = y.mutable_data_ptr();
   if (args.in.images > 0) run(*cpu::kernels().depthwise, args);
@@ -43,7 +27,7 @@ std::tuple<Tensor, Tensor> depthwise_pool(const Tensor& x, const Tensor& weight,
   Arguments arguments("depthwise_conv_bn_act_pool");
   cpu::DepthwiseArgs args =
       depthwise_args(arguments, arguments.map(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
-                     stride, padding, dilation, activation);
+                     stride, padding, dilation, arguments.activation(activation));
   Tensor y = empty_map(x, args.out), pooled = empty_floats(x, args.out.images, args.out.channels);
   args.y = y.mutable_data_ptr();
   args.mean = static_cast<float*>(pooled.mutable_data_ptr());
@@ -65,26 +49,6 @@ Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, cons
 }
 
 }  // namespace
-
-cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
-                        const Ints& stride, const Ints& padding, const Ints& dilation,
-                        cpu::Activation activation) {
-  cpu::ConvArgs args{};
-  args.in = x.shape;
-  args.dtype = x.dtype;
-  args.window = arguments.window(weight, stride, padding, dilation);
-  arguments.check(weight.size(1) == args.in.channels, "weight must have the channels of x");
-  arguments.check(arguments.dtype(weight) == args.dtype, "weights must have the type of x");
-  args.out = arguments.windowed(args.in, weight.size(0), args.window, padding);
-  args.x = x.data;
-  args.planar = x.planar;
-  args.weight = weight.const_data_ptr();
-  for (int i = 0; i < 4; ++i) args.weight_strides[i] = weight.stride(i);
-  args.norm = arguments.norm(norm, args.out.channels);
-  args.activation = activation;
-  return args;
-}
-
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cpu, CPU, library) {

@@ -2,7 +2,6 @@
 
 #include "cuda/device_arch.h"
 
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -15,10 +14,10 @@ using torch::stable::Tensor;
 
 Tensor device_arch(const Tensor& probe) {
   STD_TORCH_CHECK(probe.is_cuda(), "effkernels_cuda::device_arch: probe must be a CUDA tensor");
-  const torch::stable::accelerator::DeviceGuard guard(probe.get_device_index());
+  const OnDevice device(probe);
   Tensor result = torch::stable::new_empty(probe, {1}, torch::headeronly::ScalarType::Int);
   int* out = static_cast<int*>(result.mutable_data_ptr());
-  check_launch("device_arch", cuda::device_arch(out, current_stream(probe)));
+  check_launch("device_arch", cuda::device_arch(out, device.stream()));
   return result;
 }
 

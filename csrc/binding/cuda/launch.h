@@ -3,19 +3,47 @@
 // What every CUDA operator needs around its launch.
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
 namespace effkernels::binding {
 
-// The stream that torch uses now on the device of `tensor`, as a cudaStream_t.
-inline void* current_stream(const torch::stable::Tensor& tensor) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return stream;
-}
+#ifdef EFFKERNELS_HOST_SHIM
 
-// Throws where a launcher returned CUDA's words for an error.
+// The tests' host shim runs the kernels on CPU tensors.
+#define EFFKERNELS_DISPATCH_KEY CPU
+
+struct OnDevice {
+  explicit OnDevice(const torch::stable::Tensor&) {}
+  void* stream() const { return nullptr; }
+};
+
+#else
+
+#define EFFKERNELS_DISPATCH_KEY CUDA
+
+// Makes the device of a tensor the current one, until the end of the call.
+class OnDevice {
+ public:
+  explicit OnDevice(const torch::stable::Tensor& tensor)
+      : index_(tensor.get_device_index()), guard_(tensor.get_device_index()) {}
+
+  // The stream that torch uses now on that device, as a cudaStream_t.
+  void* stream() const {
+    void* stream = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+    return stream;
+  }
+
+ private:
+  int32_t index_;
+  torch::stable::accelerator::DeviceGuard guard_;
+};
+
+#endif
+
+// Throws where a launcher returned words for an error.
 inline void check_launch(const char* op, const char* error) {
   STD_TORCH_CHECK(error == nullptr, "effkernels_cuda::", op, ": ", error);
 }

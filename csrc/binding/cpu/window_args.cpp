@@ -1,0 +1,42 @@
+// The arguments of convolutions with a window, for the CPU and for CUDA.
+
+#include "binding/cpu/ops.h"
+
+namespace effkernels::binding {
+
+cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Map& x, const Tensor& weight,
+                                  const NormTensors& norm, const Ints& stride, const Ints& padding,
+                                  const Ints& dilation, cpu::Activation activation) {
+  cpu::DepthwiseArgs args{};
+  args.in = x.shape;
+  args.dtype = x.dtype;
+  args.window = arguments.window(weight, stride, padding, dilation);
+  args.out = arguments.windowed(args.in, args.in.channels, args.window, padding);
+  args.x = x.data;
+  const int64_t taps = int64_t{args.window.kernel_h} * args.window.kernel_w;
+  args.weight = arguments.like(weight, args.in.channels * taps, args.dtype);
+  args.norm = arguments.norm(norm, args.in.channels);
+  args.activation = activation;
+  return args;
+}
+
+cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
+                        const Ints& stride, const Ints& padding, const Ints& dilation,
+                        cpu::Activation activation) {
+  cpu::ConvArgs args{};
+  args.in = x.shape;
+  args.dtype = x.dtype;
+  args.window = arguments.window(weight, stride, padding, dilation);
+  arguments.check(weight.size(1) == args.in.channels, "weight must have the channels of x");
+  arguments.check(arguments.dtype(weight) == args.dtype, "weights must have the type of x");
+  args.out = arguments.windowed(args.in, weight.size(0), args.window, padding);
+  args.x = x.data;
+  args.planar = x.planar;
+  args.weight = weight.const_data_ptr();
+  for (int i = 0; i < 4; ++i) args.weight_strides[i] = weight.stride(i);
+  args.norm = arguments.norm(norm, args.out.channels);
+  args.activation = activation;
+  return args;
+}
+
+}  // namespace effkernels::binding

@@ -1,0 +1,47 @@
+#pragma once
+
+// One call of a CUDA operator: its arguments, read as those of the CPU's, and the device that it runs on.
+
+#include "binding/cpu/ops.h"
+#include "binding/cuda/launch.h"
+#include "cuda/kernels.h"
+
+namespace effkernels::binding {
+
+class Call {
+ public:
+  // All of the tensors must be where `first` is.
+  template <class... Tensors>
+  Call(const char* op, const Tensor& first, const Tensors&... others)
+      : arguments(op, "effkernels_cuda"), op_(op), first_(first), device_(first) {
+    (check_beside(others), ...);
+  }
+
+  template <class Launcher, class... Args>
+  void launch(const Launcher& launcher, const Args&... args) const {
+    check_launch(op_, launcher(args..., device_.stream()));
+  }
+
+  // So many floats, which live as long as the result: torch gives them to others in the order of the stream.
+  Tensor workspace(int64_t floats) const { return empty_floats(first_, 1, floats); }
+
+  Arguments arguments;
+
+ private:
+  void check_beside(const Tensor& other) const {
+    arguments.check(
+        other.is_cuda() == first_.is_cuda() && other.get_device_index() == first_.get_device_index(),
+        "all tensors must be on one device");
+  }
+  void check_beside(const MaybeTensor& other) const {
+    if (other.has_value()) check_beside(*other);
+  }
+
+  const char* op_;
+  const Tensor& first_;
+  OnDevice device_;
+};
+
+inline float* floats_of(Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
+
+}  // namespace effkernels::binding

@@ -1,0 +1,27 @@
+// effkernels_cuda: conv_bn_act
+
+#include "binding/cuda/call.h"
+
+namespace effkernels::binding {
+namespace {
+
+Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,
+            const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
+            const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation) {
+  Call call("conv_bn_act", x, weight, bias, bn_weight, bn_bias, mean, variance);
+  Arguments& arguments = call.arguments;
+  cpu::ConvArgs args =
+      conv_args(arguments, arguments.image(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
+                stride, padding, dilation, arguments.activation(activation));
+  Tensor y = empty_map(x, args.out);
+  args.y = y.mutable_data_ptr();
+  call.launch(cuda::conv, args);
+  return y;
+}
+
+}  // namespace
+}  // namespace effkernels::binding
+
+STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, EFFKERNELS_DISPATCH_KEY, library) {
+  library.impl("conv_bn_act", TORCH_BOX(&effkernels::binding::conv));
+}

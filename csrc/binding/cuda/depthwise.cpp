@@ -1,0 +1,56 @@
+// effkernels_cuda: depthwise_conv_bn_act, depthwise_conv_bn_act_pool
+
+#include "binding/cuda/call.h"
+
+namespace effkernels::binding {
+namespace {
+
+// The result; the means too where `pooled` is somewhere.
+Tensor compute(const Call& call, cpu::DepthwiseArgs args, const Tensor& x, Tensor* pooled) {
+  Tensor y = empty_map(x, args.out);
+  args.y = y.mutable_data_ptr();
+  if (pooled != nullptr) {
+    *pooled = empty_floats(x, args.out.images, args.out.channels);
+    args.mean = floats_of(*pooled);
+  }
+  Tensor workspace = call.workspace(cuda::depthwise_workspace(args));
+  call.launch(cuda::depthwise, args, floats_of(workspace));
+  return y;
+}
+
+Tensor depthwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,
+                 const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
+                 const Ints& stride, const Ints& padding, const Ints& dilation,
+                 const std::string& activation) {
+  Call call("depthwise_conv_bn_act", x, weight, bias, bn_weight, bn_bias, mean, variance);
+  Arguments& arguments = call.arguments;
+  const NormTensors norm{bias, bn_weight, bn_bias, mean, variance, eps};
+  return compute(call,
+                 depthwise_args(arguments, arguments.map(x), weight, norm, stride, padding, dilation,
+                                arguments.activation(activation)),
+                 x, nullptr);
+}
+
+std::tuple<Tensor, Tensor> depthwise_pool(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
+                                          const MaybeTensor& bn_weight, const MaybeTensor& bn_bias,
+                                          const MaybeTensor& mean, const MaybeTensor& variance, double eps,
+                                          const Ints& stride, const Ints& padding, const Ints& dilation,
+                                          const std::string& activation) {
+  Call call("depthwise_conv_bn_act_pool", x, weight, bias, bn_weight, bn_bias, mean, variance);
+  Arguments& arguments = call.arguments;
+  const NormTensors norm{bias, bn_weight, bn_bias, mean, variance, eps};
+  Tensor pooled;
+  Tensor y = compute(call,
+                     depthwise_args(arguments, arguments.map(x), weight, norm, stride, padding, dilation,
+                                    arguments.activation(activation)),
+                     x, &pooled);
+  return {y, pooled};
+}
+
+}  // namespace
+}  // namespace effkernels::binding
+
+STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, EFFKERNELS_DISPATCH_KEY, library) {
+  library.impl("depthwise_conv_bn_act", TORCH_BOX(&effkernels::binding::depthwise));
+  library.impl("depthwise_conv_bn_act_pool", TORCH_BOX(&effkernels::binding::depthwise_pool));
+}

@@ -1,0 +1,134 @@
+// conv_bn_act for few input channels, the stem: direct, from NCHW or NHWC images to NHWC.
+//
+// A block keeps the weights of a chunk of output channels in shared memory; each thread computes 8 channels
+// of 4 neighbouring pixels of a row: two reads of weights serve 32 products. What it reads of the image comes
+// from the caches after the first time.
+
+#include <type_traits>
+
+#include "cuda/elements.cuh"
+#include "cuda/fold.cuh"
+
+namespace effkernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kChannels = 8, kPixels = 4;  // of a thread
+
+struct Plan {
+  int64_t planes, pixels;  // strides of channels, and of neighbouring pixels, in x
+  int chunk, chunks;       // output channels of a block
+  int strips;              // of kPixels pixels, in a row
+  int64_t blocks;          // of a chunk of an image
+  bool vectors;            // whether 8 channels of y may be written at once
+};
+
+int terms_of(const ConvArgs& a) { return a.window.kernel_h * a.window.kernel_w * a.in.channels; }
+
+// Weights [terms][chunk], the terms in the order (row, column, input channel).
+template <class T>
+EFFKERNELS_DEVICE void stage_weights(const ConvArgs& a, int terms, int first, int there, int chunk,
+                                     float* weights) {
+  for (int i = thread_index(); i < terms * chunk; i += block_threads()) {
+    const int term = i / chunk, c = i - term * chunk, tap = term / a.in.channels;
+    const int row = tap / a.window.kernel_w, column = tap - row * a.window.kernel_w;
+    const int64_t at = (first + c) * a.weight_strides[0] +
+                       (term - tap * a.in.channels) * a.weight_strides[1] + row * a.weight_strides[2] +
+                       column * a.weight_strides[3];
+    weights[i] = c < there ? widen(static_cast<const T*>(a.weight)[at]) : 0.0f;
+  }
+}
+
+template <class T>
+EFFKERNELS_KERNEL(kThreads, 2)
+conv_nhwc_kernel(const ConvArgs a, const Plan p) {
+  int64_t rest = block_index();
+  const int channel = static_cast<int>(rest % p.chunks) * p.chunk;
+  rest /= p.chunks;
+  const int64_t image = rest / p.blocks;
+  const int channels = smaller(p.chunk, a.out.channels - channel);
+  const Window& window = a.window;
+  const int terms = window.kernel_h * window.kernel_w * a.in.channels;
+  float* weights = reinterpret_cast<float*>(shared_memory());
+  Folded* folded = reinterpret_cast<Folded*>(weights + terms * p.chunk);
+  stage_weights<T>(a, terms, channel, channels, p.chunk, weights);
+  fold_channels(a.norm, channel, channels, p.chunk, folded);
+  barrier();
+
+  const int lanes = p.chunk / kChannels, lane = thread_index() % lanes * kChannels;
+  const int group = thread_index() / lanes, groups = block_threads() / lanes;
+  const int64_t strip = rest % p.blocks * groups + group;
+  if (group >= groups || strip >= int64_t{p.strips} * a.out.height || lane >= channels) return;
+  const int64_t out_h = strip / p.strips, out_w = strip % p.strips * kPixels;
+  const T* x = static_cast<const T*>(a.x) + image * a.in.height * a.in.width * a.in.channels;
+  float result[kPixels][kChannels] = {};
+  for (int i = 0; i < window.kernel_h; ++i) {
+    const int64_t h = out_h * window.stride_h + int64_t{i} * window.dilation_h - window.top;
+    if (h < 0 || h >= a.in.height) continue;
+    for (int j = 0; j < window.kernel_w; ++j) {
+      const float* weight = weights + (i * window.kernel_w + j) * a.in.channels * p.chunk + lane;
+      const T* from[kPixels];
+#pragma unroll
+      for (int q = 0; q < kPixels; ++q) {
+        const int64_t w = (out_w + q) * window.stride_w + int64_t{j} * window.dilation_w - window.left;
+        const bool inside = w >= 0 && w < a.in.width;
+        from[q] = inside ? x + (h * a.in.width + w) * p.pixels : nullptr;
+      }
+#pragma unroll 3
+      for (int c = 0; c < a.in.channels; ++c, weight += p.chunk) {
+        float factor[kChannels], pixel[kPixels];
+        load(weight, true, kChannels, factor);
+#pragma unroll
+        for (int q = 0; q < kPixels; ++q) {
+          pixel[q] = from[q] == nullptr ? 0.0f : widen(from[q][c * p.planes]);
+        }
+#pragma unroll
+        for (int q = 0; q < kPixels; ++q) {
+#pragma unroll
+          for (int k = 0; k < kChannels; ++k) result[q][k] += pixel[q] * factor[k];
+        }
+      }
+    }
+  }
+  T* y = static_cast<T*>(a.y) + ((image * a.out.height + out_h) * a.out.width + out_w) * a.out.channels +
+         channel + lane;
+#pragma unroll
+  for (int q = 0; q < kPixels; ++q) {
+    if (out_w + q >= a.out.width) break;
+#pragma unroll
+    for (int k = 0; k < kChannels; ++k) {
+      const Folded norm = folded[lane + k];
+      result[q][k] = activate(a.activation, result[q][k] * norm.scale + norm.shift);
+    }
+    store(y + int64_t{q} * a.out.channels, p.vectors, channels - lane, result[q]);
+  }
+}
+
+template <class T>
+const char* launch_conv(const ConvArgs& a, void* stream) {
+  Plan p;
+  p.planes = a.planar ? a.in.pixels() : 1;
+  p.pixels = a.planar ? 1 : a.in.channels;
+  const int64_t bytes_of_a_channel = terms_of(a) * sizeof(float) + sizeof(Folded);
+  const int most =
+      static_cast<int>(smaller<int64_t>(64, kSharedBytes / bytes_of_a_channel / kChannels * kChannels));
+  p.chunk = round_up(divide_up(a.out.channels, divide_up(a.out.channels, most)), kChannels);
+  p.chunks = divide_up(a.out.channels, p.chunk);
+  p.strips = divide_up(a.out.width, kPixels);
+  const int groups = kThreads / (p.chunk / kChannels);
+  p.blocks = divide_up<int64_t>(int64_t{p.strips} * a.out.height, groups);
+  p.vectors = aligned<T, kChannels>(a.y, a.out.channels);
+  const Grid grid{a.out.images * p.blocks * p.chunks, kThreads, p.chunk * bytes_of_a_channel};
+  return launch(conv_nhwc_kernel<T>, grid, stream, a, p);
+}
+
+}  // namespace
+
+const char* conv(const ConvArgs& a, void* stream) {
+  if (a.out.images == 0) return nullptr;
+  if (terms_of(a) > kMostTerms) return "its sums have too many terms";
+  return with_dtype(
+      a.dtype, [&](auto* type) { return launch_conv<std::remove_pointer_t<decltype(type)>>(a, stream); });
+}
+
+}  // namespace effkernels::cuda

@@ -1,0 +1,106 @@
+#pragma once
+
+// All that kernels use of CUDA beyond C++. With EFFKERNELS_HOST_SHIM the same names come from the host shim
+// of the tests, which runs the same kernels on a CPU. Grids and blocks have one dimension.
+
+#include <cmath>
+#include <cstdint>
+
+#include "cpu/storage.h"
+
+namespace effkernels::cuda {
+
+using cpu::BFloat16;
+using cpu::Half;
+
+// A launch: `blocks` may exceed what a grid holds, which is an error then.
+struct Grid {
+  int64_t blocks;
+  int threads;
+  int64_t shared_bytes;
+};
+
+constexpr int kWarp = 32;
+constexpr int64_t kMostBlocks = INT32_MAX;
+// What every GPU gives a block without being asked for more.
+constexpr int64_t kSharedBytes = 48 * 1024;
+
+}  // namespace effkernels::cuda
+
+#ifdef EFFKERNELS_HOST_SHIM
+#include "host_shim.h"
+#else
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define EFFKERNELS_DEVICE __device__ __forceinline__
+#define EFFKERNELS_HOST_DEVICE __host__ __device__ constexpr
+// At most `threads` a block, and registers few enough for `blocks` of them on a multiprocessor.
+#define EFFKERNELS_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
+
+namespace effkernels::cuda {
+
+EFFKERNELS_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+EFFKERNELS_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
+EFFKERNELS_DEVICE int64_t block_index() { return blockIdx.x; }
+
+// Every thread of the block must come here.
+EFFKERNELS_DEVICE void barrier() { __syncthreads(); }
+
+// The block's dynamic shared memory, aligned to 16 bytes. It holds garbage at first.
+EFFKERNELS_DEVICE char* shared_memory() {
+  extern __shared__ __align__(16) char memory[];
+  return memory;
+}
+
+// The value of the lane whose number differs by `mask`. Every lane of the warp must come here.
+EFFKERNELS_DEVICE float shuffle_xor(float value, int mask) {
+  return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+
+// Starts to copy 16 aligned bytes to shared memory; zeros where not `valid`, when `from` is not read.
+EFFKERNELS_DEVICE void copy_16_bytes(void* to, const void* from, bool valid) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(valid ? 16 : 0)
+               : "memory");
+}
+
+// Waits for the copies that this thread has started. Others see them after a barrier.
+EFFKERNELS_DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+EFFKERNELS_DEVICE float widen(float x) { return x; }
+EFFKERNELS_DEVICE float widen(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
+EFFKERNELS_DEVICE float widen(Half x) { return __half2float(__ushort_as_half(x.bits)); }
+
+// To the nearest, ties to even.
+EFFKERNELS_DEVICE void narrow(float x, float& to) { to = x; }
+EFFKERNELS_DEVICE void narrow(float x, BFloat16& to) {
+  to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
+}
+EFFKERNELS_DEVICE void narrow(float x, Half& to) { to.bits = __half_as_ushort(__float2half_rn(x)); }
+
+// One special-function operation each, with errors of a few units in the last place; e^x for |x| up to 88.
+EFFKERNELS_DEVICE float fast_exponential(float x) { return __expf(x); }
+EFFKERNELS_DEVICE float fast_quotient(float x, float y) { return __fdividef(x, y); }
+
+// Launches on a stream; returns nullptr, or CUDA's own words for what went wrong.
+template <class... Parameters>
+const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream, Parameters... parameters) {
+  if (grid.blocks > kMostBlocks) return "the tensors are too large for one launch";
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(grid.blocks));
+  config.blockDim = dim3(static_cast<unsigned>(grid.threads));
+  config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
+  config.stream = static_cast<cudaStream_t>(stream);
+  cudaError_t status = cudaLaunchKernelEx(&config, kernel, parameters...);
+  // Takes the error back too, which the next launch would report otherwise.
+  const cudaError_t last = cudaGetLastError();
+  if (status == cudaSuccess) status = last;
+  return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
+}
+
+}  // namespace effkernels::cuda
+
+#endif

@@ -1,0 +1,40 @@
+#pragma once
+
+// The launchers: what they take is what the CPU kernels take (feature maps are NHWC without gaps), all
+// pointers in the memory of the current device. Each returns nullptr, or words for what went wrong.
+// `..._workspace` says how many floats of workspace a call wants.
+
+#include "cpu/kernels.h"
+
+namespace effkernels::cuda {
+
+using cpu::Activation;
+using cpu::ConvArgs;
+using cpu::DepthwiseArgs;
+using cpu::Dtype;
+using cpu::GateArgs;
+using cpu::Norm;
+using cpu::Parameters;
+using cpu::Shape;
+using cpu::SqueezeExciteArgs;
+using cpu::Window;
+
+int64_t depthwise_workspace(const DepthwiseArgs& args);
+const char* depthwise(const DepthwiseArgs& args, float* workspace, void* stream);
+
+// Means over `pixels` from partial sums [images][parts][channels], added in their order.
+const char* mean_of_parts(const float* sums, int64_t images, int parts, int channels, int64_t pixels,
+                          float* mean, void* stream);
+
+const char* gate(const GateArgs& args, void* stream);
+
+int64_t squeeze_excite_workspace(const SqueezeExciteArgs& args);
+const char* squeeze_excite(const SqueezeExciteArgs& args, float* workspace, void* stream);
+
+const char* conv(const ConvArgs& args, void* stream);
+
+// `gate` takes at most so many hidden channels, `conv` sums with at most so many terms.
+constexpr int kMostHidden = 12288;
+constexpr int kMostTerms = 256;
+
+}  // namespace effkernels::cuda

@@ -1,0 +1,221 @@
+// The fibres of the host shim.
+
+#include "cuda/device.cuh"
+
+#include <sanitizer/common_interface_defs.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace effkernels::host_shim {
+namespace {
+
+constexpr size_t kStackBytes = 128 * 1024;
+
+struct Copy {
+  void* to;
+  const void* from;
+  bool valid;
+};
+
+enum class State : uint8_t { kReady, kBlock, kWarp, kDone };
+
+struct Fibre {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  void* fake_stack;
+  Place place;
+  State state;
+  const void* site;
+  int64_t exchanges;
+  std::vector<Copy> copies;
+};
+
+struct Scheduler {
+  ucontext_t context;
+  void* fake_stack;
+  const void* stack;
+  size_t stack_bytes;
+  std::vector<Fibre> fibres;  // kept: making stacks is slow
+  std::vector<float> slots;
+  const std::function<void()>* kernel;
+  Fibre* current;
+  std::mt19937_64 random{1};
+  std::string error;
+};
+
+thread_local Scheduler scheduler;
+
+void yield(State state, const void* site) {
+  Fibre& fibre = *scheduler.current;
+  fibre.state = state;
+  fibre.site = site;
+  const bool done = state == State::kDone;
+  __sanitizer_start_switch_fiber(done ? nullptr : &fibre.fake_stack, scheduler.stack, scheduler.stack_bytes);
+  swapcontext(&fibre.context, &scheduler.context);
+  __sanitizer_finish_switch_fiber(fibre.fake_stack, nullptr, nullptr);
+}
+
+void fibre_main() {
+  __sanitizer_finish_switch_fiber(nullptr, &scheduler.stack, &scheduler.stack_bytes);
+  (*scheduler.kernel)();
+  yield(State::kDone, nullptr);
+}
+
+void resume(Fibre& fibre) {
+  scheduler.current = &fibre;
+  __sanitizer_start_switch_fiber(&scheduler.fake_stack, fibre.stack.get(), kStackBytes);
+  swapcontext(&scheduler.context, &fibre.context);
+  __sanitizer_finish_switch_fiber(scheduler.fake_stack, nullptr, nullptr);
+}
+
+void start(Fibre& fibre, const Place& place) {
+  if (!fibre.stack) fibre.stack.reset(new char[kStackBytes]);
+  fibre.place = place;
+  fibre.state = State::kReady;
+  fibre.exchanges = 0;
+  fibre.copies.clear();
+  fibre.fake_stack = nullptr;
+  getcontext(&fibre.context);
+  fibre.context.uc_stack.ss_sp = fibre.stack.get();
+  fibre.context.uc_stack.ss_size = kStackBytes;
+  fibre.context.uc_link = nullptr;
+  makecontext(&fibre.context, fibre_main, 0);
+}
+
+// Lets go on those in [begin, end) that all wait in `state` at one site; 1 where they did, -1 where they
+// cannot ever, 0 where some are not there yet.
+int release(State state, int begin, int end, const char* what) {
+  int waiting = 0, elsewhere = 0;
+  const void* site = nullptr;
+  bool same = true;
+  for (int i = begin; i < end; ++i) {
+    const Fibre& fibre = scheduler.fibres[i];
+    if (fibre.state == state) {
+      same = same && (waiting == 0 || fibre.site == site);
+      site = fibre.site;
+      ++waiting;
+    } else if (fibre.state != State::kReady) {
+      ++elsewhere;
+    }
+  }
+  if (waiting == 0) return 0;
+  if (!same || elsewhere > 0) {
+    scheduler.error = std::string(what) + " missed: " + std::to_string(waiting) + " of " +
+                      std::to_string(end - begin) + " threads wait" + (same ? "" : ", at different ones");
+    return -1;
+  }
+  for (int i = begin; i < end; ++i) scheduler.fibres[i].state = State::kReady;
+  return 1;
+}
+
+// Runs the fibres of one block to their end.
+bool run_fibres(int threads, std::vector<int>& order) {
+  for (;;) {
+    std::shuffle(order.begin(), order.end(), scheduler.random);
+    bool any = false;
+    for (const int i : order) {
+      if (scheduler.fibres[i].state == State::kReady) {
+        any = true;
+        resume(scheduler.fibres[i]);
+      }
+    }
+    if (!any) return true;
+    bool warps = false;
+    for (int first = 0; first < threads; first += cuda::kWarp) {
+      const int released =
+          release(State::kWarp, first, std::min(threads, first + cuda::kWarp), "a warp's exchange was");
+      if (released < 0) return false;
+      warps = warps || released > 0;
+    }
+    if (!warps && release(State::kBlock, 0, threads, "a barrier was") < 0) return false;
+  }
+}
+
+}  // namespace
+
+const Place& here() { return scheduler.current->place; }
+
+void wait_for_block(const void* site) { yield(State::kBlock, site); }
+
+float exchange(float value, int mask, const void* site) {
+  // Two slots a lane, in turns: who is late still reads one when who is early writes the other.
+  const int thread = here().thread, turn = scheduler.current->exchanges++ % 2;
+  scheduler.slots[2 * thread + turn] = value;
+  yield(State::kWarp, site);
+  return scheduler.slots[2 * (thread ^ mask) + turn];
+}
+
+void start_copy(void* to, const void* from, bool valid) {
+  // Made when they are waited for: whoever does not wait reads something else.
+  scheduler.current->copies.push_back({to, from, valid});
+}
+
+void finish_copies() {
+  struct alignas(16) Sixteen {
+    uint64_t words[2];
+  };
+  for (const Copy& copy : scheduler.current->copies) {
+    // As an aligned access, which UndefinedBehaviorSanitizer checks.
+    *static_cast<Sixteen*>(copy.to) = copy.valid ? *static_cast<const Sixteen*>(copy.from) : Sixteen{};
+  }
+  scheduler.current->copies.clear();
+}
+
+void set_seed(uint64_t seed) { scheduler.random.seed(seed); }
+
+const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
+  if (grid.blocks > cuda::kMostBlocks) return "the tensors are too large for one launch";
+  if (grid.blocks < 1 || grid.threads < 1 || grid.threads > 1024 || grid.shared_bytes < 0 ||
+      grid.shared_bytes > cuda::kSharedBytes) {
+    return "invalid configuration argument";  // CUDA's words
+  }
+  scheduler.kernel = &kernel;
+  scheduler.fibres.resize(std::max<size_t>(scheduler.fibres.size(), grid.threads));
+  scheduler.slots.assign(2 * (grid.threads + cuda::kWarp), NAN);
+  std::vector<int64_t> blocks(grid.blocks);
+  std::iota(blocks.begin(), blocks.end(), 0);
+  std::shuffle(blocks.begin(), blocks.end(), scheduler.random);
+  std::vector<int> order(grid.threads);
+  std::iota(order.begin(), order.end(), 0);
+  for (const int64_t block : blocks) {
+    const std::unique_ptr<char, decltype(&std::free)> shared(
+        static_cast<char*>(std::malloc(grid.shared_bytes)), &std::free);
+    std::memset(shared.get(), 0xff, grid.shared_bytes);
+    for (int i = 0; i < grid.threads; ++i) start(scheduler.fibres[i], {i, grid.threads, block, shared.get()});
+    if (!run_fibres(grid.threads, order)) return scheduler.error.c_str();
+    for (int i = 0; i < grid.threads; ++i) {
+      if (!scheduler.fibres[i].copies.empty()) return "copies were started and not waited for";
+    }
+  }
+  return nullptr;
+}
+
+uint16_t half_bits(float x) {
+  const auto sign = static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16 & 0x8000);
+  const double size = std::fabs(static_cast<double>(x));
+  if (std::isnan(x)) return 0x7fff;
+  if (size >= 65520.0) return sign | 0x7c00;
+  if (size == 0.0) return sign;
+  // In units of the last place, rounded to the nearest, ties to even.
+  const int exponent = std::max(std::ilogb(size), -14);
+  const auto units = static_cast<int>(std::nearbyint(std::ldexp(size, 10 - exponent)));
+  return static_cast<uint16_t>(sign + ((exponent + 14) << 10) + units);
+}
+
+float half_value(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const float size = exponent == 31  ? (fraction == 0 ? INFINITY : NAN)
+                     : exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                                     : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+  return (bits & 0x8000) != 0 ? -size : size;
+}
+
+}  // namespace effkernels::host_shim

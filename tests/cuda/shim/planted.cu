@@ -1,0 +1,127 @@
+// Kernels with one mistake each, and one without: what the host shim must tell apart.
+
+#include <cstring>
+
+#include "cuda/elements.cuh"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace effkernels::cuda {
+namespace {
+
+constexpr int kThreads = 64;
+
+EFFKERNELS_DEVICE float* shared_floats() { return reinterpret_cast<float*>(shared_memory()); }
+
+// Each thread takes over its neighbour's value.
+EFFKERNELS_KERNEL(kThreads, 1) right_kernel(float* out) {
+  const int i = thread_index();
+  shared_floats()[i] = static_cast<float>(i);
+  barrier();
+  out[i] = shared_floats()[(i + 1) % kThreads];
+}
+
+EFFKERNELS_KERNEL(kThreads, 1) missed_barrier_kernel(float* out) {
+  const int i = thread_index();
+  if (i != 7) barrier();
+  out[i] = 1.0f;
+}
+
+EFFKERNELS_KERNEL(kThreads, 1) two_barriers_kernel(float* out) {
+  const int i = thread_index();
+  if (i < kWarp) {
+    barrier();
+  } else {
+    barrier();
+  }
+  out[i] = 1.0f;
+}
+
+EFFKERNELS_KERNEL(kThreads, 1) missed_exchange_kernel(float* out) {
+  const int i = thread_index();
+  out[i] = i == 3 ? 0.0f : shuffle_xor(1.0f, 1);
+}
+
+EFFKERNELS_KERNEL(kThreads, 1) unwritten_kernel(float* out) {
+  const int i = thread_index();
+  if (i != 5) shared_floats()[i] = 1.0f;
+  barrier();
+  out[i] = shared_floats()[i];
+}
+
+// Without a barrier between write and read, and with none between read and write.
+EFFKERNELS_KERNEL(kThreads, 1) race_kernel(float* out) {
+  const int i = thread_index();
+  shared_floats()[i] = 1.0f;
+  barrier();
+  const float neighbour = shared_floats()[(i + 1) % kThreads];
+  shared_floats()[i] = neighbour + 1.0f;
+  out[i] = neighbour;
+}
+
+EFFKERNELS_KERNEL(kThreads, 1) not_waited_kernel(float* out) {
+  copy_16_bytes(shared_memory() + 16 * (thread_index() % 16), out, true);
+  barrier();
+}
+
+EFFKERNELS_KERNEL(kThreads, 1) beyond_shared_kernel(float* out) {
+  const int i = thread_index();
+  shared_floats()[i + 1] = 1.0f;
+  barrier();
+  out[i] = shared_floats()[i];
+}
+
+EFFKERNELS_KERNEL(kThreads, 1) beyond_global_kernel(float* out) { out[thread_index() + 1] = 1.0f; }
+
+EFFKERNELS_KERNEL(kThreads, 1) misaligned_kernel(float* out) {
+  float x[4];
+  load(out + 1, true, 4, x);
+  out[thread_index()] = x[0];
+}
+
+struct Planted {
+  const char* name;
+  void (*kernel)(float*);
+};
+
+constexpr Planted kPlanted[] = {
+    {"right", right_kernel},
+    {"missed barrier", missed_barrier_kernel},
+    {"two barriers", two_barriers_kernel},
+    {"missed exchange", missed_exchange_kernel},
+    {"unwritten", unwritten_kernel},
+    {"race", race_kernel},
+    {"copy not waited for", not_waited_kernel},
+    {"beyond shared memory", beyond_shared_kernel},
+    {"beyond global memory", beyond_global_kernel},
+    {"misaligned", misaligned_kernel},
+};
+
+}  // namespace
+}  // namespace effkernels::cuda
+
+// For the worker of the tests, which calls them through ctypes. `out` has 64 floats.
+EXPORT const char* effkernels_run_planted(const char* name, float* out) {
+  using namespace effkernels::cuda;
+  for (const Planted& planted : kPlanted) {
+    if (std::strcmp(planted.name, name) == 0) {
+      return launch(planted.kernel, {1, kThreads, kThreads * 4}, nullptr, out);
+    }
+  }
+  return "no such kernel";
+}
+
+EXPORT void effkernels_set_seed(uint64_t seed) { effkernels::host_shim::set_seed(seed); }
+
+// float32 to float16 and back, as the kernels convert.
+EXPORT void effkernels_convert(const float* from, uint16_t* half, uint16_t* bfloat16, int64_t count) {
+  using namespace effkernels;
+  for (int64_t i = 0; i < count; ++i) {
+    cpu::Half h;
+    cpu::BFloat16 b;
+    cuda::narrow(from[i], h);
+    cuda::narrow(from[i], b);
+    half[i] = h.bits;
+    bfloat16[i] = b.bits;
+  }
+}

@@ -1,0 +1,260 @@
+"""The backend in its place: what it rejects and says, its backstops; no GPU needed."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import effkernels
+from cuda_kernels import LABELS, Runner
+from effkernels import _cuda, dispatch, ops
+from effkernels._compiled import compiled_status
+from host_shim import ShimError
+from op_samples import labels, samples
+from source_tree import ROOT
+
+needs_module = pytest.mark.skipif(
+    compiled_status()["cuda"] is not None, reason=f"no _C_cuda: {compiled_status()['cuda']}"
+)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
+    """CUDA tensors without data, and the backend as it is beside a GPU of compute capability 9.0."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(dispatch._BACKENDS["cuda"], "unavailable", None)
+    monkeypatch.setattr(dispatch, "_logged", set())
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        yield mode
+
+
+def on_cuda(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device="cuda:0")
+        if isinstance(v, Tensor)
+        else v
+        for v in values
+    )
+
+
+@needs_module
+def test_it_says_why_it_is_not_available() -> None:
+    status = effkernels.backends()["cuda"]
+    assert status.available == (torch.cuda.device_count() > 0)
+    if not status.available:
+        assert status.reason == "there is no CUDA device"
+        with pytest.raises(ValueError, match="there is no CUDA device"):
+            effkernels.use_backend("cuda")
+
+
+@needs_module
+@pytest.mark.parametrize("label", LABELS)
+def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
+    case = samples(torch.float16)[labels().index(label)]
+    flat = on_cuda(case.flat)
+    kernel = dispatch.choose(case.name, "cuda", flat)
+    assert kernel is getattr(torch.ops.effkernels_cuda, case.name).default
+    first = kernel(*flat)
+    first = first[0] if isinstance(first, tuple) else first
+    assert first.device == torch.device("cuda:0")
+    assert first.dim() == 2 or first.is_contiguous(memory_format=torch.channels_last)
+
+
+class Calls(TorchDispatchMode):
+    """How often each op of the backend is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "effkernels_cuda":
+            self.counts[func._opname] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@needs_module
+def test_b5_in_eval_mode_runs_on_them(pretended: FakeTensorMode) -> None:
+    with unset_fake_temporarily(), torch.device("meta"):
+        model = effkernels.efficientnet_b5().eval()
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            names = [name for name, value in held.items() if value is not None]
+            held.update(zip(names, on_cuda(tuple(held[name] for name in names)), strict=True))
+    with torch.no_grad(), Calls() as calls:
+        logits = model(*on_cuda((torch.empty(1, 3, 456, 456),)))
+    assert logits.device.type == "cuda"
+    blocks = sum(len(stage) for stage in model.stages)
+    assert calls.counts == {
+        "conv_bn_act": 1,
+        "depthwise_conv_bn_act_pool": blocks,
+        "squeeze_excite_gate": blocks,
+    }
+
+
+def window(x: Tensor, weight: Tensor) -> tuple[Any, ...]:
+    return (x, weight, *(None,) * 5, 0.0, [1, 1], [1] * 4, [1, 1], "silu")
+
+
+def gate(x: Tensor, hidden: int) -> tuple[Any, ...]:
+    weight = torch.empty(hidden, x.shape[1], dtype=x.dtype)
+    return (x, weight, None, weight.t(), None, "silu")
+
+
+X = torch.empty(2, 32, 8, 8, dtype=torch.float16)
+REJECTED: dict[str, tuple[str, tuple[Any, ...], str]] = {
+    "float64": (
+        "depthwise_conv_bn_act",
+        window(X.double(), torch.empty(32, 1, 3, 3).double()),
+        "computes float32, bfloat16 and float16, not torch.float64",
+    ),
+    "rows": (
+        "depthwise_conv_bn_act_pool",
+        window(torch.empty(2, 32, 80, 8), torch.empty(32, 1, 65, 1)),
+        "at most 64 rows",
+    ),
+    "terms": (
+        "conv_bn_act",
+        window(X, torch.empty(8, 32, 3, 3).half()),
+        "sums at most 256 terms, not 288",
+    ),
+    "hidden": ("squeeze_excite", gate(X, 12289), "at most 12288 hidden channels, not 12289"),
+    "pooled": (
+        "squeeze_excite_gate",
+        gate(torch.empty(2, 32).half(), 4),
+        "computes gates from float32, not torch.float16",
+    ),
+    "no kernel": (
+        "pointwise_conv_bn_act",
+        (X, torch.empty(8, 32).half(), *(None,) * 5, 0.0, None, None, "silu"),
+        "it has no kernel for this op",
+    ),
+}
+
+
+@needs_module
+@pytest.mark.parametrize("name", REJECTED)
+def test_what_it_rejects_goes_to_the_reference_with_one_line(
+    pretended: FakeTensorMode, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    op, flat, reason = REJECTED[name]
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        for _ in range(2):
+            assert dispatch.choose(op, "cuda", on_cuda(flat)) is None
+    (line,) = (record.message for record in caplog.records)
+    assert line.startswith(f"{op}: not on the cuda backend: ")
+    assert reason in line
+
+
+@needs_module
+def test_old_gpus_are_rejected(
+    pretended: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        flat = on_cuda(window(X, torch.empty(32, 1, 3, 3).half()))
+        assert dispatch.choose("depthwise_conv_bn_act", "cuda", flat) is None
+    assert "GPU 0 has compute capability 7.5; 8.0 or newer is needed" in caplog.text
+
+
+def test_limits_are_the_kernels() -> None:
+    header = (ROOT / "csrc" / "cuda" / "kernels.h").read_text()
+    assert f"kMostTerms = {_cuda._MOST_TERMS};" in header
+    assert f"kMostHidden = {_cuda._MOST_HIDDEN};" in header
+
+
+NHWC = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)
+DEEP = torch.randn(6, 1, 3, 3)
+
+
+def changed(flat: tuple[Any, ...], **places: Any) -> tuple[Any, ...]:
+    """With others at some places, such as p3 for the fourth."""
+    return tuple(places.get(f"p{i}", value) for i, value in enumerate(flat))
+
+
+GATE = (torch.randn(2, 6), torch.randn(3, 6), None, torch.randn(6, 3), None, "silu")
+# What the front would not let through, given to the private ops: they must not read or write out of bounds.
+MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+    "three dimensions": ("depthwise_conv_bn_act", "4 dimensions", window(NHWC[0], DEEP)),
+    "no channels": ("depthwise_conv_bn_act", "out of range", window(NHWC[:, :0], DEEP[:0])),
+    "doubles": ("depthwise_conv_bn_act", "must be float32", window(NHWC.double(), DEEP)),
+    "another type": ("depthwise_conv_bn_act_pool", "type of x", window(NHWC, DEEP.half())),
+    "few weights": ("depthwise_conv_bn_act", "wrong number", window(NHWC, DEEP[:5])),
+    "short bias": (
+        "depthwise_conv_bn_act",
+        "wrong number",
+        changed(window(NHWC, DEEP), p2=torch.ones(5)),
+    ),
+    "half a norm": (
+        "depthwise_conv_bn_act",
+        "both of running mean and variance",
+        changed(window(NHWC, DEEP), p5=torch.ones(6)),
+    ),
+    "stride": (
+        "depthwise_conv_bn_act",
+        "must be positive",
+        changed(window(NHWC, DEEP), p8=[0, 1]),
+    ),
+    "padding": (
+        "depthwise_conv_bn_act",
+        "padding is out of range",
+        changed(window(NHWC, DEEP), p9=[-1, 1, 1, 1]),
+    ),
+    "no output": (
+        "depthwise_conv_bn_act",
+        "does not fit",
+        changed(window(NHWC, DEEP), p9=[0] * 4, p10=[9, 9]),
+    ),
+    "activation": (
+        "depthwise_conv_bn_act",
+        "unknown activation",
+        changed(window(NHWC, DEEP), p11="gelu"),
+    ),
+    "dense channels": (
+        "conv_bn_act",
+        "must have the channels of x",
+        window(NHWC, torch.randn(5, 7, 3, 3)),
+    ),
+    "dense dimensions": ("conv_bn_act", "4 dimensions", window(NHWC[0], DEEP)),
+    "many terms": (
+        "conv_bn_act",
+        "too many terms",
+        window(NHWC, torch.randn(5, 6, 7, 7)),
+    ),
+    "gate of a map": ("squeeze_excite_gate", "must be a matrix", changed(GATE, p0=NHWC)),
+    "short expand": (
+        "squeeze_excite_gate",
+        "wrong number",
+        changed(GATE, p3=torch.randn(5, 3)),
+    ),
+    "half means": ("squeeze_excite_gate", "type of x", changed(GATE, p0=torch.ones(2, 6).half())),
+    "hidden": (
+        "squeeze_excite",
+        "too many hidden",
+        changed(GATE, p0=NHWC, p1=torch.empty(12289, 6), p3=torch.empty(6, 12289)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_bindings_refuse_what_would_be_out_of_bounds(runner: Runner, name: str) -> None:
+    op, message, flat = MISUSES[name]
+    with pytest.raises((RuntimeError, ShimError), match=f"effkernels_cuda::{op}: .*{message}"):
+        runner.private(op, flat)
+
+
+@pytest.mark.gpu
+def test_tensors_on_several_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match="weight is on cpu, x on cuda"):
+        ops.depthwise_conv_bn_act(NHWC.cuda(), DEEP)
+    private = torch.ops.effkernels_cuda.depthwise_conv_bn_act
+    with pytest.raises(RuntimeError, match="all tensors must be on one device"):
+        private(*window(NHWC.cuda(), DEEP))

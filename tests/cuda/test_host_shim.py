@@ -1,0 +1,63 @@
+"""The host shim itself: it must find what is wrong with kernels, and nothing with those that are right."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from host_shim import HostShim, ShimError
+
+
+def test_a_kernel_without_mistakes(shim: HostShim) -> None:
+    for seed in range(3):
+        out = shim.call("planted", "right", seed)
+        assert torch.equal(out, (torch.arange(64) + 1).remainder(64).float())
+
+
+# What the shim says, or what a sanitizer does.
+FOUND = {
+    "missed barrier": "a barrier was missed: 63 of 64 threads wait",
+    "two barriers": "a barrier was missed: 64 of 64 threads wait, at different ones",
+    "missed exchange": "a warp's exchange was missed: 31 of 32 threads wait",
+    "copy not waited for": "copies were started and not waited for",
+    "beyond shared memory": "AddressSanitizer: heap-buffer-overflow",
+    "beyond global memory": "AddressSanitizer: heap-buffer-overflow",
+    "misaligned": "misaligned address .* which requires 16 byte alignment",
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_mistakes_are_found(shim: HostShim, name: str) -> None:
+    with pytest.raises(ShimError, match=FOUND[name]):
+        shim.call("planted", name, 0)
+
+
+def test_unwritten_shared_memory_is_nan(shim: HostShim) -> None:
+    assert shim.call("planted", "unwritten", 0).isnan().nonzero().tolist() == [[5]]
+
+
+def test_races_depend_on_the_order(shim: HostShim) -> None:
+    outcomes = {tuple(shim.call("planted", "race", seed).tolist()) for seed in range(3)}
+    assert len(outcomes) > 1
+
+
+def test_the_shim_goes_on_after_a_crash(shim: HostShim) -> None:
+    with pytest.raises(ShimError, match=re.escape("planted.cu")):
+        shim.call("planted", "beyond global memory", 0)
+    assert shim.call("planted", "right", 0)[0] == 1
+
+
+def test_conversions_are_pytorchs(shim: HostShim) -> None:
+    halves = torch.arange(-(2**15), 2**15, dtype=torch.int16)
+    values = [halves.view(d).float() for d in (torch.float16, torch.bfloat16)]
+    spread = torch.arange(-(2**31), 2**31, 40_009).to(torch.int32).view(torch.float32)
+    middles = (values[0][:-1] + values[0][1:]) / 2
+    x = torch.cat([*values, spread, middles])
+    for ours in shim.call("convert", x):
+        theirs = x.to(ours.dtype)
+        wrong = (ours.view(torch.int16) != theirs.view(torch.int16)) & ~(
+            ours.isnan() & theirs.isnan()
+        )
+        assert not wrong.any(), (x[wrong][:5], ours[wrong][:5], theirs[wrong][:5])
