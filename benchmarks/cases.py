@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import torch
 
 from effkernels.models import get_config
 from effkernels.scaling import cost
 
-FLOAT_BYTES = 4
+_FLOAT_BYTES = 4
 _BN_VECTORS = 4
 
 
@@ -23,17 +25,55 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Device:
+    """Where a case is computed, and in which type: names of a torch.device and a torch.dtype."""
+
+    kind: str = "cpu"
+    type: str = "float32"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of maps and weights."""
+        found: torch.dtype = getattr(torch, self.type)
+        return found
+
+    @property
+    def suffix(self) -> str:
+        """For the keys of cases; empty for float32 on a CPU."""
+        return "" if self == CPU else f"-{self.kind}-{self.type}"
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[self.type]
+
+    def put(self, what: Any) -> Any:
+        """A tensor or a module there, in that type."""
+        return what.to(self.kind, self.dtype)
+
+
+CPU = Device()
+DEFAULT_TYPES = {"cpu": "float32", "cuda": "bfloat16"}
+
+
+def default_device() -> str:
+    """The GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
 class NetworkCase:
-    """A whole network on ``batch`` images of ``resolution`` x ``resolution`` pixels, fp32."""
+    """A whole network on ``batch`` images of ``resolution`` x ``resolution`` pixels."""
 
     model: str
     resolution: int
     batch: int = 1
+    device: Device = CPU
 
     @property
     def key(self) -> str:
         """Unique among all cases, and fit for a file name."""
-        return f"{self.model}-{self.resolution}px-batch{self.batch}"
+        return f"{self.model}-{self.resolution}px-batch{self.batch}{self.device.suffix}"
 
     @property
     def title(self) -> str:
@@ -43,7 +83,9 @@ class NetworkCase:
     @property
     def work(self) -> Work:
         """Feature maps of level 2 (expand and depthwise as one kernel) and the weights, once each."""
-        total = cost.model_cost(self.model, self.resolution, batch_size=self.batch)
+        total = cost.model_cost(
+            self.model, self.resolution, batch_size=self.batch, dtype=self.device.dtype
+        )
         return Work(total.bytes_moved.level2 + total.state_bytes, total.macs)
 
 
@@ -58,6 +100,7 @@ class DepthwiseCase:
     stride: int
     activation: str
     batch: int = 1
+    device: Device = CPU
     used_by: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -66,7 +109,7 @@ class DepthwiseCase:
         window = f"{self.kernel_size}x{self.kernel_size}s{self.stride}"
         return (
             f"depthwise-{self.channels}ch-{self.height}x{self.width}-{window}-batch{self.batch}"
-            f"-{self.activation}"
+            f"-{self.activation}{self.device.suffix}"
         )
 
     @property
@@ -82,7 +125,7 @@ class DepthwiseCase:
         inputs = self.channels * self.height * self.width
         parameters = self.channels * (self.kernel_size**2 + _BN_VECTORS)
         return Work(
-            FLOAT_BYTES * (self.batch * (inputs + outputs) + parameters),
+            self.device.dtype.itemsize * (self.batch * (inputs + outputs) + parameters),
             self.batch * outputs * self.kernel_size**2,
         )
 
@@ -102,6 +145,7 @@ class PointwiseCase:
     gated: bool
     residual: bool
     batch: int = 1
+    device: Device = CPU
     used_by: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -110,7 +154,7 @@ class PointwiseCase:
         around = f"{'-gated' * self.gated}{'-residual' * self.residual}"
         return (
             f"pointwise-{self.in_channels}to{self.out_channels}-{self.height}x{self.width}"
-            f"-batch{self.batch}-{self.activation}{around}"
+            f"-batch{self.batch}-{self.activation}{around}{self.device.suffix}"
         )
 
     @property
@@ -127,7 +171,7 @@ class PointwiseCase:
         weights = self.in_channels * self.out_channels + _BN_VECTORS * self.out_channels
         gates = self.batch * self.in_channels * self.gated
         return Work(
-            FLOAT_BYTES * (maps + weights + gates),
+            self.device.dtype.itemsize * (maps + weights) + _FLOAT_BYTES * gates,
             pixels * self.in_channels * self.out_channels,
         )
 
@@ -141,16 +185,22 @@ def short_name(model: str) -> str:
     return model.removeprefix("efficientnet_").capitalize()
 
 
-def network(model: str, *, batch: int = 1, resolution: int | None = None) -> NetworkCase:
+def network(
+    model: str, *, batch: int = 1, resolution: int | None = None, device: Device = CPU
+) -> NetworkCase:
     """A network at its own resolution, or at another."""
-    return NetworkCase(model, resolution or get_config(model).resolution, batch)
+    return NetworkCase(model, resolution or get_config(model).resolution, batch, device)
 
 
-def depthwise(models: Sequence[str], *, batch: int = 1) -> list[DepthwiseCase]:
+def depthwise(
+    models: Sequence[str], *, batch: int = 1, device: Device = CPU
+) -> list[DepthwiseCase]:
     """The distinct depthwise convolutions of these networks, in the order of the first."""
     return _distinct(
         (
-            DepthwiseCase(*layer.in_shape, layer.kernel_size, layer.stride, activation, batch),
+            DepthwiseCase(
+                *layer.in_shape, layer.kernel_size, layer.stride, activation, batch, device
+            ),
             model,
         )
         for model, activation, layer, _ in _layers(models)
@@ -158,7 +208,9 @@ def depthwise(models: Sequence[str], *, batch: int = 1) -> list[DepthwiseCase]:
     )
 
 
-def pointwise(models: Sequence[str], *, batch: int = 1) -> list[PointwiseCase]:
+def pointwise(
+    models: Sequence[str], *, batch: int = 1, device: Device = CPU
+) -> list[PointwiseCase]:
     """The distinct 1x1 convolutions of these networks, the head's too, in the order of the first."""
     return _distinct(
         (
@@ -170,6 +222,7 @@ def pointwise(models: Sequence[str], *, batch: int = 1) -> list[PointwiseCase]:
                 gated=layer.kind == "project" and previous.kind == "squeeze_excite",
                 residual=layer.residual,
                 batch=batch,
+                device=device,
             ),
             model,
         )

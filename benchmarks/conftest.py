@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 
 import pytest
 
-from benchmarks.cases import Case
+from benchmarks.cases import DEFAULT_TYPES, Case, Device, default_device
 from benchmarks.results import Row
 from benchmarks.session import Session
 from benchmarks.suites import Suite, suites
@@ -28,9 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "contestant" in metafunc.fixturenames:
+        kind = default_device()
+        device = Device(kind, DEFAULT_TYPES[kind])
         rows = [
             pytest.param(suite, case, contestant, id=f"{suite.name}-{case.key}-{contestant.name}")
-            for suite in suites(full=metafunc.config.getoption("--full"))
+            for suite in suites(full=metafunc.config.getoption("--full"), device=device)
             for case in suite.cases
             for contestant in suite.contestants
         ]

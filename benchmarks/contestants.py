@@ -31,7 +31,10 @@ class Contestant:
 
 @dataclass
 class Built:
-    """``run`` computes the case once; its result is a tensor or an array. ``details`` say how, for the report."""
+    """``run`` computes the case once; its result is a tensor or an array. ``details`` say how, for the report.
+
+    On a GPU ``run`` may return before its work is done.
+    """
 
     run: Callable[[], Any]
     details: dict[str, Any]
@@ -49,13 +52,21 @@ _RUNTIMES = "benchmarks.runtimes"
 _LAYERS = "benchmarks.layers"
 
 
-def _compiled(name: str, *, freezing: bool, channels_last: bool, full: bool) -> Contestant:
-    options = (("freezing", freezing), ("channels_last", channels_last))
+def _compiled(
+    name: str,
+    *,
+    freezing: bool = False,
+    channels_last: bool = True,
+    mode: str | None = None,
+    full: bool = False,
+) -> Contestant:
+    options = (("freezing", freezing), ("channels_last", channels_last), ("mode", mode))
     return Contestant(name, "torch.compile", f"{_NETWORKS}:compiled", options, full=full)
 
 
 OURS = Contestant("effkernels", "effkernels", f"{_NETWORKS}:ours")
 EAGER = Contestant("eager-channels_last", "eager", f"{_NETWORKS}:eager", (("channels_last", True),))
+EAGER_NCHW = Contestant("eager-NCHW", "eager", f"{_NETWORKS}:eager", (("channels_last", False),))
 ONNXRUNTIME = Contestant("onnxruntime", "onnxruntime", f"{_RUNTIMES}:onnxruntime")
 
 NETWORKS = (
@@ -64,11 +75,33 @@ NETWORKS = (
     ONNXRUNTIME,
     Contestant("openvino", "openvino", f"{_RUNTIMES}:openvino"),
     EAGER,
-    Contestant("eager-NCHW", "eager", f"{_NETWORKS}:eager", (("channels_last", False),)),
-    _compiled("compile-freezing-channels_last", freezing=True, channels_last=True, full=False),
+    EAGER_NCHW,
+    _compiled("compile-freezing-channels_last", freezing=True),
     _compiled("compile-freezing-NCHW", freezing=True, channels_last=False, full=True),
-    _compiled("compile-channels_last", freezing=False, channels_last=True, full=True),
-    _compiled("compile-NCHW", freezing=False, channels_last=False, full=True),
+    _compiled("compile-channels_last", full=True),
+    _compiled("compile-NCHW", channels_last=False, full=True),
+)
+
+_GRAPH = (("graph", True),)
+
+GPU_NETWORKS = (
+    OURS,
+    Contestant("effkernels-graph", "effkernels", f"{_NETWORKS}:ours", _GRAPH),
+    Contestant(
+        "effkernels-fused-graph", "effkernels", f"{_NETWORKS}:ours", (("fuse", True), *_GRAPH)
+    ),
+    EAGER,
+    EAGER_NCHW,
+    Contestant(
+        "eager-channels_last-graph",
+        "eager, CUDA graph",
+        f"{_NETWORKS}:eager",
+        (("channels_last", True), *_GRAPH),
+    ),
+    _compiled("compile-channels_last"),
+    _compiled("compile-reduce-overhead", mode="reduce-overhead"),
+    _compiled("compile-NCHW", channels_last=False, full=True),
+    _compiled("compile-max-autotune", mode="max-autotune", full=True),
 )
 
 DEPTHWISE = (
@@ -77,6 +110,16 @@ DEPTHWISE = (
         "eager-channels_last", "eager", f"{_LAYERS}:eager_depthwise", (("channels_last", True),)
     ),
     Contestant("eager-NCHW", "eager", f"{_LAYERS}:eager_depthwise", (("channels_last", False),)),
+)
+
+GPU_DEPTHWISE = (
+    *DEPTHWISE,
+    Contestant(
+        "eager-native",
+        "eager",
+        f"{_LAYERS}:eager_depthwise",
+        (("channels_last", False), ("cudnn", False)),
+    ),
 )
 
 POINTWISE = (
@@ -89,6 +132,9 @@ POINTWISE = (
 
 GROWTH = (OURS, ONNXRUNTIME)
 """Compared as batch and resolution grow."""
+
+GPU_GROWTH = (OURS, EAGER)
+"""The same on GPUs."""
 
 MEMORY = (OURS, EAGER)
 """Compared by peak memory."""

@@ -19,11 +19,12 @@ import torch.nn.functional as F
 
 import effkernels
 from benchmarks import ROOT
-from benchmarks.cases import Work
+from benchmarks.cases import CPU, Device, Work
 from effkernels import _compiled
 
 _PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "numpy")
 _COPIES = [2**size for size in range(18, 29, 2)]
+_GPU_COPY = 2**31
 
 
 @dataclass(frozen=True)
@@ -69,44 +70,49 @@ class Bound:
     kind: str
 
 
-def measure_limits() -> Limits:
-    """Copies of 0.25 to 256 MB, and the fastest of some dense products and convolutions, with torch's threads.
+def measure_limits(device: Device = CPU) -> Limits:
+    """Copies, and the fastest of some dense products and convolutions, with torch's threads or on a GPU.
 
-    A copy is timed as the layers are: again and again over the same buffers, so that small ones stay in the
-    caches. The arithmetic limit is what the best of tuned libraries reaches, not what the data sheet says.
+    On a CPU of 0.25 to 256 MB, timed as the layers are: again and again over the same buffers, so that small
+    ones stay in the caches. On a GPU, where layers come from memory, one of 2 GB. The arithmetic limit is what
+    the best of tuned libraries reaches, not what the data sheet says.
     """
     curve = []
-    for size in _COPIES:
-        source = torch.rand(size // 8)
+    for size in _COPIES if device.kind == "cpu" else [_GPU_COPY]:
+        source = torch.rand(size // 8, device=device.kind)
         target = torch.empty_like(source)
         seconds = _fastest(functools.partial(target.copy_, source), 0.1)
         curve.append((size, size / seconds))
-    flops = max(macs / _fastest(run, 0.3) for run, macs in _dense_products()) * 2
+    flops = max(macs / _fastest(run, 0.3) for run, macs in _dense_products(device)) * 2
     return Limits(tuple(curve), flops)
 
 
-def _dense_products() -> Iterator[tuple[Callable[[], object], int]]:
+def _dense_products(device: Device) -> Iterator[tuple[Callable[[], object], int]]:
     """Matrix products through BLAS and convolutions through oneDNN, and their multiply-accumulates.
 
     Either may know this processor better: MKL runs AVX2 code on some that have AVX-512.
     """
-    for n in (512, 1024, 2048):
-        a, b, out = torch.rand(n, n), torch.rand(n, n), torch.empty(n, n)
-        yield functools.partial(torch.mm, a, b, out=out), n**3
-    for channels, side, kernel in ((512, 32, 1), (256, 32, 3)):
-        x = torch.rand(2, channels, side, side).contiguous(memory_format=torch.channels_last)
-        weight = torch.rand(channels, channels, kernel, kernel)
+    for n in (512, 1024, 2048) if device.kind == "cpu" else (4096, 8192):
+        a, b = (device.put(torch.rand(n, n)) for _ in range(2))
+        yield functools.partial(torch.mm, a, b, out=torch.empty_like(a)), n**3
+    for channels, side, kernel in ((512, 32, 1), (256, 32, 3)) if device.kind == "cpu" else ():
+        x = device.put(torch.rand(2, channels, side, side))
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = device.put(torch.rand(channels, channels, kernel, kernel))
         weight = weight.contiguous(memory_format=torch.channels_last)
         macs = x.numel() * channels * kernel**2
         yield functools.partial(F.conv2d, x, weight, padding=kernel // 2), macs
 
 
 def _fastest(run: Callable[[], object], budget: float) -> float:
+    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
     run()
     best, end = float("inf"), time.perf_counter() + budget
     while True:
+        wait()
         start = time.perf_counter()
         run()
+        wait()
         now = time.perf_counter()
         best = min(best, now - start)
         if now > end:
@@ -118,6 +124,7 @@ def describe() -> dict[str, Any]:
     status = effkernels.backends().values()
     return {
         "cpu": cpu_model(),
+        "gpu": gpu(),
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)),
         "torch_capability": torch.backends.cpu.get_cpu_capability(),
@@ -138,8 +145,37 @@ def describe() -> dict[str, Any]:
     }
 
 
-def slug(machine: dict[str, Any]) -> str:
-    """The folder of this machine's reports: CPU model and threads."""
+def gpu() -> dict[str, Any] | None:
+    """The first GPU, if there is one."""
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(0)
+    return {
+        "name": found.name,
+        "capability": f"{found.major}.{found.minor}",
+        "multiprocessors": found.multi_processor_count,
+        "memory_bytes": found.total_memory,
+        "l2_bytes": found.L2_cache_size,
+        "cuda": torch.version.cuda,
+        **_driver_says(),
+    }
+
+
+def _driver_says() -> dict[str, str]:
+    """Driver and highest clocks, where nvidia-smi is installed."""
+    fields = ("driver_version", "clocks.max.sm", "clocks.max.memory", "power.limit")
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", "--id=0"]
+    try:
+        said = subprocess.run(query, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return dict(zip(fields, said.strip().split(", "), strict=False))
+
+
+def slug(machine: dict[str, Any], device: Device = CPU) -> str:
+    """The folder of this machine's reports: CPU model and threads, or GPU and type."""
+    if device.kind == "cuda":
+        return re.sub(r"[^a-z0-9]+", "-", f"{machine['gpu']['name']}-{device.title}".lower())
     words = re.sub(r"\((?:R|TM|r|tm)\)|CPU|Processor|@.*", " ", machine["cpu"])
     name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
     return f"{name}-{machine['threads']}-threads"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,34 @@ from benchmarks.problem import Problem, module_by_module, network
 from effkernels.checkpoints import export_state
 
 
-def ours(case: NetworkCase, folder: Path, *, fuse: bool = False) -> Built:
+def ours(case: NetworkCase, folder: Path, *, fuse: bool = False, graph: bool = False) -> Built:
     """The model as a user has it after ``.eval()``, on whatever backend it chooses."""
     model = network(folder, case)
-    run: nn.Module = model.fuse() if fuse else model
+    run: nn.Module = case.device.put(model.fuse() if fuse else model)
     images = _images(case, folder, channels_last=False)
-    return Built(lambda: run(images), {"backends": available_backends()})
+    return Built(_maybe_graph(lambda: run(images), graph), {"backends": available_backends()})
+
+
+def _maybe_graph(run: Callable[[], Tensor], graph: bool) -> Callable[[], Tensor]:
+    """``run``; or what replays it as a CUDA graph, into the same result each time."""
+    if not graph:
+        return run
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.inference_mode():
+        with torch.cuda.stream(side):
+            for _ in range(3):  # libraries choose their algorithms and allocate in the first runs
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            result = run()
+
+    def replay() -> Tensor:
+        captured.replay()
+        return result
+
+    return replay
 
 
 def available_backends() -> list[str]:
@@ -30,14 +53,16 @@ def available_backends() -> list[str]:
     return [status.name for status in effkernels.backends().values() if status.available]
 
 
-def eager(case: NetworkCase, folder: Path, *, channels_last: bool) -> Built:
+def eager(case: NetworkCase, folder: Path, *, channels_last: bool, graph: bool = False) -> Built:
     """Eager PyTorch, module by module."""
     model, source = stock_network(case, folder)
     model, images = _in_layout(model, case, folder, channels_last)
-    return Built(lambda: model(images), {"modules": source})
+    return Built(_maybe_graph(lambda: model(images), graph), {"modules": source})
 
 
-def compiled(case: NetworkCase, folder: Path, *, freezing: bool, channels_last: bool) -> Built:
+def compiled(
+    case: NetworkCase, folder: Path, *, freezing: bool, channels_last: bool, mode: str | None
+) -> Built:
     """``torch.compile`` of the same modules, for this one shape."""
     import torch._inductor.config as inductor
 
@@ -45,7 +70,7 @@ def compiled(case: NetworkCase, folder: Path, *, freezing: bool, channels_last: 
     inductor.freezing = freezing
     model, source = stock_network(case, folder)
     model, images = _in_layout(model, case, folder, channels_last)
-    fast = torch.compile(model, dynamic=False)
+    fast = torch.compile(model, dynamic=False, mode=mode)
     try:
         with torch.inference_mode():
             fast(images)
@@ -54,7 +79,7 @@ def compiled(case: NetworkCase, folder: Path, *, freezing: bool, channels_last: 
         if "compiler" in str(error).lower():
             raise Missing(str(error).strip().splitlines()[0]) from error
         raise
-    return Built(lambda: fast(images), {"modules": source, "freezing": freezing})
+    return Built(lambda: fast(images), {"modules": source, "freezing": freezing, "mode": mode})
 
 
 def stock_network(case: NetworkCase, folder: Path) -> tuple[nn.Module, str]:
@@ -118,6 +143,7 @@ def _images(case: NetworkCase, folder: Path, *, channels_last: bool) -> Tensor:
 def _in_layout(
     model: nn.Module, case: NetworkCase, folder: Path, channels_last: bool
 ) -> tuple[nn.Module, Tensor]:
+    model = case.device.put(model)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model, _images(case, folder, channels_last=channels_last)

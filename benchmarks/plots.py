@@ -36,8 +36,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
             if not rows:
                 continue
             figure = picture(pyplot, rows)
-            machine = report.machine
-            place = f"{machine['cpu']}, {machine['threads']} threads, fp32; {report.started[:10]}"
+            place = f"{report.place}; {report.started[:10]}"
             figure.supxlabel(place, x=0.99, ha="right", fontsize=7, color="#666666")
             path = folder / f"{name}.png"
             figure.savefig(path)

@@ -18,17 +18,19 @@ import effkernels
 from benchmarks.cases import Case, DepthwiseCase, NetworkCase, PointwiseCase
 
 SEED = 20190528
-CHECKED_IMAGES = 3
+KEPT_IMAGES = 4
 _EPS = 1e-3
 
 Tensors = dict[str, Tensor]
+_BATCHED = ("images", "x", "gate", "residual")
 
 
 class Problem:
     """One case's file: ``inputs``, by name, and for each result its exact value and the error allowed.
 
-    Results are those of the images ``checked`` alone: float64 is slow. The kinds of result are "result" and,
-    for a 1x1 convolution, "product": the bare matrix product.
+    A batch repeats its first few images, which are all that is kept; results are those of the images
+    ``checked`` alone: float64 is slow. The kinds of result are "result" and, for a 1x1 convolution, "product":
+    the bare matrix product.
     """
 
     def __init__(self, folder: Path, case: Case) -> None:
@@ -53,8 +55,14 @@ class Problem:
         return content
 
     def inputs(self) -> Tensors:
-        """The inputs alone."""
-        inputs: Tensors = self.load()["inputs"]
+        """The inputs alone: all images of the batch, on the case's device and in its type."""
+        device = self.case.device
+        inputs: Tensors = {k: device.put(v) for k, v in self.load()["inputs"].items()}
+        for name in inputs.keys() & set(_BATCHED):
+            kept = len(inputs[name])
+            if self.case.batch > kept:
+                images = torch.arange(self.case.batch, device=device.kind) % kept
+                inputs[name] = inputs[name][images]
         return inputs
 
 
@@ -67,12 +75,13 @@ class Answer:
     """
 
     def __init__(self, exact: Tensor, eager: Tensor, magnitude: float, depth: int) -> None:
-        eps = torch.finfo(eager.dtype).eps
-        self.exact = exact
+        # All types are added up in float32.
+        sums, rounding = torch.finfo(torch.float32).eps, torch.finfo(eager.dtype).eps / 2
+        self.exact = exact.cpu()
         self.allowed = (
             2 * largest_error(eager, exact)
-            + math.sqrt(depth) * eps * magnitude
-            + eps / 2 * exact.abs().max().item()
+            + math.sqrt(depth) * sums * magnitude
+            + rounding * exact.abs().max().item()
         )
 
 
@@ -95,7 +104,12 @@ def mismatch(actual: Tensor, exact: Tensor, allowed: float) -> str | None:
 
 def checked_images(batch: int) -> list[int]:
     """The first, the last, and one between."""
-    return sorted({0, batch // 2, batch - 1}) if batch > CHECKED_IMAGES else list(range(batch))
+    return sorted({0, batch // 2, batch - 1}) if batch > KEPT_IMAGES else list(range(batch))
+
+
+def kept_images(batch: int) -> list[int]:
+    """Which of the images that are kept the checked ones repeat."""
+    return [image % KEPT_IMAGES for image in checked_images(batch)]
 
 
 def make(folder: str, case: Case) -> None:
@@ -146,8 +160,9 @@ def _calibrated(name: str) -> Tensors:
 def _network(folder: Path, case: NetworkCase) -> tuple[Tensors, dict[str, Answer]]:
     model = network(folder, case)
     torch.manual_seed(SEED + 1)
-    images = torch.randn(case.batch, 3, case.resolution, case.resolution)
-    some = images[checked_images(case.batch)]
+    images = torch.randn(min(case.batch, KEPT_IMAGES), 3, case.resolution, case.resolution)
+    some = case.device.put(images[kept_images(case.batch)])
+    model = case.device.put(model)
     with effkernels.use_backend("torch"):
         eager = module_by_module(model)(some)
         exact = model.double()
@@ -171,7 +186,7 @@ def _depthwise(_: Path, case: DepthwiseCase) -> tuple[Tensors, dict[str, Answer]
     torch.manual_seed(SEED)
     side = case.kernel_size
     inputs = {
-        "x": torch.randn(case.batch, case.channels, case.height, case.width),
+        "x": torch.randn(min(case.batch, KEPT_IMAGES), case.channels, case.height, case.width),
         "weight": torch.randn(case.channels, 1, side, side) / side,
         **_norm(case.channels),
     }
@@ -191,19 +206,21 @@ def depthwise_conv(case: DepthwiseCase) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _pointwise(_: Path, case: PointwiseCase) -> tuple[Tensors, dict[str, Answer]]:
     torch.manual_seed(SEED)
+    batch = min(case.batch, KEPT_IMAGES)
     inputs = {
-        "x": torch.randn(case.batch, case.in_channels, case.height, case.width),
+        "x": torch.randn(batch, case.in_channels, case.height, case.width),
         "weight": torch.randn(case.out_channels, case.in_channels, 1, 1) / case.in_channels**0.5,
         **_norm(case.out_channels),
     }
     if case.gated:
-        inputs["gate"] = torch.rand(case.batch, case.in_channels)
+        inputs["gate"] = torch.rand(batch, case.in_channels)
     if case.residual:
-        inputs["residual"] = torch.randn(case.batch, case.out_channels, case.height, case.width)
-    some = inputs["x"][checked_images(case.batch)]
-    exact = F.conv2d(some.double(), inputs["weight"].double())
-    magnitude = F.conv2d(some.abs(), inputs["weight"].abs()).max().item()
-    product = Answer(exact, F.conv2d(some, inputs["weight"]), magnitude, case.in_channels)
+        inputs["residual"] = torch.randn(batch, case.out_channels, case.height, case.width)
+    some = _checked(inputs, case)
+    x, weight = some["x"], some["weight"]
+    exact = F.conv2d(x.double(), weight.double())
+    magnitude = F.conv2d(x.double().abs(), weight.double().abs()).max().item()
+    product = Answer(exact, F.conv2d(x, weight), magnitude, case.in_channels)
     result = _layer_answer(inputs, case, F.conv2d, depth=case.in_channels)
     return inputs, {"result": result, "product": product}
 
@@ -247,6 +264,12 @@ def layer(
     return run
 
 
+def _checked(inputs: Tensors, case: Case) -> Tensors:
+    """The checked images, on the case's device and in its type."""
+    kept = kept_images(case.batch)
+    return {k: case.device.put(v[kept] if k in _BATCHED else v) for k, v in inputs.items()}
+
+
 def _layer_answer(
     inputs: Tensors,
     case: DepthwiseCase | PointwiseCase,
@@ -254,8 +277,7 @@ def _layer_answer(
     *,
     depth: int,
 ) -> Answer:
-    checked = checked_images(case.batch)
-    some = {k: v[checked] if k in ("x", "gate", "residual") else v for k, v in inputs.items()}
+    some = _checked(inputs, case)
     exact = {k: v.double() for k, v in some.items()}
     scale = exact["bn_weight"] * (exact["running_var"] + _EPS).rsqrt()
     sums = conv(exact["x"].abs(), exact["weight"].abs())

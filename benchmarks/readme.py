@@ -71,12 +71,11 @@ def disagreement(readme: str, reports: dict[str, Report]) -> str | None:
 
 
 def _machine(name: str, report: Report) -> str:
-    machine = report.machine
     lines = [
         [row.title, _time(row, "effkernels"), *[_rival(row, family) for family in RIVALS]]
         for row in report.of("networks")
     ]
-    versions = machine["versions"]
+    versions = report.machine["versions"]
     named = ", ".join(
         f"{title} {versions[package]}"
         for package, title in (
@@ -87,7 +86,7 @@ def _machine(name: str, report: Report) -> str:
         if versions.get(package)
     )
     parts = [
-        f"{machine['cpu']}, {machine['threads']} threads, fp32; {named}. Times are medians of alternating "
+        f"{report.place}; {named}. Times are medians of alternating "
         f"rounds; in brackets how many times as fast effkernels is "
         f"([report](benchmarks/results/{name}/report.md)).",
         table(["", "effkernels", *RIVALS.values()], lines),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import ROOT
+from benchmarks.cases import DEFAULT_TYPES, Device, default_device
 from benchmarks.compare import comparison
 from benchmarks.machine import slug
 from benchmarks.plots import draw
@@ -29,11 +30,15 @@ MARKDOWN = "report.md"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and not options.render and default_device() != "cuda":
+        parser.error("--device cuda: PyTorch finds no CUDA device here")
     old = None if options.compare is None else Report.load(options.compare)
+    device = Device(options.device, options.dtype or DEFAULT_TYPES[options.device])
     chosen = [
         _narrowed(suite, options.only)
-        for suite in suites(full=options.full, growth=True)
+        for suite in suites(full=options.full, growth=True, device=device)
         if not options.suite or suite.name in options.suite
     ]
     start = time.monotonic()
@@ -47,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         with Session(say=say) as session:
             machine = session.machine()
-            folder = options.output or RESULTS / slug(machine)
-            report = begin(folder / JSON, machine, full=options.full, resume=options.resume)
+            folder = options.output or RESULTS / slug(machine, device)
+            settings = {"full": options.full, **dataclasses.asdict(device)}
+            report = begin(folder / JSON, machine, settings, resume=options.resume)
             run(report, folder / JSON, session, chosen, say)
     render(report, folder)
     say(f"written to {folder}")
@@ -57,14 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def begin(path: Path, machine: dict[str, object], *, full: bool, resume: bool) -> Report:
+def begin(
+    path: Path, machine: dict[str, object], settings: dict[str, object], *, resume: bool
+) -> Report:
     """A new report; or the one at ``path`` to go on with.
 
     Raises:
         SystemExit: there is one already and ``resume`` was not asked for, or it is of another machine, version
             or commit, so that its rows and new ones would not belong together.
     """
-    settings = {"full": full}
     if not path.exists():
         now = datetime.datetime.now(datetime.timezone.utc)
         return Report(machine, settings, started=f"{now:%Y-%m-%d %H:%M} UTC")
@@ -74,6 +81,7 @@ def begin(path: Path, machine: dict[str, object], *, full: bool, resume: bool) -
         )
     report = Report.load(path)
     changed = [key for key in machine if report.machine.get(key) != machine[key]]
+    changed += [key for key in ("kind", "type") if report.settings.get(key) != settings.get(key)]
     if changed:
         raise SystemExit(
             f"{path} cannot be resumed, its {', '.join(changed)} differ from this run's"
@@ -100,7 +108,7 @@ def run(
             if row is not None:
                 report.rows.remove(row)
             if suite.metric == "time":
-                report.limits = dataclasses.asdict(session.limits())
+                report.limits = dataclasses.asdict(session.limits(case.device))
             report.rows.append(session.measure(suite, case))
             report.save(path)
             path.with_name(MARKDOWN).write_text(markdown(report))
@@ -127,6 +135,12 @@ def _narrowed(suite: Suite, only: str | None) -> Suite:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.report", description=__doc__)
     parser.add_argument("--full", action="store_true", help="every case and every contestant")
+    parser.add_argument("--device", choices=sorted(DEFAULT_TYPES), default=default_device())
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="float32 on a CPU, bfloat16 on a GPU if not given",
+    )
     parser.add_argument(
         "--suite",
         action="append",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.alternate import Spread, paired, spread
+from benchmarks.cases import CPU, Device
 
 SCHEMA = 1
 
@@ -99,6 +100,14 @@ class Report:
     limits: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     started: str = ""
+
+    @property
+    def place(self) -> str:
+        """What computed, and in which type, for people."""
+        device = Device(self.settings.get("kind", CPU.kind), self.settings.get("type", CPU.type))
+        if device.kind == "cuda":
+            return f"{self.machine['gpu']['name']}, {device.title}"
+        return f"{self.machine['cpu']}, {self.machine['threads']} threads, {device.title}"
 
     def find(self, suite: str, key: str) -> Row | None:
         """The row of a case, if it has been measured."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.alternate import Entrant, EntrantError, alternate
-from benchmarks.cases import Case
+from benchmarks.cases import CPU, Case, Device
 from benchmarks.contestants import Contestant
 from benchmarks.machine import Limits, busy_seconds
 from benchmarks.processes import Process, Processes
@@ -47,7 +47,7 @@ class Session:
         self._processes = Processes(self.folder, make)
         self._say = say
         self._make = make
-        self._limits: Limits | None = None
+        self._limits: dict[Device, Limits] = {}
 
     def __enter__(self) -> Session:
         return self
@@ -65,21 +65,20 @@ class Session:
         described: dict[str, Any] = self._reference("benchmarks.machine:describe")
         return described
 
-    def limits(self) -> Limits:
-        """The machine's limits, measured when first asked for."""
-        if self._limits is None:
+    def limits(self, device: Device = CPU) -> Limits:
+        """The limits of the machine, or of its GPU, measured when first asked for."""
+        if device not in self._limits:
             self._say("measuring bandwidth and arithmetic")
             reference = self._processes.of(REFERENCE)
             for _ in range(_LIMITS_ATTEMPTS):
                 watch = _Watch([reference])
-                found: Limits = self._reference("benchmarks.machine:measure_limits")
-                self._limits = found if self._limits is None else found.best(self._limits)
+                found: Limits = self._reference("benchmarks.machine:measure_limits", device)
+                self._limits[device] = found.best(self._limits.get(device, found))
                 disturbed = watch.foreign()
                 if disturbed <= FOREIGN_LIMIT:
                     break
                 self._say(f"other programs used {disturbed:.0%} of a core meanwhile: once more")
-        assert self._limits is not None
-        return self._limits
+        return self._limits[device]
 
     def measure(self, suite: Suite, case: Case) -> Row:
         """All contestants of the suite on one case: checked first, then timed in turns."""
@@ -96,7 +95,7 @@ class Session:
         if suite.metric == "memory":
             row.outcomes = [self._peak(contestant, case) for contestant in suite.contestants]
             return row
-        bound = self.limits().bound(work)
+        bound = self.limits(case.device).bound(work)
         for contestant in suite.contestants:
             self._processes.of(contestant.name).start()  # all at once: nothing is timed yet
         row.bound, row.bound_kind = bound.seconds, bound.kind

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks import contestants
 from benchmarks.alternate import Timing
-from benchmarks.cases import Case, NetworkCase, depthwise, network, pointwise
+from benchmarks.cases import CPU, Case, Device, NetworkCase, depthwise, network, pointwise
 from benchmarks.contestants import Contestant
 from effkernels.models import CONFIGS
 
-B0, B4, B5, LITE0 = (f"efficientnet_{name}" for name in ("b0", "b4", "b5", "lite0"))
+B0, B4, B5, B7, LITE0 = (f"efficientnet_{name}" for name in ("b0", "b4", "b5", "b7", "lite0"))
 GROWING_BATCH = (1, 2, 4, 8, 16, 32, 64)
+# On GPUs.
+LARGE_BATCHES = (128, 256)
+GPU_BATCH = 128
 LARGEST_RESOLUTION = 600
 
 _NETWORK = Timing(turn=0.1, budget=12.0)
@@ -32,37 +34,58 @@ class Suite:
     metric: str = "time"
 
 
-def suites(*, full: bool = False, growth: bool = False) -> list[Suite]:
+def suites(*, full: bool = False, growth: bool = False, device: Device = CPU) -> list[Suite]:
     """The default matrix; with ``growth`` the cost as work grows, with ``full`` everything."""
+    on_cpu = device.kind == "cpu"
+    everyone = contestants.NETWORKS if on_cpu else contestants.GPU_NETWORKS
+    who = tuple(contestant for contestant in everyone if full or not contestant.full)
+    batch = 1 if on_cpu else GPU_BATCH
+    layers = [B0, B4] if on_cpu or not full else [B0, B4, B5, B7]
     chosen = [
-        Suite("networks", "Networks", _networks(full), _who(contestants.NETWORKS, full), _NETWORK),
+        Suite("networks", "Networks", _networks(full, device), who, _NETWORK),
         Suite(
             "depthwise",
             "Depthwise convolutions",
-            tuple(depthwise([B0, B4])),
-            contestants.DEPTHWISE,
+            tuple(depthwise(layers, batch=batch, device=device)),
+            contestants.DEPTHWISE if on_cpu else contestants.GPU_DEPTHWISE,
             _LAYER,
         ),
         Suite(
             "pointwise",
             "1x1 convolutions",
-            tuple(pointwise([B0, B4] if full else [B0])),
+            tuple(pointwise(layers if full else [B0], batch=batch, device=device)),
             contestants.POINTWISE,
             _LAYER,
         ),
         Suite(
-            "memory", "Peak memory", (network(B5),), contestants.MEMORY, _NETWORK, metric="memory"
+            "memory",
+            "Peak memory",
+            (network(B5, batch=1 if on_cpu else 64, device=device),),
+            contestants.MEMORY,
+            _NETWORK,
+            metric="memory",
         ),
     ]
     if growth or full:
+        batches = GROWING_BATCH if on_cpu else GROWING_BATCH + LARGE_BATCHES
+        growing = contestants.GROWTH if on_cpu else contestants.GPU_GROWTH
         chosen += [
-            _growth(
-                "batch", "B0 as the batch grows", [network(B0, batch=n) for n in GROWING_BATCH]
+            Suite(
+                "batch",
+                "B0 as the batch grows",
+                tuple(network(B0, batch=n, device=device) for n in batches),
+                growing,
+                _GROWTH,
             ),
-            _growth(
+            Suite(
                 "resolution",
                 "B0 as the resolution grows",
-                [network(B0, resolution=side) for side in growing_resolutions()],
+                tuple(
+                    network(B0, resolution=side, batch=batch, device=device)
+                    for side in growing_resolutions()
+                ),
+                growing,
+                _GROWTH,
             ),
         ]
     return chosen
@@ -74,14 +97,10 @@ def growing_resolutions() -> list[int]:
     return sorted({128, 160, 192} | {side for side in named if side <= LARGEST_RESOLUTION})
 
 
-def _networks(full: bool) -> tuple[NetworkCase, ...]:
-    cases = (network(B0), network(B4), network(LITE0), network(B0, batch=16))
-    return (*cases, network(B4, batch=16)) if full else cases
-
-
-def _who(everyone: Sequence[Contestant], full: bool) -> tuple[Contestant, ...]:
-    return tuple(contestant for contestant in everyone if full or not contestant.full)
-
-
-def _growth(name: str, heading: str, cases: Sequence[NetworkCase]) -> Suite:
-    return Suite(name, heading, tuple(cases), contestants.GROWTH, _GROWTH)
+def _networks(full: bool, device: Device) -> tuple[NetworkCase, ...]:
+    if device.kind == "cpu":
+        sizes = [(B0, 1), (B4, 1), (LITE0, 1), (B0, 16), *[(B4, 16)] * full]
+    else:
+        sizes = [(B0, 1), (B4, 1), (B0, GPU_BATCH), (B4, GPU_BATCH)]
+        sizes += [(B5, 1), (B7, 1), (B5, GPU_BATCH), (B7, 64), (LITE0, GPU_BATCH)] * full
+    return tuple(network(model, batch=batch, device=device) for model, batch in sizes)

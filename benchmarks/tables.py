@@ -106,13 +106,12 @@ def _preamble(report: Report) -> list[str]:
     running = [name for name, why in ours["backends"].items() if why == "available"]
     unavailable = [f"{k}: {why}" for k, why in ours["backends"].items() if why != "available"]
     lines = [
-        f"{machine['cpu']}, {machine['threads']} threads, {machine['platform']}; {report.started}; "
-        f"commit {machine['commit']}.",
+        f"{report.place}; {machine['platform']}; {report.started}; commit {machine['commit']}.",
         f"{versions}; Python {machine['python']}.",
         f"effkernels' backends: {', '.join(running)}"
         + (f" ({'; '.join(unavailable)})" if unavailable else "")
         + f"; instruction sets {ours['instruction_sets']}.",
-        "fp32. Each contestant runs in a process of its own, one awake at a time, in alternating rounds. Times "
+        "Each contestant runs in a process of its own, one awake at a time, in alternating rounds. Times "
         "are medians over the rounds, brackets quartiles; ratios are medians of the ratios within each round. "
         "A contestant is timed after its result matched the float64 one.",
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import logging
 import time
 import traceback
@@ -56,8 +57,11 @@ class Worker:
 
     def __init__(self) -> None:
         self._run: Callable[[], Any] | None = None
+        self._clock = _each
         self._fallbacks = _Fallbacks()
         logging.getLogger("effkernels").addHandler(self._fallbacks)
+        # float32 means float32 for everybody; cuDNN's default is TF32.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Call ``module:function`` and return what it returns."""
@@ -70,7 +74,7 @@ class Worker:
         try:
             built: Built = resolve(contestant.build)(case, Path(folder), **dict(contestant.options))
             with torch.inference_mode():
-                output = torch.as_tensor(built.run())
+                output = torch.as_tensor(built.run()).cpu()
         except Missing as reason:
             return Prepared("missing", str(reason))
         except Exception as error:
@@ -86,23 +90,19 @@ class Worker:
         if contestant.ours and self._fallbacks.said:
             details["fallbacks"] = list(self._fallbacks.said)
         if why is None:
-            self._run = built.run
+            self._run, self._clock = built.run, _CLOCKS[case.device.kind]
         status = "ok" if why is None else "mismatch"
         return Prepared(status, why, far, allowed, seconds, details)
 
     def measure(self, warm: int, timed: int) -> list[float]:
         """Seconds of each of ``timed`` runs, after ``warm`` others."""
-        run, clock = self._run, time.perf_counter
+        run = self._run
         assert run is not None, "nothing was prepared"
-        seconds = []
         gc.disable()
         with torch.inference_mode():
             for _ in range(warm):
                 run()
-            for _ in range(timed):
-                start = clock()
-                run()
-                seconds.append(clock() - start)
+            seconds = self._clock(run, timed)
         gc.enable()
         _fall_asleep()
         return seconds
@@ -111,6 +111,33 @@ class Worker:
         """Forget what was prepared, and its threads and memory with it."""
         self._run = None
         gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def _each(run: Callable[[], Any], timed: int) -> list[float]:
+    """Seconds of each run."""
+    clock = time.perf_counter
+    seconds = []
+    for _ in range(timed):
+        start = clock()
+        run()
+        seconds.append(clock() - start)
+    return seconds
+
+
+def _each_on_gpu(run: Callable[[], Any], timed: int) -> list[float]:
+    """Seconds from the end of one run on the GPU to the end of the next, the GPU's waits for Python with them."""
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(timed + 1)]
+    marks[0].record()
+    for mark in marks[1:]:
+        run()
+        mark.record()
+    torch.cuda.synchronize()
+    return [a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks)]
+
+
+_CLOCKS = {"cpu": _each, "cuda": _each_on_gpu}
 
 
 def _fall_asleep() -> None:

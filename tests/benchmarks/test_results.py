@@ -117,15 +117,15 @@ def test_a_run_is_resumed_only_where_its_rows_belong(
 ) -> None:
     path = tmp_path / "report.json"
     report = make_report(network_row)
-    fresh = begin(path, report.machine, full=True, resume=True)
+    fresh = begin(path, report.machine, {"full": True}, resume=True)
     assert fresh.rows == []
     report.save(path)
-    assert begin(path, report.machine, full=False, resume=True).rows == report.rows
+    assert begin(path, report.machine, {"full": False}, resume=True).rows == report.rows
     with pytest.raises(SystemExit, match="--resume"):
-        begin(path, report.machine, full=False, resume=False)
+        begin(path, report.machine, {"full": False}, resume=False)
     other = {**report.machine, "commit": "another", "threads": 1}
     with pytest.raises(SystemExit, match="threads, commit"):
-        begin(path, other, full=False, resume=True)
+        begin(path, other, {"full": False}, resume=True)
 
 
 def stored_rows(network_row: Row) -> list[Row]:

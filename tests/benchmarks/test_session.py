@@ -14,10 +14,10 @@ import torch
 
 from benchmarks import contestants
 from benchmarks.alternate import EntrantError, Timing
-from benchmarks.cases import DepthwiseCase
+from benchmarks.cases import Case, DepthwiseCase, Device, NetworkCase, PointwiseCase
 from benchmarks.contestants import Contestant
 from benchmarks.machine import Limits
-from benchmarks.problem import Answer, Problem, checked_images, mismatch
+from benchmarks.problem import Answer, Problem, checked_images, make, mismatch
 from benchmarks.processes import Process
 from benchmarks.report import run
 from benchmarks.results import Report
@@ -26,6 +26,7 @@ from benchmarks.suites import Suite
 from benchmarks.worker import Worker, resolve
 
 CASE = DepthwiseCase(8, 6, 7, 3, 2, "silu", batch=5)
+HALVES = Device("cpu", "bfloat16")
 LIMITS = Limits(((1000, 2e9), (1_000_000, 1e9)), 1e9)
 
 
@@ -75,7 +76,7 @@ def importable_toys(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "toy_contestants", module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(Session, "limits", lambda _: LIMITS)
+    monkeypatch.setattr(Session, "limits", lambda _, device: LIMITS)
 
 
 def test_only_right_results_are_timed() -> None:
@@ -156,7 +157,8 @@ def test_contestants_in_processes_of_their_own() -> None:
     "contestant",
     [
         *contestants.NETWORKS,
-        *contestants.DEPTHWISE,
+        *contestants.GPU_NETWORKS,
+        *contestants.GPU_DEPTHWISE,
         *contestants.POINTWISE,
     ],
     ids=lambda c: f"{c.name}-{c.build}",
@@ -196,3 +198,25 @@ def test_a_problem_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
     assert all(torch.equal(first["inputs"][k], v) for k, v in second["inputs"].items())
     assert first["inputs"]["x"].count_nonzero() == first["inputs"]["x"].numel()
     assert first["answers"]["result"][1] == second["answers"]["result"][1]
+
+
+IN_HALVES: list[tuple[Case, tuple[Contestant, ...]]] = [
+    (DepthwiseCase(16, 9, 7, 5, 2, "silu", 9, HALVES), contestants.DEPTHWISE),
+    (PointwiseCase(16, 24, 5, 6, "identity", True, True, 9, HALVES), contestants.POINTWISE),
+    (NetworkCase("efficientnet_b0", 64, 5, HALVES), (contestants.OURS, contestants.EAGER)),
+]
+
+
+@pytest.mark.parametrize(("case", "who"), IN_HALVES, ids=lambda v: getattr(v, "key", ""))
+def test_16_bit_types_are_right_and_wrong_by_their_own_measure(
+    tmp_path: Path, case: Case, who: tuple[Contestant, ...]
+) -> None:
+    make(str(tmp_path), case)
+    for contestant in who:
+        prepared = Worker().prepare(contestant, case, str(tmp_path))
+        assert prepared.status == "ok", (contestant.name, prepared.reason)
+        assert prepared.error is not None
+        assert prepared.error > 1e-5  # far more than float32's
+    inputs = Problem(tmp_path, case).inputs()
+    images = next(value for name, value in inputs.items() if name in ("x", "images"))
+    assert (len(images), images.dtype) == (case.batch, torch.bfloat16)

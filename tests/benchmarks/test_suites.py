@@ -6,7 +6,7 @@ import pytest
 
 import effkernels
 from benchmarks import ROOT, _root_last, machine
-from benchmarks.cases import Work, depthwise, network, pointwise
+from benchmarks.cases import CPU, Device, Work, depthwise, network, pointwise
 from benchmarks.machine import Limits
 from benchmarks.suites import growing_resolutions, suites
 from effkernels.nn import ConvBnAct
@@ -30,22 +30,34 @@ def test_shapes_that_two_networks_share_are_measured_once() -> None:
     assert [c for c in cases if (c.in_channels, c.out_channels) == (320, 1280)]
 
 
+GPU = Device("cuda", "bfloat16")
+DEVICES = pytest.mark.parametrize("device", [CPU, GPU], ids=lambda d: d.kind)
+
+
+@DEVICES
 @pytest.mark.parametrize("full", [False, True])
-def test_every_row_has_its_own_key(full: bool) -> None:
-    keys = [
-        (suite.name, case.key) for suite in suites(full=full, growth=True) for case in suite.cases
-    ]
+def test_every_row_has_its_own_key(full: bool, device: Device) -> None:
+    chosen = suites(full=full, growth=True, device=device)
+    keys = [(suite.name, case.key) for suite in chosen for case in suite.cases]
     assert len(set(keys)) == len(keys) > 50
-    assert all(case.work.bytes > 0 < case.work.macs for s in suites(full=full) for case in s.cases)
+    assert all(case.work.bytes > 0 < case.work.macs for s in chosen for case in s.cases)
+    assert all(case.device == device for s in chosen for case in s.cases)
 
 
-def test_the_full_matrix_holds_the_default_one() -> None:
-    full = {suite.name: suite for suite in suites(full=True)}
-    for suite in suites():
+@DEVICES
+def test_the_full_matrix_holds_the_default_one(device: Device) -> None:
+    full = {suite.name: suite for suite in suites(full=True, device=device)}
+    for suite in suites(device=device):
         assert set(suite.cases) <= set(full[suite.name].cases)
         assert set(suite.contestants) <= set(full[suite.name].contestants)
-    assert network("efficientnet_b4", batch=16) in full["networks"].cases
-    assert len(full["networks"].contestants) > len(suites()[0].contestants)
+    assert network("efficientnet_b4", batch=16) in suites(full=True)[0].cases
+    assert len(full["networks"].contestants) > len(suites(device=device)[0].contestants)
+
+
+def test_halves_have_half_the_bytes() -> None:
+    for here, there in zip(suites()[0].cases[:2], suites(device=GPU)[0].cases[:2], strict=True):
+        assert here.work.macs == there.work.macs
+        assert 0.49 < there.work.bytes / here.work.bytes < 0.52
 
 
 def test_resolutions_grow_from_128_to_600() -> None:
@@ -68,6 +80,7 @@ def test_the_bound_is_the_larger_of_bytes_and_arithmetic() -> None:
 def test_machines_have_names() -> None:
     described = {"cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "threads": 8}
     assert machine.slug(described) == "intel-xeon-platinum-8481c-8-threads"
+    assert machine.slug({"gpu": {"name": "NVIDIA H200"}}, GPU) == "nvidia-h200-bf16"
     assert machine.slug({"cpu": machine.cpu_model(), "threads": 2}).endswith("-2-threads")
 
 

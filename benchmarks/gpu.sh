@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# All that a machine with a GPU is wanted for: build, test, look for errors that only a GPU can make, measure.
+# Without network; PyTorch, triton, nvcc, ninja, pybind11, pytest and hypothesis must be there.
+#
+#   benchmarks/gpu.sh FOLDER [STAGE...]
+#
+# Stages, each ended after EFFKERNELS_STAGE_SECONDS (480 if not given); without any, all of them in this order:
+#   build     installs the package with device code for this GPU
+#   tests     pytest -m gpu
+#   memcheck, racecheck   compute-sanitizer over the kernels' small cases
+#   layers, networks, growth, memory   the report, in bfloat16; a stage that is repeated goes on where it stopped
+#
+# FOLDER fills as they go: a log a stage, and the report. The last lines say how each stage ended.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if (($# < 1)); then
+  sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  exit 2
+fi
+mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
+shift
+(($#)) || set -- build tests memcheck racecheck layers networks growth memory
+
+report() {
+  python -m benchmarks.report --device cuda --dtype bfloat16 --output "$out/report" --resume "$@"
+}
+
+stage_build() {
+  local arch
+  arch=$(python -c "import torch; print('%d.%d' % torch.cuda.get_device_capability())") || return
+  TORCH_CUDA_ARCH_LIST=$arch EFFKERNELS_CUDA=1 pip install --no-build-isolation --no-deps .
+}
+
+stage_tests() { pytest -m gpu -q --durations=10 --junitxml="$out/tests.xml"; }
+
+# The shapes that take each path, and few of hypothesis's: the tool takes ten times as long, or more.
+sanitizer() {
+  EFFKERNELS_TEST_PROFILE=effkernels-few compute-sanitizer --tool "$1" --error-exitcode 9 \
+    --target-processes all pytest -m gpu -q tests/cuda/test_ops.py -k "paths"
+}
+
+stage_memcheck() { sanitizer memcheck; }
+stage_racecheck() { sanitizer racecheck; }
+stage_layers() { report --suite depthwise --suite pointwise; }
+stage_networks() { report --suite networks; }
+stage_growth() { report --suite batch --suite resolution; }
+stage_memory() { report --suite memory; }
+
+for stage in "$@"; do
+  if ! declare -F "stage_$stage" >/dev/null; then
+    echo "no stage $stage" >&2
+    exit 2
+  fi
+done
+export -f report sanitizer $(declare -F | sed -n 's/^declare -f \(stage_.*\)/\1/p')
+export out
+ended=()
+for stage in "$@"; do
+  start=$SECONDS
+  timeout --signal=INT --kill-after=10 "${EFFKERNELS_STAGE_SECONDS:-480}" bash -uo pipefail -c "stage_$stage" \
+    >"$out/$stage.log" 2>&1 </dev/null
+  ended+=("$stage: exit $?, $((SECONDS - start)) s: $(grep -v '^ *$' "$out/$stage.log" | tail -n 1 | cut -c1-160)")
+  echo "${ended[-1]}"
+done
+printf '\n'
+printf '%s\n' "${ended[@]}" | tee "$out/stages.txt"
+! printf '%s\n' "${ended[@]}" | grep -qv ': exit 0, '
