@@ -2,6 +2,7 @@
 
 from effkernels import ops, scaling
 from effkernels.dispatch import BackendStatus, backends, use_backend
+from effkernels.explaining import Explanation, explain
 from effkernels.models import (
     EfficientNet,
     EfficientNetConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "EfficientNet",
     "EfficientNetConfig",
     "EfficientNetFeatures",
+    "Explanation",
     "Preprocessing",
     "__version__",
     "backends",
@@ -56,6 +58,7 @@ __all__ = [
     "efficientnet_lite2",
     "efficientnet_lite3",
     "efficientnet_lite4",
+    "explain",
     "list_models",
     "ops",
     "scaling",

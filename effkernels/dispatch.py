@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -91,6 +91,30 @@ def _from_environment() -> str | None:
 _FROM_ENVIRONMENT = _from_environment()
 
 
+@dataclass(frozen=True)
+class Decision:
+    """One choice of :func:`choose`. ``run_by_parts``: nothing takes the op, and its parts choose for themselves."""
+
+    op: str
+    backend: str
+    refusals: tuple[tuple[str, str], ...]
+    """Faster backends that serve the device, and why each did not take it."""
+    forced: bool
+    run_by_parts: bool
+
+
+class Watcher(Protocol):
+    """What :class:`watching` tells about the choices in its thread."""
+
+    def chosen(
+        self, decision: Decision, run: Callable[..., Any] | None
+    ) -> Callable[..., Any] | None:
+        """What is to be called in the place of ``run``."""
+
+    def declined(self, op: str, reason: str) -> None:
+        """``op`` was not asked for."""
+
+
 class _Choice(threading.local):
     # Instance attributes, set for every thread: those are what torch.compile guards on, so that a
     # compiled function sees use_backend of its own thread. It follows neither a ContextVar nor a
@@ -98,6 +122,7 @@ class _Choice(threading.local):
     def __init__(self) -> None:
         self.name = _FROM_ENVIRONMENT
         self.fallback = True
+        self.watcher: Watcher | None = None
 
 
 _choice = _Choice()
@@ -160,10 +185,34 @@ def mark_unavailable(backend: str, reason: str) -> None:
     _BACKENDS[backend].unavailable = reason
 
 
+class watching:  # noqa: N801 - used like a function
+    """Tell ``watcher`` of every choice in this thread, within a ``with`` block. Not for compiled functions."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def __enter__(self) -> None:
+        self._previous = _choice.watcher
+        _choice.watcher = self._watcher
+
+    def __exit__(self, *exception: object) -> None:
+        _choice.watcher = self._previous
+
+
+def asked_for() -> tuple[str | None, bool]:
+    """The backend that ``use_backend`` or the environment asks for in this thread, or None; whether others may do."""
+    return _choice.name, _choice.fallback
+
+
 def choose(
-    op: str, device_type: str, arguments: tuple[Any, ...], *, composite: bool = False
+    op: str,
+    device_type: str,
+    arguments: tuple[Any, ...],
+    otherwise: Callable[..., Any] | None = None,
+    *,
+    composite: bool = False,
 ) -> Callable[..., Any] | None:
-    """The kernel to run ``op`` with; None for the reference.
+    """The kernel to run ``op`` with; ``otherwise`` where no backend takes it.
 
     Nothing is logged or raised where a backend lacks a ``composite`` op: its parts choose for themselves.
 
@@ -172,43 +221,54 @@ def choose(
         NotImplementedError: the backend forced with ``fallback=False`` does not compute this.
     """
     forced = _choice.name
-    if forced == "torch":
-        return None
+    candidates = list(_BACKENDS.values())
     if forced is not None:
         _check_available(forced, "EFFKERNELS_BACKEND")
-        backend = _BACKENDS[forced]
-        if composite and op not in backend.kernels:
-            return None
-        return _take(backend, op, device_type, arguments, _choice.fallback)
-    for backend in _BACKENDS.values():
-        if backend.unavailable is not None or not backend.serves(device_type):
+        candidates = [_BACKENDS[forced]]
+    taken, run = "torch", otherwise
+    refusals: list[tuple[str, str]] = []
+    for backend in candidates:
+        if backend.name == "torch":
+            break
+        if forced is None and not backend.serves(device_type):
             continue
-        if op in backend.kernels or (backend.kernels and not composite):
-            run = _take(backend, op, device_type, arguments, True)
-            if run is not None:
-                return run
-    return None
+        if backend.unavailable is not None:
+            refusals.append((backend.name, backend.unavailable))
+            continue
+        if op not in backend.kernels and (composite or (forced is None and not backend.kernels)):
+            continue
+        reason = _refusal(backend, op, device_type, arguments)
+        if reason is None:
+            taken, run = backend.name, backend.kernels[op].run
+            break
+        refusals.append((backend.name, reason))
+        message = f"{op}: not on the {backend.name} backend: {reason}"
+        if forced is not None and not _choice.fallback:
+            raise NotImplementedError(
+                f"{message}; use_backend({backend.name!r}, fallback=False) allows no other"
+            )
+        _log_once(message)
+    if _choice.watcher is None:
+        return run
+    decision = Decision(
+        op, taken, tuple(refusals), forced is not None, composite and taken == "torch"
+    )
+    return _choice.watcher.chosen(decision, run)
 
 
-def _take(
-    backend: Backend, op: str, device_type: str, arguments: tuple[Any, ...], fallback: bool
-) -> Callable[..., Any] | None:
+def decline(op: str, reason: str) -> None:
+    """Let whoever watches know why ``op`` is not even asked for."""
+    if _choice.watcher is not None:
+        _choice.watcher.declined(op, reason)
+
+
+def _refusal(backend: Backend, op: str, device_type: str, arguments: tuple[Any, ...]) -> str | None:
     kernel = backend.kernels.get(op)
     if kernel is None:
-        reason: str | None = "it has no kernel for this op"
-    elif not backend.serves(device_type):
-        reason = f"it serves {' and '.join(backend.devices)} tensors, not {device_type}"
-    else:
-        reason = kernel.rejects(*arguments)
-        if reason is None:
-            return kernel.run
-    message = f"{op}: not on the {backend.name} backend: {reason}"
-    if not fallback:
-        raise NotImplementedError(
-            f"{message}; use_backend({backend.name!r}, fallback=False) allows no other"
-        )
-    _log_once(message)
-    return None
+        return "it has no kernel for this op"
+    if not backend.serves(device_type):
+        return f"it serves {' and '.join(backend.devices)} tensors, not {device_type}"
+    return kernel.rejects(*arguments)
 
 
 def autocast_enabled(device_type: str) -> bool:

@@ -227,24 +227,39 @@ def run_whole(network: nn.Module, parts: Callable[[], Parts], x: Tensor) -> Logi
         parts: gives them.
         x: (N, C, H, W), best in NCHW or channels_last memory.
     """
-    if (
-        network.training
-        or torch.compiler.is_compiling()
-        or type(x) is not Tensor
-        or x.dtype not in _DTYPES
-    ):
+    if torch.compiler.is_compiling():
         return None
-    if dispatch.autocast_enabled(x.device.type) or _METHODS & vars(network).keys():
+    found = _arguments(network, parts, x)
+    if isinstance(found, str):
+        dispatch.decline(NETWORK.name, found)
         return None
-    known = _known.get(network)
-    if known is not None and known.hooked():
-        return None
-    if known is None or known.changed():
-        known = _known[network] = _Layers(network, parts())
-        if known.hooked():
-            return None
-    arguments = known.arguments(x) if known.fusible else None
-    if arguments is None:
-        return None
+    arguments, pooled = found
     run = dispatch.choose(NETWORK.name, x.device.type, arguments, composite=True)
-    return None if run is None else Logits(run(*arguments), not known.linear)
+    return None if run is None else Logits(run(*arguments), pooled)
+
+
+def _arguments(
+    network: nn.Module, parts: Callable[[], Parts], x: Tensor
+) -> tuple[tuple[Any, ...], bool] | str:
+    """Those of the op, and whether it leaves the classifier out; or why the layers have to run one by one."""
+    if network.training:
+        return "the model is in training mode"
+    if type(x) is not Tensor:
+        return f"the input is a {type(x).__name__}"
+    if x.dtype not in _DTYPES:
+        return f"it takes float32, bfloat16 and float16, not {x.dtype}"
+    if dispatch.autocast_enabled(x.device.type):
+        return "torch.autocast is on"
+    if _METHODS & vars(network).keys():
+        return "a method of the model is replaced"
+    known = _known.get(network)
+    if known is None or (not known.hooked() and known.changed()):
+        known = _known[network] = _Layers(network, parts())
+    if known.hooked():
+        return "there are hooks"
+    if not known.fusible:
+        return "a layer is in training, or not what the ops compute"
+    arguments = known.arguments(x)
+    if arguments is None:
+        return "a gradient is wanted, or a parameter is no plain tensor"
+    return arguments, not known.linear

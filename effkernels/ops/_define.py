@@ -40,8 +40,9 @@ class Op:
         """Run on the chosen backend. ``arguments`` are checked and in the order of the schema."""
         device_type = arguments[0].device.type
         composite = self.composed is not None
-        kernel = dispatch.choose(self.name, device_type, arguments, composite=composite)
-        run = kernel or self.composed or self.reference
+        otherwise = self.composed or self.reference
+        run = dispatch.choose(self.name, device_type, arguments, otherwise, composite=composite)
+        assert run is not None
         if dispatch.autocast_enabled(device_type):
             # Casting is done (see _arguments.cast); autocast would also cast gates and BN to 16 bits.
             with torch.autocast(device_type, enabled=False):

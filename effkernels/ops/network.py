@@ -6,14 +6,14 @@ this contract; a model that finds none runs layer by layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from effkernels.ops._define import Op, declare, defined
-from effkernels.reference.convolution import output_size
 from effkernels.reference.elementwise import ACTIVATIONS
 
 # The last two, or the first of these alone, come at the end.
@@ -72,36 +72,27 @@ def encode(steps: Sequence[Step]) -> tuple[list[Any], list[int], list[float]]:
 
 
 def decode(
-    tensors: Sequence[Any],
-    numbers: Sequence[int],
-    eps: Sequence[float],
-    matrix: Callable[[Any], Any],
+    tensors: Sequence[Tensor], numbers: Sequence[int], eps: Sequence[float]
 ) -> Iterator[Step]:
-    """The steps of :func:`encode`; ``matrix`` takes the last two dimensions from a 1x1 kernel."""
+    """The steps of :func:`encode`, 1x1 kernels as matrices."""
     remaining = iter(tensors)
     for i in range(0, len(numbers), NUMBERS):
         op, mask, activation, *rest = numbers[i : i + NUMBERS]
         name = STEPS[op]
-        own = [next(remaining) if mask >> bit & 1 else None for bit in range(_TENSORS[name])]
+        own: list[Any] = [
+            next(remaining) if mask >> bit & 1 else None for bit in range(_TENSORS[name])
+        ]
         for place in _MATRICES[name]:
             if own[place] is not None:
-                own[place] = matrix(own[place])
+                own[place] = own[place].flatten(1)
         first = i // NUMBERS * 3
         window = (rest[0], rest[1]), (rest[2], rest[3], rest[4], rest[5]), (rest[6], rest[7])
         norms = tuple(eps[first : first + 3])
         yield Step(name, own, norms, _ACTIVATIONS[activation], *window, bool(rest[8]))
 
 
-Encoded = tuple[Sequence[Any], Sequence[int], Sequence[float]]
-
-
-def _tensor_steps(arguments: Encoded) -> Iterator[Step]:
-    tensors, numbers, eps = arguments
-    return decode(tensors, numbers, eps, lambda weight: weight.flatten(1))
-
-
 def _reference(x: Tensor, *arguments: Any) -> Tensor:
-    for step in _tensor_steps(arguments):
+    for step in decode(*arguments):
         if step.op == "linear":
             weight, bias = step.tensors
             x = F.linear(x.to(weight.dtype), weight, bias)
@@ -110,29 +101,36 @@ def _reference(x: Tensor, *arguments: Any) -> Tensor:
     return x
 
 
-def _fake(x: Tensor, *arguments: Any) -> Tensor:
-    for step in _tensor_steps(arguments):
+def walk(x: Tensor, *arguments: Any) -> Iterator[tuple[Step, Tensor, Tensor]]:
+    """Each step with what it takes and makes, from the op's arguments: shapes and dtypes, as fakes give them."""
+    for step in decode(*arguments):
         if step.op == "linear":
-            x = step.tensors[0].new_empty(x.shape[0], step.tensors[0].shape[0])
+            weight = step.tensors[0]
+            y = x.new_empty(x.shape[0], weight.shape[0], dtype=weight.dtype)
         else:
-            x = defined(step.op).fake(x, *step.arguments())
+            y = defined(step.op).fake(x, *step.arguments())
+        yield step, x, y
+        x = y
+
+
+def _fake(x: Tensor, *arguments: Any) -> Tensor:
+    for _, _, y in walk(x, *arguments):
+        x = y
     return x
 
 
+def step_flops(step: Step, x: Sequence[int]) -> int:
+    """Two per multiply-add of one step; ``x`` is the shape of what it takes."""
+    shapes: list[Any] = [None if tensor is None else tensor.shape for tensor in step.tensors]
+    if step.op == "linear":
+        return int(2 * x[0] * shapes[0].numel())
+    return defined(step.op).flops(x, *step._replace(tensors=shapes).arguments())
+
+
 def _flops(x: Any, tensors: Any, numbers: Sequence[int], eps: Sequence[float]) -> int:
-    total = 0
-    for step in decode(tensors, numbers, eps, lambda shape: shape[:2]):
-        if step.op == "linear":
-            total += 2 * x[0] * step.tensors[0][0] * step.tensors[0][1]
-            continue
-        total += defined(step.op).flops(x, *step.arguments())
-        if step.op != "pointwise_conv_bn_act_pool":
-            kernel, last = step.tensors[0], step.tensors[0]
-            if step.op == "mbconv":
-                kernel, last = step.tensors[6], step.tensors[16]
-            size = output_size(x[2:], kernel[2:], step.stride, step.padding, step.dilation)
-            x = (x[0], last[0], *size)
-    return total
+    images, *weights = (torch.empty(shape, device="meta") for shape in (x, *tensors))
+    steps = walk(images, weights, numbers, eps)
+    return sum(step_flops(step, before.shape) for step, before, _ in steps)
 
 
 NETWORK = declare(
