@@ -3,6 +3,7 @@
 from effkernels import ops, scaling
 from effkernels.dispatch import BackendStatus, backends, use_backend
 from effkernels.explaining import Explanation, explain
+from effkernels.graphs import GraphedModel, graph
 from effkernels.models import (
     EfficientNet,
     EfficientNetConfig,
@@ -38,6 +39,7 @@ __all__ = [
     "EfficientNetConfig",
     "EfficientNetFeatures",
     "Explanation",
+    "GraphedModel",
     "Preprocessing",
     "__version__",
     "backends",
@@ -59,6 +61,7 @@ __all__ = [
     "efficientnet_lite3",
     "efficientnet_lite4",
     "explain",
+    "graph",
     "list_models",
     "ops",
     "scaling",

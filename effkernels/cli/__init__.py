@@ -1,4 +1,4 @@
-"""The ``effkernels`` command: demo, predict, table, info and convert.
+"""The ``effkernels`` command: demo, predict, table, info, explain and convert.
 
 Needs typer and rich (``pip install "effkernels[cli]"``); without them it says so and exits with 2.
 """

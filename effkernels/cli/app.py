@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 import effkernels
 from effkernels.cli.convert import convert
 from effkernels.cli.demo import demo
+from effkernels.cli.explain import explain
 from effkernels.cli.info import info
 from effkernels.cli.output import one_line
 from effkernels.cli.predict import predict
@@ -63,7 +64,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, predict, table, info, convert):
+for command in (demo, predict, table, info, explain, convert):
     app.command()(command)
 
 

@@ -13,7 +13,15 @@ from rich.console import Console
 
 import effkernels
 from effkernels._compiled import build_info, compiled_status
-from effkernels.cli.options import DType, DTypeOption, JsonOption, check_at_least_1, choose_device
+from effkernels.cli.options import (
+    BatchSizeOption,
+    DType,
+    DTypeOption,
+    JsonOption,
+    ResolutionOption,
+    check_at_least_1,
+    choose_device,
+)
 from effkernels.cli.output import (
     billions,
     console,
@@ -40,10 +48,8 @@ def info(
             metavar="MODEL", help="A model to describe; without one, this installation."
         ),
     ] = None,
-    resolution: Annotated[
-        int | None, typer.Option(help="Input side in pixels; the model's own by default.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Pictures.")] = 1,
+    resolution: ResolutionOption = None,
+    batch_size: BatchSizeOption = 1,
     dtype: DTypeOption = DType.float32,
     as_json: JsonOption = False,
 ) -> None:

@@ -29,6 +29,10 @@ DeviceOption = Annotated[
     str | None,
     typer.Option("--device", help="'cpu', 'cuda', 'cuda:1' ...; CUDA where there is any."),
 ]
+ResolutionOption = Annotated[
+    int | None, typer.Option(help="Input side in pixels; the model's own by default.")
+]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", "-b", help="Pictures.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

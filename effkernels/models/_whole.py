@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from effkernels import dispatch
 from effkernels.nn import Conv2dSame, ConvBnAct, DropPath, MBConv
-from effkernels.nn._plain import any_global_hook, is_plain
+from effkernels.nn._plain import any_global_hook, hook_dicts, is_plain
 from effkernels.nn.conv_bn_act import activation_name
 from effkernels.ops.network import NETWORK, Step, encode
 from effkernels.reference.convolution import output_size
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # What attributes decide, by the type of module.
 _CONV = ("stride", "padding", "dilation", "groups", "padding_mode")
 _SETTINGS: dict[type[nn.Module], tuple[str, ...]] = {
@@ -77,7 +76,7 @@ class _Layers:
         self._types = list(map(type, modules))
         self._attributes = [vars(m) for m in modules]
         self._attribute_counts = list(map(len, self._attributes))
-        self._hooks = [getattr(m, name) for m in modules for name in _HOOKS]
+        self._hooks = [hooks for m in modules for hooks in hook_dicts(m)]
         parents = [network, *modules]
         self._child_slots: list[Slot] = [(m._modules, name) for m in parents for name in m._modules]
         self._children = _get(self._child_slots)

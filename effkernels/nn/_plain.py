@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.nn.modules import module as _module
 
@@ -13,11 +15,16 @@ def is_plain(module: nn.Module, *types: type[nn.Module]) -> bool:
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling the module runs more than its forward."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+    return any(hook_dicts(module))
+
+
+def hook_dicts(module: nn.Module) -> tuple[dict[int, Any], ...]:
+    """The module's own dictionaries of hooks, of all kinds that run with a call."""
+    return (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
     )
 
 

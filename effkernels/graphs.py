@@ -1,0 +1,260 @@
+"""A model's forward pass as a CUDA graph: one launch for all of its kernels."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from effkernels import dispatch
+from effkernels.nn._plain import any_global_hook, hook_dicts
+from effkernels.ops._arguments import check_images
+
+_DEVICE_TYPE = "cuda"
+_WARM_UP = (
+    3  # passes, as PyTorch's own make_graphed_callables: libraries choose algorithms in the first
+)
+_one_capture = threading.Lock()  # PyTorch allows one at a time in a process
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A graph, the tensor that it reads, and what it writes: a tensor, or a list or tuple of tensors."""
+
+    graph: torch.cuda.CUDAGraph
+    input: Tensor
+    output: Any
+
+
+class _CudaGraphs:
+    """Captures and replays on one device.
+
+    All graphs share one memory pool, so that they need no more than the largest of them. They must not run
+    at the same time then: each replay waits for the one before, on whichever stream that was.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        # One for all captures: else they could not share memory.
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._last_replay = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._alive = 0
+        self._pool: Any = None
+
+    def capture(self, model: nn.Module, x: Tensor) -> _Captured:
+        """The pass for inputs like ``x``. Nothing runs but the passes before it that warm up."""
+        if not self._alive:
+            # A pool that has lost its last graph must not be used again.
+            self._pool = torch.cuda.graph_pool_handle()
+        # A cache of autocast would keep casts of weights that were made before the capture, or for it.
+        autocast = torch.autocast(
+            _DEVICE_TYPE,
+            enabled=dispatch.autocast_enabled(_DEVICE_TYPE),
+            dtype=torch.get_autocast_dtype(_DEVICE_TYPE),
+            cache_enabled=False,
+        )
+        with (
+            _one_capture,
+            torch.cuda.device(self._device),
+            torch.inference_mode(False),  # its tensors could not be written to outside of it
+            torch.no_grad(),
+            autocast,
+        ):
+            # Copying into NHWC is the conversion that a model would do at its door.
+            static = torch.empty_like(x, memory_format=torch.channels_last)
+            static.copy_(x)
+            current = torch.cuda.current_stream()
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
+                for _ in range(_WARM_UP):
+                    _check_output(model(static))
+            current.wait_stream(self._stream)
+            graph = torch.cuda.CUDAGraph()
+            # Only this thread's mistakes: other threads may go on with what a capture forbids.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                output = model(static)
+        self._alive += 1
+        return _Captured(graph, static, output)
+
+    def run(self, captured: _Captured, x: Tensor, copy: bool) -> Any:
+        """Replay on the current stream; a copy of the result, or the tensors that the graph writes."""
+        with torch.cuda.device(self._device):
+            stream = torch.cuda.current_stream()
+            stream.wait_event(self._last_replay)
+            captured.input.copy_(x)
+            captured.graph.replay()
+            result = _cloned(captured.output) if copy else captured.output
+            self._last_replay.record(stream)
+        return result
+
+    def release(self, captured: _Captured) -> None:
+        """Free a graph, once the device is through with it."""
+        self._last_replay.synchronize()
+        captured.graph.reset()
+        self._alive -= 1
+
+
+def _check_output(output: Any) -> None:
+    parts = output if isinstance(output, (list, tuple)) else [output]
+    if not all(isinstance(part, Tensor) for part in parts):
+        raise TypeError(
+            "graph: model must return a tensor, or a list or tuple of tensors, "
+            f"got {type(output).__name__}"
+        )
+
+
+def _cloned(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.clone()
+    copies = [part.clone() for part in output]
+    return copies if isinstance(output, list) else tuple(copies)
+
+
+class _State:
+    """What a captured graph took from a model: its modules, and the memory of its parameters and buffers.
+
+    Compared in bulk at each call.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = list(model.modules())
+        self._hooks = [hooks for module in self.modules for hooks in hook_dicts(module)]
+        self._dicts: list[dict[str, Any]] = [
+            values for m in self.modules for values in (m._modules, m._parameters, m._buffers)
+        ]
+        self._values = self._now()
+        self.tensors = [value for value in self._values if isinstance(value, Tensor)]
+        self._addresses = list(map(Tensor.data_ptr, self.tensors))
+
+    def _now(self) -> list[Any]:
+        return list(itertools.chain.from_iterable(map(dict.values, self._dicts)))
+
+    def changed(self) -> bool:
+        now = self._now()
+        return not (
+            len(now) == len(self._values)
+            and all(map(operator.is_, now, self._values))
+            and list(map(Tensor.data_ptr, self.tensors)) == self._addresses
+        )
+
+    def hooked(self) -> bool:
+        return any(self._hooks) or any_global_hook()
+
+
+class GraphedModel:
+    """What :func:`graph` makes: call it as the model. Calls from several threads take turns."""
+
+    def __init__(self, model: nn.Module, max_shapes: int, copy: bool) -> None:
+        self._model = model
+        self._max_shapes = max_shapes
+        self._copy = copy
+        self._lock = threading.Lock()
+        self._captured: dict[Any, Any] = {}  # least recently used first
+        self._read_model()
+
+    def _read_model(self) -> None:
+        self._state = _State(self._model)
+        devices = {tensor.device for tensor in self._state.tensors}
+        if {device.type for device in devices} != {_DEVICE_TYPE} or len(devices) != 1:
+            found = " and ".join(sorted(map(str, devices))) or "no device, without parameters"
+            raise ValueError(
+                f"graph: model is on {found}; CUDA graphs need all of it on one CUDA device: "
+                "model.cuda()"
+            )
+        self._device = devices.pop()
+        self._graphs = _CudaGraphs(self._device)
+
+    def __call__(self, input: Tensor) -> Any:
+        """What the model makes of ``input``, without gradients. See :func:`graph` for arguments and errors."""
+        with self._lock:
+            if self._state.changed():
+                self._release()
+                self._read_model()
+            self._check(input)
+            autocast = dispatch.autocast_enabled(_DEVICE_TYPE)
+            cast = torch.get_autocast_dtype(_DEVICE_TYPE) if autocast else None
+            # All that decides which kernels run.
+            key = tuple(input.shape), input.dtype, cast, dispatch.asked_for()
+            captured = self._captured.pop(key, None)
+            if captured is None:
+                while len(self._captured) >= self._max_shapes:
+                    self._graphs.release(self._captured.pop(next(iter(self._captured))))
+                captured = self._graphs.capture(self._model, input)
+            self._captured[key] = captured
+            return self._graphs.run(captured, input, self._copy)
+
+    def _check(self, input: Tensor) -> None:
+        if any(module.training for module in self._state.modules):
+            raise ValueError("graph: model is in training mode: call model.eval()")
+        if self._state.hooked():
+            raise ValueError("graph: model has hooks, which a graph would not call: remove them")
+        check_images("graph", input, "input")
+        if input.device != self._device:
+            raise ValueError(
+                f"graph: input is on {input.device}, model on {self._device}: move one of them"
+            )
+        if input.requires_grad:
+            raise ValueError("graph: input requires grad, which a graph does not give: detach it")
+        if not input.shape[0]:
+            raise ValueError(f"graph: input has no images, got shape {tuple(input.shape)}")
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Input shapes that there are graphs for, least recently used first."""
+        return [key[0] for key in self._captured]
+
+    def release(self) -> None:
+        """Free all graphs and their memory, when the device is through with them. A later call captures anew."""
+        with self._lock:
+            self._release()
+
+    def _release(self) -> None:
+        while self._captured:
+            self._graphs.release(self._captured.popitem()[1])
+
+
+def graph(
+    model: nn.Module, example_input: Tensor, *, max_shapes: int = 8, copy: bool = True
+) -> GraphedModel:
+    """A callable that runs ``model`` in inference as a CUDA graph: one launch in the place of one a kernel.
+
+    The pass is captured now for inputs like ``example_input``, and later for every other shape and dtype, and
+    every ``use_backend`` and ``torch.autocast`` around a call, that comes first: that call takes some passes'
+    time. Weights and statistics that are changed in place are seen; where a parameter, buffer or module was
+    replaced, moved or cast, everything is captured anew. Other attributes of modules (a BatchNorm's eps, a
+    stride, a patched method) and Python code in the model take effect at captures alone: call ``release``
+    after changing them.
+
+    Args:
+        model: on one CUDA device, in eval mode, without hooks; returns a tensor, or a list or tuple of them.
+        example_input: (N, C, H, W) with N of at least 1, floating point, on the model's device.
+        max_shapes: how many graphs to keep; the least recently used goes first. They share their working
+            memory, and each has its own input and result.
+        copy: return fresh tensors, a copy of the result each: a few kB for logits, a pass over memory for
+            feature maps. If False, return the graph's own: the next call, of whichever shape, overwrites them,
+            and they are to be read on the stream of the call.
+
+    Returns:
+        A callable of an input like ``example_input``, in any memory layout, with ``release()`` and ``shapes``.
+        It runs on the current stream, without gradients.
+
+    Raises:
+        ValueError: ``model`` or input elsewhere than said, in training mode, hooked, or wanting gradients,
+            ``max_shapes`` below 1; at calls too, where the model has changed.
+        TypeError: ``model`` is no module or returns something else; input is no floating-point tensor.
+        Whatever the model raises.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"graph: model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(max_shapes, bool) or not isinstance(max_shapes, int) or max_shapes < 1:
+        raise ValueError(f"graph: max_shapes must be an int, at least 1, got {max_shapes!r}")
+    graphed = GraphedModel(model, max_shapes, copy)
+    graphed(example_input)
+    return graphed
