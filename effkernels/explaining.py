@@ -60,7 +60,7 @@ class Explanation:
         plain = sum(row.call is None for row in self.rows)
         images = f"{_shape(self.input_shape)} {_dtype(self.dtype)} on {self.device}"
         lines = [
-            f"{self.model}, {images}: {_count(self.calls, 'call')} of ops, "
+            f"{self.model}, {images}: {_count(self.calls, 'op call')}, "
             f"{_count(plain, 'row')} of PyTorch's own operators",
             *self.notes,
             "",

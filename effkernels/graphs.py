@@ -160,14 +160,15 @@ class GraphedModel:
         self._read_model()
 
     def _read_model(self) -> None:
-        self._state = _State(self._model)
-        devices = {tensor.device for tensor in self._state.tensors}
+        state = _State(self._model)
+        devices = {tensor.device for tensor in state.tensors}
         if {device.type for device in devices} != {_DEVICE_TYPE} or len(devices) != 1:
             found = " and ".join(sorted(map(str, devices))) or "no device, without parameters"
             raise ValueError(
                 f"graph: model is on {found}; CUDA graphs need all of it on one CUDA device: "
                 "model.cuda()"
             )
+        self._state = state
         self._device = devices.pop()
         self._graphs = _CudaGraphs(self._device)
 
@@ -192,7 +193,9 @@ class GraphedModel:
 
     def _check(self, input: Tensor) -> None:
         if any(module.training for module in self._state.modules):
-            raise ValueError("graph: model is in training mode: call model.eval()")
+            names = [name for name, module in self._model.named_modules() if module.training]
+            which = f"{names[0]} of the model" if names[0] else "model"
+            raise ValueError(f"graph: {which} is in training mode: call model.eval()")
         if self._state.hooked():
             raise ValueError("graph: model has hooks, which a graph would not call: remove them")
         check_images("graph", input, "input")
