@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -221,10 +221,10 @@ def choose(
         NotImplementedError: the backend forced with ``fallback=False`` does not compute this.
     """
     forced = _choice.name
-    candidates = list(_BACKENDS.values())
+    candidates: Iterable[Backend] = _BACKENDS.values()
     if forced is not None:
         _check_available(forced, "EFFKERNELS_BACKEND")
-        candidates = [_BACKENDS[forced]]
+        candidates = (_BACKENDS[forced],)
     taken, run = "torch", otherwise
     refusals: list[tuple[str, str]] = []
     for backend in candidates:

@@ -143,6 +143,40 @@ def test_each_thread_chooses_for_itself(fake_cpu: dispatch.Backend) -> None:
     assert found == [True]
 
 
+class Heard:
+    """Notes down what it is told, and answers ones in the place of everything."""
+
+    def __init__(self) -> None:
+        self.decisions: list[dispatch.Decision] = []
+
+    def chosen(self, decision: dispatch.Decision, run: Any) -> Any:
+        self.decisions.append(decision)
+        return lambda x, *_: torch.ones_like(x)
+
+    def declined(self, op: str, reason: str) -> None:
+        raise AssertionError(f"{op} declined: {reason}")
+
+
+def test_a_watcher_hears_of_its_own_thread(fake_cpu: dispatch.Backend) -> None:
+    heard, found = Heard(), []
+    with dispatch.watching(heard):
+        thread = threading.Thread(target=lambda: found.append(sevens(run())))
+        thread.start()
+        thread.join()
+        assert (run() == 1.0).all()
+        ops.depthwise_conv_bn_act(torch.cat([X, X]), W, padding=1)
+        with effkernels.use_backend("torch"):
+            run()
+    assert found == [True]
+    assert sevens(run())
+    op = "depthwise_conv_bn_act"
+    assert heard.decisions == [
+        dispatch.Decision(op, "cpu", (), forced=False, run_by_parts=False),
+        dispatch.Decision(op, "torch", (("cpu", "it takes no batches"),), False, False),
+        dispatch.Decision(op, "torch", (), forced=True, run_by_parts=False),
+    ]
+
+
 def test_compiled_code_follows_the_choice(fake_cpu: dispatch.Backend) -> None:
     compiled = torch.compile(run, fullgraph=True, backend="eager")
     for _ in range(2):

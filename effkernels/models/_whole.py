@@ -252,9 +252,11 @@ def _arguments(
     if _METHODS & vars(network).keys():
         return "a method of the model is replaced"
     known = _known.get(network)
-    if known is None or (not known.hooked() and known.changed()):
+    hooked = known is not None and known.hooked()
+    if not hooked and (known is None or known.changed()):
         known = _known[network] = _Layers(network, parts())
-    if known.hooked():
+        hooked = known.hooked()
+    if hooked or known is None:
         return "there are hooks"
     if not known.fusible:
         return "a layer is in training, or not what the ops compute"
