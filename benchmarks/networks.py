@@ -21,31 +21,15 @@ from effkernels.checkpoints import export_state
 def ours(case: NetworkCase, folder: Path, *, fuse: bool = False, graph: bool = False) -> Built:
     """The model as a user has it after ``.eval()``, on whatever backend it chooses."""
     model = network(folder, case)
-    run: nn.Module = case.device.put(model.fuse() if fuse else model)
+    model = case.device.put(model.fuse() if fuse else model)
     images = _images(case, folder, channels_last=False)
-    return Built(_maybe_graph(lambda: run(images), graph), {"backends": available_backends()})
+    return Built(_runner(model, images, graph), {"backends": available_backends()})
 
 
-def _maybe_graph(run: Callable[[], Tensor], graph: bool) -> Callable[[], Tensor]:
-    """``run``; or what replays it as a CUDA graph, into the same result each time."""
-    if not graph:
-        return run
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.inference_mode():
-        with torch.cuda.stream(side):
-            for _ in range(3):  # libraries choose their algorithms and allocate in the first runs
-                run()
-        torch.cuda.current_stream().wait_stream(side)
-        captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(captured):
-            result = run()
-
-    def replay() -> Tensor:
-        captured.replay()
-        return result
-
-    return replay
+def _runner(model: nn.Module, images: Tensor, graph: bool) -> Callable[[], Any]:
+    """The model on these images, as it is or as a CUDA graph."""
+    run = effkernels.graph(model, images, copy=False) if graph else model
+    return lambda: run(images)
 
 
 def available_backends() -> list[str]:
@@ -57,7 +41,7 @@ def eager(case: NetworkCase, folder: Path, *, channels_last: bool, graph: bool =
     """Eager PyTorch, module by module."""
     model, source = stock_network(case, folder)
     model, images = _in_layout(model, case, folder, channels_last)
-    return Built(_maybe_graph(lambda: model(images), graph), {"modules": source})
+    return Built(_runner(model, images, graph), {"modules": source})
 
 
 def compiled(
