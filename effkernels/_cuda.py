@@ -18,29 +18,36 @@ _MOST_TERMS = 256
 _MOST_HIDDEN = 12288
 
 
-def _rejects_conv(*arguments: Any) -> str | None:
-    terms = arguments[1].shape[1:].numel()
-    if terms > _MOST_TERMS:
-        return f"its direct convolution sums at most {_MOST_TERMS} terms, not {terms}"
-    return _rejects(1)(*arguments)
+def few_terms(rejects: Callable[..., str | None]) -> Callable[..., str | None]:
+    """Only convolutions of few terms a sum, and of those what ``rejects`` leaves."""
+
+    def checked(*arguments: Any) -> str | None:
+        terms = arguments[1].shape[1:].numel()
+        if terms > _MOST_TERMS:
+            return f"its direct convolution sums at most {_MOST_TERMS} terms, not {terms}"
+        return rejects(*arguments)
+
+    return checked
 
 
-def _few_hidden(rejects: Callable[..., str | None]) -> Callable[..., str | None]:
+def few_hidden(most: int, rejects: Callable[..., str | None]) -> Callable[..., str | None]:
+    """Only gates of at most so many hidden channels, and of those what ``rejects`` leaves."""
+
     def checked(*arguments: Any) -> str | None:
         hidden = arguments[1].shape[0]
-        if hidden > _MOST_HIDDEN:
-            return f"its gates have at most {_MOST_HIDDEN} hidden channels, not {hidden}"
+        if hidden > most:
+            return f"its gates have at most {most} hidden channels, not {hidden}"
         return rejects(*arguments)
 
     return checked
 
 
 _OPS: dict[str, Callable[..., str | None]] = {
-    "conv_bn_act": _rejects_conv,
+    "conv_bn_act": few_terms(_rejects(1)),
     "depthwise_conv_bn_act": _rejects(1),
     "depthwise_conv_bn_act_pool": _rejects(1),
-    "squeeze_excite_gate": _few_hidden(_rejects_gate),
-    "squeeze_excite": _few_hidden(_rejects_dtype),
+    "squeeze_excite_gate": few_hidden(_MOST_HIDDEN, _rejects_gate),
+    "squeeze_excite": few_hidden(_MOST_HIDDEN, _rejects_dtype),
 }
 
 
@@ -56,7 +63,9 @@ def _rejects_device(index: int) -> str | None:
 _rejects_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _checked(rejects: Callable[..., str | None]) -> Callable[..., str | None]:
+def new_enough(rejects: Callable[..., str | None]) -> Callable[..., str | None]:
+    """Only on the CPU or a GPU that device code is built for, and there what ``rejects`` leaves."""
+
     def checked(*arguments: Any) -> str | None:
         first: Tensor = arguments[0]
         if first.device.type == "cuda":
@@ -73,7 +82,7 @@ def register() -> None:
     if cuda_module() is None:
         return
     for name, rejects in _OPS.items():
-        dispatch.register_kernel("cuda", name, define_private(name, "cuda"), _checked(rejects))
+        dispatch.register_kernel("cuda", name, define_private(name, "cuda"), new_enough(rejects))
     # Asks the driver's library for management: no process that forks later is spoilt by it.
     if torch.cuda.device_count() == 0:
         dispatch.mark_unavailable("cuda", "there is no CUDA device")

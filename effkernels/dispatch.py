@@ -6,7 +6,6 @@ that serves the device and accepts the arguments runs (:func:`choose`); plain Py
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import threading
@@ -33,11 +32,16 @@ class Kernel:
 
 @dataclass
 class Backend:
-    """One way to compute the ops. ``unavailable`` is the reason why it cannot run here, or None."""
+    """One way to compute the ops.
+
+    ``unavailable`` is the reason why it cannot run here, or None. One that runs only ``on_request`` is for
+    those who name it, never chosen for being available.
+    """
 
     name: str
     devices: tuple[str, ...]
     unavailable: str | None = None
+    on_request: bool = False
     kernels: dict[str, Kernel] = field(default_factory=dict)
 
     def serves(self, device_type: str) -> bool:
@@ -62,12 +66,11 @@ def _reason(missing: str | None) -> str:
 
 
 _COMPILED = compiled_status()
-_TRITON = None if importlib.util.find_spec("triton") else "triton is not installed"
 
 # Fastest first. An empty tuple of devices means all of them.
 _BACKENDS: dict[str, Backend] = {
     "cuda": Backend("cuda", ("cuda",), _reason(_COMPILED["cuda"])),
-    "triton": Backend("triton", ("cuda",), _reason(_TRITON)),
+    "triton": Backend("triton", ("cuda",), "triton is not installed"),
     "cpu": Backend("cpu", ("cpu",), _reason(_COMPILED["cpu"])),
     "torch": Backend("torch", ()),
 }
@@ -180,6 +183,12 @@ def mark_available(backend: str) -> None:
     _BACKENDS[backend].unavailable = None
 
 
+def restrict_to_requests(backend: str, devices: tuple[str, ...]) -> None:
+    """Let ``backend`` run on these types of devices, and only where ``use_backend`` or the environment names it."""
+    _BACKENDS[backend].devices = devices
+    _BACKENDS[backend].on_request = True
+
+
 def mark_unavailable(backend: str, reason: str) -> None:
     """Say why ``backend`` cannot run here."""
     _BACKENDS[backend].unavailable = reason
@@ -227,10 +236,11 @@ def choose(
         candidates = (_BACKENDS[forced],)
     taken, run = "torch", otherwise
     refusals: list[tuple[str, str]] = []
+    messages = []
     for backend in candidates:
         if backend.name == "torch":
             break
-        if forced is None and not backend.serves(device_type):
+        if forced is None and (backend.on_request or not backend.serves(device_type)):
             continue
         if backend.unavailable is not None:
             refusals.append((backend.name, backend.unavailable))
@@ -247,7 +257,10 @@ def choose(
             raise NotImplementedError(
                 f"{message}; use_backend({backend.name!r}, fallback=False) allows no other"
             )
-        _log_once(message)
+        messages.append(message)
+    if taken == "torch":
+        for message in messages:
+            _log_once(message)
     if _choice.watcher is None:
         return run
     decision = Decision(

@@ -6,7 +6,7 @@ channels_last. float16, bfloat16, float32 and float64; sums, BatchNorm, pooled v
 ``torch.ops.effkernels.*`` take flat arguments, checked by PyTorch alone.
 """
 
-from effkernels import _cpu, _cuda
+from effkernels import _cpu, _cuda, _triton
 from effkernels.ops._arguments import BatchNorm
 from effkernels.ops.conv_bn_act import conv_bn_act
 from effkernels.ops.depthwise_conv_bn_act import depthwise_conv_bn_act, depthwise_conv_bn_act_pool
@@ -31,3 +31,4 @@ __all__ = [
 
 _cpu.register()  # the contracts exist now
 _cuda.register()
+_triton.register()

@@ -96,6 +96,11 @@ def define_private(name: str, backend: str) -> Callable[..., Any]:
     return overload
 
 
+def implement_private(name: str, backend: str, key: str, run: Callable[..., Any]) -> None:
+    """Let ``run`` compute a backend's private op for a dispatch key, as compiled modules do by themselves."""
+    _library(f"{_NAMESPACE}_{backend}").impl(name, run, key)  # type: ignore[no-untyped-call]
+
+
 def _register(op: Op, namespace: str) -> torch.library.Library:
     library, name = _library(namespace), f"{namespace}::{op.name}"
     library.define(  # type: ignore[no-untyped-call]

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from cuda_kernels import Gpu, Runner, Shim
+from cuda_kernels import Shim
 from effkernels._compiled import compiled_status
 from effkernels_build.ninja_build import CompileError
 from host_shim import HostShim, ShimMissingError
+from parity import Gpu, Runner
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,7 @@ def gpu() -> Gpu:
     reason = compiled_status()["cuda"]
     if reason is not None:
         pytest.skip(f"no _C_cuda: {reason}")
-    return Gpu()
+    return Gpu("cuda")
 
 
 @pytest.fixture(

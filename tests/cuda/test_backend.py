@@ -14,11 +14,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import effkernels
-from cuda_kernels import LABELS, Runner
+from cuda_kernels import LABELS
 from effkernels import _cuda, dispatch, ops
 from effkernels._compiled import compiled_status
 from host_shim import ShimError
 from op_samples import labels, samples
+from parity import Runner, to_device
 from source_tree import ROOT
 
 needs_module = pytest.mark.skipif(
@@ -36,15 +37,6 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
         yield mode
 
 
-def on_cuda(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(
-        torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device="cuda:0")
-        if isinstance(v, Tensor)
-        else v
-        for v in values
-    )
-
-
 @needs_module
 def test_it_says_why_it_is_not_available() -> None:
     status = effkernels.backends()["cuda"]
@@ -59,7 +51,7 @@ def test_it_says_why_it_is_not_available() -> None:
 @pytest.mark.parametrize("label", LABELS)
 def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
     case = samples(torch.float16)[labels().index(label)]
-    flat = on_cuda(case.flat)
+    flat = to_device(case.flat, "cuda:0")
     kernel = dispatch.choose(case.name, "cuda", flat)
     assert kernel is getattr(torch.ops.effkernels_cuda, case.name).default
     first = kernel(*flat)
@@ -148,7 +140,7 @@ def test_what_it_rejects_goes_to_the_reference_with_one_line(
     op, flat, reason = REJECTED[name]
     with caplog.at_level(logging.WARNING, "effkernels"):
         for _ in range(2):
-            assert dispatch.choose(op, "cuda", on_cuda(flat)) is None
+            assert dispatch.choose(op, "cuda", to_device(flat, "cuda:0")) is None
     (line,) = (record.message for record in caplog.records)
     assert line.startswith(f"{op}: not on the cuda backend: ")
     assert reason in line
@@ -160,7 +152,7 @@ def test_old_gpus_are_rejected(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     with caplog.at_level(logging.WARNING, "effkernels"):
-        flat = on_cuda(window(X, torch.empty(32, 1, 3, 3).half()))
+        flat = to_device(window(X, torch.empty(32, 1, 3, 3).half()), "cuda:0")
         assert dispatch.choose("depthwise_conv_bn_act", "cuda", flat) is None
     assert "GPU 0 has compute capability 7.5; 8.0 or newer is needed" in caplog.text
 

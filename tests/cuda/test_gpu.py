@@ -12,10 +12,10 @@ from torch import Tensor
 
 import effkernels
 from cpu_kernels import run_reference, tensors
-from cuda_kernels import Gpu, check_squeeze, check_window, to_gpu
 from effkernels import ops
 from op_cases import DTYPES, Squeeze, Style, Window
 from oracle_convolutions import OracleConvolutions
+from parity import Gpu, check_squeeze, check_window, to_gpu
 from randomise import randomise
 from tolerance import assert_within_eager
 

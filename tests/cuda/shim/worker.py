@@ -1,15 +1,11 @@
 """Runs ops in the host shim: a process of its own, because AddressSanitizer must be loaded before Python.
 
-Reads pickled requests from stdin, writes pickled answers to stdout: ("done", result) or ("error", words).
+See `workers`, which holds both ends of its pipes.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
-import pickle
-import struct
-import sys
 from typing import Any
 
 import torch
@@ -18,6 +14,7 @@ from torch import Tensor
 from cpu_kernels import poisoned, tensors
 from effkernels import dispatch, ops, use_backend
 from effkernels._compiled import cuda_module
+from workers import serve
 
 Results = tuple[Tensor, ...]
 
@@ -67,21 +64,5 @@ class Worker:
         return half, bfloat16
 
 
-def main() -> None:
-    # What else is printed must not come between the answers.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    torch.set_num_threads(1)
-    worker = Worker()
-    while header := sys.stdin.buffer.read(8):
-        method, arguments = pickle.loads(sys.stdin.buffer.read(*struct.unpack("q", header)))
-        try:
-            answer = ("done", getattr(worker, method)(*arguments))
-        except Exception as error:
-            answer = ("error", f"{type(error).__name__}: {error}")
-        data = pickle.dumps(answer)
-        answers.write(struct.pack("q", len(data)) + data)
-        answers.flush()
-
-
-main()
+torch.set_num_threads(1)
+serve(Worker())

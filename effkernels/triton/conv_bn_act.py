@@ -1,0 +1,135 @@
+"""Dense convolution of few terms a sum, such as the stem: pixels gathered as they lie, in a product."""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from effkernels.ops._define import nhwc_empty
+from effkernels.ops._window import result_size
+from effkernels.triton.elementwise import activate, fold
+from effkernels.triton.launch import INTERPRETED, dense, launch, product_precision
+
+
+@triton.jit
+def _conv_kernel(
+    x,  # (images, c_in, height, width), of any strides
+    weight,  # (c_out, c_in, kernel_h, kernel_w), of any strides
+    bias,
+    bn_weight,
+    bn_bias,
+    mean,
+    var,
+    eps,
+    y,  # (images, out_height, out_width, c_out)
+    x_image,
+    x_channel,
+    x_row,
+    x_column,
+    w_out,
+    w_in,
+    w_row,
+    w_column,
+    c_in,
+    height,
+    width,
+    c_out,
+    out_height,
+    out_width,
+    kernel_h,
+    kernel_w,
+    stride_h,
+    stride_w,
+    top,
+    left,
+    dilation_h,
+    dilation_w,
+    tiles,  # of an image
+    chunks,  # of output channels
+    ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    program = tl.program_id(0)
+    column = program % chunks * BLOCK_N + tl.arange(0, BLOCK_N)
+    column_inside = column < c_out
+    first = program // chunks % tiles * BLOCK_M
+    image = (program // chunks // tiles).to(tl.int64)
+    pixel = first + tl.arange(0, BLOCK_M)
+    pixel_inside = pixel < out_height * out_width
+    out_row, out_column = pixel // out_width, pixel % out_width
+    terms = c_in * kernel_h * kernel_w
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    x += image * x_image
+    for first_term in range(0, terms, BLOCK_K):
+        # Channels outermost, as PyTorch's weights lie.
+        term = first_term + tl.arange(0, BLOCK_K)
+        term_inside = term < terms
+        tap = term % (kernel_h * kernel_w)
+        channel, i, j = term // (kernel_h * kernel_w), tap // kernel_w, tap % kernel_w
+        row = (out_row * stride_h - top)[:, None] + (i * dilation_h)[None, :]
+        across = (out_column * stride_w - left)[:, None] + (j * dilation_w)[None, :]
+        inside = (row >= 0) & (row < height) & (across >= 0) & (across < width)
+        inside = inside & pixel_inside[:, None] & term_inside[None, :]
+        at = row.to(tl.int64) * x_row + across.to(tl.int64) * x_column
+        at += (channel.to(tl.int64) * x_channel)[None, :]
+        a = tl.load(x + at, mask=inside, other=0.0)
+        at_weight = (channel * w_in + i * w_row + j * w_column)[:, None] + (column * w_out)[None, :]
+        mask = term_inside[:, None] & column_inside[None, :]
+        b = tl.load(weight + at_weight, mask=mask, other=0.0)
+        if INTERPRETED:
+            a = a.to(tl.float32)
+            b = b.to(tl.float32)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    scale, shift = fold(bias, bn_weight, bn_bias, mean, var, eps, column, column_inside)
+    result = activate(total * scale[None, :] + shift[None, :], ACTIVATION)
+    y += image * out_height * out_width * c_out
+    at_result = y + pixel.to(tl.int64)[:, None] * c_out + column[None, :]
+    mask = pixel_inside[:, None] & column_inside[None, :]
+    tl.store(at_result, result.to(y.dtype.element_ty), mask=mask)
+
+
+class Config(NamedTuple):
+    """A program's pixels and output channels, and terms at a time."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    warps: int
+
+
+def choose(c_out: int, dtype: torch.dtype) -> Config:
+    """How to cut a stem: 27 terms fit 32, and 32 to 64 channels one or two blocks. Counted, not measured yet."""
+    if dtype == torch.float32:
+        return Config(64, 32, 16, 4)  # sums and factors in registers
+    return Config(64, 32 if c_out <= 32 else 64, 32, 4)
+
+
+def conv_bn_act(*arguments: Any) -> Tensor:
+    """See :func:`effkernels.ops.conv_bn_act`; takes the arguments of the op's schema."""
+    x, weight, *vectors, eps, stride, padding, dilation, activation = arguments
+    y = nhwc_empty(x, result_size(arguments))
+    images, c_out, out_height, out_width = y.shape
+    block_m, block_n, block_k, warps = choose(c_out, x.dtype)
+    tiles, chunks = triton.cdiv(out_height * out_width, block_m), triton.cdiv(c_out, block_n)
+    top, _, left, _ = padding
+    launch(
+        _conv_kernel,
+        images * tiles * chunks,
+        (x, weight, *dense(*vectors), eps, y, *x.stride(), *weight.stride(), *x.shape[1:])
+        + (c_out, out_height, out_width, *weight.shape[2:], *stride, top, left, *dilation)
+        + (tiles, chunks),
+        {
+            "ACTIVATION": activation,
+            "PRECISION": product_precision(x.dtype),
+            "BLOCK_M": block_m,
+            "BLOCK_N": block_n,
+            "BLOCK_K": block_k,
+        },
+        warps=warps,
+    )
+    return y

@@ -1,0 +1,280 @@
+"""Depthwise convolution by direct sums over the taps, alone and with the mean of the result."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from effkernels.ops._define import nhwc_empty
+from effkernels.ops._window import result_size
+from effkernels.triton.elementwise import activate, fold, mean_of_parts
+from effkernels.triton.launch import dense, launch, nhwc
+
+
+@triton.jit
+def _place(tiles_across, tiles, chunks, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Image, tile, first row and column of the tile, and chunk of channels of this program.
+
+    Chunks are innermost: they share lines of DRAM.
+    """
+    program = tl.program_id(0)
+    chunk = program % chunks
+    tile = program // chunks % tiles
+    image = (program // chunks // tiles).to(tl.int64)
+    return image, tile, tile // tiles_across * ROWS, tile % tiles_across * COLUMNS, chunk
+
+
+@triton.jit
+def _finish_row(
+    total,
+    scale,
+    shift,
+    y,
+    row,
+    column,
+    channel,
+    channels_inside,
+    out_height,
+    out_width,
+    channels,
+    ACTIVATION: tl.constexpr,
+):
+    """Norm, activation and store of one row of a tile; its sums over the pixels that there are."""
+    rows = tl.zeros(column.shape, tl.int32) + row
+    inside = ((column < out_width) & (rows < out_height))[:, None] & channels_inside[None, :]
+    result = activate(total * scale[None, :] + shift[None, :], ACTIVATION)
+    at = (
+        y
+        + (row.to(tl.int64) * out_width) * channels
+        + column[:, None] * channels
+        + channel[None, :]
+    )
+    tl.store(at, result.to(y.dtype.element_ty), mask=inside)
+    return tl.sum(tl.where(inside, result, 0.0), 0)
+
+
+@triton.jit
+def _depthwise_nhwc_kernel(
+    x,  # (images, height, width, channels)
+    weight,  # (channels, KERNEL, KERNEL)
+    bias,
+    bn_weight,
+    bn_bias,
+    mean,
+    var,
+    eps,
+    y,  # (images, out_height, out_width, channels)
+    sums,  # (images, tiles, channels), or None
+    height,
+    width,
+    channels,
+    out_height,
+    out_width,
+    top,
+    left,
+    tiles_across,
+    tiles,
+    chunks,
+    ACTIVATION: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    image, tile, first_row, first_column, chunk = _place(tiles_across, tiles, chunks, ROWS, COLUMNS)
+    channel = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
+    channels_inside = channel < channels
+    column = first_column + tl.arange(0, COLUMNS)
+    weights = ()
+    for tap in tl.static_range(KERNEL * KERNEL):
+        at = weight + channel * (KERNEL * KERNEL) + tap
+        tap_weight = tl.load(at, mask=channels_inside, other=0.0).to(tl.float32)
+        weights = weights + (tap_weight[None, :],)
+    totals = ()
+    for _ in tl.static_range(ROWS):
+        totals = totals + (tl.zeros((COLUMNS, BLOCK_C), tl.float32),)
+    # Each row of the input is read once, and goes into every row of the tile that it lies under.
+    for i in tl.static_range((ROWS - 1) * STRIDE + KERNEL):
+        in_row = first_row * STRIDE - top + i
+        at_row = x + (image * height + in_row) * width * channels
+        # A block: Triton's interpreter cannot broadcast what comes of comparing scalars.
+        in_rows = tl.zeros((COLUMNS,), tl.int32) + in_row
+        row_inside = (in_rows >= 0) & (in_rows < height)
+        for j in tl.static_range(KERNEL):
+            in_column = column * STRIDE - left + j
+            inside = row_inside & (in_column >= 0) & (in_column < width)
+            at = at_row + in_column[:, None] * channels + channel[None, :]
+            mask = inside[:, None] & channels_inside[None, :]
+            pixels = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+            added = ()
+            for r in tl.static_range(ROWS):
+                if i - r * STRIDE >= 0 and i - r * STRIDE < KERNEL:
+                    tap_weight = weights[(i - r * STRIDE) * KERNEL + j]
+                    added = added + (totals[r] + pixels * tap_weight,)
+                else:
+                    added = added + (totals[r],)
+            totals = added
+    norm = fold(bias, bn_weight, bn_bias, mean, var, eps, channel, channels_inside)
+    y += image * out_height * out_width * channels
+    of_tile = tl.zeros((BLOCK_C,), tl.float32)
+    for r in tl.static_range(ROWS):
+        of_tile += _finish_row(
+            totals[r],
+            norm[0],
+            norm[1],
+            y,
+            first_row + r,
+            column,
+            channel,
+            channels_inside,
+            out_height,
+            out_width,
+            channels,
+            ACTIVATION,
+        )
+    if sums is not None:
+        tl.store(sums + (image * tiles + tile) * channels + channel, of_tile, mask=channels_inside)
+
+
+@triton.jit
+def _depthwise_nhwc_general_kernel(
+    x,
+    weight,  # (channels, kernel_h, kernel_w)
+    bias,
+    bn_weight,
+    bn_bias,
+    mean,
+    var,
+    eps,
+    y,
+    sums,
+    height,
+    width,
+    channels,
+    out_height,
+    out_width,
+    top,
+    left,
+    tiles_across,
+    tiles,
+    chunks,
+    kernel_h,
+    kernel_w,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    ACTIVATION: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    image, tile, row, first_column, chunk = _place(tiles_across, tiles, chunks, 1, COLUMNS)
+    channel = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
+    channels_inside = channel < channels
+    column = first_column + tl.arange(0, COLUMNS)
+    total = tl.zeros((COLUMNS, BLOCK_C), tl.float32)
+    for i in range(kernel_h):
+        in_row = row * stride_h - top + i * dilation_h
+        at_row = x + (image * height + in_row) * width * channels
+        in_rows = tl.zeros((COLUMNS,), tl.int32) + in_row
+        row_inside = (in_rows >= 0) & (in_rows < height)
+        for j in range(kernel_w):
+            in_column = column * stride_w - left + j * dilation_w
+            inside = row_inside & (in_column >= 0) & (in_column < width)
+            at = at_row + in_column[:, None] * channels + channel[None, :]
+            mask = inside[:, None] & channels_inside[None, :]
+            pixels = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+            at_weight = weight + (channel * kernel_h + i) * kernel_w + j
+            tap_weight = tl.load(at_weight, mask=channels_inside, other=0.0).to(tl.float32)
+            total += pixels * tap_weight[None, :]
+    norm = fold(bias, bn_weight, bn_bias, mean, var, eps, channel, channels_inside)
+    of_tile = _finish_row(
+        total,
+        norm[0],
+        norm[1],
+        y + image * out_height * out_width * channels,
+        row,
+        column,
+        channel,
+        channels_inside,
+        out_height,
+        out_width,
+        channels,
+        ACTIVATION,
+    )
+    if sums is not None:
+        tl.store(sums + (image * tiles + tile) * channels + channel, of_tile, mask=channels_inside)
+
+
+class Config(NamedTuple):
+    """The tile of a program, in pixels and channels."""
+
+    rows: int
+    columns: int
+    block_c: int
+    warps: int
+
+
+# Square kernels without dilation, of stride 1 or 2 both ways. Counted, not measured yet. A thread holds the
+# weights of its channels, and sums of `rows` by some columns: what fits into its registers.
+UNROLLED: dict[tuple[int, int], Config] = {
+    (3, 1): Config(4, 8, 64, 4),  # 4.5 reads an output, not 9
+    (3, 2): Config(4, 8, 64, 4),  # 6.75 reads
+    (5, 1): Config(4, 8, 64, 4),  # 10 reads, not 25
+    (5, 2): Config(2, 8, 64, 4),  # 17.5 reads; 11 rows of input at once would be long to unroll
+    (7, 1): Config(
+        2, 8, 32, 4
+    ),  # 28 reads, not 49: two channels a thread, or 49 weights each do not fit
+    (7, 2): Config(2, 8, 32, 4),  # 31.5 reads
+}
+# All else: a read for every tap.
+GENERAL = Config(1, 16, 64, 4)
+
+
+def _run(arguments: Sequence[Any], *, pool: bool) -> tuple[Tensor, Tensor | None]:
+    """The result; and with ``pool``, sums of its tiles, (N, tiles, C)."""
+    x, weight, *vectors, eps, stride, padding, dilation, activation = arguments
+    images, channels, height, width = x.shape
+    y = nhwc_empty(x, result_size(arguments))
+    out_height, out_width = y.shape[2:]
+    kernel_h, kernel_w = weight.shape[2:]
+    unrolled = UNROLLED.get((kernel_h, stride[0])) if kernel_h == kernel_w else None
+    if tuple(dilation) != (1, 1) or stride[0] != stride[1]:
+        unrolled = None
+    rows, columns, block_c, warps = unrolled or GENERAL
+    across = triton.cdiv(out_width, columns)
+    tiles, chunks = triton.cdiv(out_height, rows) * across, triton.cdiv(channels, block_c)
+    sums = x.new_empty((images, tiles, channels), dtype=torch.float32) if pool else None
+    top, _, left, _ = padding
+    common = (nhwc(x), weight.contiguous(), *dense(*vectors), eps, y, sums, height, width, channels)
+    common += (out_height, out_width, top, left, across, tiles, chunks)
+    cut = {"ACTIVATION": activation, "COLUMNS": columns, "BLOCK_C": block_c}
+    if unrolled is None:
+        window = (kernel_h, kernel_w, *stride, *dilation)
+        launch(
+            _depthwise_nhwc_general_kernel,
+            images * tiles * chunks,
+            common + window,
+            cut,
+            warps=warps,
+        )
+    else:
+        cut |= {"KERNEL": kernel_h, "STRIDE": stride[0], "ROWS": rows}
+        launch(_depthwise_nhwc_kernel, images * tiles * chunks, common, cut, warps=warps)
+    return y, sums
+
+
+def depthwise_conv_bn_act(*arguments: Any) -> Tensor:
+    """See :func:`effkernels.ops.depthwise_conv_bn_act`; takes the arguments of the op's schema."""
+    return _run(arguments, pool=False)[0]
+
+
+def depthwise_conv_bn_act_pool(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """See :func:`effkernels.ops.depthwise_conv_bn_act_pool`; takes the arguments of the op's schema."""
+    y, sums = _run(arguments, pool=True)
+    assert sums is not None
+    return y, mean_of_parts(sums, y.shape[2] * y.shape[3])

@@ -1,0 +1,51 @@
+"""How kernels are started, and with what."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Whether TRITON_INTERPRET was set when the kernels were made. Then products must be of float32: the
+# interpreter multiplies bfloat16 wrongly.
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+def launch(
+    kernel: Any,
+    programs: int,
+    arguments: Sequence[Any],
+    constants: Mapping[str, Any],
+    *,
+    warps: int,
+    stages: int = 1,
+) -> None:
+    """Start ``programs`` programs on the device and the current stream of the first argument, if any."""
+    if programs == 0:
+        return
+    with torch.cuda.device_of(arguments[0]):
+        # Fused multiply-adds are asked for by name: releases of Triton differ in what they do otherwise.
+        kernel[(programs,)](
+            *arguments, **constants, num_warps=warps, num_stages=stages, enable_fp_fusion=True
+        )
+
+
+def nhwc(x: Tensor) -> Tensor:
+    """``x`` dense in NHWC memory, also where PyTorch leaves strides of dimensions of size 1 open."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def dense(*vectors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The vectors without gaps; a copy only of those that have some."""
+    return tuple(None if v is None else v.contiguous() for v in vectors)
+
+
+def product_precision(dtype: torch.dtype) -> str:
+    """How float32 products are computed: with TF32 where PyTorch's convolutions may.
+
+    The question that does not raise where both of PyTorch's ways to set it were used.
+    """
+    allowed: str = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    return "tf32" if dtype == torch.float32 and allowed == "tf32" else "ieee"

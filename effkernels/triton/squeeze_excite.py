@@ -1,0 +1,209 @@
+"""Squeeze-excitation: the gate from pooled values in one launch, and the whole layer."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from effkernels.ops._define import nhwc_empty
+from effkernels.triton.elementwise import activate, load_float, mean_of_parts, sigmoid
+from effkernels.triton.launch import dense, launch, nhwc
+
+
+@triton.jit
+def _gate_kernel(
+    pooled,  # (images, channels)
+    reduce_weight,  # (hidden, channels)
+    reduce_bias,
+    expand_weight,  # (channels, hidden)
+    expand_bias,
+    gate,  # (images, channels)
+    images,
+    channels,
+    hidden,
+    ACTIVATION: tl.constexpr,
+    IMAGES: tl.constexpr,
+    HIDDEN: tl.constexpr,  # holds all hidden channels
+    BLOCK_C: tl.constexpr,
+):
+    first = tl.program_id(0).to(tl.int64) * IMAGES
+    image = tl.arange(0, IMAGES)
+    image_inside = first + image < images
+    pooled += first * channels
+    gate += first * channels
+    h = tl.arange(0, HIDDEN)
+    h_inside = h < hidden
+    c = tl.arange(0, BLOCK_C)
+    # Sums of every BLOCK_C-th channel, and those across threads once at the end.
+    total = tl.zeros((IMAGES, HIDDEN, BLOCK_C), tl.float32)
+    for first_c in range(0, channels, BLOCK_C):
+        channel = first_c + c
+        inside = channel < channels
+        weights = load_float(
+            reduce_weight + h[:, None] * channels + channel[None, :],
+            h_inside[:, None] & inside[None, :],
+        )
+        means = load_float(
+            pooled + image[:, None] * channels + channel[None, :],
+            image_inside[:, None] & inside[None, :],
+        )
+        total += weights[None, :, :] * means[:, None, :]
+    squeezed = tl.sum(total, 2)
+    if reduce_bias is not None:
+        squeezed += load_float(reduce_bias + h, h_inside)[None, :]
+    # Of hidden channels that are not there, 0 also beside infinite means, for which it was NaN.
+    squeezed = tl.where(h_inside[None, :], activate(squeezed, ACTIVATION), 0.0)
+    for first_c in range(0, channels, BLOCK_C):
+        channel = first_c + c
+        inside = channel < channels
+        weights = load_float(
+            expand_weight + channel[:, None] * hidden + h[None, :],
+            inside[:, None] & h_inside[None, :],
+        )
+        result = tl.sum(weights[None, :, :] * squeezed[:, None, :], 2)
+        if expand_bias is not None:
+            result += load_float(expand_bias + channel, inside)[None, :]
+        at = gate + image[:, None] * channels + channel[None, :]
+        tl.store(at, sigmoid(result), mask=image_inside[:, None] & inside[None, :])
+
+
+@triton.jit
+def _place(bands, chunks, PIXELS: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Image, band, first pixel of the band, and channels of this program."""
+    program = tl.program_id(0)
+    band = program // chunks % bands
+    image = (program // chunks // bands).to(tl.int64)
+    channel = program % chunks * BLOCK_C + tl.arange(0, BLOCK_C)
+    return image, band, band.to(tl.int64) * PIXELS, channel
+
+
+@triton.jit
+def _squeeze_nhwc_kernel(
+    x,  # (images, pixels, channels)
+    sums,  # (images, bands, channels)
+    pixels,
+    channels,
+    bands,
+    chunks,
+    PIXELS: tl.constexpr,
+    STEP: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    image, band, first, channel = _place(bands, chunks, PIXELS, BLOCK_C)
+    inside = channel < channels
+    x += (image * pixels + first) * channels
+    total = tl.zeros((STEP, BLOCK_C), tl.float32)
+    for step in tl.static_range(PIXELS // STEP):
+        pixel = step * STEP + tl.arange(0, STEP)
+        pixel_inside = first + pixel < pixels
+        at = x + pixel[:, None] * channels + channel[None, :]
+        total += load_float(at, pixel_inside[:, None] & inside[None, :])
+    tl.store(sums + (image * bands + band) * channels + channel, tl.sum(total, 0), mask=inside)
+
+
+@triton.jit
+def _scale_nhwc_kernel(
+    x,  # (images, pixels, channels)
+    gate,  # (images, channels)
+    y,  # as x
+    pixels,
+    channels,
+    bands,
+    chunks,
+    PIXELS: tl.constexpr,
+    STEP: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    image, _, first, channel = _place(bands, chunks, PIXELS, BLOCK_C)
+    inside = channel < channels
+    factor = load_float(gate + image * channels + channel, inside)
+    x += (image * pixels + first) * channels
+    y += (image * pixels + first) * channels
+    for step in tl.static_range(PIXELS // STEP):
+        pixel = step * STEP + tl.arange(0, STEP)
+        at = pixel[:, None] * channels + channel[None, :]
+        mask = (first + pixel < pixels)[:, None] & inside[None, :]
+        result = load_float(x + at, mask) * factor[None, :]
+        tl.store(y + at, result.to(y.dtype.element_ty), mask=mask)
+
+
+class GateConfig(NamedTuple):
+    """A program's images, and the tile of weights that it reads at once: all hidden channels by ``block_c``."""
+
+    images: int
+    hidden: int
+    block_c: int
+    warps: int
+
+
+# Products in flight in a program, so that a read from L2 is waited for few times: 16 a thread, for 32 spill.
+_PRODUCTS = 8192
+# From so many images on, programs share the weights among four: below, more programs end sooner.
+_MANY_IMAGES = 64
+
+
+def choose_gate(images: int, hidden: int) -> GateConfig:
+    """How to cut the gates. Counted, not measured yet."""
+    block_h = max(16, triton.next_power_of_2(hidden))
+    shared = 4 if images >= _MANY_IMAGES and block_h <= 128 else 1
+    return GateConfig(shared, block_h, _PRODUCTS // (block_h * shared), 16)
+
+
+# A band of 128 pixels, 32 at a time, of 128 bytes of bfloat16 channels. Counted, not measured yet.
+PIXELS, STEP, BLOCK_C, WARPS = 128, 32, 64, 4
+
+
+def squeeze_excite_gate(
+    pooled: Tensor,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor | None,
+    expand_weight: Tensor,
+    expand_bias: Tensor | None,
+    activation: str,
+) -> Tensor:
+    """See :func:`effkernels.ops.squeeze_excite_gate`."""
+    gate = pooled.new_empty(pooled.shape)
+    images, channels = pooled.shape
+    hidden = reduce_weight.shape[0]
+    config = choose_gate(images, hidden)
+    weights = dense(reduce_weight, reduce_bias, expand_weight, expand_bias)
+    launch(
+        _gate_kernel,
+        triton.cdiv(images, config.images),
+        (pooled.contiguous(), *weights, gate, images, channels, hidden),
+        {
+            "ACTIVATION": activation,
+            "IMAGES": config.images,
+            "HIDDEN": config.hidden,
+            "BLOCK_C": config.block_c,
+        },
+        warps=config.warps,
+    )
+    return gate
+
+
+def squeeze_excite(
+    x: Tensor,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor | None,
+    expand_weight: Tensor,
+    expand_bias: Tensor | None,
+    activation: str,
+) -> Tensor:
+    """See :func:`effkernels.ops.squeeze_excite`."""
+    x = nhwc(x)
+    y = nhwc_empty(x, x.shape)
+    images, channels, height, width = x.shape
+    pixels = height * width
+    bands, chunks = triton.cdiv(pixels, PIXELS), triton.cdiv(channels, BLOCK_C)
+    sums = x.new_empty((images, bands, channels), dtype=torch.float32)
+    programs, sizes = images * bands * chunks, (pixels, channels, bands, chunks)
+    cut = {"PIXELS": PIXELS, "STEP": STEP, "BLOCK_C": BLOCK_C}
+    launch(_squeeze_nhwc_kernel, programs, (x, sums, *sizes), cut, warps=WARPS)
+    pooled = mean_of_parts(sums, pixels)
+    biased = (reduce_weight, reduce_bias, expand_weight, expand_bias)
+    gate = squeeze_excite_gate(pooled, *biased, activation)
+    launch(_scale_nhwc_kernel, programs, (x, gate, y, *sizes), cut, warps=WARPS)
+    return y

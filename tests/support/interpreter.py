@@ -1,0 +1,33 @@
+"""The Triton kernels in Triton's interpreter; see tests/triton/worker.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import effkernels
+from parity import Arguments, Results
+from source_tree import ROOT
+from workers import WorkerProcess
+
+_WORKER = ROOT / "tests" / "triton" / "worker.py"
+
+
+class Interpreter:
+    """In a process of its own: TRITON_INTERPRET must be set before Triton is imported."""
+
+    truncates = True
+
+    def __init__(self, folder: Path) -> None:
+        package = str(Path(effkernels.__file__).parent.parent)
+        path = ":".join((package, str(ROOT / "tests" / "support")))
+        environment = {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
+        self.worker = WorkerProcess(_WORKER, folder, environment)
+
+    def __call__(self, name: str, arguments: Arguments) -> Results:
+        results: Results = self.worker.call("op", name, dict(arguments))
+        return results
+
+    def private(self, name: str, flat: tuple[Any, ...]) -> Results:
+        results: Results = self.worker.call("private", name, flat)
+        return results

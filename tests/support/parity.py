@@ -1,0 +1,151 @@
+"""Runs an op with a GPU backend's kernels, there or where they run without one, and compares with the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from cpu_kernels import in_float64, largest_sum, poisoned, run_reference, tensors
+from effkernels import ops, use_backend
+from magnitudes import gate_magnitude
+from op_cases import Pointwise, Squeeze, Window
+from op_samples import labels, samples
+from tolerance import assert_within_eager
+
+Arguments = Mapping[str, Any]
+Results = tuple[Tensor, ...]
+
+
+class Runner(Protocol):
+    """Computes `ops.<name>(**arguments)` with a backend's kernels; tensors on the CPU on both sides."""
+
+    truncates: bool
+    """Whether it cuts float32 off to bfloat16 rather than rounds it."""
+
+    def __call__(self, name: str, arguments: Arguments) -> Results: ...
+
+    def private(self, name: str, flat: tuple[Any, ...]) -> Results:
+        """The same of `torch.ops.effkernels_<backend>.<name>`."""
+
+
+def to_gpu(value: Any) -> Any:
+    """All tensors in there, with the strides and offsets that they have."""
+
+    def move(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage().cuda()
+        empty = torch.empty(0, dtype=tensor.dtype, device="cuda")
+        return empty.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+
+    return tree_map_only(Tensor, move, value)
+
+
+def to_device(values: tuple[Any, ...], device: str) -> tuple[Any, ...]:
+    """Uninitialised tensors of the same sizes and strides there."""
+    return tuple(
+        torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=device)
+        if isinstance(v, Tensor)
+        else v
+        for v in values
+    )
+
+
+class Gpu:
+    """On the first GPU."""
+
+    truncates = False
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+
+    def __call__(self, name: str, arguments: Arguments) -> Results:
+        with poisoned(), use_backend(self.backend, fallback=False):
+            found = tensors(getattr(ops, name)(**to_gpu(dict(arguments))))
+        return tuple(tensor.cpu() for tensor in found)
+
+    def private(self, name: str, flat: tuple[Any, ...]) -> Results:
+        with poisoned():
+            private = getattr(torch.ops, f"effkernels_{self.backend}")
+            found = tensors(getattr(private, name)(*to_gpu(flat)))
+        return tuple(tensor.cpu() for tensor in found)
+
+
+def assert_matches(
+    runner: Runner, name: str, arguments: Arguments, *, magnitude: float, depth: int
+) -> None:
+    """By the tolerance rule; see `tolerance.assert_within_eager`."""
+    call = getattr(ops, name)
+    exact, eager = run_reference(call, in_float64(arguments)), run_reference(call, arguments)
+    actual = runner(name, arguments)
+    assert len(actual) == len(exact)
+    for ours, theirs, oracle in zip(actual, eager, exact, strict=True):
+        cut_off = runner.truncates and ours.dtype == torch.bfloat16
+        assert_within_eager(ours, theirs, oracle, magnitude=magnitude, depth=depth, cut_off=cut_off)
+        assert ours.stride() == theirs.stride() or 1 in ours.shape or not ours.numel()
+
+
+def check_window(runner: Runner, case: Window) -> None:
+    """A dense convolution; or a depthwise one, with and without the means."""
+    arguments = case.arguments()
+    call = ops.conv_bn_act if case.out_channels else ops.depthwise_conv_bn_act
+    magnitude, depth = largest_sum(call, arguments), case.depth
+    assert_matches(runner, call.__name__, arguments, magnitude=magnitude, depth=depth)
+    if not case.out_channels:
+        name, depth = "depthwise_conv_bn_act_pool", depth + case.pixels
+        assert_matches(runner, name, arguments, magnitude=magnitude, depth=depth)
+
+
+def check_squeeze(runner: Runner, case: Squeeze) -> None:
+    """The gate, or the whole layer."""
+    name = "squeeze_excite_gate" if case.size is None else "squeeze_excite"
+    depth = case.channels + case.squeezed + 2
+    magnitude = gate_magnitude(case)
+    assert_matches(runner, name, case.arguments(), magnitude=magnitude, depth=depth)
+
+
+def check_pointwise(runner: Runner, case: Pointwise) -> None:
+    """A 1x1 convolution; and the mean of one that has neither gate nor residual."""
+    arguments = case.arguments()
+    depth = case.channels + 2
+    name = "pointwise_conv_bn_act"
+    magnitude = largest_sum(ops.pointwise_conv_bn_act, arguments)
+    assert_matches(runner, name, arguments, magnitude=magnitude, depth=depth)
+    if not case.gated and not case.residual:
+        del arguments["gate"], arguments["residual"]
+        depth += case.size[0] * case.size[1]
+        assert_matches(runner, f"{name}_pool", arguments, magnitude=magnitude, depth=depth)
+
+
+def check_any_strides(runner: Runner, label: str, dtype: torch.dtype) -> None:
+    """A private op gives the same bits for maps of any strides."""
+    case = samples(dtype)[labels().index(label)]
+    maps = [i for i, a in enumerate(case.flat) if isinstance(a, Tensor) and a.dim() == 4 and i != 1]
+    found = []
+    for strided in (
+        lambda t: t.contiguous(memory_format=torch.channels_last),
+        lambda t: t.contiguous(),
+        lambda t: torch.stack((t, t + 1), -1)[..., 0],
+        lambda t: t.transpose(2, 3).contiguous().transpose(2, 3),
+    ):
+        flat = tuple(strided(a) if i in maps else a for i, a in enumerate(case.flat))
+        found.append(runner.private(case.name, flat))
+    for other in found[1:]:
+        for ours, same in zip(other, found[0], strict=True):
+            assert torch.equal(ours, same)
+            assert ours.stride() == same.stride()
+
+
+def check_activation(runner: Runner, activation: str) -> None:
+    """On both sides of 0 apart, and beyond what is finite."""
+    ends = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, 88.7, -88.7, 3e38, -3e38])
+    for x in (torch.linspace(-20, 0, 1024), torch.linspace(0, 20, 1024), ends):
+        arguments = {
+            "x": x.view(1, 8, 1, -1),
+            "weight": torch.ones(8, 1, 1, 1),
+            "activation": activation,
+        }
+        finite = x[x.isfinite()].abs().max().item() if x is not ends else 1.0
+        assert_matches(runner, "depthwise_conv_bn_act", arguments, magnitude=finite, depth=1)

@@ -1,0 +1,171 @@
+"""Every op: shapes, layouts, dtypes, NaN and infinities. Small cases: the interpreter takes milliseconds a program.
+
+Hypothesis draws some; beside them stand the ones that take each path of the kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+
+from effkernels.reference.elementwise import ACTIVATIONS
+from op_cases import (
+    DTYPES,
+    Pointwise,
+    Squeeze,
+    Style,
+    Window,
+    fitting,
+    pointwises,
+    squeezes,
+    windows,
+)
+from op_samples import labels
+from parity import (
+    Runner,
+    check_activation,
+    check_any_strides,
+    check_pointwise,
+    check_squeeze,
+    check_window,
+)
+from path_cases import CONVOLUTIONS, DEPTHWISE, SQUEEZES, few_terms, styled
+
+# Shrinking would take minutes.
+few = settings(max_examples=10, phases=(Phase.explicit, Phase.generate))
+
+
+@pytest.fixture(params=DTYPES, ids=str)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+def affordable(case: Any) -> Any:
+    """With fewer images, channels and pixels, for some tens of programs; and padding that fits them."""
+    case = replace(case, n=min(case.n, 2), channels=min(case.channels, 150))
+    if case.size is None:
+        return case
+    height = min(case.size[0], 60)
+    case = replace(case, size=(height, min(case.size[1], max(1, 60 // height))))
+    if isinstance(case, Window):
+        padding = fitting(case.size, case.kernel, case.dilation, case.padding)
+        return replace(case, padding=padding)
+    return case
+
+
+POINTWISE = {
+    # Rows of a tile belong to several images; K in one block, and what is left over of it.
+    "expand": Pointwise(3, 24, 100, (5, 5), gated=True),
+    "K of 16": Pointwise(2, 16, 96, (33, 32)),
+    "K of 24": Pointwise(2, 24, 144, (33, 32), residual=True),
+    "K of 40": Pointwise(2, 40, 70, (33, 32), gated=True),
+    "K of 112": Pointwise(2, 112, 70, (33, 32)),
+    "project to 16": Pointwise(2, 200, 16, (33, 32), gated=True, residual=True),
+    "project to 24": Pointwise(2, 144, 24, (33, 32), gated=True),
+    "project to 40": Pointwise(2, 144, 40, (33, 32), gated=True, activation="identity"),
+    "project to 112": Pointwise(2, 129, 112, (33, 32), gated=True),
+    "large": Pointwise(1, 130, 140, (33, 63)),
+    "tiles that span images": Pointwise(43, 200, 24, (7, 7), gated=True),
+    "few pixels": Pointwise(2, 257, 70, (7, 7), gated=True, residual=True),
+    "one pixel": Pointwise(3, 65, 33, (1, 1)),
+    "one channel": Pointwise(2, 1, 1, (5, 3)),
+    "not aligned": Pointwise(2, 64, 32, (9, 9), style=Style(layout="offset")),
+    "empty batch": Pointwise(0, 9, 8, (3, 3)),
+}
+
+
+@few
+@given(case=pointwises().map(affordable))
+def test_pointwise(runner: Runner, case: Pointwise) -> None:
+    check_pointwise(runner, case)
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_pointwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check_pointwise(runner, styled(POINTWISE[name], dtype, seed))
+
+
+PAD1, PAD2, PAD3 = (1,) * 4, (2,) * 4, (3,) * 4
+# In place of larger ones of these names: several tiles down and across, the last ones cut; two chunks of channels.
+DEPTHWISE_HERE = DEPTHWISE | {
+    "3x3": Window(1, 70, (5, 9), (3, 3), padding=PAD1),
+    "3x3/2": Window(1, 70, (10, 18), (3, 3), stride=(2, 2), padding=(0, 1, 0, 1)),
+    "5x5": Window(1, 70, (5, 9), (5, 5), padding=PAD2),
+    "5x5/2": Window(1, 70, (5, 18), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),
+    "7x7": Window(1, 40, (3, 9), (7, 7), padding=PAD3),
+    "7x7/2": Window(1, 40, (5, 18), (7, 7), stride=(2, 2), padding=PAD3),
+    "tall": Window(1, 8, (70, 1), (5, 5), stride=(2, 2), padding=PAD2),
+    "wide": Window(1, 8, (1, 70), (3, 3), padding=PAD1),
+    "dilated": Window(1, 40, (12, 11), (3, 3), padding=(4,) * 4, dilation=(9, 7)),
+    "9x9": Window(1, 70, (5, 6), (9, 9), padding=(4,) * 4),
+    "64x1": Window(1, 9, (66, 5), (64, 1), padding=(0, 1, 0, 0)),
+    "2x4": Window(1, 3, (8, 20), (2, 4), padding=(1, 0, 3, 0)),
+}
+
+
+@few
+@given(case=windows(dense=False).map(affordable))
+def test_depthwise(runner: Runner, case: Window) -> None:
+    check_window(runner, case)
+
+
+# Halves too are widened as they are loaded: Hypothesis draws them.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", DEPTHWISE_HERE)
+def test_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check_window(runner, styled(DEPTHWISE_HERE[name], dtype, seed))
+
+
+@few
+@given(case=squeezes(layer=False).map(affordable))
+def test_gate(runner: Runner, case: Squeeze) -> None:
+    check_squeeze(runner, case)
+
+
+@few
+@given(case=squeezes(layer=True).map(affordable))
+def test_squeeze_excite(runner: Runner, case: Squeeze) -> None:
+    check_squeeze(runner, case)
+
+
+HERE = {
+    "one image, many hidden channels": Squeeze(1, 5, 1000, None),
+    "infinite means": Squeeze(3, 9, 5, (4, 4), style=Style(strange=3)),
+}
+# The others have more hidden channels than the kernel takes.
+SQUEEZED = HERE | {name: case for name, case in SQUEEZES.items() if case.squeezed <= 1024}
+
+
+@pytest.mark.parametrize("name", SQUEEZED)
+def test_squeeze_excite_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check_squeeze(runner, styled(SQUEEZED[name], dtype, seed))
+
+
+@few
+@given(case=windows(dense=True).map(few_terms).map(affordable))
+def test_convolution(runner: Runner, case: Window) -> None:
+    check_window(runner, case)
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check_window(runner, styled(CONVOLUTIONS[name], dtype, seed))
+
+
+LABELS = [label for label in labels() if not label.startswith("mbconv")]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_private_ops_take_maps_of_any_strides(
+    runner: Runner, label: str, dtype: torch.dtype
+) -> None:
+    check_any_strides(runner, label, dtype)
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_activations_on_both_sides_and_beyond(runner: Runner, activation: str) -> None:
+    check_activation(runner, activation)

@@ -1,0 +1,132 @@
+"""Runs ops in Triton's interpreter, and looks at every address that kernels read and write.
+
+See `workers`, which holds both ends of its pipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.runtime import interpreter
+
+from cpu_kernels import poisoned, tensors
+from effkernels import ops, use_backend
+from workers import serve
+
+Results = tuple[Tensor, ...]
+
+
+class Memory:
+    """The interpreter's memory, of which kernels may only touch the tensors that they were given.
+
+    Of a tensor with gaps, such as every second column of another, the gaps are not seen.
+    """
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+        self._given: list[tuple[int, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._memory, name)
+
+    def give(self, arguments: tuple[Any, ...]) -> None:
+        self._given = []
+        for tensor in arguments:
+            if isinstance(tensor, Tensor) and tensor.numel():
+                last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+                first = tensor.data_ptr()
+                self._given.append((first, first + (last + 1) * tensor.element_size()))
+
+    def _check(self, what: str, pointers: Any, mask: Any) -> None:
+        touched = pointers[np.broadcast_to(mask, pointers.shape)]
+        inside = np.zeros(touched.shape, bool)
+        for first, end in self._given:
+            inside |= (touched >= first) & (touched < end)
+        if not inside.all():
+            raise IndexError(f"{what} {np.count_nonzero(~inside)} elements out of bounds")
+
+    def load(self, pointers: Any, mask: Any, other: Any, dtype: Any) -> Any:
+        self._check("reads", pointers, mask)
+        return self._memory.load(pointers, mask, other, dtype)
+
+    def store(self, pointers: Any, values: Any, mask: Any) -> Any:
+        self._check("writes", pointers, mask)
+        return self._memory.store(pointers, values, mask)
+
+
+class Lasting:
+    """What was patched stays so."""
+
+    def restore(self) -> None:
+        pass
+
+
+def patch_interpreter() -> None:
+    memory = Memory(interpreter._interpreter)
+    interpreter._interpreter = memory
+    start = interpreter.GridExecutor._init_args_hst
+
+    def started(self: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        copies = start(self, arguments, named)
+        memory.give(copies[0])
+        return copies
+
+    interpreter.GridExecutor._init_args_hst = started
+
+    # Each call of a function inside of a kernel would patch all of the language again: 5 ms.
+    patch: Callable[[Any], Any] = interpreter._patch_lang
+    patched: set[frozenset[int]] = set()
+
+    def patch_once(function: Any) -> Lasting:
+        languages = frozenset(
+            id(value) for value in function.__globals__.values() if value is tl or value is tl.core
+        )
+        if languages not in patched:
+            patch(function)
+            patched.add(languages)
+        return Lasting()
+
+    interpreter._patch_lang = patch_once
+
+    # NumPy 2.4 makes no number of an array of one element, as Triton 3.6 wants of it for the end of a loop.
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patch_tensor_index(tensor: Any, scope: Any) -> None:
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_tensor_index
+
+
+@triton.jit
+def _planted_kernel(x, y, count, BEFORE: tl.constexpr, AFTER: tl.constexpr):
+    i = tl.arange(0, 16)
+    value = tl.load(x + i, mask=i < count + BEFORE)
+    tl.store(y + i, value, mask=i < count + AFTER)
+
+
+class Worker:
+    def op(self, name: str, arguments: dict[str, Any]) -> Results:
+        with poisoned(), use_backend("triton", fallback=False):
+            return tensors(getattr(ops, name)(**arguments))
+
+    def private(self, name: str, flat: tuple[Any, ...]) -> Results:
+        with poisoned():
+            return tensors(getattr(torch.ops.effkernels_triton, name)(*flat))
+
+    def planted(self, before: int, after: int) -> Tensor:
+        """What reads so many elements too many, and writes so many."""
+        x, y = torch.arange(16.0), torch.zeros(16)
+        _planted_kernel[(1,)](x[:10], y[:10], 10, before, after)
+        return y
+
+
+patch_interpreter()
+torch.set_num_threads(1)
+serve(Worker())
