@@ -80,9 +80,11 @@ def test_b5_in_eval_mode_runs_on_them(pretended: FakeTensorMode) -> None:
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             names = [name for name, value in held.items() if value is not None]
-            held.update(zip(names, on_cuda(tuple(held[name] for name in names)), strict=True))
+            held.update(
+                zip(names, to_device(tuple(held[name] for name in names), "cuda:0"), strict=True)
+            )
     with torch.no_grad(), Calls() as calls:
-        logits = model(*on_cuda((torch.empty(1, 3, 456, 456),)))
+        logits = model(*to_device((torch.empty(1, 3, 456, 456),), "cuda:0"))
     assert logits.device.type == "cuda"
     blocks = sum(len(stage) for stage in model.stages)
     assert calls.counts == {
