@@ -63,7 +63,8 @@ def _rejects_block(*arguments: Any) -> str | None:
     return _rejects(_OPS["mbconv"])(*arguments)
 
 
-def _rejects_network(x: Tensor, tensors: list[Tensor], *_: Any) -> str | None:
+def rejects_network(x: Tensor, tensors: list[Tensor], *_: Any) -> str | None:
+    """What no backend takes of networks."""
     # Of hundreds of tensors, at each call: no loop of Python's.
     others = set(map(operator.attrgetter("dtype"), tensors)) - _DTYPES
     return _rejects_dtype(x) if not others else _rejects_dtype(*tensors)
@@ -87,7 +88,7 @@ def register() -> None:
     checks = {name: _rejects(kernel) for name, kernel in _OPS.items()}
     checks["squeeze_excite_gate"] = _rejects_gate
     checks["mbconv"] = _rejects_block
-    checks["network"] = _rejects_network
+    checks["network"] = rejects_network
     for name, rejects in checks.items():
         dispatch.register_kernel("cpu", name, define_private(name, "cpu"), rejects)
     dispatch.mark_available("cpu")

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from effkernels import dispatch
 from effkernels._compiled import cuda_module
-from effkernels._cpu import _rejects, _rejects_dtype, _rejects_gate
+from effkernels._cpu import _rejects, _rejects_dtype, _rejects_gate, rejects_network
 from effkernels.ops._define import define_private
+from effkernels.ops.network import by_steps
 
 _CAPABILITY = (8, 0)  # the oldest that device code is built for: older ones lack bfloat16
 _MOST_TERMS = 256
@@ -77,12 +78,20 @@ def new_enough(rejects: Callable[..., str | None]) -> Callable[..., str | None]:
     return checked
 
 
+def register_network(backend: str) -> None:
+    """Let a GPU backend run whole networks, by the ops of their steps."""
+    dispatch.register_kernel(
+        backend, "network", by_steps, new_enough(rejects_network), by_parts=True
+    )
+
+
 def register() -> None:
     """Make the backend available where `effkernels._C_cuda` is loaded and there is a GPU."""
     if cuda_module() is None:
         return
     for name, rejects in _OPS.items():
         dispatch.register_kernel("cuda", name, define_private(name, "cuda"), new_enough(rejects))
+    register_network("cuda")
     # Asks the driver's library for management: no process that forks later is spoilt by it.
     if torch.cuda.device_count() == 0:
         dispatch.mark_unavailable("cuda", "there is no CUDA device")

@@ -17,7 +17,7 @@ import torch
 
 from effkernels import dispatch
 from effkernels._cpu import _rejects_dtype, _rejects_gate
-from effkernels._cuda import few_hidden, few_terms, new_enough
+from effkernels._cuda import few_hidden, few_terms, new_enough, register_network
 from effkernels.ops._define import define_private, implement_private
 
 # Hidden channels are held in the registers of one program.
@@ -71,6 +71,7 @@ def register() -> None:
         for key in keys:
             implement_private(name, "triton", key, _imported_when_called(file, name))
         dispatch.register_kernel("triton", name, private, new_enough(rejects))
+    register_network("triton")
     if interpreted():
         dispatch.restrict_to_requests("triton", ("cuda", "cpu"))
         dispatch.mark_available("triton")

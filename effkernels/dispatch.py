@@ -24,10 +24,14 @@ Accepts = Callable[..., "str | None"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """One op of one backend: ``run`` takes the op's schema arguments; ``rejects`` says why it cannot, or None."""
+    """One op of one backend: ``run`` takes the op's schema arguments; ``rejects`` says why it cannot, or None.
+
+    ``by_parts``: it calls ops, which choose for themselves.
+    """
 
     run: Callable[..., Any]
     rejects: Accepts
+    by_parts: bool = False
 
 
 @dataclass
@@ -96,7 +100,7 @@ _FROM_ENVIRONMENT = _from_environment()
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice of :func:`choose`. ``run_by_parts``: nothing takes the op, and its parts choose for themselves."""
+    """One choice of :func:`choose`. ``run_by_parts``: parts of the op choose for themselves."""
 
     op: str
     backend: str
@@ -173,9 +177,14 @@ class use_backend:  # noqa: N801 - used like a function
         _choice.name, _choice.fallback = self._previous
 
 
-def register_kernel(backend: str, op: str, run: Callable[..., Any], rejects: Accepts) -> None:
-    """Let ``backend`` compute ``op``: ``run`` and ``rejects`` take the arguments of the op's schema."""
-    _BACKENDS[backend].kernels[op] = Kernel(run, rejects)
+def register_kernel(
+    backend: str, op: str, run: Callable[..., Any], rejects: Accepts, *, by_parts: bool = False
+) -> None:
+    """Let ``backend`` compute ``op``: ``run`` and ``rejects`` take the arguments of the op's schema.
+
+    ``by_parts``: ``run`` calls ops that choose for themselves.
+    """
+    _BACKENDS[backend].kernels[op] = Kernel(run, rejects, by_parts)
 
 
 def mark_available(backend: str) -> None:
@@ -234,7 +243,7 @@ def choose(
     if forced is not None:
         _check_available(forced, "EFFKERNELS_BACKEND")
         candidates = (_BACKENDS[forced],)
-    taken, run = "torch", otherwise
+    taken, run, by_parts = "torch", otherwise, composite
     refusals: list[tuple[str, str]] = []
     messages = []
     for backend in candidates:
@@ -249,7 +258,8 @@ def choose(
             continue
         reason = _refusal(backend, op, device_type, arguments)
         if reason is None:
-            taken, run = backend.name, backend.kernels[op].run
+            kernel = backend.kernels[op]
+            taken, run, by_parts = backend.name, kernel.run, kernel.by_parts
             break
         refusals.append((backend.name, reason))
         message = f"{op}: not on the {backend.name} backend: {reason}"
@@ -263,9 +273,7 @@ def choose(
             _log_once(message)
     if _choice.watcher is None:
         return run
-    decision = Decision(
-        op, taken, tuple(refusals), forced is not None, composite and taken == "torch"
-    )
+    decision = Decision(op, taken, tuple(refusals), forced is not None, by_parts)
     return _choice.watcher.chosen(decision, run)
 
 

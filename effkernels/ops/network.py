@@ -6,7 +6,7 @@ this contract; a model that finds none runs layer by layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -91,14 +91,30 @@ def decode(
         yield Step(name, own, norms, _ACTIVATIONS[activation], *window, bool(rest[8]))
 
 
-def _reference(x: Tensor, *arguments: Any) -> Tensor:
+def _run(
+    compute: Callable[[Op], Callable[..., Tensor]], x: Tensor, arguments: Sequence[Any]
+) -> Tensor:
     for step in decode(*arguments):
         if step.op == "linear":
             weight, bias = step.tensors
             x = F.linear(x.to(weight.dtype), weight, bias)
         else:
-            x = defined(step.op).reference(x, *step.arguments())
+            x = compute(defined(step.op))(x, *step.arguments())
     return x
+
+
+def _reference(x: Tensor, *arguments: Any) -> Tensor:
+    return _run(lambda op: op.reference, x, arguments)
+
+
+def by_steps(x: Tensor, *arguments: Any) -> Tensor:
+    """The op by those of its steps, each on the backend that takes it: without the layers' Python around them.
+
+    For backends that have kernels of the steps alone. On a GPU a small batch waits for Python.
+    """
+    # No gradient is wanted where this op runs: the dispatcher need not ask each step's formula for it.
+    with torch._C._AutoDispatchBelowAutograd():
+        return _run(lambda op: op, x, arguments)
 
 
 def walk(x: Tensor, *arguments: Any) -> Iterator[tuple[Step, Tensor, Tensor]]:

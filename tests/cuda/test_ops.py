@@ -11,7 +11,14 @@ from hypothesis import given
 
 from cuda_kernels import LABELS
 from op_cases import DTYPES, Squeeze, Window, squeezes, windows
-from parity import Runner, check_activation, check_any_strides, check_squeeze, check_window
+from parity import (
+    Runner,
+    check_activation,
+    check_any_strides,
+    check_network,
+    check_squeeze,
+    check_window,
+)
 from path_cases import CONVOLUTIONS, DEPTHWISE, SQUEEZES, few_terms, styled
 
 
@@ -65,3 +72,10 @@ def test_private_ops_take_maps_of_any_strides(
 @pytest.mark.parametrize("activation", ["silu", "relu", "relu6", "hardswish", "identity"])
 def test_activations_on_both_sides_and_beyond(runner: Runner, activation: str) -> None:
     check_activation(runner, activation)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
+def test_whole_networks(runner: Runner, name: str, dtype: torch.dtype) -> None:
+    calls = check_network(runner, name, dtype)
+    ours = {call for call in calls if call.endswith(" on cuda")}
+    assert len(ours) == (3 if name == "efficientnet_b0" else 2), calls

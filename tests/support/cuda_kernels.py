@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from host_shim import HostShim
 from op_samples import labels
@@ -33,3 +34,7 @@ class Shim:
 
     def private(self, name: str, flat: tuple[Any, ...]) -> Results:
         return self.shim.call("private", name, flat)
+
+    def network(self, model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
+        found: tuple[Tensor, list[str]] = self.shim.call("network", model, x)
+        return found

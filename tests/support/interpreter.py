@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 import effkernels
 from parity import Arguments, Results
 from source_tree import ROOT
@@ -31,3 +33,7 @@ class Interpreter:
     def private(self, name: str, flat: tuple[Any, ...]) -> Results:
         results: Results = self.worker.call("private", name, flat)
         return results
+
+    def network(self, model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
+        found: tuple[Tensor, list[str]] = self.worker.call("network", model, x)
+        return found

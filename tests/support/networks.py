@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+from torch import Tensor, nn
+
+import effkernels
 from effkernels.models import CONFIGS, EfficientNet, build
 from effkernels.scaling.formula import Coefficients
 from randomise import randomise
@@ -13,3 +17,16 @@ def small(name: str = "efficientnet_b0", **options: object) -> EfficientNet:
     """The network with a quarter of the channels: PyTorch's float64 depthwise convolution goes channel by channel."""
     config = replace(CONFIGS[name], coefficients=Coefficients(0.25, 1.0, 64, 0.2), stem_channels=32)
     return randomise(build(config, **{"num_classes": 10, **options}))
+
+
+def tiny(name: str = "efficientnet_b0") -> EfficientNet:
+    """One block of each stage, for where a kernel takes a second: every kind of block that there is."""
+    config = replace(CONFIGS[name], coefficients=Coefficients(0.25, 0.25, 64, 0.2), stem_channels=8)
+    return randomise(build(config, num_classes=10)).eval().requires_grad_(False)
+
+
+def run_network(model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
+    """What ``model`` makes of ``x``; and "op on backend" of each call."""
+    explained = effkernels.explain(model, x)
+    with torch.no_grad():
+        return model(x), [f"{row.op} on {row.backend}" for row in explained.rows]

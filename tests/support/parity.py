@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from cpu_kernels import in_float64, largest_sum, poisoned, run_reference, tensors
+from cpu_kernels import in_float64, largest_sum, poisoned, run_reference, tensors, threads
 from effkernels import ops, use_backend
 from magnitudes import gate_magnitude
+from networks import run_network, tiny
 from op_cases import Pointwise, Squeeze, Window
 from op_samples import labels, samples
+from oracle_convolutions import OracleConvolutions
 from tolerance import assert_within_eager
 
 Arguments = Mapping[str, Any]
@@ -30,6 +33,9 @@ class Runner(Protocol):
 
     def private(self, name: str, flat: tuple[Any, ...]) -> Results:
         """The same of `torch.ops.effkernels_<backend>.<name>`."""
+
+    def network(self, model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
+        """What a model makes of `x`, and "op on backend" of each call."""
 
 
 def to_gpu(value: Any) -> Any:
@@ -71,6 +77,11 @@ class Gpu:
             private = getattr(torch.ops, f"effkernels_{self.backend}")
             found = tensors(getattr(private, name)(*to_gpu(flat)))
         return tuple(tensor.cpu() for tensor in found)
+
+    def network(self, model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
+        with poisoned(), use_backend(self.backend):
+            y, calls = run_network(copy.deepcopy(model).cuda(), x.cuda())
+        return y.cpu(), calls
 
 
 def assert_matches(
@@ -117,6 +128,17 @@ def check_pointwise(runner: Runner, case: Pointwise) -> None:
         del arguments["gate"], arguments["residual"]
         depth += case.size[0] * case.size[1]
         assert_matches(runner, f"{name}_pool", arguments, magnitude=magnitude, depth=depth)
+
+
+def check_network(runner: Runner, name: str, dtype: torch.dtype) -> list[str]:
+    """A whole network of few channels; returns "op on backend" of each call."""
+    model, x = tiny(name).to(dtype), torch.randn(2, 3, 33, 40).to(dtype)
+    with threads(1), use_backend("torch"), OracleConvolutions():
+        eager = model(x)
+        exact = copy.deepcopy(model).double()(x.double())
+    actual, calls = runner.network(model, x)
+    assert_within_eager(actual, eager, exact)
+    return calls
 
 
 def check_any_strides(runner: Runner, label: str, dtype: torch.dtype) -> None:

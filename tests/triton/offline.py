@@ -86,8 +86,10 @@ def pointwise(
 ) -> None:
     x = torch.empty(images, c_in, size, size, dtype=dtype)
     weight = torch.empty(c_out, c_in, dtype=dtype)
-    gate = None if plain else torch.ones(images, c_in)
-    residual = None if plain else torch.empty(images, c_out, size, size, dtype=dtype)
+    # As in networks: gate and residual are with what projects.
+    expands = c_out > c_in
+    gate = None if expands else torch.ones(images, c_in)
+    residual = None if expands else torch.empty(images, c_out, size, size, dtype=dtype)
     norm = vectors(c_out, dtype)
     if plain:
         pointwise_conv_bn_act.pointwise_conv_bn_act_pool(x, weight, *norm, "silu")

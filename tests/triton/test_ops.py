@@ -29,6 +29,7 @@ from parity import (
     Runner,
     check_activation,
     check_any_strides,
+    check_network,
     check_pointwise,
     check_squeeze,
     check_window,
@@ -169,3 +170,10 @@ def test_private_ops_take_maps_of_any_strides(
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_activations_on_both_sides_and_beyond(runner: Runner, activation: str) -> None:
     check_activation(runner, activation)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
+def test_whole_networks(runner: Runner, name: str) -> None:
+    calls = check_network(runner, name, torch.float32)
+    assert {call for call in calls if not call.endswith(" on triton")} == {"linear on torch"}
+    assert len(calls) > 20

@@ -17,6 +17,7 @@ from triton.runtime import interpreter
 
 from cpu_kernels import poisoned, tensors
 from effkernels import ops, use_backend
+from networks import run_network
 from workers import serve
 
 Results = tuple[Tensor, ...]
@@ -119,6 +120,11 @@ class Worker:
     def private(self, name: str, flat: tuple[Any, ...]) -> Results:
         with poisoned():
             return tensors(getattr(torch.ops.effkernels_triton, name)(*flat))
+
+    def network(self, model: torch.nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
+        """What it makes of ``x``, and who computed each call."""
+        with poisoned(), use_backend("triton", fallback=False):
+            return run_network(model, x)
 
     def planted(self, before: int, after: int) -> Tensor:
         """What reads so many elements too many, and writes so many."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from cpu_kernels import poisoned, tensors
 from effkernels import dispatch, ops, use_backend
 from effkernels._compiled import cuda_module
+from networks import run_network
 from workers import serve
 
 Results = tuple[Tensor, ...]
@@ -48,6 +49,11 @@ class Worker:
     def private(self, name: str, flat: tuple[Any, ...]) -> Results:
         with poisoned():
             return tensors(getattr(torch.ops.effkernels_cuda, name)(*flat))
+
+    def network(self, model: torch.nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
+        """What it makes of ``x``, and who computed each call."""
+        with poisoned(), use_backend("cuda"):
+            return run_network(model, x)
 
     def planted(self, name: str, seed: int) -> Tensor:
         self.seed(seed)
