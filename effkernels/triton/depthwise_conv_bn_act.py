@@ -226,9 +226,8 @@ UNROLLED: dict[tuple[int, int], Config] = {
     (3, 2): Config(4, 8, 64, 4),  # 6.75 reads
     (5, 1): Config(4, 8, 64, 4),  # 10 reads, not 25
     (5, 2): Config(2, 8, 64, 4),  # 17.5 reads; 11 rows of input at once would be long to unroll
-    (7, 1): Config(
-        2, 8, 32, 4
-    ),  # 28 reads, not 49: two channels a thread, or 49 weights each do not fit
+    # Two channels a thread: 49 weights of more do not fit.
+    (7, 1): Config(2, 8, 32, 4),  # 28 reads, not 49
     (7, 2): Config(2, 8, 32, 4),  # 31.5 reads
 }
 # All else: a read for every tap.

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._subclasses import FakeTensorMode
 
 import effkernels
 from cuda_kernels import LABELS
 from effkernels import _cuda, dispatch, ops
 from effkernels._compiled import compiled_status
+from fakes import fake_pass
 from host_shim import ShimError
 from op_samples import labels, samples
 from parity import Runner, to_device
@@ -60,37 +59,16 @@ def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
     assert first.dim() == 2 or first.is_contiguous(memory_format=torch.channels_last)
 
 
-class Calls(TorchDispatchMode):
-    """How often each op of the backend is called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace == "effkernels_cuda":
-            self.counts[func._opname] += 1
-        return func(*args, **(kwargs or {}))
-
-
 @needs_module
 def test_b5_in_eval_mode_runs_on_them(pretended: FakeTensorMode) -> None:
-    with unset_fake_temporarily(), torch.device("meta"):
-        model = effkernels.efficientnet_b5().eval()
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            names = [name for name, value in held.items() if value is not None]
-            held.update(
-                zip(names, to_device(tuple(held[name] for name in names), "cuda:0"), strict=True)
-            )
-    with torch.no_grad(), Calls() as calls:
-        logits = model(*to_device((torch.empty(1, 3, 456, 456),), "cuda:0"))
+    model, logits, calls = fake_pass("efficientnet_b5")
     assert logits.device.type == "cuda"
     blocks = sum(len(stage) for stage in model.stages)
-    assert calls.counts == {
-        "conv_bn_act": 1,
-        "depthwise_conv_bn_act_pool": blocks,
-        "squeeze_excite_gate": blocks,
+    found = {name: n for name, n in calls.counts.items() if name.startswith("effkernels")}
+    assert found == {
+        "effkernels_cuda.conv_bn_act": 1,
+        "effkernels_cuda.depthwise_conv_bn_act_pool": blocks,
+        "effkernels_cuda.squeeze_excite_gate": blocks,
     }
 
 

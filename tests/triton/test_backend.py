@@ -13,6 +13,7 @@ from torch._subclasses import FakeTensorMode
 
 import effkernels
 from effkernels import dispatch
+from fakes import fake_pass
 from interpreter import Interpreter
 from op_samples import labels, samples
 from parity import to_device
@@ -103,6 +104,28 @@ def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
     first = kernel(*flat)
     first = first[0] if isinstance(first, tuple) else first
     assert first.device == torch.device("cuda:0")
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", [f"efficientnet_b{n}" for n in range(8)])
+def test_every_convolution_of_b0_to_b7_runs_on_a_kernel(
+    pretended: FakeTensorMode, name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the CUDA kernels, where they are, and without: nothing but the mean and the classifier is left."""
+    for without in (False, True):
+        if without:
+            monkeypatch.setattr(dispatch._BACKENDS["cuda"], "unavailable", "left out")
+        elif dispatch._BACKENDS["cuda"].kernels:
+            monkeypatch.setattr(dispatch._BACKENDS["cuda"], "unavailable", None)
+        model, _, calls = fake_pass(name, dtype)
+        blocks = [block for stage in model.stages for block in stage]
+        ours = [key for key in calls.counts if key.startswith("effkernels")]
+        # Stem, head; expand where there is one, depthwise, gate, project.
+        expected = 2 + sum(3 + (block.expand is not None) for block in blocks)
+        assert sum(calls.counts[key] for key in ours) == expected
+        assert not any("conv" in key or "norm" in key for key in calls.counts if key not in ours)
+        assert not (without and any("cuda" in key for key in ours))
 
 
 def gate(x: Tensor, hidden: int) -> tuple[Any, ...]:
