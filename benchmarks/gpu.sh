@@ -9,17 +9,18 @@
 #   tests     pytest -m gpu
 #   memcheck, racecheck   compute-sanitizer over the kernels' small cases
 #   layers, networks, growth, memory   the report, in bfloat16; a stage that is repeated goes on where it stopped
+#   sweep     the 1x1 convolutions once more with every configuration: picks/ says which is the fastest for each shape
 #
 # FOLDER fills as they go: a log a stage, and the report. The last lines say how each stage ended.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if (($# < 1)); then
-  sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit 2
 fi
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
-(($#)) || set -- build tests memcheck racecheck layers networks growth memory
+(($#)) || set -- build tests memcheck racecheck layers networks growth memory sweep
 
 report() {
   python -m benchmarks.report --device cuda --dtype bfloat16 --output "$out/report" --resume "$@"
@@ -45,6 +46,9 @@ stage_layers() { report --suite depthwise --suite pointwise; }
 stage_networks() { report --suite networks; }
 stage_growth() { report --suite batch --suite resolution; }
 stage_memory() { report --suite memory; }
+stage_sweep() {
+  EFFKERNELS_AUTOTUNE=1 EFFKERNELS_CACHE=$out/picks report --suite pointwise --full --output "$out/sweep"
+}
 
 for stage in "$@"; do
   if ! declare -F "stage_$stage" >/dev/null; then

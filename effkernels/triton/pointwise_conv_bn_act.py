@@ -16,6 +16,7 @@ from effkernels.triton.launch import (
     nhwc,
     product_precision,
 )
+from effkernels.triton.tuning import tuned
 
 
 @triton.jit
@@ -174,6 +175,13 @@ def choose(rows: int, c_in: int, c_out: int, dtype: torch.dtype) -> Config:
     )
 
 
+def candidates(c_in: int, dtype: torch.dtype) -> list[Config]:
+    """All that can be chosen for so many input channels, once each."""
+    table = _FLOAT if dtype == torch.float32 else _HALF
+    fitting = [r.config for r in table if not r.config.one_k or c_in <= r.config.block_k]
+    return list(dict.fromkeys(fitting))
+
+
 # Programs that keep a GPU of 150 multiprocessors busy; below, steps are shared out among more of them.
 _BUSY = 512
 
@@ -189,8 +197,31 @@ def _run(
 ) -> Tensor:
     """Into ``y``; or sums of tiles, (N, tiles, C_out), where it is None."""
     images, c_in, height, width = x.shape
+    c_out, rows = weight.shape[0], images * height * width
+    config = choose(rows, c_in, c_out, x.dtype)
+
+    def start(config: Config) -> Tensor:
+        return _start(config, x, weight, norm, gate, residual, y, activation)
+
+    if rows:
+        around = gate is not None, residual is not None, y is None, activation
+        key = ("pointwise", x.dtype, images, height * width, c_in, c_out, *around)
+        config = tuned(x.device, key, config, candidates(c_in, x.dtype), start)
+    return start(config)
+
+
+def _start(
+    config: Config,
+    x: Tensor,
+    weight: Tensor,
+    norm: tuple[Any, ...],
+    gate: Tensor | None,
+    residual: Tensor | None,
+    y: Tensor | None,
+    activation: str,
+) -> Tensor:
+    images, c_in, height, width = x.shape
     c_out, pixels = weight.shape[0], height * width
-    config = choose(images * pixels, c_in, c_out, x.dtype)
     # Tiles that end with an image read one vector of gates; where images are small, too much of them is empty.
     large = pixels >= 4 * config.block_m or images * pixels >= 2**31
     apart = y is None or (gate is not None and large)

@@ -1,0 +1,161 @@
+"""``EFFKERNELS_AUTOTUNE=1``: configurations are measured when a shape first comes, and kept on disk.
+
+A file for each GPU, driver and versions of torch and triton, in ``EFFKERNELS_CACHE``, or else in ``effkernels``
+below ``XDG_CACHE_HOME`` or ``~/.cache``. Without the variable nothing is measured and no file is read.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import triton
+from triton.runtime.errors import TritonError
+
+logger = logging.getLogger("effkernels")
+
+Config = TypeVar("Config", bound=tuple[Any, ...])
+Measure = Callable[[Callable[[], object]], float]
+"""The time of what it is given, in any unit."""
+
+
+def asked_for() -> bool:
+    """Whether ``EFFKERNELS_AUTOTUNE`` is on."""
+    return os.environ.get("EFFKERNELS_AUTOTUNE", "").strip().lower() in ("1", "true", "yes", "on")
+
+
+class Tuner:
+    """Picks configurations by measuring, and remembers what it picked in one file.
+
+    A file that cannot be read counts as empty, one that cannot be written is said once. Configurations that do
+    not compile or fit on the GPU are passed over.
+    """
+
+    def __init__(self, path: Path, measure: Measure) -> None:
+        self.path = path
+        self._measure = measure
+        self._lock = threading.Lock()
+        self._picked = self._read()
+        self._writable = True
+
+    def pick(
+        self,
+        key: str,
+        chosen: Config,
+        candidates: Sequence[Config],
+        start: Callable[[Config], object],
+    ) -> Config:
+        """The fastest of ``candidates``, or ``chosen`` where none runs.
+
+        Args:
+            key: of the op and all that its time depends on.
+            chosen: what runs without tuning.
+            candidates: to be measured, in the order of which equal ones are taken.
+            start: runs the op with a configuration; it may be called many times.
+        """
+        with self._lock:
+            found = self._picked.get(key)
+            # What was picked of another list is no longer there to be picked.
+            known = next((c for c in candidates if list(c) == found), None)
+            if known is not None:
+                return known
+            best, shortest = chosen, float("inf")
+            for candidate in candidates:
+                seconds = self._seconds(functools.partial(start, candidate))
+                if seconds < shortest:
+                    best, shortest = candidate, seconds
+            self._picked[key] = list(best)
+            self._write()
+            return best
+
+    def _seconds(self, run: Callable[[], object]) -> float:
+        try:
+            run()
+            return self._measure(run)
+        except (TritonError, triton.CompilationError) as error:
+            logger.debug("a configuration is passed over: %s", error)
+            return float("inf")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write(self) -> None:
+        # Other processes may have picked for other shapes meanwhile.
+        merged = {**self._read(), **self._picked}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
+            try:
+                with os.fdopen(handle, "w") as file:
+                    json.dump(merged, file, indent=1, sort_keys=True)
+                os.replace(part, self.path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(part)
+                raise
+        except OSError as error:
+            if self._writable:
+                logger.warning("EFFKERNELS_AUTOTUNE: %s cannot be written: %s", self.path, error)
+            self._writable = False
+
+
+def cache_file(described: str) -> Path:
+    """Where the picks for a GPU and the software on it are kept; ``described`` names all of that."""
+    folder = os.environ.get("EFFKERNELS_CACHE")
+    if not folder:
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        folder = os.path.join(caches, "effkernels")
+    name = re.sub(r"[^a-z0-9]+", "-", described.partition(",")[0].lower()).strip("-")
+    return Path(folder) / f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:12]}.json"
+
+
+@functools.cache
+def tuner(device: int) -> Tuner:
+    """That of a GPU."""
+    properties = torch.cuda.get_device_properties(device)
+    described = (
+        f"{properties.name}, {properties.major}.{properties.minor}, "
+        f"driver {_driver()}, torch {torch.__version__}, "
+        f"triton {triton.__version__}"
+    )
+    return Tuner(cache_file(described), _median_milliseconds)
+
+
+def _driver() -> str:
+    """As the kernel module tells it; empty where it does not."""
+    try:
+        return Path("/proc/driver/nvidia/version").read_text().partition("\n")[0]
+    except OSError:
+        return ""
+
+
+def _median_milliseconds(run: Callable[[], object]) -> float:
+    milliseconds: float = triton.testing.do_bench(run, warmup=5, rep=20, return_mode="median")
+    return milliseconds
+
+
+def tuned(
+    device: torch.device,
+    key: tuple[Any, ...],
+    chosen: Config,
+    candidates: Sequence[Config],
+    start: Callable[[Config], object],
+) -> Config:
+    """``chosen``, unless tuning is on: then what :meth:`Tuner.pick` says, but never while a graph is captured."""
+    if not asked_for() or device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return chosen
+    with torch.cuda.device(device):
+        return tuner(device.index).pick(" ".join(map(str, key)), chosen, candidates, start)

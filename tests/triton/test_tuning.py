@@ -1,0 +1,155 @@
+"""Picking configurations by measuring: with a clock that says what the test wants."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+
+from effkernels.triton import pointwise_conv_bn_act, tuning  # noqa: E402
+from effkernels.triton.tuning import Tuner, asked_for, cache_file, tuned  # noqa: E402
+
+Config = tuple[int, str]
+CANDIDATES: list[Config] = [(1, "slow"), (2, "fast"), (3, "fails"), (4, "as fast")]
+TIMES = {"slow": 3.0, "fast": 1.0, "as fast": 1.0}
+
+
+class Bench:
+    """Starts configurations, and measures what was started last."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+
+    def start(self, config: Config) -> None:
+        if config[1] == "fails":
+            raise triton.OutOfResources(300_000, 232_448, "shared memory")
+        self.started.append(config[1])
+
+    def measure(self, run: Callable[[], object]) -> float:
+        run()
+        return TIMES[self.started[-1]]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def pick(tuner: Tuner, bench: Bench, key: str = "op 1", **options: object) -> Config:
+    arguments = {"chosen": CANDIDATES[0], "candidates": CANDIDATES, "start": bench.start}
+    return tuner.pick(key, **(arguments | options))
+
+
+def test_the_fastest_is_picked_and_measured_once(tmp_path: Path, bench: Bench) -> None:
+    tuner = Tuner(tmp_path / "new" / "file.json", bench.measure)
+    assert pick(tuner, bench) == (2, "fast")
+    count = len(bench.started)
+    assert count == 6  # to compile, and to measure
+    assert pick(tuner, bench) == (2, "fast")
+    assert len(bench.started) == count
+    pick(tuner, bench, "op 2")
+    assert len(bench.started) == 2 * count
+    assert [file.name for file in tuner.path.parent.iterdir()] == ["file.json"]
+
+
+def test_picks_are_kept_for_the_next_process(tmp_path: Path, bench: Bench) -> None:
+    path = tmp_path / "file.json"
+    pick(Tuner(path, bench.measure), bench)
+    bench.started.clear()
+    again = Tuner(path, bench.measure)
+    assert pick(again, bench) == (2, "fast")
+    assert bench.started == []
+    # A list without it: measured again.
+    assert pick(again, bench, candidates=CANDIDATES[:1]) == (1, "slow")
+
+
+def test_what_another_process_wrote_is_kept(tmp_path: Path, bench: Bench) -> None:
+    path = tmp_path / "file.json"
+    one, other = Tuner(path, bench.measure), Tuner(path, bench.measure)
+    pick(one, bench, "op 1")
+    pick(other, bench, "op 2")
+    assert set(json.loads(path.read_text())) == {"op 1", "op 2"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"op 1": "x"}', '{"op 1": [9, "old"]}'])
+def test_files_of_no_use_count_as_empty(tmp_path: Path, bench: Bench, content: str) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(content)
+    assert pick(Tuner(path, bench.measure), bench) == (2, "fast")
+    assert json.loads(path.read_text()) == {"op 1": [2, "fast"]}
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(
+    tmp_path: Path, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    tuner = Tuner(tmp_path / "file" / "picks.json", bench.measure)
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        for key in ("op 1", "op 2"):
+            assert pick(tuner, bench, key) == (2, "fast")
+    (line,) = (record.message for record in caplog.records)
+    assert line.startswith(f"EFFKERNELS_AUTOTUNE: {tuner.path} cannot be written")
+
+
+def test_where_nothing_runs_the_chosen_one_is_left(tmp_path: Path, bench: Bench) -> None:
+    tuner = Tuner(tmp_path / "file.json", bench.measure)
+    assert pick(tuner, bench, candidates=CANDIDATES[2:3]) == CANDIDATES[0]
+
+
+def test_other_errors_are_not_hidden(tmp_path: Path, bench: Bench) -> None:
+    def broken(config: Config) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal"):
+        pick(Tuner(tmp_path / "file.json", bench.measure), bench, start=broken)
+
+
+def test_threads_measure_one_after_the_other(tmp_path: Path, bench: Bench) -> None:
+    tuner = Tuner(tmp_path / "file.json", bench.measure)
+    threads = [threading.Thread(target=pick, args=(tuner, bench)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(bench.started) == 6
+
+
+def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EFFKERNELS_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    described = "NVIDIA H200, 9.0, driver 580"
+    file = cache_file(described)
+    assert file.parent == tmp_path / "xdg" / "effkernels"
+    assert file.name.startswith("nvidia-h200-")
+    assert cache_file(described + ".1") != file
+    monkeypatch.setenv("EFFKERNELS_CACHE", str(tmp_path / "own"))
+    assert cache_file(described).parent == tmp_path / "own"
+
+
+def test_nothing_is_measured_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "tuner", None)  # it would be called
+    for value, expected in (("", False), ("0", False), ("1", True), ("on", True)):
+        monkeypatch.setenv("EFFKERNELS_AUTOTUNE", value)
+        assert asked_for() == expected
+        # Neither for the interpreter's tensors on the CPU.
+        assert tuned(torch.device("cpu"), ("op",), (1,), [(2,)], lambda _: None) == (1,)
+    monkeypatch.setenv("EFFKERNELS_AUTOTUNE", "0")
+    assert tuned(torch.device("cuda", 0), ("op",), (1,), [(2,)], lambda _: None) == (1,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_is_chosen_is_among_the_candidates(dtype: torch.dtype) -> None:
+    choose, candidates = pointwise_conv_bn_act.choose, pointwise_conv_bn_act.candidates
+    for rows in (49, 3000, 10**6):
+        for c_in in (1, 16, 40, 112, 128, 1152):
+            for c_out in (16, 40, 96, 1280):
+                found = candidates(c_in, dtype)
+                assert choose(rows, c_in, c_out, dtype) in found
+                assert all(not c.one_k or c.block_k >= c_in for c in found)
