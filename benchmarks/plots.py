@@ -177,10 +177,47 @@ def _against_resolution(pyplot: Any, rows: Sequence[Row]) -> Any:
     return _growth(pyplot, rows, by="resolution", label="resolution in pixels", throughput=False)
 
 
+_LABELLED = 6
+
+
+def _bound_and_measured(pyplot: Any, rows: Sequence[Row]) -> Any:
+    """Every row's time against its bound; the layers that take longest beyond it are named."""
+    figure, panel = pyplot.subplots(figsize=(6, 5))
+    found = [(row, o) for row in rows if row.bound and (o := row.best("effkernels")) is not None]
+    for suite in dict.fromkeys(row.suite for row, _ in found):
+        bounds = [1e6 * (row.bound or 0.0) for row, _ in found if row.suite == suite]
+        times = [1e6 * spread(o.rounds).median for row, o in found if row.suite == suite]
+        panel.plot(bounds, times, "o", ms=4, alpha=0.7, label=suite)
+    ends = [1e6 * f(row.bound or 0.0 for row, _ in found) for f in (min, max)]
+    for times_as_long in (1, 2, 5, 10):
+        line = [times_as_long * end for end in ends]
+        panel.plot(ends, line, color="#bbbbbb", lw=0.8, zorder=0)
+        panel.text(ends[1], line[1], f" {times_as_long}x", fontsize=7, color="#888888", va="center")
+    layers = [(row, o) for row, o in found if row.suite in _LAYERS]
+    lost = {row.key: spread(o.rounds).median - (row.bound or 0.0) for row, o in layers}
+    worst = sorted(layers, key=lambda pair: -lost[pair[0].key])[:_LABELLED]
+    for number, (row, o) in enumerate(worst, start=1):
+        at = 1e6 * (row.bound or 0.0), 1e6 * spread(o.rounds).median
+        panel.annotate(str(number), at, xytext=(-3, 4), textcoords="offset points", fontsize=7)
+    names = "\n".join(f"{number}  {row.title}" for number, (row, _) in enumerate(worst, start=1))
+    panel.text(0.98, 0.03, names, transform=panel.transAxes, ha="right", va="bottom", fontsize=7)
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlabel("bound in microseconds: the larger of bytes and multiply-adds")
+    panel.set_ylabel("effkernels' time in microseconds")
+    panel.set_title("Time against bound; named: the layers that lose most")
+    panel.grid(alpha=0.25)
+    panel.legend()
+    return figure
+
+
+_LAYERS = ("depthwise", "pointwise")
+_TIMED = ("networks", *_LAYERS, "batch", "resolution")
 _PICTURES: tuple[tuple[str, tuple[str, ...], Callable[[Any, Sequence[Row]], Any]], ...] = (
     ("networks", ("networks",), _networks),
     ("depthwise", ("depthwise",), _share_of_bound),
     ("pointwise", ("pointwise",), _share_of_bound),
     ("batch", ("batch",), _against_batch),
     ("resolution", ("resolution",), _against_resolution),
+    ("bound", _TIMED, _bound_and_measured),
 )

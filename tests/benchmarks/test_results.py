@@ -143,7 +143,7 @@ def test_a_report_is_drawn(tmp_path: Path, network_row: Row, make_report: MakeRe
     report = make_report(*stored_rows(network_row))
     names = {path.name for path in plots.draw(report, tmp_path)}
     assert names == {
-        f"{n}.png" for n in ("networks", "depthwise", "pointwise", "batch", "resolution")
+        f"{n}.png" for n in ("networks", "depthwise", "pointwise", "batch", "resolution", "bound")
     }
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
 
