@@ -107,6 +107,7 @@ def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
 
 
 @needs_triton
+@pytest.mark.skipif(torch.version.cuda is None, reason="PyTorch without CUDA: no tensors there")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", [f"efficientnet_b{n}" for n in range(8)])
 def test_every_convolution_of_b0_to_b7_runs_on_a_kernel(
