@@ -153,8 +153,8 @@ _HALF = (
     Row(_ANY, _ANY, 2048, Config(32, 32, 64, False, 4, 4), "few pixels: more, smaller programs"),
     Row(16, _ANY, _ANY, Config(128, 32, 16, True, 4, 3), "expand: pixels once, output by 32"),
     Row(32, _ANY, _ANY, Config(128, 32, 32, True, 4, 3), "steps of 32: 96 and 144 waste least"),
-    Row(64, _ANY, _ANY, Config(64, 32, 64, True, 4, 3), "128 pixels and their gates spill"),
-    Row(_ANY, 16, _ANY, Config(128, 16, 64, False, 4, 4), "project: every output in one program"),
+    Row(64, _ANY, _ANY, Config(64, 64, 64, True, 4, 3), "128 pixels and their gates spill"),
+    Row(_ANY, 16, _ANY, Config(64, 16, 32, False, 4, 4), "project: every output in one program"),
     Row(_ANY, 32, _ANY, Config(128, 32, 64, False, 4, 4), "the same"),
     Row(_ANY, 64, _ANY, Config(64, 64, 64, False, 4, 4), "the same"),
     Row(128, _ANY, _ANY, Config(64, 64, 128, True, 4, 3), "16 KB of pixels, 16 KB a step"),
@@ -162,7 +162,7 @@ _HALF = (
 )
 _FLOAT = (
     Row(_ANY, _ANY, 2048, Config(32, 32, 32, False, 4, 2), "few pixels: more, smaller programs"),
-    Row(_ANY, 16, _ANY, Config(64, 16, 32, False, 4, 2), "project: every output in one program"),
+    Row(_ANY, 16, _ANY, Config(64, 16, 16, False, 4, 2), "project: every output in one program"),
     Row(_ANY, _ANY, _ANY, Config(64, 32, 32, False, 4, 2), "16 sums a thread: 32 spill"),
 )
 

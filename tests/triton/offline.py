@@ -86,10 +86,8 @@ def pointwise(
 ) -> None:
     x = torch.empty(images, c_in, size, size, dtype=dtype)
     weight = torch.empty(c_out, c_in, dtype=dtype)
-    # As in networks: gate and residual are with what projects.
-    expands = c_out > c_in
-    gate = None if expands else torch.ones(images, c_in)
-    residual = None if expands else torch.empty(images, c_out, size, size, dtype=dtype)
+    gate = None if plain else torch.ones(images, c_in)
+    residual = None if plain else torch.empty(images, c_out, size, size, dtype=dtype)
     norm = vectors(c_out, dtype)
     if plain:
         pointwise_conv_bn_act.pointwise_conv_bn_act_pool(x, weight, *norm, "silu")
@@ -127,14 +125,12 @@ def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
         for precision in precisions:
             torch.backends.cudnn.conv.fp32_precision = precision
             for shape in _POINTWISE:
-                # As in networks: means are of what expands, the head, and small maps have many channels.
-                for plain in (False, True) if shape[1] > shape[0] else (False,):
+                for plain in (False, True):
                     yield f"{shape} {dtype} {precision}{' plain' if plain else ''}"
                     pointwise(dtype, *shape, plain=plain)
-                if shape[1] > 16:
-                    # Tiles that span images.
-                    yield f"{shape} {dtype} {precision} small maps"
-                    pointwise(dtype, *shape[:2], 7, plain=False, images=48)
+                # Tiles that span images.
+                yield f"{shape} {dtype} {precision} small maps"
+                pointwise(dtype, *shape[:2], 7, plain=False, images=48)
         windows = [(k, (s, s)) for k, s in depthwise_conv_bn_act.UNROLLED]
         for kernel, stride in [*windows, (4, (2, 1))]:
             yield f"{kernel}x{kernel}/{stride} {dtype}"
