@@ -7,11 +7,12 @@ from collections.abc import Callable, Generator
 
 import pytest
 
-from benchmarks.cases import DEFAULT_TYPES, Case, Device, default_device
+from benchmarks.cases import Case
 from benchmarks.results import Row
 from benchmarks.session import Session
 from benchmarks.suites import Suite, suites
 from benchmarks.tables import section
+from benchmarks.work import TYPES, Device, default_device
 
 MeasuredRow = Callable[[Suite, Case], Row]
 
@@ -29,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "contestant" in metafunc.fixturenames:
         kind = default_device()
-        device = Device(kind, DEFAULT_TYPES[kind])
+        device = Device(kind, TYPES[kind][0])
         rows = [
             pytest.param(suite, case, contestant, id=f"{suite.name}-{case.key}-{contestant.name}")
             for suite in suites(full=metafunc.config.getoption("--full"), device=device)

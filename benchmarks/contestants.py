@@ -102,31 +102,27 @@ GPU_NETWORKS = (
     _compiled("compile-reduce-overhead", mode="reduce-overhead"),
     _compiled("compile-NCHW", channels_last=False, full=True),
     _compiled("compile-max-autotune", mode="max-autotune", full=True),
+    Contestant("tensorrt", "tensorrt", f"{_RUNTIMES}:tensorrt"),
 )
 
-DEPTHWISE = (
-    Contestant("effkernels", "effkernels", f"{_LAYERS}:ours_depthwise"),
-    Contestant(
-        "eager-channels_last", "eager", f"{_LAYERS}:eager_depthwise", (("channels_last", True),)
-    ),
-    Contestant("eager-NCHW", "eager", f"{_LAYERS}:eager_depthwise", (("channels_last", False),)),
+LAYERS = (
+    Contestant("effkernels", "effkernels", f"{_LAYERS}:ours"),
+    Contestant("eager-channels_last", "eager", f"{_LAYERS}:in_calls", (("channels_last", True),)),
+    Contestant("eager-NCHW", "eager", f"{_LAYERS}:in_calls", (("channels_last", False),)),
 )
 
-GPU_DEPTHWISE = (
-    *DEPTHWISE,
+GPU_LAYERS = (
+    *LAYERS,
     Contestant(
         "eager-native",
         "eager",
-        f"{_LAYERS}:eager_depthwise",
+        f"{_LAYERS}:in_calls",
         (("channels_last", False), ("cudnn", False)),
     ),
 )
 
 POINTWISE = (
-    Contestant("effkernels", "effkernels", f"{_LAYERS}:ours_pointwise"),
-    Contestant(
-        "eager-channels_last", "eager", f"{_LAYERS}:eager_pointwise", (("channels_last", True),)
-    ),
+    *LAYERS[:2],
     Contestant("torch.mm", "torch.mm", f"{_LAYERS}:product", result="product"),
 )
 
@@ -138,3 +134,14 @@ GPU_GROWTH = (OURS, EAGER)
 
 MEMORY = (OURS, EAGER)
 """Compared by peak memory."""
+
+_STARTUP = "benchmarks.startup:measure"
+STARTUP = (
+    Contestant("effkernels", "effkernels", _STARTUP),
+    Contestant("torchvision", "eager", _STARTUP),
+    Contestant("onnxruntime", "onnxruntime", _STARTUP),
+    Contestant("torch.compile", "torch.compile", _STARTUP, full=True),
+)
+"""Compared by how soon the first logits are there. The last compiles for a minute."""
+
+GPU_STARTUP = tuple(contestant for contestant in STARTUP if contestant.name != "onnxruntime")

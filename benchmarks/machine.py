@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 import effkernels
 from benchmarks import ROOT
-from benchmarks.cases import CPU, Device, Work
+from benchmarks.work import CPU, Device, Work
 from effkernels import _compiled
 
 _PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "numpy")

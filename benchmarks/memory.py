@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from benchmarks.cases import NetworkCase
-from benchmarks.problem import SEED, network
+from benchmarks.network_problem import network
+from benchmarks.problem import SEED
 
 _STATUS = Path("/proc/self/status")
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import effkernels
 from benchmarks.cases import NetworkCase
 from benchmarks.contestants import Built, Missing
-from benchmarks.problem import Problem, module_by_module, network
+from benchmarks.network_problem import module_by_module, network
+from benchmarks.problem import Problem
 from effkernels.checkpoints import export_state
 
 

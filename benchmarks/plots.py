@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.alternate import spread
-from benchmarks.cases import short_name
+from benchmarks.layer_cases import short_name
 from benchmarks.results import Outcome, Report, Row, families
 
 _COLOURS = {
@@ -177,6 +177,27 @@ def _against_resolution(pyplot: Any, rows: Sequence[Row]) -> Any:
     return _growth(pyplot, rows, by="resolution", label="resolution in pixels", throughput=False)
 
 
+def _memory_against_batch(pyplot: Any, rows: Sequence[Row]) -> Any:
+    """A line for each contestant."""
+    figure, panel = pyplot.subplots(figsize=(6, 3.8))
+    for first in rows[0].outcomes:
+        found = [(row.case["batch"], row.outcome(first.contestant)) for row in rows]
+        points = [(batch, o.peak_bytes / 1e6) for batch, o in found if o and o.peak_bytes]
+        panel.plot(*zip(*points, strict=True), "o-", ms=4, color=_colour(first), label=first.family)
+    batches = sorted(row.case["batch"] for row in rows)
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    panel.set_xticks(batches, [str(batch) for batch in batches])
+    panel.minorticks_off()
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.set_xlabel("batch")
+    panel.set_ylabel("MB beside weights and input")
+    panel.set_title(f"{short_name(rows[0].case['model'])}: peak memory against batch")
+    panel.grid(alpha=0.25)
+    panel.legend()
+    return figure
+
+
 _LABELLED = 6
 
 
@@ -211,13 +232,16 @@ def _bound_and_measured(pyplot: Any, rows: Sequence[Row]) -> Any:
     return figure
 
 
-_LAYERS = ("depthwise", "pointwise")
+_LAYERS = ("depthwise", "pointwise", "squeeze", "stem", "block")
 _TIMED = ("networks", *_LAYERS, "batch", "resolution")
 _PICTURES: tuple[tuple[str, tuple[str, ...], Callable[[Any, Sequence[Row]], Any]], ...] = (
     ("networks", ("networks",), _networks),
     ("depthwise", ("depthwise",), _share_of_bound),
     ("pointwise", ("pointwise",), _share_of_bound),
+    ("squeeze", ("squeeze",), _share_of_bound),
+    ("blocks", ("stem", "block"), _share_of_bound),
     ("batch", ("batch",), _against_batch),
     ("resolution", ("resolution",), _against_resolution),
+    ("memory", ("batch-memory",), _memory_against_batch),
     ("bound", _TIMED, _bound_and_measured),
 )

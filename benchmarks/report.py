@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import ROOT
-from benchmarks.cases import DEFAULT_TYPES, Device, default_device
 from benchmarks.compare import comparison
 from benchmarks.machine import slug
 from benchmarks.plots import draw
@@ -22,6 +21,7 @@ from benchmarks.results import Report
 from benchmarks.session import Session
 from benchmarks.suites import Suite, suites
 from benchmarks.tables import markdown
+from benchmarks.work import TYPES, Device, default_device
 
 RESULTS = ROOT / "benchmarks" / "results"
 JSON = "report.json"
@@ -34,8 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not options.render and default_device() != "cuda":
         parser.error("--device cuda: PyTorch finds no CUDA device here")
+    if options.dtype not in (None, *TYPES[options.device]):
+        parser.error(f"--dtype {options.dtype}: not on this device ({options.device})")
     old = None if options.compare is None else Report.load(options.compare)
-    device = Device(options.device, options.dtype or DEFAULT_TYPES[options.device])
+    device = Device(options.device, options.dtype or TYPES[options.device][0])
     chosen = [
         _narrowed(suite, options.only)
         for suite in suites(full=options.full, growth=True, device=device)
@@ -135,11 +137,11 @@ def _narrowed(suite: Suite, only: str | None) -> Suite:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.report", description=__doc__)
     parser.add_argument("--full", action="store_true", help="every case and every contestant")
-    parser.add_argument("--device", choices=sorted(DEFAULT_TYPES), default=default_device())
+    parser.add_argument("--device", choices=sorted(TYPES), default=default_device())
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="float32 on a CPU, bfloat16 on a GPU if not given",
+        choices=TYPES["cuda"],
+        help="float32 on a CPU, bfloat16 on a GPU if not given; tf32 on a GPU",
     )
     parser.add_argument(
         "--suite",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.alternate import Spread, paired, spread
-from benchmarks.cases import CPU, Device
+from benchmarks.work import CPU, Device
 
 SCHEMA = 1
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.alternate import Entrant, EntrantError, alternate
-from benchmarks.cases import CPU, Case, Device
-from benchmarks.contestants import Contestant
+from benchmarks.cases import Case
+from benchmarks.contestants import Contestant, Missing
 from benchmarks.machine import Limits, busy_seconds
 from benchmarks.processes import Process, Processes
 from benchmarks.results import Outcome, Row
+from benchmarks.startup import until_logits
 from benchmarks.suites import Suite
+from benchmarks.work import CPU, Device
 from benchmarks.worker import Prepared
 
 REFERENCE = "reference"
@@ -27,6 +29,7 @@ FOREIGN_LIMIT = 0.2
 """Processor time of other programs, per second, from which what was measured meanwhile is in doubt."""
 _LIMITS_ATTEMPTS = 5
 _MEMORY_PROCESSES = 3
+_START_ROUNDS = 5
 
 
 class Session:
@@ -95,12 +98,15 @@ class Session:
         if suite.metric == "memory":
             row.outcomes = [self._peak(contestant, case) for contestant in suite.contestants]
             return row
+        if suite.metric == "startup":
+            row.outcomes = self._starts(suite, case)
+            return row
         bound = self.limits(case.device).bound(work)
         for contestant in suite.contestants:
             self._processes.of(contestant.name).start()  # all at once: nothing is timed yet
         row.bound, row.bound_kind = bound.seconds, bound.kind
         self._say(f"{suite.name}: {case.title}: preparing")
-        self._reference("benchmarks.problem:make", str(self.folder), case)
+        self._reference("benchmarks.making:make", str(self.folder), case)
         ready: list[Entrant] = []
         for contestant in suite.contestants:
             process = self._processes.of(contestant.name)
@@ -147,8 +153,40 @@ class Session:
         outcome.details = {"peaks": peaks}
         return outcome
 
+    def _starts(self, suite: Suite, case: Case) -> list[Outcome]:
+        """Seconds from a fresh interpreter's first import to the first logits, in rounds of all contestants."""
+        outcomes = [Outcome(c.name, c.family, "ok", iterations=1) for c in suite.contestants]
+        steps: dict[str, list[dict[str, float]]] = {o.contestant: [] for o in outcomes}
+        for number in range(_START_ROUNDS + 1):
+            self._say(f"startup: {case.title}: round {number}")
+            for outcome in outcomes:
+                if outcome.status != "ok":
+                    continue
+                arguments = outcome.contestant, case, str(self.folder)
+                try:
+                    seconds = self._reference("benchmarks.startup:measure", *arguments)
+                except EntrantError as error:
+                    outcome.status, outcome.reason = _started_not(str(error))
+                    continue
+                if number:  # the first fills the caches of files
+                    steps[outcome.contestant].append(seconds)
+                    outcome.rounds.append(until_logits(seconds))
+        for outcome in outcomes:
+            done = steps[outcome.contestant]
+            outcome.details = {
+                f"seconds of {name}": round(statistics.median(s[name] for s in done), 4)
+                for name in (done[0] if done else ())
+            }
+        return outcomes
+
     def _reference(self, function: str, *arguments: Any) -> Any:
         return self._processes.of(REFERENCE).ask("call", function, *arguments)
+
+
+def _started_not(error: str) -> tuple[str, str]:
+    """Status and reason of a contestant that did not start."""
+    kind, _, reason = error.partition(": ")
+    return ("missing", reason) if kind == Missing.__name__ else ("failed", error)
 
 
 class _Watch:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks import contestants
 from benchmarks.alternate import Timing
-from benchmarks.cases import CPU, Case, Device, NetworkCase, depthwise, network, pointwise
+from benchmarks.cases import Case, NetworkCase, network
 from benchmarks.contestants import Contestant
+from benchmarks.layer_cases import blocks, depthwise, pointwise, squeeze_excites, stems
+from benchmarks.work import CPU, Device
 from effkernels.models import CONFIGS
 
-B0, B4, B5, B7, LITE0 = (f"efficientnet_{name}" for name in ("b0", "b4", "b5", "b7", "lite0"))
+B0, B2, B4, B5, B7, LITE0 = (
+    f"efficientnet_{name}" for name in ("b0", "b2", "b4", "b5", "b7", "lite0")
+)
 GROWING_BATCH = (1, 2, 4, 8, 16, 32, 64)
+REMEMBERED_BATCH = (1, 4, 16, 64)
+"""Batches whose memory is measured."""
 # On GPUs.
 LARGE_BATCHES = (128, 256)
 GPU_BATCH = 128
@@ -24,13 +31,16 @@ _GROWTH = Timing(turn=0.1, budget=3.0, max_rounds=15)
 
 @dataclass(frozen=True)
 class Suite:
-    """Cases of one kind and who computes them. ``metric``: "time", or "memory" of fresh processes."""
+    """Cases of one kind and who computes them.
+
+    ``metric``: "time"; or, of fresh processes, "memory" or "startup".
+    """
 
     name: str
     heading: str
     cases: tuple[Case, ...]
     contestants: tuple[Contestant, ...]
-    timing: Timing
+    timing: Timing = _NETWORK
     metric: str = "time"
 
 
@@ -38,57 +48,81 @@ def suites(*, full: bool = False, growth: bool = False, device: Device = CPU) ->
     """The default matrix; with ``growth`` the cost as work grows, with ``full`` everything."""
     on_cpu = device.kind == "cpu"
     everyone = contestants.NETWORKS if on_cpu else contestants.GPU_NETWORKS
-    who = tuple(contestant for contestant in everyone if full or not contestant.full)
-    batch = 1 if on_cpu else GPU_BATCH
-    layers = [B0, B4] if on_cpu or not full else [B0, B4, B5, B7]
+    starting = contestants.STARTUP if on_cpu else contestants.GPU_STARTUP
+    networks = Suite("networks", "Networks", _networks(full, device), _who(everyone, full))
+    memory = network(B5, batch=1 if on_cpu else 64, device=device)
     chosen = [
-        Suite("networks", "Networks", _networks(full, device), who, _NETWORK),
+        networks,
+        *_layers(full, device),
+        Suite("memory", "Peak memory", (memory,), contestants.MEMORY, metric="memory"),
         Suite(
+            "startup",
+            "Until the first logits",
+            (network(B0, device=device),),
+            _who(starting, full),
+            metric="startup",
+        ),
+    ]
+    return chosen + (_growth(device) if growth or full else [])
+
+
+def _who(everyone: Sequence[Contestant], full: bool) -> tuple[Contestant, ...]:
+    return tuple(contestant for contestant in everyone if full or not contestant.full)
+
+
+def _layers(full: bool, device: Device) -> list[Suite]:
+    on_cpu = device.kind == "cpu"
+    batch = 1 if on_cpu else GPU_BATCH
+    largest = [B0, B4] if on_cpu or not full else [B0, B4, B5, B7]
+    others = largest if full else [B0]
+    who = contestants.LAYERS if on_cpu else contestants.GPU_LAYERS
+    chosen: list[tuple[str, str, Sequence[Case], tuple[Contestant, ...]]] = [
+        (
             "depthwise",
             "Depthwise convolutions",
-            tuple(depthwise(layers, batch=batch, device=device)),
-            contestants.DEPTHWISE if on_cpu else contestants.GPU_DEPTHWISE,
-            _LAYER,
+            depthwise(largest, batch=batch, device=device),
+            who,
         ),
-        Suite(
+        (
             "pointwise",
             "1x1 convolutions",
-            tuple(pointwise(layers if full else [B0], batch=batch, device=device)),
+            pointwise(others, batch=batch, device=device),
             contestants.POINTWISE,
-            _LAYER,
         ),
+        (
+            "squeeze",
+            "Squeeze-excitation",
+            squeeze_excites(others, batch=batch, device=device),
+            who[:2],
+        ),
+        ("stem", "Stems", stems(largest, batch=batch, device=device), who),
+        ("block", "Blocks", blocks(others, batch=batch, device=device), who[:2]),
+    ]
+    return [Suite(name, heading, tuple(cases), by, _LAYER) for name, heading, cases, by in chosen]
+
+
+def _growth(device: Device) -> list[Suite]:
+    on_cpu = device.kind == "cpu"
+    batches = GROWING_BATCH if on_cpu else GROWING_BATCH + LARGE_BATCHES
+    who = contestants.GROWTH if on_cpu else contestants.GPU_GROWTH
+    batch = tuple(network(B0, batch=n, device=device) for n in batches)
+    resolution = tuple(
+        network(B0, resolution=side, batch=1 if on_cpu else GPU_BATCH, device=device)
+        for side in growing_resolutions()
+    )
+    remembered = tuple(network(B0, batch=n, device=device) for n in REMEMBERED_BATCH)
+    memory = contestants.MEMORY
+    return [
+        Suite("batch", "B0 as the batch grows", batch, who, _GROWTH),
+        Suite("resolution", "B0 as the resolution grows", resolution, who, _GROWTH),
         Suite(
-            "memory",
-            "Peak memory",
-            (network(B5, batch=1 if on_cpu else 64, device=device),),
-            contestants.MEMORY,
-            _NETWORK,
+            "batch-memory",
+            "B0's memory as the batch grows",
+            remembered,
+            memory,
             metric="memory",
         ),
     ]
-    if growth or full:
-        batches = GROWING_BATCH if on_cpu else GROWING_BATCH + LARGE_BATCHES
-        growing = contestants.GROWTH if on_cpu else contestants.GPU_GROWTH
-        chosen += [
-            Suite(
-                "batch",
-                "B0 as the batch grows",
-                tuple(network(B0, batch=n, device=device) for n in batches),
-                growing,
-                _GROWTH,
-            ),
-            Suite(
-                "resolution",
-                "B0 as the resolution grows",
-                tuple(
-                    network(B0, resolution=side, batch=batch, device=device)
-                    for side in growing_resolutions()
-                ),
-                growing,
-                _GROWTH,
-            ),
-        ]
-    return chosen
 
 
 def growing_resolutions() -> list[int]:
@@ -99,8 +133,10 @@ def growing_resolutions() -> list[int]:
 
 def _networks(full: bool, device: Device) -> tuple[NetworkCase, ...]:
     if device.kind == "cpu":
-        sizes = [(B0, 1), (B4, 1), (LITE0, 1), (B0, 16), *[(B4, 16)] * full]
+        sizes = [(B0, 1), (B4, 1), (LITE0, 1), (B0, 16)]
+        sizes += [(B2, 1), (B5, 1), (B7, 1), (B4, 16)] * full
     else:
         sizes = [(B0, 1), (B4, 1), (B0, GPU_BATCH), (B4, GPU_BATCH)]
-        sizes += [(B5, 1), (B7, 1), (B5, GPU_BATCH), (B7, 64), (LITE0, GPU_BATCH)] * full
+        sizes += [(B2, 1), (B5, 1), (B7, 1), (LITE0, 1)] * full
+        sizes += [(B2, GPU_BATCH), (B5, GPU_BATCH), (B7, 64), (LITE0, GPU_BATCH)] * full
     return tuple(network(model, batch=batch, device=device) for model, batch in sizes)

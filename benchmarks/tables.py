@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from benchmarks.alternate import Spread
+from benchmarks.alternate import Spread, spread
 from benchmarks.results import Outcome, Report, Row, families
 from benchmarks.session import FOREIGN_LIMIT
 
@@ -14,9 +14,14 @@ _HEADINGS = {
     "networks": "Networks",
     "depthwise": "Depthwise convolutions, with BatchNorm and activation",
     "pointwise": "1x1 convolutions, with what surrounds them",
+    "squeeze": "Squeeze-excitation of a map",
+    "stem": "Stems",
+    "block": "Whole blocks",
     "batch": "As the batch grows",
     "resolution": "As the resolution grows",
     "memory": "Peak memory",
+    "batch-memory": "Peak memory as the batch grows",
+    "startup": "Until the first logits",
 }
 
 
@@ -126,15 +131,29 @@ def _preamble(report: Report) -> list[str]:
     return lines
 
 
+# What the details of outcomes on a GPU may hold: heading, and how it is shown.
+_COUNTED: dict[str, tuple[str, Callable[[Row, int], str]]] = {
+    "launches": ("launches per image", lambda row, count: _three(count / row.images)),
+    "peak_bytes": ("peak memory", lambda _, count: size(count)),
+}
+
+
 def _networks(rows: Sequence[Row]) -> list[str]:
     parts = []
+    counted = [name for name in _COUNTED if any(name in o.details for r in rows for o in r.timed())]
+    head = ["", "time", "quartiles", "images/s", "effkernels is", "share of bound"]
+    head += [_COUNTED[name][0] for name in counted]
     for row in rows:
         lines = []
         for outcome in row.outcomes:
             taken, ratio = outcome.seconds, row.speedup(outcome)
             if taken is None:
-                lines.append([outcome.contestant, result(outcome), "", "", "", ""])
+                lines.append([outcome.contestant, result(outcome), *[""] * (len(head) - 2)])
                 continue
+            shown = (
+                _COUNTED[name][1](row, outcome.details[name]) if name in outcome.details else ""
+                for name in counted
+            )
             lines.append(
                 [
                     outcome.contestant,
@@ -145,14 +164,27 @@ def _networks(rows: Sequence[Row]) -> list[str]:
                     if ratio is None
                     else f"{ratio.median:.2f}x {_quartiles(ratio, '{:.2f}'.format)}",
                     _percent(row.share_of_bound(outcome)),
+                    *shown,
                 ]
             )
-        head = ["", "time", "quartiles", "images/s", "effkernels is", "share of bound"]
         bound = f" ({size(row.bytes)}, {row.macs / 1e9:.2f} GMACs" + (
             f"; bound {duration(row.bound)}, {row.bound_kind})" if row.bound else ")"
         )
-        parts += [f"**{row.title}**{bound}", table(head, lines)]
+        parts += [f"**{row.title}**{bound}", table(head, lines), *_against(row)]
     return [*parts, *_notes(rows, named=True)]
+
+
+def _against(row: Row) -> list[str]:
+    """How many times as fast effkernels is as eager's best, and as the fastest of all others."""
+    others = [best for family in families([row]) if (best := row.best(family)) is not None]
+    eager = row.best("eager")
+    best = min(others, key=lambda o: spread(o.rounds).median, default=None)
+    if row.outcome("effkernels") is None or eager is None or best is None:
+        return []
+    return [
+        f"effkernels is {speedup(row, eager)} as fast as eager's best ({eager.contestant}), "
+        f"{speedup(row, best)} as fast as the best other ({best.contestant})."
+    ]
 
 
 def _layers(rows: Sequence[Row]) -> list[str]:
@@ -198,6 +230,31 @@ def _growth(rows: Sequence[Row]) -> list[str]:
     return [table(head, lines), *_notes(rows)]
 
 
+def _startup(rows: Sequence[Row]) -> list[str]:
+    parts = []
+    for row in rows:
+        lines = [
+            [
+                outcome.contestant,
+                result(outcome),
+                speedup(row, outcome),
+                ", ".join(
+                    f"{name.removeprefix('seconds of ')} {duration(seconds)}"
+                    for name, seconds in outcome.details.items()
+                ),
+            ]
+            for outcome in row.outcomes
+        ]
+        head = ["", "until the first logits", "effkernels is", "of which, and a second pass"]
+        parts += [f"**{row.title}**", table(head, lines)]
+    return [
+        *parts,
+        "Seconds of a fresh interpreter from its first import on: imports, a model with fresh weights, its first "
+        "pass. ONNX Runtime reads an exported file.",
+        *_notes(rows),
+    ]
+
+
 def _memory(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in rows:
@@ -241,7 +298,12 @@ _SECTIONS: dict[str, Callable[[Sequence[Row]], list[str]]] = {
     "networks": _networks,
     "depthwise": _layers,
     "pointwise": _layers,
+    "squeeze": _layers,
+    "stem": _layers,
+    "block": _layers,
     "batch": _growth,
     "resolution": _growth,
     "memory": _memory,
+    "batch-memory": _memory,
+    "startup": _startup,
 }

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cases import Case
 from benchmarks.contestants import Built, Contestant, Missing
@@ -60,8 +62,6 @@ class Worker:
         self._clock = _each
         self._fallbacks = _Fallbacks()
         logging.getLogger("effkernels").addHandler(self._fallbacks)
-        # float32 means float32 for everybody; cuDNN's default is TF32.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Call ``module:function`` and return what it returns."""
@@ -70,6 +70,7 @@ class Worker:
     def prepare(self, contestant: Contestant, case: Case, folder: str) -> Prepared:
         """Build the contestant for a case and check what it computes."""
         self.release()
+        case.device.set_precision()
         start = time.perf_counter()
         try:
             built: Built = resolve(contestant.build)(case, Path(folder), **dict(contestant.options))
@@ -79,7 +80,7 @@ class Worker:
             return Prepared("missing", str(reason))
         except Exception as error:
             traceback.print_exc()
-            return Prepared("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+            return Prepared("failed", said(error).splitlines()[0])
         seconds = time.perf_counter() - start
         problem = Problem(Path(folder), case).load()
         exact, allowed = problem["answers"][contestant.result]
@@ -91,6 +92,8 @@ class Worker:
             details["fallbacks"] = list(self._fallbacks.said)
         if why is None:
             self._run, self._clock = built.run, _CLOCKS[case.device.kind]
+            if case.device.kind == "cuda":
+                details |= {"launches": launches(built.run), "peak_bytes": peak_bytes(built.run)}
         status = "ok" if why is None else "mismatch"
         return Prepared(status, why, far, allowed, seconds, details)
 
@@ -113,6 +116,25 @@ class Worker:
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+
+def launches(run: Callable[[], Any]) -> int:
+    """Kernels, copies and fills that one run starts on the GPU, those of a CUDA graph one by one."""
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CUDA]) as seen:
+        run()
+        torch.cuda.synchronize()
+    return sum(event.device_type == DeviceType.CUDA for event in seen.events())
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """How much more of the GPU's memory PyTorch gives out during one run than before."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.inference_mode():
+        run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def _each(run: Callable[[], Any], timed: int) -> list[float]:
@@ -157,6 +179,11 @@ def resolve(name: str) -> Callable[..., Any]:
     return found
 
 
+def said(error: Exception) -> str:
+    """Its type and its words."""
+    return f"{type(error).__name__}: {error}"
+
+
 def serve(pipe: Connection) -> None:
     """Obey until the pipe is closed. Answers are ("ok", result) or ("error", what happened)."""
     worker = Worker()
@@ -169,5 +196,5 @@ def serve(pipe: Connection) -> None:
             answer = ("ok", getattr(worker, command)(*arguments))
         except Exception as error:
             traceback.print_exc()
-            answer = ("error", f"{type(error).__name__}: {error}")
+            answer = ("error", said(error))
         pipe.send(answer)

@@ -14,16 +14,25 @@ import torch
 
 from benchmarks import contestants
 from benchmarks.alternate import EntrantError, Timing
-from benchmarks.cases import Case, DepthwiseCase, Device, NetworkCase, PointwiseCase
-from benchmarks.contestants import Contestant
+from benchmarks.cases import Case, NetworkCase
+from benchmarks.contestants import Contestant, Missing
+from benchmarks.layer_cases import (
+    BlockCase,
+    ConvCase,
+    DepthwiseCase,
+    PointwiseCase,
+    SqueezeExciteCase,
+)
 from benchmarks.machine import Limits
-from benchmarks.problem import Answer, Problem, checked_images, make, mismatch
+from benchmarks.making import make
+from benchmarks.problem import Answer, Problem, checked_images, mismatch
 from benchmarks.processes import Process
 from benchmarks.report import run
 from benchmarks.results import Report
 from benchmarks.session import REFERENCE, Session
 from benchmarks.suites import Suite
-from benchmarks.worker import Worker, resolve
+from benchmarks.work import Device
+from benchmarks.worker import Worker, resolve, said
 
 CASE = DepthwiseCase(8, 6, 7, 3, 2, "silu", batch=5)
 HALVES = Device("cpu", "bfloat16")
@@ -158,7 +167,7 @@ def test_contestants_in_processes_of_their_own() -> None:
     [
         *contestants.NETWORKS,
         *contestants.GPU_NETWORKS,
-        *contestants.GPU_DEPTHWISE,
+        *contestants.GPU_LAYERS,
         *contestants.POINTWISE,
     ],
     ids=lambda c: f"{c.name}-{c.build}",
@@ -187,7 +196,7 @@ def test_images_that_are_checked(batch: int, images: list[int]) -> None:
 
 
 def test_a_problem_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
-    make = resolve("benchmarks.problem:make")
+    make = resolve("benchmarks.making:make")
     contents = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -200,9 +209,14 @@ def test_a_problem_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
     assert first["answers"]["result"][1] == second["answers"]["result"][1]
 
 
+ON_HALVES: dict[str, Any] = {"batch": 9, "device": HALVES}
 IN_HALVES: list[tuple[Case, tuple[Contestant, ...]]] = [
-    (DepthwiseCase(16, 9, 7, 5, 2, "silu", 9, HALVES), contestants.DEPTHWISE),
-    (PointwiseCase(16, 24, 5, 6, "identity", True, True, 9, HALVES), contestants.POINTWISE),
+    (DepthwiseCase(16, 9, 7, 5, 2, "silu", **ON_HALVES), contestants.LAYERS),
+    (PointwiseCase(16, 24, 5, 6, "identity", True, True, **ON_HALVES), contestants.POINTWISE),
+    (ConvCase(3, 24, 9, 8, 3, 2, "silu", **ON_HALVES), contestants.LAYERS),
+    (SqueezeExciteCase(24, 4, 5, 6, "silu", **ON_HALVES), contestants.LAYERS),
+    (BlockCase(8, 48, 8, 5, 6, 3, 1, 2, True, "silu", **ON_HALVES), contestants.LAYERS),
+    (BlockCase(16, 16, 12, 6, 5, 5, 2, 0, False, "relu6", **ON_HALVES), contestants.LAYERS),
     (NetworkCase("efficientnet_b0", 64, 5, HALVES), (contestants.OURS, contestants.EAGER)),
 ]
 
@@ -220,3 +234,46 @@ def test_16_bit_types_are_right_and_wrong_by_their_own_measure(
     inputs = Problem(tmp_path, case).inputs()
     images = next(value for name, value in inputs.items() if name in ("x", "images"))
     assert (len(images), images.dtype) == (case.batch, torch.bfloat16)
+
+
+STARTING = NetworkCase("efficientnet_b0", 32)
+
+
+def test_a_start_is_measured_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a fresh interpreter, which does not have this one's modules."""
+    monkeypatch.setattr("benchmarks.session._START_ROUNDS", 1)
+    who = tuple(c for c in contestants.STARTUP if c.ours)
+    starting = Suite("startup", "Starts", (STARTING,), who, metric="startup")
+    with Session(make=InThisProcess) as session:
+        row = session.measure(starting, STARTING)
+    (ours,) = row.outcomes
+    assert ours.status == "ok", ours.reason
+    steps = {name.removeprefix("seconds of ") for name in ours.details}
+    assert {"import torch", "import effkernels", "model", "first pass", "second pass"} == steps
+    before = sum(v for k, v in ours.details.items() if k != "seconds of second pass")
+    assert ours.seconds is not None
+    assert ours.seconds.median == pytest.approx(before, abs=1e-3)
+
+
+def test_who_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(contestant: str, *_: Any) -> dict[str, float]:
+        if contestant == "torchvision":
+            raise Missing("no torchvision")
+        if contestant == "onnxruntime":
+            raise RuntimeError("out of toys")
+        return {"model": 1.0, "first pass": 2.0, "second pass": 4.0}
+
+    def ask(process: InThisProcess, command: str, *arguments: Any) -> Any:
+        try:
+            return getattr(process.worker, command)(*arguments)
+        except Exception as error:
+            raise EntrantError(said(error)) from error
+
+    monkeypatch.setattr("benchmarks.startup.measure", measure)
+    monkeypatch.setattr(InThisProcess, "ask", ask)
+    starting = Suite("startup", "Starts", (STARTING,), contestants.STARTUP[:3], metric="startup")
+    with Session(make=InThisProcess) as session:
+        ours, absent, broken = session.measure(starting, STARTING).outcomes
+    assert ours.rounds == [3.0] * 5
+    assert (absent.status, absent.reason, absent.rounds) == ("missing", "no torchvision", [])
+    assert (broken.status, broken.reason) == ("failed", "RuntimeError: out of toys")

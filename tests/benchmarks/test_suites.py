@@ -6,9 +6,11 @@ import pytest
 
 import effkernels
 from benchmarks import ROOT, _root_last, machine
-from benchmarks.cases import CPU, Device, Work, depthwise, network, pointwise
+from benchmarks.cases import network
+from benchmarks.layer_cases import depthwise, pointwise
 from benchmarks.machine import Limits
 from benchmarks.suites import growing_resolutions, suites
+from benchmarks.work import CPU, Device, Work
 from effkernels.nn import ConvBnAct
 
 
