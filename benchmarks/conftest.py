@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
 
 from benchmarks.cases import Case
+from benchmarks.report import JSON, begin, run
 from benchmarks.results import Row
 from benchmarks.session import Session
 from benchmarks.suites import Suite, suites
@@ -25,19 +28,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="benchmark every case and contestant, not the default matrix",
     )
+    parser.addoption(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the rows in FOLDER/report.json as they come, and do not measure those that are there",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "contestant" in metafunc.fixturenames:
-        kind = default_device()
-        device = Device(kind, TYPES[kind][0])
         rows = [
             pytest.param(suite, case, contestant, id=f"{suite.name}-{case.key}-{contestant.name}")
-            for suite in suites(full=metafunc.config.getoption("--full"), device=device)
+            for suite in suites(full=metafunc.config.getoption("--full"), device=_device())
             for case in suite.cases
             for contestant in suite.contestants
         ]
         metafunc.parametrize(("suite", "case", "contestant"), rows)
+
+
+def _device() -> Device:
+    kind = default_device()
+    return Device(kind, TYPES[kind][0])
 
 
 @pytest.fixture(scope="session")
@@ -59,11 +71,17 @@ def measured_row(request: pytest.FixtureRequest) -> Generator[MeasuredRow, None,
         machine = session.machine()
         ours = machine["effkernels"]
         say(f"effkernels {ours['package']}, commit {machine['commit']}: {ours['backends']}")
+        path = (request.config.getoption("--keep") or session.folder) / JSON
+        settings = {"full": request.config.getoption("--full"), **dataclasses.asdict(_device())}
+        report = begin(path, machine, settings, resume=True)
 
         def measure(suite: Suite, case: Case) -> Row:
             key = suite.name, case.key
             if key not in rows:
-                rows[key] = session.measure(suite, case)
+                run(report, path, session, [dataclasses.replace(suite, cases=(case,))], say)
+                row = report.find(*key)
+                assert row is not None
+                rows[key] = row
             return rows[key]
 
         yield measure

@@ -42,10 +42,10 @@ sanitizer() {
 
 stage_memcheck() { sanitizer memcheck; }
 stage_racecheck() { sanitizer racecheck; }
-stage_layers() { report --suite depthwise --suite pointwise; }
+stage_layers() { report --suite depthwise --suite pointwise --suite squeeze --suite stem --suite block; }
 stage_networks() { report --suite networks; }
 stage_growth() { report --suite batch --suite resolution; }
-stage_memory() { report --suite memory; }
+stage_memory() { report --suite memory --suite batch-memory --suite startup; }
 stage_sweep() {
   EFFKERNELS_AUTOTUNE=1 EFFKERNELS_CACHE=$out/picks report --suite pointwise --full --output "$out/sweep"
 }

@@ -6,21 +6,33 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import ROOT
+from benchmarks.alternate import spread
 from benchmarks.report import JSON, RESULTS
-from benchmarks.results import Report, Row
-from benchmarks.tables import duration, size, speedup, table
+from benchmarks.results import Report, Row, families
+from benchmarks.tables import duration, size, table
 
 BEGIN = "<!-- benchmarks: written by python -m benchmarks.readme -->"
 END = "<!-- benchmarks: end -->"
+OURS = ("effkernels", "effkernels-graph")
+"""Contestants of ours with a column, where they took part; ratios are of the faster."""
 RIVALS = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
+    "tensorrt": "TensorRT",
     "torch.compile": "torch.compile's best",
     "eager": "eager's best layout",
+    "eager, CUDA graph": "eager, CUDA graph",
+}
+_VERSIONS = (("torch", "PyTorch"), ("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO"))
+_LAYERS = {
+    "depthwise": "Depthwise convolutions",
+    "squeeze": "Squeeze-excitations",
+    "block": "Whole blocks",
 }
 
 
@@ -71,27 +83,25 @@ def disagreement(readme: str, reports: dict[str, Report]) -> str | None:
 
 
 def _machine(name: str, report: Report) -> str:
+    rows = report.of("networks")
+    present = families(rows)
+    rivals = [family for family in RIVALS if family in present]
+    ours = [own for own in OURS if any(row.outcome(own) for row in rows)]
     lines = [
-        [row.title, _time(row, "effkernels"), *[_rival(row, family) for family in RIVALS]]
-        for row in report.of("networks")
+        [row.title, *[_time(row, own) for own in ours], *[_rival(row, f, ours) for f in rivals]]
+        for row in rows
     ]
     versions = report.machine["versions"]
-    named = ", ".join(
-        f"{title} {versions[package]}"
-        for package, title in (
-            ("torch", "PyTorch"),
-            ("onnxruntime", "ONNX Runtime"),
-            ("openvino", "OpenVINO"),
-        )
-        if versions.get(package)
-    )
+    named = ", ".join(f"{title} {versions[p]}" for p, title in _VERSIONS if versions.get(p))
+    faster = "effkernels" if len(ours) < 2 else "the faster effkernels"
     parts = [
         f"{report.place}; {named}. Times are medians of alternating "
-        f"rounds; in brackets how many times as fast effkernels is "
+        f"rounds; in brackets how many times as fast {faster} is "
         f"([report](benchmarks/results/{name}/report.md)).",
-        table(["", "effkernels", *RIVALS.values()], lines),
-        *[_layers(report.of("depthwise"))],
+        table(["", *ours, *[RIVALS[family] for family in rivals]], lines),
+        *[_layers(report.of(suite), title) for suite, title in _LAYERS.items()],
         *[_memory(row) for row in report.of("memory")],
+        *[_startup(row) for row in report.of("startup")],
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -102,30 +112,40 @@ def _time(row: Row, contestant: str) -> str:
     return "" if taken is None else duration(taken.median)
 
 
-def _rival(row: Row, family: str) -> str:
+def _rival(row: Row, family: str, ours: Sequence[str]) -> str:
     best = row.best(family)
     if best is None:
         return next((o.status for o in row.outcomes if o.family == family), "")
-    ratio = speedup(row, best)
-    return _time(row, best.contestant) + (f" ({ratio})" if ratio else "")
+    mine = [o for own in ours if (o := row.outcome(own)) is not None and o.rounds]
+    if not mine:
+        return _time(row, best.contestant)
+    fastest = min(mine, key=lambda o: spread(o.rounds).median)
+    ratio = row.speedup(best, fastest.contestant)
+    return _time(row, best.contestant) + ("" if ratio is None else f" ({ratio.median:.2f}x)")
 
 
-def _layers(rows: Sequence[Row]) -> str:
-    ratios, shares = [], []
+def _layers(rows: Sequence[Row], title: str) -> str:
+    ratios, shares, users = [], [], set()
     for row in rows:
-        rival, mine = row.outcome("eager-channels_last"), row.outcome("effkernels")
+        rival, mine = row.best("eager"), row.outcome("effkernels")
         ratio = None if rival is None else row.speedup(rival)
         share = None if mine is None else row.share_of_bound(mine)
         if ratio is not None and share is not None:
             ratios.append(ratio.median)
             shares.append(share)
+            users |= set(row.case.get("used_by", ()))
     if not ratios:
         return ""
     return (
-        f"Depthwise convolutions of B0 and B4 ({len(ratios)} shapes): {min(ratios):.1f} to {max(ratios):.1f} "
-        f"times as fast as eager channels_last, at {min(shares):.0%} to {max(shares):.0%} of the memory- or "
-        f"arithmetic bound."
+        f"{title} of {' and '.join(sorted(users))} ({len(ratios)} shapes): {min(ratios):.1f} to {max(ratios):.1f} "
+        f"times as fast as eager's best, {statistics.geometric_mean(ratios):.1f} in the geometric mean, at "
+        f"{min(shares):.0%} to {max(shares):.0%} of the memory or arithmetic bound."
     )
+
+
+def _startup(row: Row) -> str:
+    times = ", ".join(f"{o.contestant} {_time(row, o.contestant)}" for o in row.timed())
+    return f"From a fresh interpreter's first import to the first logits of {row.title}: {times}."
 
 
 def _memory(row: Row) -> str:

@@ -131,7 +131,7 @@ def test_a_run_is_resumed_only_where_its_rows_belong(
 def stored_rows(network_row: Row) -> list[Row]:
     """A row of every suite."""
     rows = []
-    for suite in ("networks", "depthwise", "pointwise", "batch", "resolution", "memory"):
+    for suite in tables._SECTIONS:
         row = copy.deepcopy(network_row)
         row.suite = suite
         row.outcomes[0].peak_bytes, row.outcomes[3].peak_bytes = 50_000_000, 120_000_000
@@ -142,8 +142,9 @@ def stored_rows(network_row: Row) -> list[Row]:
 def test_a_report_is_drawn(tmp_path: Path, network_row: Row, make_report: MakeReport) -> None:
     report = make_report(*stored_rows(network_row))
     names = {path.name for path in plots.draw(report, tmp_path)}
+    layers = ("depthwise", "pointwise", "squeeze", "blocks")
     assert names == {
-        f"{n}.png" for n in ("networks", "depthwise", "pointwise", "batch", "resolution", "bound")
+        f"{n}.png" for n in ("networks", *layers, "batch", "resolution", "memory", "bound")
     }
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
 
@@ -185,6 +186,43 @@ def test_the_readme_is_written_from_reports(network_row: Row, make_report: MakeR
     assert readme.disagreement("no markers", {}) is None
     with pytest.raises(ValueError, match="lacks the lines"):
         readme.updated("no markers", reports)
+
+
+def test_the_readme_compares_graphs_with_the_faster_of_ours(
+    network_row: Row, make_report: MakeReport
+) -> None:
+    slow = copy.deepcopy(network_row)
+    slow.key = "slow"
+    network_row.outcomes += [
+        Outcome("effkernels-graph", "effkernels", "ok", rounds=[0.001, 0.002, 0.001]),
+        Outcome("eager-graph", "eager, CUDA graph", "ok", rounds=[0.003, 0.006, 0.003]),
+    ]
+    text = readme.block({"imagined": make_report(network_row, slow)})
+    assert "|  | effkernels | effkernels-graph | ONNX Runtime | OpenVINO |" in text
+    assert "| B0@224, batch 1 | 2.00 ms | 1.00 ms | 4.00 ms (4.00x) | missing |" in text
+    assert text.count("3.00 ms (3.00x)") == 1
+    assert "| B0@224, batch 1 | 2.00 ms |  | 4.00 ms (2.00x) |" in text
+
+
+def test_what_a_gpu_counts_has_columns(network_row: Row) -> None:
+    plain = tables.section("networks", [network_row])
+    assert "launches" not in plain
+    network_row.images = 2
+    network_row.outcomes[0].details |= {"launches": 132, "peak_bytes": 12_300_000}
+    text = tables.section("networks", [network_row])
+    assert "| share of bound | launches per image | peak memory |" in text
+    line = next(line for line in text.splitlines() if line.startswith("| effkernels |"))
+    assert line.endswith("| 50% | 66.0 | 12.3 MB |")
+    assert (
+        "4.00x as fast as eager's best (eager-NCHW), 2.00x as fast as the best other (onnxruntime)"
+        in text
+    )
+
+
+def test_starts_are_shown_step_by_step(network_row: Row) -> None:
+    network_row.outcomes[0].details = {"seconds of import torch": 1.5, "seconds of model": 0.25}
+    text = tables.section("startup", [network_row])
+    assert "| effkernels | 2.00 ms | 1.00x | import torch 1.50 s, model 250 ms |" in text
 
 
 def test_stored_reports_are_read_by_folder(
