@@ -211,29 +211,53 @@ def test_a_problem_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
 
 ON_HALVES: dict[str, Any] = {"batch": 9, "device": HALVES}
 IN_HALVES: list[tuple[Case, tuple[Contestant, ...]]] = [
-    (DepthwiseCase(16, 9, 7, 5, 2, "silu", **ON_HALVES), contestants.LAYERS),
+    (DepthwiseCase(16, 9, 7, 5, 2, "silu", **ON_HALVES), contestants.GPU_LAYERS),
     (PointwiseCase(16, 24, 5, 6, "identity", True, True, **ON_HALVES), contestants.POINTWISE),
-    (ConvCase(3, 24, 9, 8, 3, 2, "silu", **ON_HALVES), contestants.LAYERS),
-    (SqueezeExciteCase(24, 4, 5, 6, "silu", **ON_HALVES), contestants.LAYERS),
-    (BlockCase(8, 48, 8, 5, 6, 3, 1, 2, True, "silu", **ON_HALVES), contestants.LAYERS),
-    (BlockCase(16, 16, 12, 6, 5, 5, 2, 0, False, "relu6", **ON_HALVES), contestants.LAYERS),
+    (ConvCase(3, 24, 9, 8, 3, 2, "silu", **ON_HALVES), contestants.GPU_LAYERS),
+    (SqueezeExciteCase(24, 4, 5, 6, "silu", **ON_HALVES), contestants.GPU_LAYERS),
+    (BlockCase(8, 48, 8, 5, 6, 3, 1, 2, True, "silu", **ON_HALVES), contestants.GPU_LAYERS),
+    (BlockCase(16, 16, 12, 6, 5, 5, 2, 0, False, "relu6", **ON_HALVES), contestants.GPU_LAYERS),
     (NetworkCase("efficientnet_b0", 64, 5, HALVES), (contestants.OURS, contestants.EAGER)),
 ]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of problems: a network's weights take seconds to make."""
+    return tmp_path_factory.mktemp("problems")
+
+
 @pytest.mark.parametrize(("case", "who"), IN_HALVES, ids=lambda v: getattr(v, "key", ""))
 def test_16_bit_types_are_right_and_wrong_by_their_own_measure(
-    tmp_path: Path, case: Case, who: tuple[Contestant, ...]
+    shared: Path, case: Case, who: tuple[Contestant, ...]
 ) -> None:
-    make(str(tmp_path), case)
+    make(str(shared), case)
     for contestant in who:
-        prepared = Worker().prepare(contestant, case, str(tmp_path))
+        prepared = Worker().prepare(contestant, case, str(shared))
         assert prepared.status == "ok", (contestant.name, prepared.reason)
         assert prepared.error is not None
         assert prepared.error > 1e-5  # far more than float32's
-    inputs = Problem(tmp_path, case).inputs()
+    inputs = Problem(shared, case).inputs()
     images = next(value for name, value in inputs.items() if name in ("x", "images"))
     assert (len(images), images.dtype) == (case.batch, torch.bfloat16)
+
+
+def test_contestants_of_a_gpu_are_built_where_there_is_none(shared: Path) -> None:
+    """Those that need no GPU compute the same; graphs say that they need one, and who is not installed is missing."""
+    case = NetworkCase("efficientnet_b0", 32, 2, HALVES)
+    make(str(shared), case)
+    found = {
+        contestant.name: Worker().prepare(contestant, case, str(shared))
+        for contestant in contestants.GPU_NETWORKS
+        if contestant.family != "torch.compile"  # builds for a minute; it is the one of CPUs
+    }
+    graphs = {name for name in found if name.endswith("graph")}
+    assert len(graphs) == 3
+    assert all(found[name].status == "failed" for name in graphs)
+    assert all("CUDA" in str(found[name].reason) for name in graphs)
+    assert found["tensorrt"].status == "missing"
+    others = found.keys() - graphs - {"tensorrt"}
+    assert {found[name].status for name in others} == {"ok"}
 
 
 STARTING = NetworkCase("efficientnet_b0", 32)

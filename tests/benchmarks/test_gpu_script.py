@@ -1,0 +1,93 @@
+"""`benchmarks/gpu.sh`, run with stand-ins for its tools: what it starts must be what those tools take."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ROOT
+from benchmarks.report import _parser
+from benchmarks.suites import suites
+from benchmarks.work import Device
+
+SCRIPT = ROOT / "benchmarks" / "gpu.sh"
+STAGES = [
+    "build",
+    "tests",
+    "memcheck",
+    "racecheck",
+    "layers",
+    "networks",
+    "growth",
+    "memory",
+    "sweep",
+]
+STAND_IN = """#!/bin/bash
+printf '%q ' "$(basename "$0")" "$@" >>"$CALLS"; echo >>"$CALLS"
+[[ "$*" == *"$FAILING"* && -n $FAILING ]] && { echo "out of toys"; exit 3; }
+[[ $1 == -c ]] && echo 9.0
+exit 0
+"""
+
+
+def run(folder: Path, *stages: str, failing: str = "") -> tuple[int, str, list[list[str]]]:
+    tools = folder / "tools"
+    tools.mkdir()
+    for name in ("python", "pip", "pytest", "compute-sanitizer"):
+        (tools / name).write_text(STAND_IN)
+        (tools / name).chmod(0o755)
+    calls = folder / "calls"
+    environment = {
+        **os.environ,
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "CALLS": str(calls),
+        "FAILING": failing,
+    }
+    done = subprocess.run(
+        [str(SCRIPT), str(folder / "out"), *stages], env=environment, capture_output=True, text=True
+    )
+    lines = calls.read_text().splitlines() if calls.exists() else []
+    return done.returncode, done.stdout + done.stderr, [shlex.split(line) for line in lines]
+
+
+def test_every_stage_starts_what_there_is(tmp_path: Path) -> None:
+    code, said, calls = run(tmp_path)
+    assert code == 0, said
+    ended = (tmp_path / "out" / "stages.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in ended] == STAGES
+    assert all(": exit 0, " in line for line in ended)
+    reports = [call[3:] for call in calls if call[:3] == ["python", "-m", "benchmarks.report"]]
+    parsed = [_parser().parse_args(arguments) for arguments in reports]
+    assert all((p.device, p.dtype, p.resume) == ("cuda", "bfloat16", True) for p in parsed)
+    everything = {s.name for s in suites(growth=True, device=Device("cuda", "bfloat16"))}
+    assert {name for p in parsed for name in p.suite} == everything
+    sanitized = [call for call in calls if call[0] == "compute-sanitizer"]
+    assert [call[2] for call in sanitized] == ["memcheck", "racecheck"]
+    for call in sanitized:
+        files = [word for word in call if word.startswith("tests/")]
+        assert files
+        assert all((ROOT / name).is_file() for name in files)
+
+
+def test_a_stage_that_fails_is_told_and_the_next_goes_on(tmp_path: Path) -> None:
+    code, said, calls = run(tmp_path, "tests", "layers", failing="gpu")
+    assert code != 0
+    assert "tests: exit 3, 0 s: out of toys" in said
+    assert "layers: exit 0" in said
+    assert (tmp_path / "out" / "tests.log").read_text() == "out of toys\n"
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"]], ids=["none", "no such stage"])
+def test_what_it_does_not_know_it_does_not_start(tmp_path: Path, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [str(SCRIPT), *([str(tmp_path)] if arguments else []), *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert ("FOLDER" if not arguments else "no stage nonsense") in done.stdout + done.stderr
