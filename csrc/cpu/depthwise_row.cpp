@@ -31,11 +31,16 @@ EFFKERNELS_INLINE void add_row(const DepthwiseRow& row, int channel, Vec total) 
   if (row.sums != nullptr) store(row.sums + channel, load(row.sums + channel) + total);
 }
 
+// Which of the pixels under a block there are; the others are padding.
+struct Span {
+  int begin, end;
+};
+
 // `count` pixels of the result from `first`, one vector of channels. `inputs` are the rows of input under the
-// block, from its first pixel; null where padding is.
-template <class In, class Out, int kKernel, int kStride, int kWidth>
+// block, from its first pixel; null where padding is. With kEdge only the pixels of `span` are there.
+template <class In, class Out, int kKernel, int kStride, int kWidth, bool kEdge>
 EFFKERNELS_INLINE void block(const DepthwiseRow& row, const In* const (&inputs)[kKernel], int64_t pixel,
-                             int first, int count, int channel, Vec& total) {
+                             Span span, int first, int count, int channel, Vec& total) {
   constexpr int kInputs = (kWidth - 1) * kStride + kKernel;
   const float* weights = row.weights + channel;
   Vec sums[kWidth];
@@ -43,7 +48,10 @@ EFFKERNELS_INLINE void block(const DepthwiseRow& row, const In* const (&inputs)[
   for (int y = 0; y < kKernel; ++y, weights += kKernel * row.panel) {
     if (inputs[y] == nullptr) continue;
     Vec in[kInputs];
-    for (int i = 0; i < kInputs; ++i) in[i] = load(inputs[y] + i * pixel);
+    for (int i = 0; i < kInputs; ++i) {
+      const bool there = !kEdge || (i >= span.begin && i < span.end);
+      in[i] = there ? load(inputs[y] + i * pixel) : broadcast(0.0f);
+    }
     for (int x = 0; x < kKernel; ++x) {
       const Vec weight = load(weights + x * row.panel);
       for (int i = 0; i < kWidth; ++i) sums[i] = fma(in[i * kStride + x], weight, sums[i]);
@@ -52,24 +60,21 @@ EFFKERNELS_INLINE void block(const DepthwiseRow& row, const In* const (&inputs)[
   finish<Out>(row, first, count, channel, row.channels - channel, sums, total);
 }
 
-// A block at the edge of the map, or with the last few channels: what there is of its input is copied into a
-// tile of zeros.
+// A block with the last few channels: what there is of its input is copied into a tile of zeros.
 template <class In, class Out, int kKernel, int kStride, int kWidth>
-void edge_block(const DepthwiseRow& row, int first, int count, int channel, Vec& total) {
+void last_channels(const DepthwiseRow& row, const In* const (&inputs)[kKernel], Span span, int first,
+                   int count, int channel, Vec& total) {
   constexpr int kInputs = (kWidth - 1) * kStride + kKernel;
-  const int column = first * kStride - row.window.left, channels = row.channels - channel;
-  const int begin = smaller(kInputs, larger(0, -column)), end = smaller(kInputs, row.width - column);
   float tile[kKernel][kInputs * kLanes];
-  const float* inputs[kKernel];
+  const float* tiles[kKernel];
   for (int y = 0; y < kKernel; ++y) {
-    inputs[y] = row.rows[y] == nullptr ? nullptr : tile[y];
+    tiles[y] = inputs[y] == nullptr ? nullptr : tile[y];
     if (inputs[y] == nullptr) continue;
-    const In* in = static_cast<const In*>(row.rows[y]) + column * row.pixel + channel;
-    for (int i = 0; i < begin; ++i) store(tile[y] + i * kLanes, broadcast(0.0f));
-    for (int i = begin; i < end; ++i) store(tile[y] + i * kLanes, load_up_to(in + i * row.pixel, channels));
-    for (int i = larger(begin, end); i < kInputs; ++i) store(tile[y] + i * kLanes, broadcast(0.0f));
+    for (int i = span.begin; i < span.end; ++i) {
+      store(tile[y] + i * kLanes, load_up_to(inputs[y] + i * row.pixel, row.channels - channel));
+    }
   }
-  block<float, Out, kKernel, kStride, kWidth>(row, inputs, kLanes, first, count, channel, total);
+  block<float, Out, kKernel, kStride, kWidth, true>(row, tiles, kLanes, span, first, count, channel, total);
 }
 
 template <class In, class Out, int kKernel, int kStride, int kWidth>
@@ -80,17 +85,21 @@ void square_row(const DepthwiseRow& row) {
     for (int x = 0; x < row.out_width; x += kWidth) {
       const int column = x * kStride - row.window.left;
       const int count = smaller(kWidth, row.out_width - x);
-      if (column < -row.margin || column + kInputs > row.width + row.margin ||
-          channel + kLanes > row.channels) {
-        edge_block<In, Out, kKernel, kStride, kWidth>(row, x, count, channel, total);
-        continue;
-      }
       const In* inputs[kKernel];
       for (int y = 0; y < kKernel; ++y) {
         const In* in = static_cast<const In*>(row.rows[y]);
         inputs[y] = in == nullptr ? nullptr : in + column * row.pixel + channel;
       }
-      block<In, Out, kKernel, kStride, kWidth>(row, inputs, row.pixel, x, count, channel, total);
+      const Span span{larger(0, -column - row.margin), smaller(kInputs, row.width + row.margin - column)};
+      if (channel + kLanes > row.channels) {
+        last_channels<In, Out, kKernel, kStride, kWidth>(row, inputs, span, x, count, channel, total);
+      } else if (span.begin > 0 || span.end < kInputs) {
+        block<In, Out, kKernel, kStride, kWidth, true>(row, inputs, row.pixel, span, x, count, channel,
+                                                       total);
+      } else {
+        block<In, Out, kKernel, kStride, kWidth, false>(row, inputs, row.pixel, span, x, count, channel,
+                                                        total);
+      }
     }
     add_row(row, channel, total);
   }
