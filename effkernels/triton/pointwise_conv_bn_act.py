@@ -1,5 +1,6 @@
 """1x1 convolution as a product of matrices, (pixels, C_in) times (C_in, C_out), alone and with the mean."""
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -168,6 +169,7 @@ _FLOAT = (
 )
 
 
+@functools.lru_cache(1024)
 def choose(rows: int, c_in: int, c_out: int, dtype: torch.dtype) -> Config:
     """How to cut a product of so many pixels of all images."""
     table = _FLOAT if dtype == torch.float32 else _HALF
