@@ -9,7 +9,7 @@
 #   tests     pytest -m gpu
 #   memcheck, racecheck   compute-sanitizer over the kernels' small cases
 #   layers, networks, growth, memory   the report, in bfloat16; a stage that is repeated goes on where it stopped
-#   sweep     the 1x1 convolutions once more with every configuration: picks/ says which is the fastest for each shape
+#   sweep     layers once more with every configuration of Triton's: picks/ says which is the fastest for each shape
 #
 # FOLDER fills as they go: a log a stage, and the report. The last lines say how each stage ended.
 set -uo pipefail
@@ -47,7 +47,8 @@ stage_networks() { report --suite networks; }
 stage_growth() { report --suite batch --suite resolution; }
 stage_memory() { report --suite memory --suite batch-memory --suite startup; }
 stage_sweep() {
-  EFFKERNELS_AUTOTUNE=1 EFFKERNELS_CACHE=$out/picks report --suite pointwise --full --output "$out/sweep"
+  EFFKERNELS_BACKEND=triton EFFKERNELS_AUTOTUNE=1 EFFKERNELS_CACHE=$out/picks report \
+    --suite pointwise --suite depthwise --full --output "$out/sweep"
 }
 
 for stage in "$@"; do

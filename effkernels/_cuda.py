@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,8 +53,13 @@ _OPS: dict[str, Callable[..., str | None]] = {
 }
 
 
+@functools.cache
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
+
+
 def _rejects_device(index: int) -> str | None:
-    capability = torch.cuda.get_device_capability(index)
+    capability = _capability(index)
     if capability >= _CAPABILITY:
         return None
     have, want = (".".join(map(str, version)) for version in (capability, _CAPABILITY))

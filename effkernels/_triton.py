@@ -5,6 +5,7 @@ Nothing here imports triton: the file of an op does, when the op first runs.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -50,11 +51,14 @@ def _cannot_start() -> str | None:
 
 
 def _imported_when_called(file: str, name: str) -> Callable[..., Any]:
-    def run(*arguments: Any) -> Any:
-        module = importlib.import_module(f"effkernels.triton.{file}")
-        return getattr(module, name)(*arguments)
+    @functools.cache
+    def function() -> Callable[..., Any]:
+        found: Callable[..., Any] = getattr(
+            importlib.import_module(f"effkernels.triton.{file}"), name
+        )
+        return found
 
-    return run
+    return lambda *arguments: function()(*arguments)
 
 
 def register() -> None:

@@ -53,10 +53,10 @@ depthwise_nhwc_general_kernel(const DepthwiseArgs a, int chunk, int chunks, int 
     for (int64_t pixel = begin + group; pixel < end; pixel += groups) {
       const int out_h = static_cast<int>(pixel / a.out.width);
       const int out_w = static_cast<int>(pixel - int64_t{out_h} * a.out.width);
-      const float sum = convolve(a, x, weight, out_h, out_w);
-      const float result = activate(a.activation, sum * folded.scale + folded.shift);
-      narrow(result, y[pixel * a.out.channels]);
-      total[0] += result;
+      float result[1] = {convolve(a, x, weight, out_h, out_w) * folded.scale + folded.shift};
+      activate(a.activation, result);
+      narrow(result[0], y[pixel * a.out.channels]);
+      total[0] += result[0];
     }
   }
   if (sums != nullptr) {

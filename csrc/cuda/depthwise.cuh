@@ -165,16 +165,19 @@ depthwise_nhwc_kernel(const DepthwiseArgs a, const Plan p, float* sums) {
       for (int h = 0; h < Tile::kRows; ++h) {
         const int out_h = out_row + patch_row + h;
         if (out_h >= a.out.height) break;
+        float row[Tile::kColumns * kPair];
+#pragma unroll
+        for (int i = 0; i < Tile::kColumns * kPair; ++i) {
+          row[i] = result[h][i / kPair][i % kPair] * norm[i % kPair].scale + norm[i % kPair].shift;
+        }
+        activate(a.activation, row);
 #pragma unroll
         for (int w = 0; w < Tile::kColumns; ++w) {
           const int out_w = out_column + patch_column + w;
           if (out_w >= a.out.width) break;
-          float (&pixel)[kPair] = result[h][w];
+          const float pixel[kPair] = {row[w * kPair], row[w * kPair + 1]};
 #pragma unroll
-          for (int e = 0; e < kPair; ++e) {
-            pixel[e] = activate(a.activation, pixel[e] * norm[e].scale + norm[e].shift);
-            total[e] += pixel[e];
-          }
+          for (int e = 0; e < kPair; ++e) total[e] += pixel[e];
           store(y + (static_cast<int64_t>(out_h) * a.out.width + out_w) * a.out.channels, p.pairs, there,
                 pixel);
         }

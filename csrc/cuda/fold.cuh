@@ -50,23 +50,37 @@ EFFKERNELS_DEVICE float between(float low, float x, float high) {
   return x < low ? low : x > high ? high : x;
 }
 
-// SiLU takes two special-function operations. The form with one (tanh) errs by 10 % of the result at -6,
-// more than the tolerance of 16-bit results allows.
-EFFKERNELS_DEVICE float activate(Activation activation, float x) {
+// Two special-function operations and three others. e^-x is infinite below -88, and its reciprocal 0: as
+// PyTorch's, -0 there and NaN at minus infinity. With one such operation there is x/2 + x/2 * tanh(x/2), but
+// the tanh of GPUs may err by 2^-11: 10 % of the result at -6, more than the tolerance allows.
+EFFKERNELS_DEVICE float silu(float x) {
+  return x * fast_reciprocal(1.0f + fast_power_of_2(x * -1.44269504f));
+}
+
+// The factor first: x * 6 may be too large for float.
+EFFKERNELS_DEVICE float hardswish(float x) { return x * (between(0.0f, x + 3.0f, 6.0f) * (1.0f / 6.0f)); }
+
+template <int kCount, class F>
+EFFKERNELS_DEVICE void for_each(float (&x)[kCount], const F& f) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) x[i] = f(x[i]);
+}
+
+// Several at once: a branch for each element would cost as much as SiLU, and make each wait for the last.
+template <int kCount>
+EFFKERNELS_DEVICE void activate(Activation activation, float (&x)[kCount]) {
   switch (activation) {
     case Activation::kSilu:
-      return fast_quotient(x, 1.0f + fast_exponential(-x));
+      return for_each(x, silu);
     case Activation::kRelu:
-      return x < 0.0f ? 0.0f : x;
+      return for_each(x, [](float v) { return v < 0.0f ? 0.0f : v; });
     case Activation::kRelu6:
-      return between(0.0f, x, 6.0f);
+      return for_each(x, [](float v) { return between(0.0f, v, 6.0f); });
     case Activation::kHardswish:
-      // The factor first: x * 6 may be too large for float.
-      return x * (between(0.0f, x + 3.0f, 6.0f) * (1.0f / 6.0f));
+      return for_each(x, hardswish);
     case Activation::kIdentity:
       break;
   }
-  return x;
 }
 
 // Not on every element of a map, so exact to the last place or two, and 0 only where PyTorch's is.

@@ -47,7 +47,10 @@ gate_kernel(const GateArgs a) {
     if (lane == 0) {
       const float bias = parameter_or(a.reduce_bias, r, 0.0f);
 #pragma unroll
-      for (int i = 0; i < kImages; ++i) hidden[r * kImages + i] = activate(a.activation, dots[i] + bias);
+      for (int i = 0; i < kImages; ++i) dots[i] += bias;
+      activate(a.activation, dots);
+#pragma unroll
+      for (int i = 0; i < kImages; ++i) hidden[r * kImages + i] = dots[i];
     }
   }
   barrier();

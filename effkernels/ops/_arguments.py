@@ -57,12 +57,12 @@ def check_images(op: str, x: Tensor, name: str = "x") -> None:
 
 
 def check_beside(
-    op: str, name: str, tensor: Tensor, x: Tensor, shape: Sequence[int], *, dtype: bool = False
+    op: str, name: str, tensor: Tensor, x: Tensor, shape: tuple[int, ...], *, dtype: bool = False
 ) -> None:
     """``tensor`` must have this shape and the device (and with ``dtype``, the dtype) of ``x``."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
-    if tuple(tensor.shape) != tuple(shape):
+    if tensor.shape != shape:
         raise ValueError(f"{op}: {name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
     if tensor.device != x.device:
         raise ValueError(f"{op}: {name} is on {tensor.device}, x on {x.device}: move one of them")
@@ -101,7 +101,7 @@ def flat_norm(op: str, x: Tensor, channels: int, bias: Tensor | None, bn: BatchN
 def pair(op: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """An int, or (vertical, horizontal), at least 1."""
     result = (value, value) if isinstance(value, int) else tuple(value)
-    if len(result) != 2 or any(v < 1 for v in result):
+    if len(result) != 2 or min(result) < 1:
         raise ValueError(f"{op}: {name} must be a positive int or two of them, got {value!r}")
     return result[0], result[1]
 
@@ -111,7 +111,7 @@ def four_sides(op: str, padding: int | Sequence[int]) -> tuple[int, int, int, in
     sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
     if len(sides) == 2:
         sides = (sides[0], sides[0], sides[1], sides[1])
-    if len(sides) != 4 or any(s < 0 for s in sides):
+    if len(sides) != 4 or min(sides) < 0:
         raise ValueError(
             f"{op}: padding must be an int, (vertical, horizontal) or (top, bottom, left, right), "
             f"none negative, got {padding!r}"

@@ -76,7 +76,7 @@ def matrix(op: str, name: str, weight: Tensor) -> Tensor:
         raise ValueError(
             f"{op}: {name} must be (C_out, C_in) or (C_out, C_in, 1, 1), got {tuple(weight.shape)}"
         )
-    return weight[:, :, 0, 0]
+    return weight.flatten(1)
 
 
 def pointwise_conv_bn_act(

@@ -1,5 +1,6 @@
 """Dense convolution of few terms a sum, such as the stem: pixels gathered as they lie, in a product."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from effkernels.ops._define import nhwc_empty
 from effkernels.ops._window import result_size
 from effkernels.triton.elementwise import activate, fold
-from effkernels.triton.launch import INTERPRETED, dense, launch, product_precision
+from effkernels.triton.launch import INTERPRETED, dense, divide_up, launch, product_precision
+from effkernels.triton.tuning import tuned, tuning
 
 
 @triton.jit
@@ -102,20 +104,37 @@ class Config(NamedTuple):
     warps: int
 
 
+# For a stem: 27 terms fit 32, and 32 to 64 channels one or two blocks. Counted, not measured yet.
+_HALF = (Config(64, 32, 32, 4), Config(64, 64, 32, 4))
+_FLOAT = (Config(64, 32, 16, 4),)  # sums and factors in registers
+
+
+def candidates(dtype: torch.dtype) -> tuple[Config, ...]:
+    """All that can be chosen, by how many output channels they take at once."""
+    return _FLOAT if dtype == torch.float32 else _HALF
+
+
 def choose(c_out: int, dtype: torch.dtype) -> Config:
-    """How to cut a stem: 27 terms fit 32, and 32 to 64 channels one or two blocks. Counted, not measured yet."""
-    if dtype == torch.float32:
-        return Config(64, 32, 16, 4)  # sums and factors in registers
-    return Config(64, 32 if c_out <= 32 else 64, 32, 4)
+    """How to cut a convolution: few output channels in one block."""
+    return candidates(dtype)[0 if c_out <= 32 else -1]
 
 
 def conv_bn_act(*arguments: Any) -> Tensor:
     """See :func:`effkernels.ops.conv_bn_act`; takes the arguments of the op's schema."""
+    x, weight, *_, stride, padding, dilation, activation = arguments
+    config, found = choose(weight.shape[0], x.dtype), candidates(x.dtype)
+    if tuning(x) and len(found) > 1:
+        key = ("conv", *x.stride(), *weight.shape, *stride, *padding, *dilation, activation)
+        config = tuned(x, key, config, found, lambda config: _start(config, arguments))
+    return _start(config, arguments)
+
+
+def _start(config: Config, arguments: Sequence[Any]) -> Tensor:
     x, weight, *vectors, eps, stride, padding, dilation, activation = arguments
     y = nhwc_empty(x, result_size(arguments))
     images, c_out, out_height, out_width = y.shape
-    block_m, block_n, block_k, warps = choose(c_out, x.dtype)
-    tiles, chunks = triton.cdiv(out_height * out_width, block_m), triton.cdiv(c_out, block_n)
+    block_m, block_n, block_k, warps = config
+    tiles, chunks = divide_up(out_height * out_width, block_m), divide_up(c_out, block_n)
     top, _, left, _ = padding
     launch(
         _conv_kernel,

@@ -11,7 +11,8 @@ from torch import Tensor
 from effkernels.ops._define import nhwc_empty
 from effkernels.ops._window import result_size
 from effkernels.triton.elementwise import activate, fold, mean_of_parts
-from effkernels.triton.launch import dense, launch, nhwc
+from effkernels.triton.launch import dense, divide_up, launch, nhwc
+from effkernels.triton.tuning import tuned, tuning
 
 
 @triton.jit
@@ -219,40 +220,58 @@ class Config(NamedTuple):
     warps: int
 
 
-# Square kernels without dilation, of stride 1 or 2 both ways. Counted, not measured yet. A thread holds the
-# weights of its channels, and sums of `rows` by some columns: what fits into its registers.
-UNROLLED: dict[tuple[int, int], Config] = {
-    (3, 1): Config(4, 8, 64, 4),  # 4.5 reads an output, not 9
-    (3, 2): Config(4, 8, 64, 4),  # 6.75 reads
-    (5, 1): Config(4, 8, 64, 4),  # 10 reads, not 25
-    (5, 2): Config(2, 8, 64, 4),  # 17.5 reads; 11 rows of input at once would be long to unroll
+# Square kernels without dilation, of stride 1 or 2 both ways: the first runs, the others are what tuning tries
+# beside it. Counted, not measured yet. A thread holds the weights of its channels, and sums of `rows` by some
+# columns: what fits into its registers.
+_WIDE, _LOW, _NARROW = Config(4, 8, 64, 4), Config(2, 8, 64, 4), Config(2, 8, 32, 4)
+UNROLLED: dict[tuple[int, int], tuple[Config, ...]] = {
+    (3, 1): (_WIDE, _LOW, _NARROW),  # 4.5 reads an output, not 9; 6 in tiles of two rows
+    (3, 2): (_WIDE, _LOW, _NARROW),  # 6.75 reads; 7.5
+    (5, 1): (_WIDE, _LOW, _NARROW),  # 10 reads, not 25; 15
+    (5, 2): (_LOW, _NARROW),  # 17.5 reads; 11 rows of input at once would be long to unroll
     # Two channels a thread: 49 weights of more do not fit.
-    (7, 1): Config(2, 8, 32, 4),  # 28 reads, not 49
-    (7, 2): Config(2, 8, 32, 4),  # 31.5 reads
+    (7, 1): (_NARROW,),  # 28 reads, not 49
+    (7, 2): (_NARROW,),  # 31.5 reads
 }
 # All else: a read for every tap.
 GENERAL = Config(1, 16, 64, 4)
 
 
+def candidates(
+    kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[Config, ...]:
+    """What a window can run with; the first is what it does."""
+    if kernel[0] != kernel[1] or stride[0] != stride[1] or dilation[0] != 1 or dilation[1] != 1:
+        return (GENERAL,)
+    return *UNROLLED.get((kernel[0], stride[0]), ()), GENERAL
+
+
 def _run(arguments: Sequence[Any], *, pool: bool) -> tuple[Tensor, Tensor | None]:
     """The result; and with ``pool``, sums of its tiles, (N, tiles, C)."""
+    x, weight, *_, stride, padding, dilation, activation = arguments
+    found = candidates(weight.shape[2:], stride, dilation)
+    config = found[0]
+    if tuning(x) and len(found) > 1:
+        key = ("depthwise", *weight.shape[2:], *stride, *padding, activation, pool)
+        config = tuned(x, key, config, found, lambda config: _start(config, arguments, pool=pool))
+    return _start(config, arguments, pool=pool)
+
+
+def _start(config: Config, arguments: Sequence[Any], *, pool: bool) -> tuple[Tensor, Tensor | None]:
     x, weight, *vectors, eps, stride, padding, dilation, activation = arguments
     images, channels, height, width = x.shape
     y = nhwc_empty(x, result_size(arguments))
     out_height, out_width = y.shape[2:]
     kernel_h, kernel_w = weight.shape[2:]
-    unrolled = UNROLLED.get((kernel_h, stride[0])) if kernel_h == kernel_w else None
-    if tuple(dilation) != (1, 1) or stride[0] != stride[1]:
-        unrolled = None
-    rows, columns, block_c, warps = unrolled or GENERAL
-    across = triton.cdiv(out_width, columns)
-    tiles, chunks = triton.cdiv(out_height, rows) * across, triton.cdiv(channels, block_c)
+    rows, columns, block_c, warps = config
+    across = divide_up(out_width, columns)
+    tiles, chunks = divide_up(out_height, rows) * across, divide_up(channels, block_c)
     sums = x.new_empty((images, tiles, channels), dtype=torch.float32) if pool else None
     top, _, left, _ = padding
     common = (nhwc(x), weight.contiguous(), *dense(*vectors), eps, y, sums, height, width, channels)
     common += (out_height, out_width, top, left, across, tiles, chunks)
     cut = {"ACTIVATION": activation, "COLUMNS": columns, "BLOCK_C": block_c}
-    if unrolled is None:
+    if config == GENERAL:
         window = (kernel_h, kernel_w, *stride, *dilation)
         launch(
             _depthwise_nhwc_general_kernel,

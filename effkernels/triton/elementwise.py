@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from effkernels.triton.launch import INTERPRETED, launch
+from effkernels.triton.launch import INTERPRETED, divide_up, launch
 
 # Inline assembly is for NVIDIA's compiler. The interpreter and other vendors take the portable twin.
 _PTX = tl.constexpr(not INTERPRETED and torch.version.hip is None)
@@ -115,7 +115,7 @@ def mean_of_parts(parts: Tensor, pixels: int) -> Tensor:
     """(N, parts, C) sums over parts of an image as (N, C) means over its pixels, added in a fixed order."""
     images, count, channels = parts.shape
     pooled = parts.new_empty((images, channels))
-    programs = images * triton.cdiv(channels, _MEAN_CHANNELS)
+    programs = images * divide_up(channels, _MEAN_CHANNELS)
     launch(
         _mean_of_parts_kernel,
         programs,

@@ -1,5 +1,6 @@
 """1x1 convolution as a product of matrices, (pixels, C_in) times (C_in, C_out), alone and with the mean."""
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -12,11 +13,12 @@ from effkernels.triton.elementwise import activate, fold, load_float, mean_of_pa
 from effkernels.triton.launch import (
     INTERPRETED,
     dense,
+    divide_up,
     launch,
     nhwc,
     product_precision,
 )
-from effkernels.triton.tuning import tuned
+from effkernels.triton.tuning import tuned, tuning
 
 
 @triton.jit
@@ -167,6 +169,7 @@ _FLOAT = (
 )
 
 
+@functools.lru_cache(1024)
 def choose(rows: int, c_in: int, c_out: int, dtype: torch.dtype) -> Config:
     """How to cut a product of so many pixels of all images."""
     table = _FLOAT if dtype == torch.float32 else _HALF
@@ -197,17 +200,14 @@ def _run(
 ) -> Tensor:
     """Into ``y``; or sums of tiles, (N, tiles, C_out), where it is None."""
     images, c_in, height, width = x.shape
-    c_out, rows = weight.shape[0], images * height * width
-    config = choose(rows, c_in, c_out, x.dtype)
-
-    def start(config: Config) -> Tensor:
-        return _start(config, x, weight, norm, gate, residual, y, activation)
-
-    if rows:
-        around = gate is not None, residual is not None, y is None, activation
-        key = ("pointwise", x.dtype, images, height * width, c_in, c_out, *around)
-        config = tuned(x.device, key, config, candidates(c_in, x.dtype), start)
-    return start(config)
+    c_out = weight.shape[0]
+    config = choose(images * height * width, c_in, c_out, x.dtype)
+    operands = (x, weight, norm, gate, residual, y, activation)
+    if tuning(x):
+        key = ("pointwise", c_out, gate is not None, residual is not None, y is None, activation)
+        found = candidates(c_in, x.dtype)
+        config = tuned(x, key, config, found, lambda config: _start(config, *operands))
+    return _start(config, *operands)
 
 
 def _start(
@@ -228,10 +228,10 @@ def _start(
     segments, rows = (images, pixels) if apart else (1, images * pixels)
     # Else the gates of each pixel would take more shared memory than the pixels, in each of the stages.
     stages = config.stages if apart or gate is None else min(config.stages, 2)
-    tiles, blocks = triton.cdiv(rows, config.block_m), triton.cdiv(c_out, config.block_n)
-    groups = min(blocks, triton.cdiv(_BUSY, max(segments * tiles, 1))) if config.one_k else blocks
-    steps = triton.cdiv(blocks, groups)
-    groups = triton.cdiv(blocks, steps)
+    tiles, blocks = divide_up(rows, config.block_m), divide_up(c_out, config.block_n)
+    groups = min(blocks, divide_up(_BUSY, max(segments * tiles, 1))) if config.one_k else blocks
+    steps = divide_up(blocks, groups)
+    groups = divide_up(blocks, steps)
     out = x.new_empty((images, tiles, c_out), dtype=torch.float32) if y is None else y
     *vectors, eps = norm
     launch(

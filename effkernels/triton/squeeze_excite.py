@@ -1,6 +1,7 @@
 """Squeeze-excitation: the gate from pooled values in one launch, and the whole layer."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from effkernels.ops._define import nhwc_empty
 from effkernels.triton.elementwise import activate, load_float, mean_of_parts, sigmoid
-from effkernels.triton.launch import dense, launch, nhwc
+from effkernels.triton.launch import dense, divide_up, launch, nhwc
+from effkernels.triton.tuning import tuned, tuning
 
 
 @triton.jit
@@ -144,18 +146,45 @@ _PRODUCTS = 8192
 _MANY_IMAGES = 64
 
 
+@functools.cache
+def gate_candidates(hidden: int) -> tuple[GateConfig, ...]:
+    """What so many hidden channels can run with: an image a program, and where there is room four."""
+    block_h = max(16, triton.next_power_of_2(hidden))
+    shared = (1, 4) if block_h <= 128 else (1,)
+    return tuple(GateConfig(n, block_h, _PRODUCTS // (block_h * n), 16) for n in shared)
+
+
 def choose_gate(images: int, hidden: int) -> GateConfig:
     """How to cut the gates. Counted, not measured yet."""
-    block_h = max(16, triton.next_power_of_2(hidden))
-    shared = 4 if images >= _MANY_IMAGES and block_h <= 128 else 1
-    return GateConfig(shared, block_h, _PRODUCTS // (block_h * shared), 16)
+    return gate_candidates(hidden)[-1 if images >= _MANY_IMAGES else 0]
 
 
-# A band of 128 pixels, 32 at a time, of 128 bytes of bfloat16 channels. Counted, not measured yet.
-PIXELS, STEP, BLOCK_C, WARPS = 128, 32, 64, 4
+class LayerConfig(NamedTuple):
+    """A program's pixels, ``step`` at a time, and channels."""
+
+    pixels: int
+    step: int
+    block_c: int
+    warps: int
 
 
-def squeeze_excite_gate(
+# 128 bytes of bfloat16 channels; the second, which tuning tries, for few images. Counted, not measured yet.
+LAYER = (LayerConfig(128, 32, 64, 4), LayerConfig(32, 32, 64, 4))
+
+
+def squeeze_excite_gate(*arguments: Any) -> Tensor:
+    """See :func:`effkernels.ops.squeeze_excite_gate`; takes the arguments of the op's schema."""
+    pooled, weight, *_, activation = arguments
+    hidden = weight.shape[0]
+    config, found = choose_gate(pooled.shape[0], hidden), gate_candidates(hidden)
+    if tuning(pooled) and len(found) > 1:
+        key = ("gate", hidden, weight.dtype, activation)
+        config = tuned(pooled, key, config, found, lambda config: _start_gate(config, *arguments))
+    return _start_gate(config, *arguments)
+
+
+def _start_gate(
+    config: GateConfig,
     pooled: Tensor,
     reduce_weight: Tensor,
     reduce_bias: Tensor | None,
@@ -163,16 +192,13 @@ def squeeze_excite_gate(
     expand_bias: Tensor | None,
     activation: str,
 ) -> Tensor:
-    """See :func:`effkernels.ops.squeeze_excite_gate`."""
     gate = pooled.new_empty(pooled.shape)
     images, channels = pooled.shape
-    hidden = reduce_weight.shape[0]
-    config = choose_gate(images, hidden)
     weights = dense(reduce_weight, reduce_bias, expand_weight, expand_bias)
     launch(
         _gate_kernel,
-        triton.cdiv(images, config.images),
-        (pooled.contiguous(), *weights, gate, images, channels, hidden),
+        divide_up(images, config.images),
+        (pooled.contiguous(), *weights, gate, images, channels, reduce_weight.shape[0]),
         {
             "ACTIVATION": activation,
             "IMAGES": config.images,
@@ -184,26 +210,26 @@ def squeeze_excite_gate(
     return gate
 
 
-def squeeze_excite(
-    x: Tensor,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor | None,
-    expand_weight: Tensor,
-    expand_bias: Tensor | None,
-    activation: str,
-) -> Tensor:
-    """See :func:`effkernels.ops.squeeze_excite`."""
+def squeeze_excite(*arguments: Any) -> Tensor:
+    """See :func:`effkernels.ops.squeeze_excite`; takes the arguments of the op's schema."""
+    x, weight, *_, activation = arguments
+    config = LAYER[0]
+    if tuning(x):
+        key = ("layer", weight.shape[0], activation)
+        config = tuned(x, key, config, LAYER, lambda config: _start_layer(config, *arguments))
+    return _start_layer(config, *arguments)
+
+
+def _start_layer(config: LayerConfig, x: Tensor, *gate_arguments: Any) -> Tensor:
     x = nhwc(x)
     y = nhwc_empty(x, x.shape)
     images, channels, height, width = x.shape
     pixels = height * width
-    bands, chunks = triton.cdiv(pixels, PIXELS), triton.cdiv(channels, BLOCK_C)
+    bands, chunks = divide_up(pixels, config.pixels), divide_up(channels, config.block_c)
     sums = x.new_empty((images, bands, channels), dtype=torch.float32)
     programs, sizes = images * bands * chunks, (pixels, channels, bands, chunks)
-    cut = {"PIXELS": PIXELS, "STEP": STEP, "BLOCK_C": BLOCK_C}
-    launch(_squeeze_nhwc_kernel, programs, (x, sums, *sizes), cut, warps=WARPS)
-    pooled = mean_of_parts(sums, pixels)
-    biased = (reduce_weight, reduce_bias, expand_weight, expand_bias)
-    gate = squeeze_excite_gate(pooled, *biased, activation)
-    launch(_scale_nhwc_kernel, programs, (x, gate, y, *sizes), cut, warps=WARPS)
+    cut = {"PIXELS": config.pixels, "STEP": config.step, "BLOCK_C": config.block_c}
+    launch(_squeeze_nhwc_kernel, programs, (x, sums, *sizes), cut, warps=config.warps)
+    gate = squeeze_excite_gate(mean_of_parts(sums, pixels), *gate_arguments)
+    launch(_scale_nhwc_kernel, programs, (x, gate, y, *sizes), cut, warps=config.warps)
     return y

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 import triton
+from torch import Tensor
 from triton.runtime.errors import TritonError
 
 logger = logging.getLogger("effkernels")
@@ -28,8 +29,9 @@ Measure = Callable[[Callable[[], object]], float]
 """The time of what it is given, in any unit."""
 
 
+@functools.cache
 def asked_for() -> bool:
-    """Whether ``EFFKERNELS_AUTOTUNE`` is on."""
+    """Whether ``EFFKERNELS_AUTOTUNE`` is on: as it is when an op first runs."""
     return os.environ.get("EFFKERNELS_AUTOTUNE", "").strip().lower() in ("1", "true", "yes", "on")
 
 
@@ -43,7 +45,8 @@ class Tuner:
     def __init__(self, path: Path, measure: Measure) -> None:
         self.path = path
         self._measure = measure
-        self._lock = threading.Lock()
+        # What is measured may be made of ops that are tuned themselves.
+        self._lock = threading.RLock()
         self._picked = self._read()
         self._writable = True
 
@@ -53,6 +56,8 @@ class Tuner:
         chosen: Config,
         candidates: Sequence[Config],
         start: Callable[[Config], object],
+        *,
+        measure: bool = True,
     ) -> Config:
         """The fastest of ``candidates``, or ``chosen`` where none runs.
 
@@ -61,13 +66,14 @@ class Tuner:
             chosen: what runs without tuning.
             candidates: to be measured, in the order of which equal ones are taken.
             start: runs the op with a configuration; it may be called many times.
+            measure: if not, what was measured before, or ``chosen``.
         """
         with self._lock:
             found = self._picked.get(key)
             # What was picked of another list is no longer there to be picked.
             known = next((c for c in candidates if list(c) == found), None)
-            if known is not None:
-                return known
+            if known is not None or not measure:
+                return known or chosen
             best, shortest = chosen, float("inf")
             for candidate in candidates:
                 seconds = self._seconds(functools.partial(start, candidate))
@@ -147,15 +153,20 @@ def _median_milliseconds(run: Callable[[], object]) -> float:
     return milliseconds
 
 
+def tuning(x: Tensor) -> bool:
+    """Whether an op of ``x`` is to run with what :func:`tuned` says."""
+    return asked_for() and x.is_cuda and x.numel() > 0
+
+
 def tuned(
-    device: torch.device,
+    x: Tensor,
     key: tuple[Any, ...],
     chosen: Config,
     candidates: Sequence[Config],
     start: Callable[[Config], object],
 ) -> Config:
-    """``chosen``, unless tuning is on: then what :meth:`Tuner.pick` says, but never while a graph is captured."""
-    if not asked_for() or device.type != "cuda" or torch.cuda.is_current_stream_capturing():
-        return chosen
-    with torch.cuda.device(device):
-        return tuner(device.index).pick(" ".join(map(str, key)), chosen, candidates, start)
+    """What :meth:`Tuner.pick` says for an op of ``x``. While a graph is captured, nothing is measured."""
+    described = " ".join(map(str, (*key, x.dtype, *x.shape)))
+    measure = not torch.cuda.is_current_stream_capturing()
+    with torch.cuda.device(x.device):
+        return tuner(x.device.index).pick(described, chosen, candidates, start, measure=measure)

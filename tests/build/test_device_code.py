@@ -65,6 +65,24 @@ def test_cubin_without_spills(source: Path, arch: str, nvcc: Nvcc, tmp_path: Pat
     assert {k: n for k, n in used.items() if n > ceiling(k)} == {}
 
 
+@pytest.mark.parametrize("source", ["conv", "depthwise"])
+def test_silu_takes_few_instructions(source: str, nvcc: Nvcc) -> None:
+    """One exponential and one reciprocal, bare, of several elements between two branches."""
+    command = [str(nvcc.path), "-ptx", *nvcc_flags(["8.0"]), f"-I{CSRC}", "-o", "/dev/stdout"]
+    file = str(CSRC / "cuda" / f"{source}.cu")
+    ptx = subprocess.run([*command, file], capture_output=True, text=True, check=True).stdout
+    functions = ptx.split(".entry ")[1:]
+    assert functions
+    for function in functions:
+        found = re.findall(r"\b(?:ex2|tanh)\.\S+", function)
+        assert set(found) == {"ex2.approx.ftz.f32"}
+        reciprocals = function.count("rcp.approx.ftz.f32")
+        assert reciprocals == len(found)
+        blocks = re.split(r"^\$\w+:|\bbra\b", function, flags=re.MULTILINE)
+        together = max(block.count("ex2.approx") for block in blocks)
+        assert together == (1 if "general_kernel" in function.partition("(")[0] else 8)
+
+
 def test_there_are_sources() -> None:
     assert SOURCES
 

@@ -29,7 +29,7 @@ needs_module = pytest.mark.skipif(
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """CUDA tensors without data, and the backend as it is beside a GPU of compute capability 9.0."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(_cuda, "_capability", lambda _: (9, 0))
     monkeypatch.setattr(dispatch._BACKENDS["cuda"], "unavailable", None)
     monkeypatch.setattr(dispatch, "_logged", set())
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -130,7 +130,7 @@ def test_what_it_rejects_goes_to_the_reference_with_one_line(
 def test_old_gpus_are_rejected(
     pretended: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr(_cuda, "_capability", lambda _: (7, 5))
     with caplog.at_level(logging.WARNING, "effkernels"):
         flat = to_device(window(X, torch.empty(32, 1, 3, 3).half()), "cuda:0")
         assert dispatch.choose("depthwise_conv_bn_act", "cuda", flat) is None

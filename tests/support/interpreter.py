@@ -37,3 +37,14 @@ class Interpreter:
     def network(self, model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
         found: tuple[Tensor, list[str]] = self.worker.call("network", model, x)
         return found
+
+
+class Candidate(Interpreter):
+    """The same with the configuration at one place of what tuning would pick from."""
+
+    def __init__(self, interpreter: Interpreter, place: int) -> None:
+        self.worker, self._place = interpreter.worker, place
+
+    def __call__(self, name: str, arguments: Arguments) -> Results:
+        results: Results = self.worker.call("candidate", self._place, name, dict(arguments))
+        return results

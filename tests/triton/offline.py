@@ -133,18 +133,22 @@ def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
                 pointwise(dtype, *shape[:2], 7, plain=False, images=48)
         windows = [(k, (s, s)) for k, s in depthwise_conv_bn_act.UNROLLED]
         for kernel, stride in [*windows, (4, (2, 1))]:
-            yield f"{kernel}x{kernel}/{stride} {dtype}"
             x, weight = torch.empty(2, 96, 29, 29, dtype=dtype), torch.empty(96, 1, kernel, kernel)
             window = (stride, (1, 1, 1, 1), (1, 1), "silu")
             flat = (x, weight.to(dtype), *vectors(96, dtype), *window)
-            depthwise_conv_bn_act.depthwise_conv_bn_act_pool(*flat)
+            for config in depthwise_conv_bn_act.candidates((kernel, kernel), stride, (1, 1)):
+                yield f"{kernel}x{kernel}/{stride} {config} {dtype}"
+                depthwise_conv_bn_act._start(config, flat, pool=True)
         for images, hidden in ((2, 4), (2, 48), (2, 1000), (128, 4), (128, 112)):
-            yield f"gate of {hidden} for {images} {dtype}"
             weight = torch.empty(hidden, 96, dtype=dtype)
-            biased = (weight, weight[:, 0], weight.t(), weight[0])
-            squeeze_excite.squeeze_excite_gate(torch.ones(images, 96), *biased, "silu")
-        yield f"layer {dtype}"
-        squeeze_excite.squeeze_excite(torch.empty(2, 96, 9, 9, dtype=dtype), *biased, "silu")
+            gate = (weight, weight[:, 0], weight.t(), weight[0], "silu")
+            for shared in squeeze_excite.gate_candidates(hidden):
+                yield f"{shared} for {images} {dtype}"
+                squeeze_excite._start_gate(shared, torch.ones(images, 96), *gate)
+        for layer in squeeze_excite.LAYER:
+            yield f"{layer} {dtype}"
+            x = torch.empty(2, 96, 9, 9, dtype=dtype)
+            squeeze_excite._start_layer(layer, x, *gate)
         for c_out in (32, 64):
             yield f"stem of {c_out} {dtype}"
             x, weight = torch.empty(2, 3, 33, 33, dtype=dtype), torch.empty(c_out, 3, 3, 3)
@@ -170,7 +174,6 @@ def dump(cubin: bytes, *options: str) -> str:
 
 
 def main() -> None:
-    global _label
     global _label
     capability, names = int(sys.argv[1]), sys.argv[2].split(",")
     for module in _MODULES:

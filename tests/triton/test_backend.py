@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import effkernels
-from effkernels import dispatch
+from effkernels import _cuda, dispatch
 from fakes import fake_pass
 from interpreter import Interpreter
 from op_samples import labels, samples
@@ -86,7 +86,7 @@ def test_the_interpreter_computes_cpu_tensors_for_those_who_ask() -> None:
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """CUDA tensors without data, and the backend as it is beside a GPU of compute capability 9.0."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(_cuda, "_capability", lambda _: (9, 0))
     monkeypatch.setattr(dispatch._BACKENDS["triton"], "unavailable", None)
     monkeypatch.setattr(dispatch, "_logged", set())
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:

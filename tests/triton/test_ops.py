@@ -13,6 +13,7 @@ import torch
 from hypothesis import Phase, given, settings
 
 from effkernels.reference.elementwise import ACTIVATIONS
+from interpreter import Candidate, Interpreter
 from op_cases import (
     DTYPES,
     Pointwise,
@@ -155,6 +156,25 @@ def test_convolution(runner: Runner, case: Window) -> None:
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
     check_window(runner, styled(CONVOLUTIONS[name], dtype, seed))
+
+
+# Small ones, and how many configurations each has beside the one that it runs with.
+TUNED: dict[str, tuple[Any, int]] = {
+    "3x3": (Window(1, 33, (3, 9), (3, 3), padding=PAD1), 3),
+    "5x5/2": (Window(1, 33, (5, 5), (5, 5), stride=(2, 2), padding=PAD2), 2),
+    "expand": (POINTWISE["expand"], 7),
+    "stem": (Window(1, 3, (9, 9), (3, 3), 30, stride=(2, 2), padding=PAD1), 1),
+    "gate": (Squeeze(6, 30, 45, None), 1),
+    "layer": (Squeeze(1, 20, 5, (9, 9)), 1),
+}
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_what_tuning_may_pick(interpreter: Interpreter, name: str, seed: int) -> None:
+    case, places = TUNED[name]
+    check = {Window: check_window, Pointwise: check_pointwise, Squeeze: check_squeeze}[type(case)]
+    for place in range(1, places + 1):
+        check(Candidate(interpreter, place), styled(case, torch.bfloat16, seed))
 
 
 LABELS = [label for label in labels() if not label.startswith("mbconv")]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
-from effkernels.triton import pointwise_conv_bn_act, tuning  # noqa: E402
+from effkernels.triton import (  # noqa: E402
+    conv_bn_act,
+    depthwise_conv_bn_act,
+    elementwise,
+    pointwise_conv_bn_act,
+    squeeze_excite,
+    tuning,
+)
 from effkernels.triton.tuning import Tuner, asked_for, cache_file, tuned  # noqa: E402
 
 Config = tuple[int, str]
@@ -111,6 +120,25 @@ def test_other_errors_are_not_hidden(tmp_path: Path, bench: Bench) -> None:
         pick(Tuner(tmp_path / "file.json", bench.measure), bench, start=broken)
 
 
+def test_what_is_measured_may_be_tuned_itself(tmp_path: Path, bench: Bench) -> None:
+    tuner = Tuner(tmp_path / "file.json", bench.measure)
+
+    def start(config: Config) -> None:
+        pick(tuner, bench, "part")
+        bench.start(config)
+
+    assert pick(tuner, bench, "whole", start=start) == (2, "fast")
+    assert set(json.loads(tuner.path.read_text())) == {"part", "whole"}
+
+
+def test_where_nothing_may_be_measured_what_was_picked_runs(tmp_path: Path, bench: Bench) -> None:
+    tuner = Tuner(tmp_path / "file.json", bench.measure)
+    assert pick(tuner, bench, measure=False) == CANDIDATES[0]
+    assert bench.started == []
+    pick(tuner, bench)
+    assert pick(tuner, bench, measure=False) == (2, "fast")
+
+
 def test_threads_measure_one_after_the_other(tmp_path: Path, bench: Bench) -> None:
     tuner = Tuner(tmp_path / "file.json", bench.measure)
     threads = [threading.Thread(target=pick, args=(tuner, bench)) for _ in range(4)]
@@ -133,15 +161,102 @@ def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert cache_file(described).parent == tmp_path / "own"
 
 
+class OnGpu:
+    """What tuning looks at of a tensor on the first GPU."""
+
+    device, dtype, is_cuda = torch.device("cuda", 0), torch.bfloat16, True
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = torch.Size(shape)
+        self.numel = self.shape.numel
+
+
 def test_nothing_is_measured_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "tuner", None)  # it would be called
     for value, expected in (("", False), ("0", False), ("1", True), ("on", True)):
         monkeypatch.setenv("EFFKERNELS_AUTOTUNE", value)
+        asked_for.cache_clear()
         assert asked_for() == expected
-        # Neither for the interpreter's tensors on the CPU.
-        assert tuned(torch.device("cpu"), ("op",), (1,), [(2,)], lambda _: None) == (1,)
-    monkeypatch.setenv("EFFKERNELS_AUTOTUNE", "0")
-    assert tuned(torch.device("cuda", 0), ("op",), (1,), [(2,)], lambda _: None) == (1,)
+        assert tuning.tuning(OnGpu(2, 3)) == expected
+        # Neither for the interpreter's tensors on the CPU, nor where there is nothing.
+        assert not tuning.tuning(torch.ones(2, 3))
+        assert not tuning.tuning(OnGpu(0, 3))
+    asked_for.cache_clear()
+
+
+@pytest.mark.parametrize("capturing", [False, True])
+def test_what_tuned_asks_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bench: Bench, capturing: bool
+) -> None:
+    """Nothing is measured in a graph's capture, which would record it; shape and dtype are in the key."""
+    tuner = Tuner(tmp_path / "file.json", bench.measure)
+    monkeypatch.setattr(tuning, "tuner", lambda index: tuner if index == 0 else None)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    found = tuned(OnGpu(2, 3), ("op", 7), CANDIDATES[0], CANDIDATES, bench.start)
+    assert found == (CANDIDATES[0] if capturing else (2, "fast"))
+    if not capturing:
+        assert list(json.loads(tuner.path.read_text())) == ["op 7 torch.bfloat16 2 3"]
+
+
+X, W = torch.empty(1, 32, 9, 9).half(), torch.empty(8, 32).half()
+NORM = (*(None,) * 5, 0.0)
+WINDOW = ((1, 1), (1, 1, 1, 1), (1, 1), "silu")
+GATE = (W, None, W.t(), None, "silu")
+OPS: dict[str, Callable[[], object]] = {
+    "pointwise": lambda: pointwise_conv_bn_act.pointwise_conv_bn_act(
+        X, W, *NORM, None, None, "silu"
+    ),
+    "pointwise pool": lambda: pointwise_conv_bn_act.pointwise_conv_bn_act_pool(X, W, *NORM, "silu"),
+    "depthwise": lambda: depthwise_conv_bn_act.depthwise_conv_bn_act(
+        X, torch.empty(32, 1, 3, 3).half(), *NORM, *WINDOW
+    ),
+    "depthwise pool": lambda: depthwise_conv_bn_act.depthwise_conv_bn_act_pool(
+        X, torch.empty(32, 1, 5, 5).half(), *NORM, *WINDOW
+    ),
+    "convolution": lambda: conv_bn_act.conv_bn_act(
+        X[:, :3], torch.empty(8, 3, 3, 3).half(), *NORM, *WINDOW
+    ),
+    "gate": lambda: squeeze_excite.squeeze_excite_gate(torch.empty(2, 32), *GATE),
+    "layer": lambda: squeeze_excite.squeeze_excite(X, *GATE),
+}
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_every_op_runs_with_what_is_picked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    launches: list[str] = []
+    asked: list[tuple[str, ...]] = []
+
+    def launch(kernel: Any, programs: int, _: Any, constants: Any, **options: int) -> None:
+        launches.append(f"{kernel.__name__} {programs} {constants} {options}")
+
+    def started(start: Callable[[Any], object], config: Any) -> list[str]:
+        launches.clear()
+        start(config)
+        return launches.copy()
+
+    def fake(x: Any, key: Any, chosen: Any, found: Any, start: Callable[[Any], object]) -> Any:
+        assert chosen in found
+        if key[0] == "gate" and name == "layer":
+            return chosen
+        asked.append(key)
+        each = [started(start, config) for config in found]
+        assert len({str(one) for one in each}) == len(found) > 1
+        expected[:] = each[-1]
+        launches.clear()
+        return found[-1]
+
+    expected: list[str] = []
+    modules = (conv_bn_act, depthwise_conv_bn_act, pointwise_conv_bn_act, squeeze_excite)
+    for module in (*modules, elementwise):
+        monkeypatch.setattr(module, "launch", launch)
+    for module in modules:
+        monkeypatch.setattr(module, "tuning", lambda _: True)
+        monkeypatch.setattr(module, "tuned", fake)
+    OPS[name]()
+    assert len(asked) == 1
+    # What ends means is not tuned.
+    assert expected
+    assert launches[: len(expected)] == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -5,8 +5,10 @@ See `workers`, which holds both ends of its pipes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -17,10 +19,17 @@ from triton.runtime import interpreter
 
 from cpu_kernels import poisoned, tensors
 from effkernels import ops, use_backend
+from effkernels.triton import (
+    conv_bn_act,
+    depthwise_conv_bn_act,
+    pointwise_conv_bn_act,
+    squeeze_excite,
+)
 from networks import run_network
 from workers import serve
 
 Results = tuple[Tensor, ...]
+TUNED = (conv_bn_act, depthwise_conv_bn_act, pointwise_conv_bn_act, squeeze_excite)
 
 
 class Memory:
@@ -116,6 +125,17 @@ class Worker:
     def op(self, name: str, arguments: dict[str, Any]) -> Results:
         with poisoned(), use_backend("triton", fallback=False):
             return tensors(getattr(ops, name)(**arguments))
+
+    def candidate(self, place: int, name: str, arguments: dict[str, Any]) -> Results:
+        """With the configuration at that place of the list that tuning would pick from, or with its last."""
+
+        def tuned(x: Tensor, key: Any, chosen: Any, candidates: Sequence[Any], start: Any) -> Any:
+            return candidates[min(place, len(candidates) - 1)]
+
+        with ExitStack() as patches:
+            for module in TUNED:
+                patches.enter_context(patch.multiple(module, tuning=lambda x: True, tuned=tuned))
+            return self.op(name, arguments)
 
     def private(self, name: str, flat: tuple[Any, ...]) -> Results:
         with poisoned():

@@ -72,8 +72,10 @@ inline void narrow(float x, BFloat16& to) {
 }
 inline void narrow(float x, Half& to) { to.bits = host_shim::half_bits(x); }
 
-inline float fast_exponential(float x) { return std::exp(x); }
-inline float fast_quotient(float x, float y) { return x / y; }
+// What is subnormal counts as 0.
+inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+inline float fast_power_of_2(float x) { return flushed(std::exp2(flushed(x))); }
+inline float fast_reciprocal(float x) { return flushed(1.0f / flushed(x)); }
 
 template <class... Parameters>
 const char* launch(void (*kernel)(Parameters...), const Grid& grid, void*, Parameters... parameters) {
