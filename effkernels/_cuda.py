@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,11 @@ from effkernels.ops.network import by_steps
 _CAPABILITY = (8, 0)  # the oldest that device code is built for: older ones lack bfloat16
 _MOST_TERMS = 256
 _MOST_HIDDEN = 12288
+# Input channels, by kernel size and stride, up to which one kernel for expand and depthwise is faster than one for
+# each: counted by bytes, tensor cores, special functions and instructions on an H200, not measured. It saves
+# writing and reading the expanded map, most where that is several times the result (stride 2); it pays by
+# computing twice what is under two tiles, which a larger kernel (5x5) and more input channels make more of.
+_MOST_EXPANDING = {(3, 1): 128, (5, 1): 80, (3, 2): 112, (5, 2): 112}
 
 
 def few_terms(rejects: Callable[..., str | None]) -> Callable[..., str | None]:
@@ -43,10 +48,36 @@ def few_hidden(most: int, rejects: Callable[..., str | None]) -> Callable[..., s
     return checked
 
 
+def expands_faster(c_in: int, kernel: Sequence[int], stride: Sequence[int]) -> str | None:
+    """Why expand and depthwise are to be two kernels for these shapes; None where one is counted to be faster.
+
+    Args:
+        c_in: channels before they are expanded.
+        kernel, stride: of the depthwise convolution, (vertical, horizontal).
+    """
+    most = _MOST_EXPANDING.get((kernel[0], stride[0]))
+    window = f"{kernel[0]}x{kernel[1]} kernels of stride {' by '.join(map(str, stride))}"
+    if most is None or kernel[0] != kernel[1] or stride[0] != stride[1]:
+        return f"it has no kernel for {window}: only 3x3 and 5x5, stride 1 and 2"
+    if c_in > most:
+        return f"two kernels are faster for {window} from over {most} channels, here {c_in}"
+    return f"it takes multiples of 8 channels, not {c_in}" if c_in % 8 else None
+
+
+def _rejects_expand_depthwise(*arguments: Any) -> str | None:
+    x: Tensor = arguments[0]
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        return f"it computes float16 and bfloat16, not {x.dtype}"
+    reason = expands_faster(x.shape[1], arguments[8].shape[2:], arguments[15])
+    return reason or _rejects_dtype(*arguments)
+
+
 _OPS: dict[str, Callable[..., str | None]] = {
     "conv_bn_act": few_terms(_rejects(1)),
     "depthwise_conv_bn_act": _rejects(1),
     "depthwise_conv_bn_act_pool": _rejects(1),
+    "expand_depthwise_conv_bn_act": _rejects_expand_depthwise,
+    "expand_depthwise_conv_bn_act_pool": _rejects_expand_depthwise,
     "squeeze_excite_gate": few_hidden(_MOST_HIDDEN, _rejects_gate),
     "squeeze_excite": few_hidden(_MOST_HIDDEN, _rejects_dtype),
 }

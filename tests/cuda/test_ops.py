@@ -15,11 +15,12 @@ from parity import (
     Runner,
     check_activation,
     check_any_strides,
+    check_expand,
     check_network,
     check_squeeze,
     check_window,
 )
-from path_cases import CONVOLUTIONS, DEPTHWISE, SQUEEZES, few_terms, styled
+from path_cases import CONVOLUTIONS, DEPTHWISE, EXPANDS, SQUEEZES, few_terms, styled
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -35,6 +36,14 @@ def test_depthwise(runner: Runner, case: Window) -> None:
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
     check_window(runner, styled(DEPTHWISE[name], dtype, seed))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", EXPANDS)
+def test_expand_depthwise_paths(
+    runner: Runner, name: str, dtype: torch.dtype, seed: int
+) -> None:
+    check_expand(runner, styled(EXPANDS[name], dtype, seed))
 
 
 @given(case=squeezes(layer=False))

@@ -219,6 +219,32 @@ class Block:
         }
 
 
+@dataclass(frozen=True)
+class Expand:
+    """The first two convolutions of a block as one op, with and without the means."""
+
+    n: int
+    channels: int
+    expanded: int
+    size: tuple[int, int]
+    kernel: int = 3
+    stride: int = 1
+    padding: tuple[int, int, int, int] = (1, 1, 1, 1)
+    activation: str = "silu"
+    style: Style = field(default_factory=Style)
+
+    def arguments(self) -> dict[str, Any]:
+        torch.manual_seed(self.style.seed)
+        return {
+            "x": self.style.x(self.n, self.channels, *self.size),
+            "expand": self.style.conv(self.expanded, self.channels, 1, 1),
+            "depthwise": self.style.conv(self.expanded, 1, self.kernel, self.kernel),
+            "stride": self.stride,
+            "padding": self.padding,
+            "activation": self.activation,
+        }
+
+
 _COUNTS = st.sampled_from([1, 1, 1, 2, 2, 2, 3, 3, 7, 0])
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Around whole vectors and panels of every instruction set.

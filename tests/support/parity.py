@@ -14,7 +14,7 @@ from cpu_kernels import in_float64, largest_sum, poisoned, run_reference, tensor
 from effkernels import ops, use_backend
 from magnitudes import gate_magnitude
 from networks import run_network, tiny
-from op_cases import Pointwise, Squeeze, Window
+from op_cases import Expand, Pointwise, Squeeze, Window
 from op_samples import labels, samples
 from oracle_convolutions import OracleConvolutions
 from tolerance import assert_within_eager
@@ -107,6 +107,17 @@ def check_window(runner: Runner, case: Window) -> None:
     if not case.out_channels:
         name, depth = "depthwise_conv_bn_act_pool", depth + case.pixels
         assert_matches(runner, name, arguments, magnitude=magnitude, depth=depth)
+
+
+def check_expand(runner: Runner, case: Expand) -> None:
+    """Expand and depthwise in one, with and without the means."""
+    arguments = case.arguments()
+    magnitude = largest_sum(ops.expand_depthwise_conv_bn_act, arguments)
+    depth = case.channels + case.kernel**2 + 2
+    pixels = case.size[0] * case.size[1]
+    for pool, terms in (("", depth), ("_pool", depth + pixels)):
+        name = f"expand_depthwise_conv_bn_act{pool}"
+        assert_matches(runner, name, arguments, magnitude=magnitude, depth=terms)
 
 
 def check_squeeze(runner: Runner, case: Squeeze) -> None:

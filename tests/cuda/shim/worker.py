@@ -27,7 +27,7 @@ class Worker:
         assert module.__file__ is not None
         self.library = ctypes.CDLL(module.__file__)
         self.library.effkernels_run_planted.restype = ctypes.c_char_p
-        # The kernels were registered for the dispatch key of CPU tensors.
+#The kernels were registered for the dispatch key of CPU tensors.
         dispatch._BACKENDS["cuda"].devices = ("cpu",)
         dispatch.mark_available("cuda")
 
