@@ -98,8 +98,9 @@ conv_nhwc_kernel(const ConvArgs a, const Plan p) {
 #pragma unroll
     for (int k = 0; k < kChannels; ++k) {
       const Folded norm = folded[lane + k];
-      result[q][k] = activate(a.activation, result[q][k] * norm.scale + norm.shift);
+      result[q][k] = result[q][k] * norm.scale + norm.shift;
     }
+    activate(a.activation, result[q]);
     store(y + int64_t{q} * a.out.channels, p.vectors, channels - lane, result[q]);
   }
 }

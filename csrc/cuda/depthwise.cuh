@@ -157,7 +157,7 @@ EFFKERNELS_DEVICE void compute_patches(const DepthwiseArgs& a, const Plan& p, co
     const int patch_row = patch / across * Traits::kRows, patch_column = patch % across * Traits::kColumns;
     const T* corner =
         staged.inputs + (patch_row * kStride * p.in_columns + patch_column * kStride) * staged.pitch + first;
-    float result[Traits::kRows][Traits::kColumns][kPair] = {};
+    float result[Traits::kRows][Traits::kColumns * kPair] = {};
 #pragma unroll
     for (int i = 0; i < Traits::kInRows; ++i) {
       float row[Traits::kInColumns][kPair];
@@ -175,7 +175,8 @@ EFFKERNELS_DEVICE void compute_patches(const DepthwiseArgs& a, const Plan& p, co
           for (int w = 0; w < Traits::kColumns; ++w) {
 #pragma unroll
             for (int e = 0; e < kPair; ++e) {
-              result[h][w][e] += row[w * kStride + k][e] * weight_of[tap_row * Traits::kKernel + k][e];
+              result[h][w * kPair + e] +=
+                  row[w * kStride + k][e] * weight_of[tap_row * Traits::kKernel + k][e];
             }
           }
         }
@@ -185,14 +186,20 @@ EFFKERNELS_DEVICE void compute_patches(const DepthwiseArgs& a, const Plan& p, co
     for (int h = 0; h < Traits::kRows; ++h) {
       const int out_h = tile.out_row + patch_row + h;
       if (out_h >= a.out.height) break;
+      float (&pixels)[Traits::kColumns * kPair] = result[h];
+#pragma unroll
+      for (int i = 0; i < Traits::kColumns * kPair; ++i) {
+        pixels[i] = pixels[i] * norm[i % kPair].scale + norm[i % kPair].shift;
+      }
+      activate(a.activation, pixels);
 #pragma unroll
       for (int w = 0; w < Traits::kColumns; ++w) {
         const int out_w = tile.out_column + patch_column + w;
         if (out_w >= a.out.width) break;
-        float (&pixel)[kPair] = result[h][w];
+        float pixel[kPair];
 #pragma unroll
         for (int e = 0; e < kPair; ++e) {
-          pixel[e] = activate(a.activation, pixel[e] * norm[e].scale + norm[e].shift);
+          pixel[e] = pixels[w * kPair + e];
           total[e] += pixel[e];
         }
         store(y + (static_cast<int64_t>(out_h) * a.out.width + out_w) * a.out.channels, p.pairs, there,

@@ -44,6 +44,9 @@ constexpr int64_t kMostSharedBytes = 99 * 1024;
 
 namespace effkernels::cuda {
 
+// Blocks that keep a GPU busy: two on each of an H100's multiprocessors.
+constexpr int64_t kBlocksToFill = 2 * 132;
+
 EFFKERNELS_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
 EFFKERNELS_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
 EFFKERNELS_DEVICE int64_t block_index() { return blockIdx.x; }
@@ -117,8 +120,14 @@ EFFKERNELS_DEVICE void narrow(float x, BFloat16& to) {
 }
 EFFKERNELS_DEVICE void narrow(float x, Half& to) { to.bits = __half_as_ushort(__float2half_rn(x)); }
 
-// One special-function operation each, with errors of a few units in the last place; e^x for |x| up to 88.
-EFFKERNELS_DEVICE float fast_exponential(float x) { return __expf(x); }
+// One special-function operation each, with errors of a few units in the last place; e^x for |x| up to 87, 0
+// for less.
+EFFKERNELS_DEVICE float fast_exponential(float x) {
+  // As __expf, but for instructions that keep results that are not normal numbers.
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * 1.4426950408889634f));
+  return power;
+}
 EFFKERNELS_DEVICE float fast_quotient(float x, float y) { return __fdividef(x, y); }
 
 // Launches on a stream; returns nullptr, or CUDA's own words for what went wrong.

@@ -100,22 +100,29 @@ EFFKERNELS_DEVICE void expand(const Blocks& b, Activation activation, int pixels
         }
       }
     }
+    Folded norm[2][kPair];
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
-      const int c = channel + n * 8 + own_channel;
-      const Folded norm[kPair] = {folded[c], folded[c + 1]};
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
+      for (int e = 0; e < kPair; ++e) norm[n][e] = folded[channel + n * 8 + own_channel + e];
+    }
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int place = places[first + m * 16 + half * 8 + own_pixel];
-          if (place < 0) continue;
-          float result[kPair];
+    for (int m = 0; m < 2; ++m) {
 #pragma unroll
-          for (int e = 0; e < kPair; ++e) {
-            result[e] = activate(activation, sums[m][n][2 * half + e] * norm[e].scale + norm[e].shift);
-          }
-          store(expanded + place + c, true, kPair, result);
+      for (int half = 0; half < 2; ++half) {
+        const int place = places[first + m * 16 + half * 8 + own_pixel];
+        if (place < 0) continue;
+        float results[2 * kPair];
+#pragma unroll
+        for (int i = 0; i < 2 * kPair; ++i) {
+          const Folded of_channel = norm[i / kPair][i % kPair];
+          results[i] = sums[m][i / kPair][2 * half + i % kPair] * of_channel.scale + of_channel.shift;
+        }
+        activate(activation, results);
+#pragma unroll
+        for (int n = 0; n < 2; ++n) {
+          const float result[kPair] = {results[n * kPair], results[n * kPair + 1]};
+          store(expanded + place + channel + n * 8 + own_channel, true, kPair, result);
         }
       }
     }
@@ -242,21 +249,25 @@ bool cut(const ExpandDepthwiseArgs& a, int columns, int64_t room, Blocks& b) {
   return true;
 }
 
-// Instructions of a warp of each block, counted, not measured.
+// What a call takes, in halves of a warp's instructions: counted, not measured. Of the time in which warps
+// have nothing left to do before a barrier, the other block of the multiprocessor uses half.
 template <class Traits>
-int64_t instructions(const Blocks& b) {
-  constexpr int64_t kItem = 220,
-                    kProduct = 8;  // of kPixels x kChannels, and a product of kTerms of its terms
+int64_t count_instructions(const Blocks& b) {
+  // Of kPixels x kChannels sums, whose special functions (two for SiLU) take longer than their instructions
+  // do; and of a product of kTerms of their terms.
+  constexpr int64_t kItem = 256, kProduct = 8;
   constexpr int kOutputs = Traits::kRows * Traits::kColumns;
   // Loads and conversions of pairs; multiplications; norm, activation and store.
   constexpr int64_t kPatch =
-      3 * Traits::kInRows * Traits::kInColumns + 2 * Traits::kTaps * kOutputs + 27 * kOutputs;
-  constexpr int64_t kChunk = 400, kBlock = 2000;  // what there is to wait for in each
+      3 * Traits::kInRows * Traits::kInColumns + 2 * Traits::kTaps * kOutputs + 20 * kOutputs;
+  constexpr int64_t kChunk = 400, kBlock = 2000;  // what each warp waits for in each
   const Plan& p = b.plan;
   const int items = divide_up(b.pixels, kPixels) * (p.chunk / kChannels);
-  const int patches = p.tile_rows * p.tile_columns / kOutputs, groups = kThreads / (p.chunk / kPair);
-  const int64_t of_items = divide_up(items, kWarps) * (kItem + b.terms / kTerms * kProduct);
-  return p.tiles() * (p.chunks * (of_items + divide_up(patches, groups) * kPatch + kChunk) + kBlock);
+  const int patches = p.tile_rows * p.tile_columns / kOutputs, pairs = p.chunk / kPair;
+  const int64_t expanding = (round_up(items, kWarps) + items) * (kItem + b.terms / kTerms * kProduct);
+  const int64_t convolving =
+      (divide_up(patches, kThreads / pairs) * kWarps + divide_up(patches * pairs, kWarp)) * kPatch;
+  return p.tiles() * (p.chunks * (expanding + convolving + kWarps * kChunk) + kWarps * kBlock);
 }
 
 // The tiles and chunks of the fewest instructions. Large tiles compute less of what is under their neighbours
@@ -278,7 +289,7 @@ Blocks make_blocks(const ExpandDepthwiseArgs& a) {
     for (int columns = Traits::kColumns; columns <= most; columns += Traits::kColumns) {
       for (const int64_t room : {kHalf, kMostSharedBytes}) {
         if (!cut<T, Traits>(a, columns, room, b)) continue;
-        const int64_t count = instructions<Traits>(b) * (room == kHalf ? 3 : 4);
+        const int64_t count = count_instructions<Traits>(b) * (room == kHalf ? 3 : 4);
         if (count >= least) continue;
         least = count;
         best = b;
@@ -290,13 +301,11 @@ Blocks make_blocks(const ExpandDepthwiseArgs& a) {
 
 template <class T, class Traits>
 const char* launch_expand_depthwise(const ExpandDepthwiseArgs& a, float* sums, void* stream) {
-  // Blocks that fill a GPU: two on each of 132 multiprocessors. Where there are fewer tiles, several blocks
-  // share one: each copies what is under it.
-  constexpr int64_t kFull = 264;
   const DepthwiseArgs& d = a.depthwise;
   Blocks b = make_blocks<T, Traits>(a);
   const int64_t tiles = d.out.images * b.plan.tiles();
-  const auto shares = static_cast<int>(smaller<int64_t>(b.plan.chunks, divide_up(kFull, tiles)));
+  // Where there are few tiles, several blocks share one: each copies what is under it.
+  const auto shares = static_cast<int>(smaller<int64_t>(b.plan.chunks, divide_up(kBlocksToFill, tiles)));
   b.chunks_of_share = divide_up(b.plan.chunks, shares);
   b.shares = divide_up(b.plan.chunks, b.chunks_of_share);
   b.plan.vectors = aligned<T, kVector<T>>(d.x, a.in_channels);

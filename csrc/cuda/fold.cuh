@@ -52,8 +52,9 @@ EFFKERNELS_DEVICE float between(float low, float x, float high) {
 
 // SiLU takes two special-function operations. The form with one (tanh) errs by 10 % of the result at -6,
 // more than the tolerance of 16-bit results allows.
-EFFKERNELS_DEVICE float activate(Activation activation, float x) {
-  switch (activation) {
+template <Activation kActivation>
+EFFKERNELS_DEVICE float activate(float x) {
+  switch (kActivation) {
     case Activation::kSilu:
       return fast_quotient(x, 1.0f + fast_exponential(-x));
     case Activation::kRelu:
@@ -67,6 +68,36 @@ EFFKERNELS_DEVICE float activate(Activation activation, float x) {
       break;
   }
   return x;
+}
+
+template <Activation kActivation, int kCount>
+EFFKERNELS_DEVICE void activate_each(float (&x)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) x[i] = activate<kActivation>(x[i]);
+}
+
+// Several at a time: which activation it is is asked once, and none waits for the special functions of
+// another.
+template <int kCount>
+EFFKERNELS_DEVICE void activate(Activation activation, float (&x)[kCount]) {
+  switch (activation) {
+    case Activation::kSilu:
+      return activate_each<Activation::kSilu>(x);
+    case Activation::kRelu:
+      return activate_each<Activation::kRelu>(x);
+    case Activation::kRelu6:
+      return activate_each<Activation::kRelu6>(x);
+    case Activation::kHardswish:
+      return activate_each<Activation::kHardswish>(x);
+    case Activation::kIdentity:
+      break;
+  }
+}
+
+EFFKERNELS_DEVICE float activate(Activation activation, float x) {
+  float one[1] = {x};
+  activate(activation, one);
+  return one[0];
 }
 
 // Not on every element of a map, so exact to the last place or two, and 0 only where PyTorch's is.

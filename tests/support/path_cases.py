@@ -84,6 +84,9 @@ EXPANDS = {
     "tiles": Expand(1, 80, 49, (20, 70)),
     "112 channels": Expand(1, 112, 40, (14, 14), 5, stride=2, padding=(1, 2, 1, 2)),
     "128 channels": Expand(1, 128, 33, (9, 8)),
+    # More tiles than chunks, and fewer.
+    "several images": Expand(5, 24, 136, (3, 2), stride=2),
+    "one image": Expand(1, 24, 264, (5, 3)),
     "8 channels": Expand(2, 8, 16, (5, 6), 5, padding=(0, 3, 1, 2)),
     "1 expanded": Expand(2, 8, 1, (5, 6)),
     "not aligned": Expand(1, 24, 40, (9, 9), style=Style(layout="offset")),

@@ -54,6 +54,9 @@ float half_value(uint16_t bits);
 
 namespace effkernels::cuda {
 
+// A small GPU, so that small cases too are more than it runs at once.
+constexpr int64_t kBlocksToFill = 4;
+
 inline int thread_index() { return host_shim::here().thread; }
 inline int block_threads() { return host_shim::here().threads; }
 inline int64_t block_index() { return host_shim::here().block; }
