@@ -23,6 +23,11 @@ constexpr int kPixels = 32, kChannels = 16, kTerms = 16;
 // Elements between rows of shared memory. Rows are multiples of 32 bytes, so that with these 16 more the same
 // 16 bytes of eight rows lie in all 32 banks.
 constexpr int kGap = 8;
+// Shared memory of a block: two of them, and what the system takes of it, fit on a multiprocessor of an A100
+// (164 KB) and the later ones of its kind, one on all others.
+constexpr int64_t kTileBytes = 80 * 1024;
+constexpr int kMostColumns = 32;
+static_assert(kTileBytes <= kMostSharedBytes);
 
 // How one call is cut into blocks.
 struct Blocks {
@@ -108,20 +113,20 @@ EFFKERNELS_DEVICE void expand(const Blocks& b, Activation activation, int pixels
     }
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
+      float results[4 * kPair];  // of two pixels
+#pragma unroll
+      for (int i = 0; i < 4 * kPair; ++i) {
+        const int half = i / (2 * kPair), n = i / kPair % 2, e = i % kPair;
+        results[i] = sums[m][n][2 * half + e] * norm[n][e].scale + norm[n][e].shift;
+      }
+      activate(activation, results);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int place = places[first + m * 16 + half * 8 + own_pixel];
         if (place < 0) continue;
-        float results[2 * kPair];
-#pragma unroll
-        for (int i = 0; i < 2 * kPair; ++i) {
-          const Folded of_channel = norm[i / kPair][i % kPair];
-          results[i] = sums[m][i / kPair][2 * half + i % kPair] * of_channel.scale + of_channel.shift;
-        }
-        activate(activation, results);
 #pragma unroll
         for (int n = 0; n < 2; ++n) {
-          const float result[kPair] = {results[n * kPair], results[n * kPair + 1]};
+          const float result[kPair] = {results[(half * 2 + n) * kPair], results[(half * 2 + n) * kPair + 1]};
           store(expanded + place + channel + n * 8 + own_channel, true, kPair, result);
         }
       }
@@ -225,14 +230,14 @@ void lay_out(Blocks& b) {
 
 // Cuts into tiles of so many columns and as many rows as there is room for, or into none.
 template <class T, class Traits>
-bool cut(const ExpandDepthwiseArgs& a, int columns, int64_t room, Blocks& b) {
+bool cut(const ExpandDepthwiseArgs& a, int columns, Blocks& b) {
   const DepthwiseArgs& d = a.depthwise;
   Plan& p = b.plan;
   p.cut<Traits>(d.out, Traits::kRows, columns);
   // Of tiles without rows; then what a row adds, in the image and, beyond it, in padding.
   b.pixels = p.in_rows = 0;
   lay_out<T, Traits>(b);
-  room -= b.bytes + kPixels * static_cast<int64_t>(sizeof(int));
+  const int64_t room = kTileBytes - b.bytes - kPixels * static_cast<int64_t>(sizeof(int));
   const int64_t of_padding = int64_t{p.in_columns} * b.expanded_row() * sizeof(T);
   const int64_t of_image = smaller(p.in_columns, d.in.width) * (b.row() * sizeof(T) + sizeof(int));
   const int64_t in_rows =
@@ -259,7 +264,7 @@ int64_t count_instructions(const Blocks& b) {
   constexpr int kOutputs = Traits::kRows * Traits::kColumns;
   // Loads and conversions of pairs; multiplications; norm, activation and store.
   constexpr int64_t kPatch =
-      3 * Traits::kInRows * Traits::kInColumns + 2 * Traits::kTaps * kOutputs + 20 * kOutputs;
+      3 * Traits::kInRows * Traits::kInColumns + 2 * Traits::kTaps * kOutputs + 18 * kOutputs;
   constexpr int64_t kChunk = 400, kBlock = 2000;  // what each warp waits for in each
   const Plan& p = b.plan;
   const int items = divide_up(b.pixels, kPixels) * (p.chunk / kChannels);
@@ -270,37 +275,32 @@ int64_t count_instructions(const Blocks& b) {
   return p.tiles() * (p.chunks * (expanding + convolving + kWarps * kChunk) + kWarps * kBlock);
 }
 
-// The tiles and chunks of the fewest instructions. Large tiles compute less of what is under their neighbours
-// too, but with more than half of an A100's shared memory (164 KB) no other block goes on while one waits: a
-// third more.
+// The tiles and chunks of the fewest instructions: large tiles compute less of what is under their neighbours
+// too.
 template <class T, class Traits>
 Blocks make_blocks(const ExpandDepthwiseArgs& a) {
-  constexpr int64_t kHalf = 80 * 1024;
-  constexpr int kMostColumns = 32;
   const DepthwiseArgs& d = a.depthwise;
+  const int most = smaller(kMostColumns, round_up(d.out.width, Traits::kColumns));
   Blocks best{};
   int64_t least = INT64_MAX;
   for (const int chunk : {48, 64, 32}) {
-    Blocks b{};
-    b.terms = round_up(a.in_channels, kTerms);
-    b.plan.chunk = chunk;
-    b.plan.chunks = divide_up(d.in.channels, chunk);
-    const int most = smaller(kMostColumns, round_up(d.out.width, Traits::kColumns));
     for (int columns = Traits::kColumns; columns <= most; columns += Traits::kColumns) {
-      for (const int64_t room : {kHalf, kMostSharedBytes}) {
-        if (!cut<T, Traits>(a, columns, room, b)) continue;
-        const int64_t count = count_instructions<Traits>(b) * (room == kHalf ? 3 : 4);
-        if (count >= least) continue;
-        least = count;
-        best = b;
-      }
+      Blocks b{};
+      b.terms = round_up(a.in_channels, kTerms);
+      b.plan.chunk = chunk;
+      b.plan.chunks = divide_up(d.in.channels, chunk);
+      if (!cut<T, Traits>(a, columns, b)) continue;
+      const int64_t count = count_instructions<Traits>(b);
+      if (count >= least) continue;
+      least = count;
+      best = b;
     }
   }
   return best;
 }
 
 template <class T, class Traits>
-const char* launch_expand_depthwise(const ExpandDepthwiseArgs& a, float* sums, void* stream) {
+const char* launch_expand_depthwise(const ExpandDepthwiseArgs& a, float* workspace, void* stream) {
   const DepthwiseArgs& d = a.depthwise;
   Blocks b = make_blocks<T, Traits>(a);
   const int64_t tiles = d.out.images * b.plan.tiles();
@@ -312,7 +312,10 @@ const char* launch_expand_depthwise(const ExpandDepthwiseArgs& a, float* sums, v
   b.plan.pairs = aligned<T, kPair>(d.y, d.out.channels);
   b.weight_vectors = aligned<T, kVector<T>>(a.expand_weight, a.in_channels);
   const Grid grid{tiles * b.shares, kThreads, b.bytes};
-  return launch(expand_depthwise_nhwc_kernel<T, Traits>, grid, stream, a, b, sums);
+  float* sums = d.mean == nullptr ? nullptr : workspace;
+  const char* error = launch(expand_depthwise_nhwc_kernel<T, Traits>, grid, stream, a, b, sums);
+  if (error != nullptr || sums == nullptr) return error;
+  return mean_of_parts(sums, d.out.images, b.plan.tiles(), d.out.channels, d.out.pixels(), d.mean, stream);
 }
 
 // Beside what the products need, 25 weights leave registers for 2x4 pixels.
@@ -341,33 +344,27 @@ const char* with_kernel(const ExpandDepthwiseArgs& a, const F& f) {
   });
 }
 
-// Tiles of an image, each of which has a partial sum of every channel.
-int tiles_of(const ExpandDepthwiseArgs& a) {
-  int tiles = 0;
-  with_kernel(a, [&](auto* type, auto traits) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    tiles = make_blocks<T, decltype(traits)>(a).plan.tiles();
-    return nullptr;
-  });
-  return tiles;
-}
-
 }  // namespace
 
 int64_t expand_depthwise_workspace(const ExpandDepthwiseArgs& a) {
   const DepthwiseArgs& d = a.depthwise;
-  return d.mean == nullptr ? 0 : d.out.images * tiles_of(a) * d.out.channels;
+  int64_t floats = 0;
+  if (d.mean == nullptr) return floats;
+  with_kernel(a, [&](auto* type, auto traits) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    // Of every tile a partial sum of every channel.
+    floats = d.out.images * make_blocks<T, decltype(traits)>(a).plan.tiles() * d.out.channels;
+    return nullptr;
+  });
+  return floats;
 }
 
 const char* expand_depthwise(const ExpandDepthwiseArgs& a, float* workspace, void* stream) {
-  const DepthwiseArgs& d = a.depthwise;
-  if (d.out.images == 0) return nullptr;
-  const char* error = with_kernel(a, [&](auto* type, auto traits) {
+  if (a.depthwise.out.images == 0) return nullptr;
+  return with_kernel(a, [&](auto* type, auto traits) {
     using T = std::remove_pointer_t<decltype(type)>;
-    return launch_expand_depthwise<T, decltype(traits)>(a, d.mean == nullptr ? nullptr : workspace, stream);
+    return launch_expand_depthwise<T, decltype(traits)>(a, workspace, stream);
   });
-  if (error != nullptr || d.mean == nullptr) return error;
-  return mean_of_parts(workspace, d.out.images, tiles_of(a), d.out.channels, d.out.pixels(), d.mean, stream);
 }
 
 }  // namespace effkernels::cuda
