@@ -22,7 +22,6 @@ from effkernels.ops._arguments import (
 from effkernels.reference.convolution import output_size
 
 
-
 def norm(prefix: str = "") -> str:
     """Bias and BatchNorm in a schema, for each convolution that an op has."""
     names = ("bias", "bn_weight", "bn_bias", "running_mean", "running_var")

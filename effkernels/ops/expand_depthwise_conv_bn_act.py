@@ -122,7 +122,9 @@ def checked_depthwise(op: str, x: Tensor, conv: Conv, channels: int) -> tuple[An
     """The same of a depthwise convolution."""
     weight = cast(conv.weight)
     if weight.dim() != 4:
-        raise ValueError(f"{op}: depthwise.weight must have 4 dimensions, got {tuple(weight.shape)}")
+        raise ValueError(
+            f"{op}: depthwise.weight must have 4 dimensions, got {tuple(weight.shape)}"
+        )
     shape = (channels, 1, *weight.shape[2:])
     check_beside(op, "depthwise.weight", weight, x, shape, dtype=True)
     return weight, conv.bias, *flat_norm(op, x, channels, conv.bias, conv.bn)

@@ -73,9 +73,7 @@ _REFERENCE = _Pieces(
     EXPAND_DEPTHWISE_POOL.reference,
     reference.squeeze_excite_gate,
 )
-_OPS = _Pieces(
-    POINTWISE, DEPTHWISE, DEPTHWISE_POOL, EXPAND_DEPTHWISE, EXPAND_DEPTHWISE_POOL, GATE
-)
+_OPS = _Pieces(POINTWISE, DEPTHWISE, DEPTHWISE_POOL, EXPAND_DEPTHWISE, EXPAND_DEPTHWISE_POOL, GATE)
 
 
 def _compose(pieces: _Pieces, *arguments: Any) -> Any:

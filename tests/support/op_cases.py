@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -349,6 +349,27 @@ def squeezes(draw: st.DrawFn, *, layer: bool) -> Squeeze:
         size=draw(sizes(40_000 // (channels * max(n, 1)))) if layer else None,
         activation=draw(ACTIVATION),
         style=draw(styles()),
+    )
+
+
+@st.composite
+def expands(draw: st.DrawFn) -> Expand:
+    n = draw(st.sampled_from([1, 1, 2, 3, 0]))
+    channels, expanded = 8 * draw(st.integers(1, 16)), draw(st.one_of(st.integers(1, 80), CHANNELS))
+    kernel = draw(st.sampled_from([3, 5]))
+    size = draw(sizes(20_000 // (max(channels, expanded) * max(n, 1))))
+    sides = draw(st.tuples(*(st.integers(0, kernel + 1) for _ in range(4))))
+    style = draw(styles())
+    return Expand(
+        n=n,
+        channels=channels,
+        expanded=expanded,
+        size=size,
+        kernel=kernel,
+        stride=draw(st.sampled_from([1, 2])),
+        padding=fitting(size, (kernel, kernel), (1, 1), sides),
+        activation=draw(ACTIVATION),
+        style=replace(style, dtype=draw(st.sampled_from([torch.float16, torch.bfloat16]))),
     )
 
 

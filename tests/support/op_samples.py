@@ -216,3 +216,8 @@ def samples(dtype: torch.dtype) -> list[Sample]:
 def labels() -> list[str]:
     """Names of the samples, in order."""
     return [f"{s.name}-{s.label}".rstrip("-") for s in samples(torch.float32)]
+
+
+def labels_of_parts() -> list[str]:
+    """Those of the ops that are not composed of others."""
+    return [label for label in labels() if not label.startswith(("mbconv", "expand_depthwise"))]

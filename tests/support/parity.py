@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from counted_or_not import whatever_is_faster
 from cpu_kernels import in_float64, largest_sum, poisoned, run_reference, tensors, threads
 from effkernels import ops, use_backend
 from magnitudes import gate_magnitude
@@ -68,7 +69,7 @@ class Gpu:
         self.backend = backend
 
     def __call__(self, name: str, arguments: Arguments) -> Results:
-        with poisoned(), use_backend(self.backend, fallback=False):
+        with poisoned(), use_backend(self.backend, fallback=False), whatever_is_faster():
             found = tensors(getattr(ops, name)(**to_gpu(dict(arguments))))
         return tuple(tensor.cpu() for tensor in found)
 

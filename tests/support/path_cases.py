@@ -94,7 +94,9 @@ EXPANDS = {
     "wide": Expand(1, 8, 12, (1, 300)),
     "one pixel": Expand(3, 16, 24, (1, 1), 5, padding=PAD2),
     "mostly padding": Expand(2, 8, 9, (1, 2), padding=(40, 7, 9, 35)),
-    "relu of a bias": Expand(1, 8, 24, (6, 6), activation="hardswish", style=Style(norm="none", bias=True)),
+    "relu of a bias": Expand(
+        1, 8, 24, (6, 6), activation="hardswish", style=Style(norm="none", bias=True)
+    ),
     "strange": Expand(2, 16, 24, (9, 9), style=Style(strange=3)),
     "empty batch": Expand(0, 16, 24, (8, 8)),
 }

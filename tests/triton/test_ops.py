@@ -24,7 +24,7 @@ from op_cases import (
     squeezes,
     windows,
 )
-from op_samples import labels
+from op_samples import labels_of_parts
 from parity import (
     Runner,
     check_activation,
@@ -157,10 +157,7 @@ def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: 
     check_window(runner, styled(CONVOLUTIONS[name], dtype, seed))
 
 
-LABELS = [label for label in labels() if not label.startswith("mbconv")]
-
-
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", labels_of_parts())
 def test_private_ops_take_maps_of_any_strides(
     runner: Runner, label: str, dtype: torch.dtype
 ) -> None:
