@@ -44,8 +44,8 @@ const char* squeeze_excite(const SqueezeExciteArgs& args, float* workspace, void
 
 const char* conv(const ConvArgs& args, void* stream);
 
-// `gate` takes at most so many hidden channels, `conv` sums with at most so many terms, `expand_depthwise` with
-// at most so many input channels.
+// `gate` takes at most so many hidden channels, `conv` sums with at most so many terms, `expand_depthwise`
+// with at most so many input channels.
 constexpr int kMostHidden = 12288;
 constexpr int kMostTerms = 256;
 constexpr int kMostExpanding = 128;

@@ -38,17 +38,6 @@ def test_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: in
     check_window(runner, styled(DEPTHWISE[name], dtype, seed))
 
 
-@given(case=expands())
-def test_expand_depthwise(runner: Runner, case: Expand) -> None:
-    check_expand(runner, case)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", EXPANDS)
-def test_expand_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check_expand(runner, styled(EXPANDS[name], dtype, seed))
-
-
 @given(case=squeezes(layer=False))
 def test_gate(runner: Runner, case: Squeeze) -> None:
     check_squeeze(runner, case)
@@ -72,6 +61,17 @@ def test_convolution(runner: Runner, case: Window) -> None:
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
     check_window(runner, styled(CONVOLUTIONS[name], dtype, seed))
+
+
+@given(case=expands())
+def test_expand_depthwise(runner: Runner, case: Expand) -> None:
+    check_expand(runner, case)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", EXPANDS)
+def test_expand_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check_expand(runner, styled(EXPANDS[name], dtype, seed))
 
 
 @pytest.mark.parametrize("label", LABELS)

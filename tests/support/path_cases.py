@@ -77,11 +77,11 @@ CONVOLUTIONS = {
 # 16-bit: for float32 there is no such kernel.
 EXPANDS = {
     # Several tiles, the last ones cut, and several chunks, the last with channels left over.
-    "3x3": Expand(1, 16, 72, (33, 70)),
-    "3x3/2": Expand(1, 24, 104, (61, 40), stride=2, padding=(0, 1, 0, 1)),
+    "3x3": Expand(1, 16, 40, (33, 70)),
+    "3x3/2": Expand(1, 24, 50, (61, 40), stride=2, padding=(0, 1, 0, 1)),
     "5x5": Expand(2, 40, 60, (19, 18), 5, padding=PAD2),
     "5x5/2": Expand(1, 24, 50, (31, 70), 5, stride=2, padding=(1, 2, 1, 2)),
-    "tiles": Expand(1, 80, 49, (20, 70)),
+    "80 channels": Expand(1, 80, 49, (20, 30)),
     "112 channels": Expand(1, 112, 40, (14, 14), 5, stride=2, padding=(1, 2, 1, 2)),
     "128 channels": Expand(1, 128, 33, (9, 8)),
     # More tiles than chunks, and fewer.
