@@ -85,6 +85,7 @@ EFFKERNELS_DEVICE void expand(const Blocks& b, Activation activation, int pixels
   for (int item = thread_index() / kWarp; item < strips * (b.plan.chunk / kChannels); item += kWarps) {
     const int first = item % strips * kPixels, channel = item / strips * kChannels;
     // The rows that this lane names: of 16 pixels first the left halves, of 8 channels both halves in turns.
+    // What a strip has beyond the last pixel goes nowhere.
     const T* pixel[2];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
@@ -153,8 +154,8 @@ expand_depthwise_nhwc_kernel(const ExpandDepthwiseArgs a, const Blocks b, float*
   T* weights = shared_at<T>(b.weights);    // [chunk][row]
   float* taps = shared_at<float>(b.taps);  // [taps][chunk]
   Folded *expand_norm = shared_at<Folded>(b.expand_norm), *norm = shared_at<Folded>(b.norm);  // [chunk]
-  int* places =
-      shared_at<int>(b.places);  // of pixels of x in `expanded`; below 0 for those that fill a strip
+  // Where pixels of x go in `expanded`; below 0 for what fills the last strip.
+  int* places = shared_at<int>(b.places);
 
   const auto channels_from = [&](int channel) { return smaller(p.chunk, d.in.channels - channel); };
   const auto copy_weights = [&](int channel) {
@@ -276,7 +277,7 @@ int64_t count_instructions(const Blocks& b) {
 }
 
 // The tiles and chunks of the fewest instructions: large tiles compute less of what is under their neighbours
-// too.
+// too. Some fit always: of 4 columns and 128 input channels 12 rows do.
 template <class T, class Traits>
 Blocks make_blocks(const ExpandDepthwiseArgs& a) {
   const DepthwiseArgs& d = a.depthwise;

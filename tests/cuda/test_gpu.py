@@ -216,6 +216,19 @@ def test_more_than_2_to_the_31_elements(kernel: int) -> None:
     )
 
 
+def test_more_than_2_to_the_31_expanded_elements() -> None:
+    images, channels, side = 68, 2048, 125
+    if torch.cuda.mem_get_info()[0] < 12 * 2**30:
+        pytest.skip("less than 12 GiB of memory")
+    x = torch.randn(images, side, side, 8, device="cuda").half().permute(0, 3, 1, 2)
+    expand = ops.Conv(torch.randn(channels, 8, device="cuda").half())
+    deep = ops.Conv(torch.randn(channels, 1, 3, 3, device="cuda").half())
+    y, pooled = ops.expand_depthwise_conv_bn_act_pool(x, expand, deep, padding=1)
+    assert y.numel() > 2**31
+    alone, mean = ops.expand_depthwise_conv_bn_act_pool(x[-1:], expand, deep, padding=1)
+    assert_same((y[-1:], pooled[-1:]), (alone, mean))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
 def test_whole_networks(name: str, dtype: torch.dtype) -> None:

@@ -87,6 +87,7 @@ EXPANDS = {
     # More tiles than chunks, and fewer.
     "several images": Expand(5, 24, 136, (3, 2), stride=2),
     "one image": Expand(1, 24, 264, (5, 3)),
+    "13 channels": Expand(2, 13, 20, (7, 9), stride=2),
     "8 channels": Expand(2, 8, 16, (5, 6), 5, padding=(0, 3, 1, 2)),
     "1 expanded": Expand(2, 8, 1, (5, 6)),
     "not aligned": Expand(1, 24, 40, (9, 9), style=Style(layout="offset")),
@@ -94,7 +95,7 @@ EXPANDS = {
     "wide": Expand(1, 8, 12, (1, 300)),
     "one pixel": Expand(3, 16, 24, (1, 1), 5, padding=PAD2),
     "mostly padding": Expand(2, 8, 9, (1, 2), padding=(40, 7, 9, 35)),
-    "relu of a bias": Expand(
+    "biases alone": Expand(
         1, 8, 24, (6, 6), activation="hardswish", style=Style(norm="none", bias=True)
     ),
     "strange": Expand(2, 16, 24, (9, 9), style=Style(strange=3)),
