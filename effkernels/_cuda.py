@@ -50,7 +50,7 @@ def few_hidden(most: int, rejects: Callable[..., str | None]) -> Callable[..., s
     return checked
 
 
-def expands_faster(c_in: int, kernel: Sequence[int], stride: Sequence[int]) -> str | None:
+def why_two_kernels(c_in: int, kernel: Sequence[int], stride: Sequence[int]) -> str | None:
     """Why expand and depthwise are to be two kernels for these shapes; None where one is counted to be faster.
 
     Args:
@@ -58,19 +58,23 @@ def expands_faster(c_in: int, kernel: Sequence[int], stride: Sequence[int]) -> s
         kernel, stride: of the depthwise convolution, (vertical, horizontal).
     """
     most = _MOST_EXPANDING.get((kernel[0], stride[0]))
-    window = f"{kernel[0]}x{kernel[1]} kernels of stride {' by '.join(map(str, stride))}"
     if most is None or kernel[0] != kernel[1] or stride[0] != stride[1]:
-        return f"it has no kernel for {window}: only 3x3 and 5x5, stride 1 and 2"
+        return f"it has no kernel for {_window(kernel, stride)}: only 3x3 and 5x5, stride 1 and 2"
     if c_in > most:
+        window = _window(kernel, stride)
         return f"two kernels are counted to be faster for {c_in} channels and {window}"
     return f"it takes multiples of 8 channels, not {c_in}" if c_in % 8 else None
+
+
+def _window(kernel: Sequence[int], stride: Sequence[int]) -> str:
+    return f"{kernel[0]}x{kernel[1]} kernels of stride {stride[0]} by {stride[1]}"
 
 
 def _rejects_expand_depthwise(*arguments: Any) -> str | None:
     x: Tensor = arguments[0]
     if x.dtype not in (torch.float16, torch.bfloat16):
         return f"it computes float16 and bfloat16, not {x.dtype}"
-    reason = expands_faster(x.shape[1], arguments[8].shape[2:], arguments[15])
+    reason = why_two_kernels(x.shape[1], arguments[8].shape[2:], arguments[15])
     return reason or _rejects_dtype(*arguments)
 
 

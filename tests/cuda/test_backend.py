@@ -104,7 +104,7 @@ def test_which_blocks_expand_and_convolve_in_one_kernel(name: str) -> None:
         if first.kind == "expand"
     ]
     together = Counter(
-        p for p in pairs if _cuda.expands_faster(p[0], p[1:2] * 2, p[2:] * 2) is None
+        p for p in pairs if _cuda.why_two_kernels(p[0], p[1:2] * 2, p[2:] * 2) is None
     )
     assert together == TOGETHER[name]
 
