@@ -9,18 +9,19 @@
 #   tests     pytest -m gpu
 #   memcheck, racecheck   compute-sanitizer over the kernels' small cases
 #   layers, networks, growth, memory   the report, in bfloat16; a stage that is repeated goes on where it stopped
+#   expanding expand and depthwise as one kernel against two, at batch 128 and 1
 #   sweep     layers once more with every configuration of Triton's: picks/ says which is the fastest for each shape
 #
 # FOLDER fills as they go: a log a stage, and the report. The last lines say how each stage ended.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if (($# < 1)); then
-  sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit 2
 fi
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
-(($#)) || set -- build tests memcheck racecheck layers networks growth memory sweep
+(($#)) || set -- build tests memcheck racecheck layers networks growth memory expanding sweep
 
 report() {
   python -m benchmarks.report --device cuda --dtype bfloat16 --output "$out/report" --resume "$@"
@@ -46,6 +47,7 @@ stage_layers() { report --suite depthwise --suite pointwise --suite squeeze --su
 stage_networks() { report --suite networks; }
 stage_growth() { report --suite batch --suite resolution; }
 stage_memory() { report --suite memory --suite batch-memory --suite startup; }
+stage_expanding() { python -m benchmarks.expanding && python -m benchmarks.expanding --batch 1; }
 stage_sweep() {
   EFFKERNELS_BACKEND=triton EFFKERNELS_AUTOTUNE=1 EFFKERNELS_CACHE=$out/picks report \
     --suite pointwise --suite depthwise --full --output "$out/sweep"

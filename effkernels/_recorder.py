@@ -27,7 +27,8 @@ class Row:
     """One layer's part of a forward pass.
 
     Attributes:
-        name: the module whose parameters are taken (``stages.2.1``); empty where none is.
+        name: the module whose parameters are taken (``stages.2.1``); where only some of its layers' are, those
+            too (``stages.2.1.expand+depthwise``); empty where none is.
         op: of effkernels; or, joined by " + ", PyTorch's own.
         backend: that computes it: "cuda", "triton", "cpu", or "torch" for plain PyTorch.
         call: which call of an op, from 1; the steps of one call share it. None outside of the ops.
@@ -77,13 +78,22 @@ class _Names:
         # By address: ops take views of parameters. Of tied ones the first name counts.
         self._modules = {t.data_ptr(): name.split(".")[:-1] for name, t in reversed(state)}
         self._modules.pop(0, None)  # where tensors without elements are
+        # Of each module, those of its layers that hold any.
+        self._layers: dict[str, dict[str, None]] = {}
+        for name, _ in state:
+            path = name.split(".")[:-1]
+            for i, layer in enumerate(path):
+                self._layers.setdefault(".".join(path[:i]), {})[layer] = None
 
     def known(self, tensor: Tensor) -> bool:
         """Whether it is a parameter or a buffer of the model."""
         return tensor.data_ptr() in self._modules
 
-    def of(self, tensors: Iterable[Tensor]) -> str | None:
-        """The innermost module around the parameters among them; None where there is none."""
+    def of(self, tensors: Iterable[Tensor], *, layers: bool = False) -> str | None:
+        """The innermost module around the parameters among them; None where there is none.
+
+        ``layers``: with those of its layers that hold them, where others hold some too.
+        """
         paths = [self._modules[t.data_ptr()] for t in tensors if self.known(t)]
         if not paths:
             return None
@@ -91,6 +101,11 @@ class _Names:
         path = [level[0] for level in levels]
         if path and isinstance(self._model.get_submodule(".".join(path[:-1])), _LAYERS):
             path.pop()
+        elif layers and all(len(p) > len(path) for p in paths):
+            holding = self._layers[".".join(path)]
+            taken = {p[len(path)] for p in paths}
+            if len(taken) < len(holding):
+                path.append("+".join(layer for layer in holding if layer in taken))
         return ".".join(path) or type(self._model).__name__
 
     def why_plain(self, name: str | None) -> str:
@@ -194,7 +209,7 @@ class Recorder(TorchDispatchMode):
     ) -> None:
         self.rows.append(
             Row(
-                name=self._names.of(taken) or "",
+                name=self._names.of(taken, layers=True) or "",
                 op=op,
                 backend=backend,
                 call=self._calls,

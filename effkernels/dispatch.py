@@ -232,7 +232,8 @@ def choose(
 ) -> Callable[..., Any] | None:
     """The kernel to run ``op`` with; ``otherwise`` where no backend takes it.
 
-    Nothing is logged or raised where a backend lacks a ``composite`` op: its parts choose for themselves.
+    Nothing is logged or raised where a backend lacks a ``composite`` op or rejects its arguments: its parts
+    choose for themselves.
 
     Raises:
         ValueError: ``EFFKERNELS_BACKEND`` names no backend, or one that is not available.
@@ -262,6 +263,8 @@ def choose(
             taken, run, by_parts = backend.name, kernel.run, kernel.by_parts
             break
         refusals.append((backend.name, reason))
+        if composite:
+            continue
         message = f"{op}: not on the {backend.name} backend: {reason}"
         if forced is not None and not _choice.fallback:
             raise NotImplementedError(

@@ -100,6 +100,31 @@ def test_a_block_is_composed_of_what_the_backend_has(
     assert not any("mbconv" in r.message for r in caplog.records)
 
 
+def test_a_block_that_is_rejected_is_composed_of_what_the_backend_has(
+    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "expand_depthwise_conv_bn_act"
+    dispatch.register_kernel("cpu", name, _marked, lambda *_: "two kernels are faster")
+    dispatch.register_kernel("cpu", "pointwise_conv_bn_act", _marked, _rejects)
+
+    def block(x: torch.Tensor) -> torch.Tensor:
+        return ops.expand_depthwise_conv_bn_act(x, ops.Conv(torch.eye(4)), ops.Conv(W), padding=1)
+
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        assert sevens(block(X))
+        with effkernels.use_backend("cpu", fallback=False):
+            assert sevens(block(X))
+            # Its parts have to take it.
+            with pytest.raises(NotImplementedError, match=r"^pointwise_conv_bn_act: .* no batches"):
+                block(torch.cat([X, X]))
+        assert not caplog.records
+        block(torch.cat([X, X]))
+    assert {r.message.split(":")[0] for r in caplog.records} == {
+        "pointwise_conv_bn_act",
+        "depthwise_conv_bn_act",
+    }
+
+
 def test_other_devices_are_not_its_business(
     fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import effkernels
 from effkernels import EfficientNet, Explanation, dispatch, ops
 from effkernels.nn import ConvBnAct
+from effkernels.ops._define import defined
 from effkernels.scaling.cost import LayerCost, ModelCost, elements, model_cost
 from networks import small
 
@@ -269,6 +270,38 @@ def test_every_faster_backend_has_its_say() -> None:
         "torch",
         "not on cuda: it has no kernel for this op; not on cpu: on holiday",
     )
+
+
+EXPAND_DEPTHWISE = "expand_depthwise_conv_bn_act_pool"
+
+
+@pytest.mark.usefixtures("fast")
+def test_layers_in_one_kernel_are_one_row() -> None:
+    contract = defined(EXPAND_DEPTHWISE)
+    reason = "two kernels are counted to be faster"
+
+    def rejects(*arguments: Any) -> str | None:
+        return reason if arguments[0].shape[2] < 16 else None
+
+    dispatch.register_kernel("cuda", EXPAND_DEPTHWISE, contract.reference, rejects)
+    model, x = small().eval(), images()
+    found = effkernels.explain(model, x)
+    with effkernels.use_backend("torch"):
+        apart = {row.name: row for row in effkernels.explain(model, x).rows}
+    rows = {row.name: row for row in found.rows}
+    one = rows["stages.1.0.expand+depthwise"]
+    assert (one.op, one.backend) == (EXPAND_DEPTHWISE, "cuda")
+    expand, depthwise = apart["stages.1.0.expand"], apart["stages.1.0.depthwise"]
+    assert (one.in_shape, one.out_shape) == (expand.in_shape, depthwise.out_shape)
+    assert one.flops == expand.flops + depthwise.flops
+    between = IMAGES * elements(expand.out_shape[1:]) * 4
+    assert one.bytes == expand.bytes + depthwise.bytes - 2 * between
+    # Where it is refused, its parts say so.
+    (last,) = {row.name.rsplit(".", 1)[0] for row in found.rows if row.name.startswith("stages.6")}
+    why = rows[f"{last}.expand"].why
+    assert why.startswith(f"{EXPAND_DEPTHWISE} not on cuda: {reason}; ")
+    assert rows[f"{last}.depthwise"].why.startswith(f"{EXPAND_DEPTHWISE} not on cuda: {reason}")
+    assert found.flops == sum(row.flops for row in apart.values())
 
 
 def test_as_text() -> None:

@@ -2,8 +2,112 @@
 
 #include "cuda/depthwise.cuh"
 
+#include <type_traits>
+
+#include "cuda/pool.cuh"
+
 namespace effkernels::cuda {
 namespace {
+
+using namespace depthwise_tiles;
+
+// A tile of pixels of a chunk of channels of one image: the pixels under the tile are copied to shared
+// memory, 16 bytes at a time, and zeros for padding. Each element comes from DRAM once, and again from L2
+// where tiles overlap.
+template <class T, class Traits>
+EFFKERNELS_KERNEL(kMostThreads, Traits::kBlocks)
+depthwise_nhwc_kernel(const DepthwiseArgs a, const Plan p, float* sums) {
+  // Chunks are innermost: they share lines of DRAM.
+  const int channel = static_cast<int>(block_index() % p.chunks) * p.chunk;
+  const Tile tile = tile_of(p, a.window, block_index() / p.chunks);
+  const int channels = smaller(p.chunk, a.in.channels - channel);
+
+  T* inputs = reinterpret_cast<T*>(shared_memory());  // [in_rows][in_columns][chunk]
+  float* weights = reinterpret_cast<float*>(inputs + p.in_rows * p.in_columns * p.chunk);  // [taps][chunk]
+  Folded* folded = reinterpret_cast<Folded*>(weights + Traits::kTaps * p.chunk);           // [chunk]
+  const T* x = static_cast<const T*>(a.x) + tile.image * a.in.height * a.in.width * a.in.channels + channel;
+  // The pixel under the tile, or null where there is padding.
+  const auto under = [&](int row, int column) -> const T* {
+    const int h = tile.in_row + row, w = tile.in_column + column;
+    const bool inside = h >= 0 && h < a.in.height && w >= 0 && w < a.in.width;
+    return inside ? x + (static_cast<int64_t>(h) * a.in.width + w) * a.in.channels : nullptr;
+  };
+  if (p.vectors) {
+    for_elements<kVector<T>>(p.in_rows, p.in_columns, p.chunk, [&](int row, int column, int c) {
+      const T* from = under(row, column);
+      const bool valid = from != nullptr && c < channels;
+      copy_16_bytes(inputs + (row * p.in_columns + column) * p.chunk + c, valid ? from + c : x, valid);
+    });
+  } else {
+    for_elements<kPair>(p.in_rows, p.in_columns, p.chunk, [&](int row, int column, int c) {
+      const T* from = under(row, column);
+      for (int e = c; e < c + kPair; ++e) {
+        inputs[(row * p.in_columns + column) * p.chunk + e] = from != nullptr && e < channels ? from[e] : T{};
+      }
+    });
+  }
+  const T* weight = static_cast<const T*>(a.weight) + static_cast<int64_t>(channel) * Traits::kTaps;
+  stage_weights<Traits::kTaps>(weight, channels, p.chunk, weights);
+  fold_channels(a.norm, channel, channels, p.chunk, folded);
+  wait_for_copies();
+  barrier();
+
+  const Lane lane = Lane::of(p.chunk);
+  float total[kPair] = {};
+  compute_patches<Traits>(a, p, tile, Staged<T>{inputs, p.chunk, weights, folded, channel, channels}, lane,
+                          total);
+  if (sums != nullptr) {
+    add_groups(total, lane.group, lane.groups, lane.index, p.chunk, channels,
+               reinterpret_cast<float*>(shared_memory()),
+               sums + (tile.image * p.tiles() + tile.index) * a.out.channels + channel);
+  }
+}
+
+// Pixels of a tile, at most. Wide ones overlap less; what is under them must leave room in 48 KB for two
+// blocks or more on a multiprocessor, so that one computes while others copy.
+//   3x3: 10x18 under 8x16; stride 2: 17x17 under 8x8.   5x5: 12x20 under 8x16; stride 2: 15x19 under 6x8.
+//   7x7: 14x14 under 8x8; stride 2: 13x21 under 4x8.    128 bytes each, if there are so many channels.
+template <class Traits>
+constexpr int kTileRows = Traits::kStride == 1 || Traits::kKernel == 3 ? 8
+                          : Traits::kKernel == 5                       ? 6
+                                                                       : 4;
+template <class Traits>
+constexpr int kTileColumns = Traits::kStride == 1 && Traits::kKernel < 7 ? 16 : 8;
+
+// Shared memory.
+template <class T, class Traits>
+int64_t bytes_of_a_channel(const Plan& p) {
+  return p.in_rows * p.in_columns * sizeof(T) + Traits::kTaps * sizeof(float) + sizeof(Folded);
+}
+
+template <class T, class Traits>
+Plan make_plan(const DepthwiseArgs& a) {
+  static_assert(kTileRows<Traits> % Traits::kRows == 0 && kTileColumns<Traits> % Traits::kColumns == 0);
+  Plan p;
+  p.cut<Traits>(a.out, kTileRows<Traits>, kTileColumns<Traits>);
+  // A line of 128 bytes, if shared memory has room for so many; then chunks of the same size.
+  const int room =
+      static_cast<int>(kSharedBytes / bytes_of_a_channel<T, Traits>(p)) / kVector<T> * kVector<T>;
+  const int most = smaller(128 / static_cast<int>(sizeof(T)), room);
+  p.chunk = round_up(divide_up(a.in.channels, divide_up(a.in.channels, most)), kVector<T>);
+  p.chunks = divide_up(a.in.channels, p.chunk);
+  p.vectors = aligned<T, kVector<T>>(a.x, a.in.channels);
+  p.pairs = aligned<T, kPair>(a.y, a.out.channels);
+  return p;
+}
+
+template <class T, class Traits>
+const char* launch_tiles(const DepthwiseArgs& a, float* sums, void* stream) {
+  const Plan p = make_plan<T, Traits>(a);
+  const int pairs = p.chunk / kPair;
+  const int patches = p.tile_rows * p.tile_columns / (Traits::kRows * Traits::kColumns);
+  Grid grid;
+  grid.blocks = a.out.images * p.tiles() * p.chunks;
+  grid.threads = round_up(smaller(kMostThreads / pairs, patches) * pairs, kWarp);
+  const int64_t totals = grid.threads * kPair * sizeof(float);
+  grid.shared_bytes = larger(p.chunk * bytes_of_a_channel<T, Traits>(p), totals);
+  return launch(depthwise_nhwc_kernel<T, Traits>, grid, stream, a, p, sums);
+}
 
 // Any kernel, stride and dilation, straight from global memory: neighbouring lanes read neighbouring
 // channels, and taps that were read before come from the caches.
@@ -74,28 +178,14 @@ const char* launch_general(const DepthwiseArgs& a, float* sums, void* stream) {
   return launch(depthwise_nhwc_general_kernel<T>, grid, stream, a, chunk, chunks, parts, sums);
 }
 
-// Calls f with the traits of the specialised kernel for this window, or with nullptr where there is none.
-template <class F>
-auto with_tile(const Window& w, const F& f) {
-  using depthwise_tiles::Traits;
-  const bool plain =
-      w.kernel_h == w.kernel_w && w.stride_h == w.stride_w && w.dilation_h == 1 && w.dilation_w == 1;
-  const int kernel = plain && w.stride_h <= 2 ? w.kernel_h : 0;
-  const bool one = w.stride_h == 1;
-  if (kernel == 3) return one ? f(Traits<3, 1>{}) : f(Traits<3, 2>{});
-  if (kernel == 5) return one ? f(Traits<5, 1>{}) : f(Traits<5, 2>{});
-  if (kernel == 7) return one ? f(Traits<7, 1>{}) : f(Traits<7, 2>{});
-  return f(nullptr);
-}
-
 // Blocks of an image, each of which has a partial sum of every channel.
 int parts(const DepthwiseArgs& a) {
-  return with_tile(a.window, [&](auto tile) {
-    using Tile = decltype(tile);
-    if constexpr (std::is_same_v<Tile, std::nullptr_t>) {
+  return with_tile(a.window, [&](auto traits) {
+    using Traits = decltype(traits);
+    if constexpr (std::is_same_v<Traits, std::nullptr_t>) {
       return parts_of(a);
     } else {
-      return depthwise_tiles::tiles_of<Tile>(a);
+      return make_plan<float, Traits>(a).tiles();  // whatever the dtype
     }
   });
 }
@@ -109,14 +199,14 @@ int64_t depthwise_workspace(const DepthwiseArgs& a) {
 const char* depthwise(const DepthwiseArgs& a, float* workspace, void* stream) {
   if (a.out.images == 0) return nullptr;
   float* sums = a.mean == nullptr ? nullptr : workspace;
-  const char* error = with_tile(a.window, [&](auto tile) {
+  const char* error = with_tile(a.window, [&](auto traits) {
     return with_dtype(a.dtype, [&](auto* type) {
-      using Tile = decltype(tile);
+      using Traits = decltype(traits);
       using T = std::remove_pointer_t<decltype(type)>;
-      if constexpr (std::is_same_v<Tile, std::nullptr_t>) {
+      if constexpr (std::is_same_v<Traits, std::nullptr_t>) {
         return launch_general<T>(a, sums, stream);
       } else {
-        return depthwise_tiles::launch_tiles<T, Tile>(a, sums, stream);
+        return launch_tiles<T, Traits>(a, sums, stream);
       }
     });
   });

@@ -24,6 +24,8 @@ constexpr int kWarp = 32;
 constexpr int64_t kMostBlocks = INT32_MAX;
 // What every GPU gives a block without being asked for more.
 constexpr int64_t kSharedBytes = 48 * 1024;
+// What the GPUs with the least of it (compute capability 8.6, 8.9, 12.0) give a block that asks for it.
+constexpr int64_t kMostSharedBytes = 99 * 1024;
 
 }  // namespace effkernels::cuda
 
@@ -42,6 +44,9 @@ constexpr int64_t kSharedBytes = 48 * 1024;
 
 namespace effkernels::cuda {
 
+// Blocks that keep a GPU busy: two on each of an H100's multiprocessors.
+constexpr int64_t kBlocksToFill = 2 * 132;
+
 EFFKERNELS_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
 EFFKERNELS_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
 EFFKERNELS_DEVICE int64_t block_index() { return blockIdx.x; }
@@ -58,6 +63,40 @@ EFFKERNELS_DEVICE char* shared_memory() {
 // The value of the lane whose number differs by `mask`. Every lane of the warp must come here.
 EFFKERNELS_DEVICE float shuffle_xor(float value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+
+// Reads four 8x8 matrices of 16-bit elements from shared memory: lane 8 * i + j names row j of matrix i, 16
+// aligned bytes, and gets of each matrix the elements 2 * (lane % 4) and the next of row lane / 4. Every lane
+// of the warp must come here.
+EFFKERNELS_DEVICE void load_matrices(const void* row, uint32_t (&elements)[4]) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(elements[0]), "=r"(elements[1]), "=r"(elements[2]), "=r"(elements[3])
+               : "r"(address)
+               : "memory");
+}
+
+// sums += a * b on the tensor cores, for a of 16x16 elements, b of 16x8 and sums of 16x8, as PTX spreads
+// those of mma.m16n8k16 over the lanes. Every lane of the warp must come here.
+template <class T>
+EFFKERNELS_DEVICE void multiply_add(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sums)[4]);
+
+template <>
+EFFKERNELS_DEVICE void multiply_add<Half>(const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                                          float (&sums)[4]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+template <>
+EFFKERNELS_DEVICE void multiply_add<BFloat16>(const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                                              float (&sums)[4]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // Starts to copy 16 aligned bytes to shared memory; zeros where not `valid`, when `from` is not read.
@@ -98,6 +137,12 @@ EFFKERNELS_DEVICE float fast_reciprocal(float x) {
 template <class... Parameters>
 const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream, Parameters... parameters) {
   if (grid.blocks > kMostBlocks) return "the tensors are too large for one launch";
+  if (grid.shared_bytes > kSharedBytes) {
+    // The same for all launches, each time: a device has its own, and threads may launch at once.
+    const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                    static_cast<int>(kMostSharedBytes));
+    if (status != cudaSuccess) return cudaGetErrorString(status);
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(grid.blocks));
   config.blockDim = dim3(static_cast<unsigned>(grid.threads));

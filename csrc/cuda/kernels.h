@@ -22,6 +22,17 @@ using cpu::Window;
 int64_t depthwise_workspace(const DepthwiseArgs& args);
 const char* depthwise(const DepthwiseArgs& args, float* workspace, void* stream);
 
+// A 1x1 convolution and the depthwise one behind it, each with BatchNorm and the same activation.
+struct ExpandDepthwiseArgs {
+  DepthwiseArgs depthwise;    // `in` is the expanded map, which is never in memory; x is the narrow one
+  int in_channels;            // of x
+  const void* expand_weight;  // (expanded channels, in channels)
+  Norm expand_norm;
+};
+
+int64_t expand_depthwise_workspace(const ExpandDepthwiseArgs& args);
+const char* expand_depthwise(const ExpandDepthwiseArgs& args, float* workspace, void* stream);
+
 // Means over `pixels` from partial sums [images][parts][channels], added in their order.
 const char* mean_of_parts(const float* sums, int64_t images, int parts, int channels, int64_t pixels,
                           float* mean, void* stream);
@@ -33,8 +44,10 @@ const char* squeeze_excite(const SqueezeExciteArgs& args, float* workspace, void
 
 const char* conv(const ConvArgs& args, void* stream);
 
-// `gate` takes at most so many hidden channels, `conv` sums with at most so many terms.
+// `gate` takes at most so many hidden channels, `conv` sums with at most so many terms, `expand_depthwise`
+// with at most so many input channels.
 constexpr int kMostHidden = 12288;
 constexpr int kMostTerms = 256;
+constexpr int kMostExpanding = 128;
 
 }  // namespace effkernels::cuda

@@ -7,10 +7,14 @@ channels_last. float16, bfloat16, float32 and float64; sums, BatchNorm, pooled v
 """
 
 from effkernels import _cpu, _cuda, _triton
-from effkernels.ops._arguments import BatchNorm
+from effkernels.ops._arguments import BatchNorm, Conv
 from effkernels.ops.conv_bn_act import conv_bn_act
 from effkernels.ops.depthwise_conv_bn_act import depthwise_conv_bn_act, depthwise_conv_bn_act_pool
-from effkernels.ops.mbconv import Conv, Gate, mbconv
+from effkernels.ops.expand_depthwise_conv_bn_act import (
+    expand_depthwise_conv_bn_act,
+    expand_depthwise_conv_bn_act_pool,
+)
+from effkernels.ops.mbconv import Gate, mbconv
 from effkernels.ops.network import NETWORK as _NETWORK  # noqa: F401 - declared for backends
 from effkernels.ops.pointwise_conv_bn_act import pointwise_conv_bn_act, pointwise_conv_bn_act_pool
 from effkernels.ops.squeeze_excite import squeeze_excite, squeeze_excite_gate
@@ -22,6 +26,8 @@ __all__ = [
     "conv_bn_act",
     "depthwise_conv_bn_act",
     "depthwise_conv_bn_act_pool",
+    "expand_depthwise_conv_bn_act",
+    "expand_depthwise_conv_bn_act_pool",
     "mbconv",
     "pointwise_conv_bn_act",
     "pointwise_conv_bn_act_pool",

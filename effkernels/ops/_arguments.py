@@ -39,6 +39,14 @@ class BatchNorm(NamedTuple):
         return cls(module.weight, module.bias, mean, var, module.eps)
 
 
+class Conv(NamedTuple):
+    """A bias-free or biased convolution and the BatchNorm behind it, if any."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    bn: BatchNorm | None = None
+
+
 Flat = tuple["Tensor | None", "Tensor | None", "Tensor | None", "Tensor | None", float]
 
 

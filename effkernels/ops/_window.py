@@ -21,10 +21,14 @@ from effkernels.ops._arguments import (
 )
 from effkernels.reference.convolution import output_size
 
-NORM = (
-    "Tensor? bias, Tensor? bn_weight, Tensor? bn_bias, "
-    "Tensor? running_mean, Tensor? running_var, float eps"
-)
+
+def norm(prefix: str = "") -> str:
+    """Bias and BatchNorm in a schema, for each convolution that an op has."""
+    names = ("bias", "bn_weight", "bn_bias", "running_mean", "running_var")
+    return ", ".join(f"Tensor? {prefix}{name}" for name in names) + f", float {prefix}eps"
+
+
+NORM = norm()
 SCHEMA = (
     f"(Tensor x, Tensor weight, {NORM}, SymInt[2] stride, SymInt[4] padding, SymInt[2] dilation, "
     "str activation)"

@@ -12,32 +12,21 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from effkernels import reference
-from effkernels.ops._arguments import (
-    BatchNorm,
-    cast,
-    channels_last,
-    check_activation,
-    check_beside,
-    check_images,
-    check_output,
-    flat_norm,
-    four_sides,
-    pair,
-)
+from effkernels.ops._arguments import Conv, cast, channels_last, check_images
 from effkernels.ops._define import Op, define, nhwc_empty
 from effkernels.ops._window import flops as window_flops
+from effkernels.ops._window import norm
 from effkernels.ops.depthwise_conv_bn_act import DEPTHWISE, DEPTHWISE_POOL
-from effkernels.ops.pointwise_conv_bn_act import POINTWISE, matrix
+from effkernels.ops.expand_depthwise_conv_bn_act import (
+    EXPAND_DEPTHWISE,
+    EXPAND_DEPTHWISE_POOL,
+    checked_depthwise,
+    checked_pointwise,
+    checked_window,
+)
+from effkernels.ops.pointwise_conv_bn_act import POINTWISE
 from effkernels.ops.squeeze_excite import GATE, checked_weights, gate_flops
 from effkernels.reference.convolution import output_size
-
-
-class Conv(NamedTuple):
-    """A bias-free or biased convolution and the BatchNorm behind it, if any."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-    bn: BatchNorm | None = None
 
 
 class Gate(NamedTuple):
@@ -49,19 +38,12 @@ class Gate(NamedTuple):
     expand_bias: Tensor | None
 
 
-def _norm(prefix: str) -> str:
-    return (
-        f"Tensor? {prefix}_bias, Tensor? {prefix}_bn_weight, Tensor? {prefix}_bn_bias, "
-        f"Tensor? {prefix}_running_mean, Tensor? {prefix}_running_var, float {prefix}_eps"
-    )
-
-
 _SCHEMA = (
-    f"(Tensor x, Tensor? expand_weight, {_norm('expand')}, "
-    f"Tensor depthwise_weight, {_norm('depthwise')}, "
+    f"(Tensor x, Tensor? expand_weight, {norm('expand_')}, "
+    f"Tensor depthwise_weight, {norm('depthwise_')}, "
     "Tensor? se_reduce_weight, Tensor? se_reduce_bias, "
     "Tensor? se_expand_weight, Tensor? se_expand_bias, "
-    f"Tensor project_weight, {_norm('project')}, "
+    f"Tensor project_weight, {norm('project_')}, "
     "SymInt[2] stride, SymInt[4] padding, bool residual, str activation) -> Tensor"
 )
 
@@ -78,6 +60,8 @@ class _Pieces(NamedTuple):
     pointwise: Callable[..., Any]
     depthwise: Callable[..., Any]
     depthwise_pool: Callable[..., Any]
+    expand_depthwise: Callable[..., Any]
+    expand_depthwise_pool: Callable[..., Any]
     gate: Callable[..., Any]
 
 
@@ -85,22 +69,27 @@ _REFERENCE = _Pieces(
     reference.pointwise_conv_bn_act,
     reference.depthwise_conv_bn_act,
     reference.depthwise_conv_bn_act_pool,
+    EXPAND_DEPTHWISE.reference,
+    EXPAND_DEPTHWISE_POOL.reference,
     reference.squeeze_excite_gate,
 )
-_OPS = _Pieces(POINTWISE, DEPTHWISE, DEPTHWISE_POOL, GATE)
+_OPS = _Pieces(POINTWISE, DEPTHWISE, DEPTHWISE_POOL, EXPAND_DEPTHWISE, EXPAND_DEPTHWISE_POOL, GATE)
 
 
 def _compose(pieces: _Pieces, *arguments: Any) -> Any:
-    """Level 1: three passes and the small gate."""
+    """Two passes, or three where the first is itself composed, and the small gate."""
     x, expand, depthwise, se, project, stride, padding, residual, activation = _parts(arguments)
-    expanded = x if expand[0] is None else pieces.pointwise(x, *expand, None, None, activation)
-    window = (stride, padding, (1, 1), activation)
-    if se[0] is None:
-        wide, gate = pieces.depthwise(expanded, *depthwise, *window), None
+    if expand[0] is None:
+        first, pooling = pieces.depthwise, pieces.depthwise_pool
+        operands = (x, *depthwise, stride, padding, (1, 1), activation)
     else:
-        wide, pooled = pieces.depthwise_pool(expanded, *depthwise, *window)
+        first, pooling = pieces.expand_depthwise, pieces.expand_depthwise_pool
+        operands = (x, *expand, *depthwise, stride, padding, activation)
+    if se[0] is None:
+        wide, gate = first(*operands), None
+    else:
+        wide, pooled = pooling(*operands)
         gate = pieces.gate(pooled, *se, activation)
-    del expanded  # the largest tensor of the block: free it before the result is allocated
     return pieces.pointwise(wide, *project, gate, x if residual else None, "identity")
 
 
@@ -173,24 +162,17 @@ def mbconv(
     flat_expand: tuple[Any, ...] = (None,) * 6 + (0.0,)
     wide = c_in
     if expand is not None:
-        flat_expand = _pointwise(op, "expand", x, expand, c_in)
+        flat_expand = checked_pointwise(op, "expand", x, expand, c_in)
         wide = flat_expand[0].shape[0]
-    kernel = cast(depthwise.weight)
-    if kernel.dim() != 4:
-        raise ValueError(
-            f"{op}: depthwise.weight must have 4 dimensions, got {tuple(kernel.shape)}"
-        )
-    check_beside(op, "depthwise.weight", kernel, x, (wide, 1, *kernel.shape[2:]), dtype=True)
-    flat_depthwise = kernel, depthwise.bias, *flat_norm(op, x, wide, depthwise.bias, depthwise.bn)
+    flat_depthwise = checked_depthwise(op, x, depthwise, wide)
+    kernel = flat_depthwise[0].shape[2:]
     weights: tuple[Any, ...] = (None,) * 4
     if gate is not None:
         weights = checked_weights(op, x, *gate, wide)
-    flat_project = _pointwise(op, "project", x, project, wide)
-    strides, sides = pair(op, "stride", stride), four_sides(op, padding)
-    check_output(op, x, kernel.shape[2:], strides, sides, (1, 1))
-    check_activation(op, activation)
+    flat_project = checked_pointwise(op, "project", x, project, wide)
+    strides, sides = checked_window(op, x, kernel, stride, padding, activation)
     if residual:
-        size = output_size((height, width), kernel.shape[2:], strides, sides, (1, 1))
+        size = output_size((height, width), kernel, strides, sides, (1, 1))
         shape = (n, flat_project[0].shape[0], *size)
         if shape != tuple(x.shape):
             raise ValueError(
@@ -199,9 +181,3 @@ def mbconv(
     window = (strides, sides, residual, activation)
     y: Tensor = _OP(x, *flat_expand, *flat_depthwise, *weights, *flat_project, *window)
     return y
-
-
-def _pointwise(op: str, name: str, x: Tensor, conv: Conv, c_in: int) -> tuple[Any, ...]:
-    weight = cast(matrix(op, f"{name}.weight", conv.weight))
-    check_beside(op, f"{name}.weight", weight, x, (weight.shape[0], c_in), dtype=True)
-    return weight, conv.bias, *flat_norm(op, x, weight.shape[0], conv.bias, conv.bn)

@@ -20,7 +20,7 @@ ARCHS = sorted({*default_archs((13, 0), "x86_64"), "8.9", "9.0a"})
 # Registers of a thread, by what mangled names contain; the first that fits. So many blocks fit on a
 # multiprocessor as the kernels say: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
 CEILINGS = {
-    r"depthwise_nhwc_kernel.*TraitsILi[35]E": 128,
+    r"depthwise_nhwc_kernel.*TraitsILi[35]E": 128,  # expand_depthwise_nhwc_kernel too
     r"depthwise_nhwc_kernel.*TraitsILi7E": 208,
     r"depthwise_nhwc_general_kernel": 80,
     r"conv_nhwc_kernel": 128,

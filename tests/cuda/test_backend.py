@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +18,9 @@ import effkernels
 from cuda_kernels import LABELS
 from effkernels import _cuda, dispatch, ops
 from effkernels._compiled import compiled_status
-from fakes import fake_pass
+from effkernels.models import get_config
+from effkernels.scaling.cost import model_cost
+from fakes import Calls, fake_pass
 from host_shim import ShimError
 from op_samples import labels, samples
 from parity import Runner, to_device
@@ -59,17 +64,114 @@ def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
     assert first.dim() == 2 or first.is_contiguous(memory_format=torch.channels_last)
 
 
+def changed(flat: tuple[Any, ...], **places: Any) -> tuple[Any, ...]:
+    """With others at some places, such as p3 for the fourth."""
+    return tuple(places.get(f"p{i}", value) for i, value in enumerate(flat))
+
+
+def ours(calls: Calls) -> dict[str, int]:
+    return {name: n for name, n in calls.counts.items() if name.startswith("effkernels")}
+
+
 @needs_module
 def test_b5_in_eval_mode_runs_on_them(pretended: FakeTensorMode) -> None:
     model, logits, calls = fake_pass("efficientnet_b5")
     assert logits.device.type == "cuda"
     blocks = sum(len(stage) for stage in model.stages)
-    found = {name: n for name, n in calls.counts.items() if name.startswith("effkernels")}
-    assert found == {
+    assert ours(calls) == {
         "effkernels_cuda.conv_bn_act": 1,
         "effkernels_cuda.depthwise_conv_bn_act_pool": blocks,
         "effkernels_cuda.squeeze_excite_gate": blocks,
     }
+
+
+# Of each network: input channels, kernel and stride of the blocks whose expand and depthwise are one kernel, and
+# how many such blocks there are.
+TOGETHER = {
+    "efficientnet_b0": {(16, 3, 2): 1, (24, 3, 1): 1, (24, 5, 2): 1, (40, 3, 2): 1, (80, 3, 1): 2},
+    "efficientnet_b4": {(24, 3, 2): 1, (32, 3, 1): 3, (32, 5, 2): 1, (56, 3, 2): 1},
+    "efficientnet_b5": {(24, 3, 2): 1, (40, 3, 1): 4, (40, 5, 2): 1, (64, 3, 2): 1},
+    "efficientnet_b7": {(32, 3, 2): 1, (48, 3, 1): 6, (48, 5, 2): 1, (80, 3, 2): 1},
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_which_blocks_expand_and_convolve_in_one_kernel(name: str) -> None:
+    layers = model_cost(name, get_config(name).resolution).layers
+    pairs = [
+        (first.in_shape[0], second.kernel_size, second.stride)
+        for first, second in itertools.pairwise(layers)
+        if first.kind == "expand"
+    ]
+    together = Counter(
+        p for p in pairs if _cuda.why_two_kernels(p[0], p[1:2] * 2, p[2:] * 2) is None
+    )
+    assert together == TOGETHER[name]
+
+
+@needs_module
+@pytest.mark.parametrize("name", TOGETHER)
+def test_networks_of_16_bits_expand_and_convolve_in_one_kernel(
+    pretended: FakeTensorMode, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        model, _, calls = fake_pass(name, torch.bfloat16)
+    blocks = sum(len(stage) for stage in model.stages)
+    together = sum(TOGETHER[name].values())
+    assert ours(calls) == {
+        "effkernels_cuda.conv_bn_act": 1,
+        "effkernels_cuda.depthwise_conv_bn_act_pool": blocks - together,
+        "effkernels_cuda.expand_depthwise_conv_bn_act_pool": together,
+        "effkernels_cuda.squeeze_excite_gate": blocks,
+    }
+    # Of those that run by parts nothing is said.
+    assert not any("expand_depthwise" in record.message for record in caplog.records)
+
+
+def expanding(x: Tensor, wide: int, kernel: int, stride: int = 1) -> tuple[Any, ...]:
+    return (
+        *(x, torch.empty(wide, x.shape[1], dtype=x.dtype), *(None,) * 5, 0.0),
+        *(torch.empty(wide, 1, kernel, kernel, dtype=x.dtype), *(None,) * 5, 0.0),
+        *([stride, stride], [1] * 4, "silu"),
+    )
+
+
+BY_PARTS = {
+    "float16 and bfloat16, not torch.float32": expanding(torch.empty(1, 8, 8, 8), 16, 3),
+    "multiples of 8 channels, not 12": expanding(torch.empty(1, 12, 8, 8).half(), 16, 3),
+    "faster for 120 channels and 3x3 kernels of stride 2 by 2": expanding(
+        torch.empty(1, 120, 8, 8).half(), 16, 3, 2
+    ),
+    "no kernel for 7x7 kernels of stride 1 by 1": expanding(torch.empty(1, 8, 8, 8).half(), 16, 7),
+    "no kernel for 3x3 kernels of stride 3 by 3": expanding(
+        torch.empty(1, 8, 8, 8).half(), 16, 3, 3
+    ),
+    "not torch.float64": changed(
+        expanding(torch.empty(1, 8, 8, 8).half(), 16, 3), p2=torch.empty(16).double()
+    ),
+}
+
+
+@needs_module
+@pytest.mark.parametrize("reason", BY_PARTS)
+def test_what_two_kernels_do_better_runs_by_parts(pretended: FakeTensorMode, reason: str) -> None:
+    heard: list[dispatch.Decision] = []
+
+    class Hearing:
+        def chosen(self, decision: dispatch.Decision, run: Any) -> Any:
+            heard.append(decision)
+
+        def declined(self, op: str, reason: str) -> None:
+            raise AssertionError
+
+    with dispatch.watching(Hearing()), effkernels.use_backend("cuda", fallback=False):
+        flat = to_device(BY_PARTS[reason], "cuda:0")
+        dispatch.choose("expand_depthwise_conv_bn_act", "cuda", flat, composite=True)
+    (decision,) = heard
+    assert decision.run_by_parts
+    ((backend, said),) = decision.refusals
+    assert backend == "cuda"
+    assert reason in said
 
 
 def window(x: Tensor, weight: Tensor) -> tuple[Any, ...]:
@@ -141,18 +243,16 @@ def test_limits_are_the_kernels() -> None:
     header = (ROOT / "csrc" / "cuda" / "kernels.h").read_text()
     assert f"kMostTerms = {_cuda._MOST_TERMS};" in header
     assert f"kMostHidden = {_cuda._MOST_HIDDEN};" in header
+    (most,) = re.findall(r"kMostExpanding = (\d+);", header)
+    assert max(_cuda._MOST_EXPANDING.values()) <= int(most)
 
 
 NHWC = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)
 DEEP = torch.randn(6, 1, 3, 3)
 
 
-def changed(flat: tuple[Any, ...], **places: Any) -> tuple[Any, ...]:
-    """With others at some places, such as p3 for the fourth."""
-    return tuple(places.get(f"p{i}", value) for i, value in enumerate(flat))
-
-
 GATE = (torch.randn(2, 6), torch.randn(3, 6), None, torch.randn(6, 3), None, "silu")
+EXPANDING = expanding(torch.randn(2, 8, 5, 5).half(), 12, 3)
 # What the front would not let through, given to the private ops: they must not read or write out of bounds.
 MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "three dimensions": ("depthwise_conv_bn_act", "4 dimensions", window(NHWC[0], DEEP)),
@@ -200,6 +300,41 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         "conv_bn_act",
         "too many terms",
         window(NHWC, torch.randn(5, 6, 7, 7)),
+    ),
+    "few expand weights": (
+        "expand_depthwise_conv_bn_act",
+        "wrong number",
+        changed(EXPANDING, p1=torch.randn(12, 4).half()),
+    ),
+    "expand weights of floats": (
+        "expand_depthwise_conv_bn_act",
+        "type of x",
+        changed(EXPANDING, p1=torch.randn(12, 8)),
+    ),
+    "short expand bias": (
+        "expand_depthwise_conv_bn_act",
+        "wrong number",
+        changed(EXPANDING, p2=torch.ones(11)),
+    ),
+    "few expanded": (
+        "expand_depthwise_conv_bn_act_pool",
+        "wrong number",
+        changed(EXPANDING, p8=torch.randn(11, 1, 3, 3).half()),
+    ),
+    "float maps": (
+        "expand_depthwise_conv_bn_act_pool",
+        "computes float16 and bfloat16",
+        expanding(NHWC, 12, 3),
+    ),
+    "large window": (
+        "expand_depthwise_conv_bn_act",
+        "no kernel for this window",
+        expanding(NHWC.half(), 12, 7),
+    ),
+    "many input channels": (
+        "expand_depthwise_conv_bn_act",
+        "too many input channels",
+        expanding(torch.randn(1, 136, 4, 4).half(), 12, 3),
     ),
     "gate of a map": ("squeeze_excite_gate", "must be a matrix", changed(GATE, p0=NHWC)),
     "short expand": (

@@ -13,9 +13,9 @@ from torch import Tensor
 import effkernels
 from cpu_kernels import run_reference, tensors
 from effkernels import ops
-from op_cases import DTYPES, Squeeze, Style, Window
+from op_cases import DTYPES, Expand, Squeeze, Style, Window
 from oracle_convolutions import OracleConvolutions
-from parity import Gpu, check_squeeze, check_window, to_gpu
+from parity import Gpu, check_expand, check_squeeze, check_window, to_gpu
 from randomise import randomise
 from tolerance import assert_within_eager
 
@@ -65,6 +65,38 @@ def test_layers_of_networks(gpu: Gpu, shape: tuple[int, int, int, int], dtype: t
     check_window(gpu, layer(*shape, dtype))
 
 
+# Input channels, expanded channels, kernel, stride and size of blocks of B0, B4, B5 and B7.
+EXPANDING = [
+    (16, 96, 3, 2, 112),
+    (24, 144, 3, 1, 56),
+    (24, 144, 5, 2, 56),
+    (40, 240, 5, 1, 28),
+    (80, 480, 3, 1, 14),
+    (112, 672, 5, 2, 14),
+    (32, 192, 3, 1, 95),
+    (56, 336, 3, 2, 48),
+    (40, 240, 5, 2, 114),
+    (128, 768, 3, 1, 29),
+    (80, 480, 5, 1, 75),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("images", [1, 40])
+@pytest.mark.parametrize("shape", EXPANDING, ids=str)
+def test_blocks_of_networks(
+    gpu: Gpu, shape: tuple[int, int, int, int, int], images: int, dtype: torch.dtype
+) -> None:
+    channels, expanded, kernel, stride, size = shape
+    # Of many images a block goes through all chunks of a tile; few channels show that as well.
+    expanded = min(expanded, 200) if images > 1 else expanded
+    padding = (kernel // 2,) * 4
+    style = Style(dtype=dtype)
+    check_expand(
+        gpu, Expand(images, channels, expanded, (size, size), kernel, stride, padding, style=style)
+    )
+
+
 def test_gates_with_many_hidden_channels(gpu: Gpu) -> None:
     # Too many for images that share a block, as 64 images do otherwise; too slow on a CPU.
     check_squeeze(gpu, Squeeze(64, 30, 4000, None))
@@ -77,6 +109,9 @@ def calls(dtype: torch.dtype) -> dict[str, Call]:
     style = Style(dtype=dtype)
     cases: dict[str, Any] = {
         "depthwise_conv_bn_act_pool": layer(240, 5, 1, 28, dtype),
+        "expand_depthwise_conv_bn_act_pool": Expand(
+            3, 40, 240, (28, 28), 5, 2, padding=(1, 2, 1, 2), style=style
+        ),
         "conv_bn_act": Window(2, 3, (65, 65), (3, 3), 32, stride=(2, 2), style=style),
         "squeeze_excite_gate": Squeeze(70, 240, 10, None, style=style),
         "squeeze_excite": Squeeze(2, 240, 10, (28, 28), style=style),
@@ -91,6 +126,7 @@ def calls(dtype: torch.dtype) -> dict[str, Call]:
 
 OPS = [
     "depthwise_conv_bn_act_pool",
+    "expand_depthwise_conv_bn_act_pool",
     "conv_bn_act",
     "squeeze_excite_gate",
     "squeeze_excite",
@@ -178,6 +214,19 @@ def test_more_than_2_to_the_31_elements(kernel: int) -> None:
     torch.testing.assert_close(
         alone[:, :8].cpu(), run_reference(ops.depthwise_conv_bn_act, arguments)[0]
     )
+
+
+def test_more_than_2_to_the_31_expanded_elements() -> None:
+    images, channels, side = 68, 2048, 125
+    if torch.cuda.mem_get_info()[0] < 12 * 2**30:
+        pytest.skip("less than 12 GiB of memory")
+    x = torch.randn(images, side, side, 8, device="cuda").half().permute(0, 3, 1, 2)
+    expand = ops.Conv(torch.randn(channels, 8, device="cuda").half())
+    deep = ops.Conv(torch.randn(channels, 1, 3, 3, device="cuda").half())
+    y, pooled = ops.expand_depthwise_conv_bn_act_pool(x, expand, deep, padding=1)
+    assert y.numel() > 2**31
+    alone, mean = ops.expand_depthwise_conv_bn_act_pool(x[-1:], expand, deep, padding=1)
+    assert_same((y[-1:], pooled[-1:]), (alone, mean))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

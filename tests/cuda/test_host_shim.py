@@ -16,6 +16,12 @@ def test_a_kernel_without_mistakes(shim: HostShim) -> None:
         assert torch.equal(out, (torch.arange(64) + 1).remainder(64).float())
 
 
+def test_products_of_matrices(shim: HostShim) -> None:
+    rows = ((torch.arange(128) * 37 % 17 - 8) / 8.0).view(8, 16)
+    out = shim.call("planted", "products", 0)
+    assert torch.equal(out.view(8, 8), rows @ rows.T)
+
+
 # What the shim says, or what a sanitizer does.
 FOUND = {
     "missed barrier": "a barrier was missed: 63 of 64 threads wait",
@@ -24,6 +30,8 @@ FOUND = {
     "copy not waited for": "copies were started and not waited for",
     "beyond shared memory": "AddressSanitizer: heap-buffer-overflow",
     "beyond global memory": "AddressSanitizer: heap-buffer-overflow",
+    "missed product": "a warp's exchange was missed: 31 of 32 threads wait",
+    "misaligned row": "misaligned address .* which requires 16 byte alignment",
     "misaligned": "misaligned address .* which requires 16 byte alignment",
 }
 

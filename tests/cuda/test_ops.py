@@ -10,16 +10,17 @@ import torch
 from hypothesis import given
 
 from cuda_kernels import LABELS
-from op_cases import DTYPES, Squeeze, Window, squeezes, windows
+from op_cases import DTYPES, Expand, Squeeze, Window, expands, squeezes, windows
 from parity import (
     Runner,
     check_activation,
     check_any_strides,
+    check_expand,
     check_network,
     check_squeeze,
     check_window,
 )
-from path_cases import CONVOLUTIONS, DEPTHWISE, SQUEEZES, few_terms, styled
+from path_cases import CONVOLUTIONS, DEPTHWISE, EXPANDS, SQUEEZES, few_terms, styled
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -62,10 +63,23 @@ def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: 
     check_window(runner, styled(CONVOLUTIONS[name], dtype, seed))
 
 
+@given(case=expands())
+def test_expand_depthwise(runner: Runner, case: Expand) -> None:
+    check_expand(runner, case)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", EXPANDS)
+def test_expand_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check_expand(runner, styled(EXPANDS[name], dtype, seed))
+
+
 @pytest.mark.parametrize("label", LABELS)
 def test_private_ops_take_maps_of_any_strides(
     runner: Runner, label: str, dtype: torch.dtype
 ) -> None:
+    if label.startswith("expand") and dtype == torch.float32:
+        pytest.skip("for float16 and bfloat16 alone")
     check_any_strides(runner, label, dtype)
 
 
@@ -78,4 +92,6 @@ def test_activations_on_both_sides_and_beyond(runner: Runner, activation: str) -
 def test_whole_networks(runner: Runner, name: str, dtype: torch.dtype) -> None:
     calls = check_network(runner, name, dtype)
     ours = {call for call in calls if call.endswith(" on cuda")}
-    assert len(ours) == (3 if name == "efficientnet_b0" else 2), calls
+    # Stem, depthwise, gate; and expand with depthwise in one.
+    expected = (3 if name == "efficientnet_b0" else 2) + (dtype != torch.float32)
+    assert len(ours) == expected, calls

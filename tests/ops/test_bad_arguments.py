@@ -32,6 +32,15 @@ def block(**changes: Any) -> Any:
     return ops.mbconv(**parts)
 
 
+def first_two(**changes: Any) -> Any:
+    parts = {
+        "x": X,
+        "expand": ops.Conv(torch.randn(12, 6, 1, 1)),
+        "depthwise": ops.Conv(torch.randn(12, 1, 3, 3)),
+    } | changes
+    return ops.expand_depthwise_conv_bn_act_pool(**parts)
+
+
 CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "not a tensor": (TypeError, "x must be a tensor, got list", lambda: depthwise([1])),
     "three dimensions": (ValueError, r"x must be \(N, C, H, W\)", lambda: depthwise(X[0])),
@@ -108,6 +117,36 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
         ValueError,
         "reduce_bias must have shape",
         lambda: ops.squeeze_excite(X, SE[0], SE[3], *SE[2:]),
+    ),
+    "expand channels": (
+        ValueError,
+        r"expand.weight must have shape \(12, 6\)",
+        lambda: first_two(expand=ops.Conv(torch.randn(12, 5))),
+    ),
+    "expand kernel": (
+        ValueError,
+        r"expand.weight must be \(C_out, C_in\)",
+        lambda: first_two(expand=ops.Conv(torch.randn(12, 6, 3, 3))),
+    ),
+    "expanded width": (
+        ValueError,
+        "depthwise.weight must have shape",
+        lambda: first_two(depthwise=ops.Conv(torch.randn(6, 1, 3, 3))),
+    ),
+    "expanded norm": (
+        ValueError,
+        "bn.weight must have shape",
+        lambda: first_two(depthwise=ops.Conv(torch.randn(12, 1, 3, 3), None, BN)),
+    ),
+    "expanded dtype": (
+        TypeError,
+        "depthwise.weight is torch.float64",
+        lambda: first_two(depthwise=ops.Conv(torch.randn(12, 1, 3, 3).double())),
+    ),
+    "expanded size": (
+        ValueError,
+        "11x11 kernel .* does not fit into 8x8",
+        lambda: first_two(depthwise=ops.Conv(torch.randn(12, 1, 11, 11)), padding=1),
     ),
     "block width": (
         ValueError,

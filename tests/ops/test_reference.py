@@ -113,6 +113,24 @@ def test_pool_is_the_mean_of_the_result() -> None:
     torch.testing.assert_close(pooled, y.mean((2, 3)))
 
 
+def test_expand_depthwise_is_one_after_the_other() -> None:
+    x = images(2, 5, 7, 6, dtype=torch.float64)
+    first = images(8, 5, dtype=torch.float64), torch.randn(8).double(), batch_norm(8, x.dtype)
+    deep = images(8, 1, 3, 3, dtype=torch.float64), None, batch_norm(8, x.dtype)
+    window = {"stride": 2, "padding": (0, 1, 2, 1), "activation": "hardswish"}
+    wide = ops.pointwise_conv_bn_act(x, *first, activation="hardswish")
+    # What pads the depthwise convolution are zeros, not what the activation makes of the norm's shift.
+    expected = ops.depthwise_conv_bn_act_pool(wide, *deep, **window)
+    convs = ops.Conv(*first), ops.Conv(*deep)
+    y, pooled = ops.expand_depthwise_conv_bn_act_pool(x, *convs, **window)
+    for ours, theirs in (
+        (y, expected[0]),
+        (pooled, expected[1]),
+        (ops.expand_depthwise_conv_bn_act(x, *convs, **window), expected[0]),
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_squeeze_excite_is_gate_times_input() -> None:
     x, weights = images(2, 8, 5, 4, dtype=torch.float64), gate_weights(8, 3, torch.float64)
     reduce, expand = nn.Conv2d(8, 3, 1).double(), nn.Conv2d(3, 8, 1).double()

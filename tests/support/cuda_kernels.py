@@ -15,6 +15,8 @@ OPS = (
     "conv_bn_act",
     "depthwise_conv_bn_act",
     "depthwise_conv_bn_act_pool",
+    "expand_depthwise_conv_bn_act",
+    "expand_depthwise_conv_bn_act_pool",
     "squeeze_excite_gate",
     "squeeze_excite",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -219,6 +219,32 @@ class Block:
         }
 
 
+@dataclass(frozen=True)
+class Expand:
+    """The first two convolutions of a block as one op, with and without the means."""
+
+    n: int
+    channels: int
+    expanded: int
+    size: tuple[int, int]
+    kernel: int = 3
+    stride: int = 1
+    padding: tuple[int, int, int, int] = (1, 1, 1, 1)
+    activation: str = "silu"
+    style: Style = field(default_factory=Style)
+
+    def arguments(self) -> dict[str, Any]:
+        torch.manual_seed(self.style.seed)
+        return {
+            "x": self.style.x(self.n, self.channels, *self.size),
+            "expand": self.style.conv(self.expanded, self.channels, 1, 1),
+            "depthwise": self.style.conv(self.expanded, 1, self.kernel, self.kernel),
+            "stride": self.stride,
+            "padding": self.padding,
+            "activation": self.activation,
+        }
+
+
 _COUNTS = st.sampled_from([1, 1, 1, 2, 2, 2, 3, 3, 7, 0])
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Around whole vectors and panels of every instruction set.
@@ -323,6 +349,27 @@ def squeezes(draw: st.DrawFn, *, layer: bool) -> Squeeze:
         size=draw(sizes(40_000 // (channels * max(n, 1)))) if layer else None,
         activation=draw(ACTIVATION),
         style=draw(styles()),
+    )
+
+
+@st.composite
+def expands(draw: st.DrawFn) -> Expand:
+    n = draw(st.sampled_from([1, 1, 2, 3, 0]))
+    channels, expanded = 8 * draw(st.integers(1, 16)), draw(st.integers(1, 150))
+    kernel = draw(st.sampled_from([3, 5]))
+    size = draw(sizes(8_000 // (max(channels, expanded) * max(n, 1))))
+    sides = draw(st.tuples(*(st.integers(0, kernel + 1) for _ in range(4))))
+    style = draw(styles())
+    return Expand(
+        n=n,
+        channels=channels,
+        expanded=expanded,
+        size=size,
+        kernel=kernel,
+        stride=draw(st.sampled_from([1, 2])),
+        padding=fitting(size, (kernel, kernel), (1, 1), sides),
+        activation=draw(ACTIVATION),
+        style=replace(style, dtype=draw(st.sampled_from([torch.float16, torch.bfloat16]))),
     )
 
 

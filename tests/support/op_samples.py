@@ -166,6 +166,28 @@ def _mbconv(dtype: torch.dtype, label: str, *, expand: bool, gated: bool, stride
     )
 
 
+def _expand_depthwise(
+    name: str, dtype: torch.dtype, label: str, kernel: int, padding: list[int], *, stride: int
+) -> Sample:
+    # 8 input channels at least, and 16 bits, for a kernel to take it; see `_cuda`.
+    c_in, wide = 8, 20
+    x, activation = images(2, c_in, 6, 7, dtype=dtype), "silu" if stride == 1 else "relu6"
+    first = ops.Conv(images(wide, c_in, 1, 1, dtype=dtype), None, batch_norm(wide, dtype))
+    deep = ops.Conv(images(wide, 1, kernel, kernel, dtype=dtype), torch.randn(wide, dtype=dtype))
+    front = getattr(ops, name)
+    window = {"stride": stride, "padding": padding}
+    return Sample(
+        name,
+        label,
+        lambda: front(x, first, deep, **window, activation=activation),
+        (
+            *(x, first.weight[:, :, 0, 0], None, *first.bn),  # type: ignore[misc]
+            *(deep.weight, deep.bias, *(None,) * 4, 0.0),
+            *([stride, stride], padding, activation),
+        ),
+    )
+
+
 def samples(dtype: torch.dtype) -> list[Sample]:
     """Every op, over the corners of its contract."""
     found = [
@@ -179,6 +201,11 @@ def samples(dtype: torch.dtype) -> list[Sample]:
         _pointwise(dtype, "gate-residual", gated=True, added=True),
         _pointwise_pool(dtype),
         *_squeeze(dtype),
+        *(
+            _expand_depthwise(f"expand_depthwise_conv_bn_act{pool}", dtype, *case, stride=stride)
+            for pool in ("", "_pool")
+            for stride, *case in ((1, "3x3", 3, [1] * 4), (2, "5x5/2-same", 5, [2, 2, 1, 2]))
+        ),
         _mbconv(dtype, "full", expand=True, gated=True, stride=1),
         _mbconv(dtype, "no-expand", expand=False, gated=True, stride=1),
         _mbconv(dtype, "stride-2-no-gate", expand=True, gated=False, stride=2),
@@ -189,3 +216,8 @@ def samples(dtype: torch.dtype) -> list[Sample]:
 def labels() -> list[str]:
     """Names of the samples, in order."""
     return [f"{s.name}-{s.label}".rstrip("-") for s in samples(torch.float32)]
+
+
+def labels_of_parts() -> list[str]:
+    """Those of the ops that are not composed of others."""
+    return [label for label in labels() if not label.startswith(("mbconv", "expand_depthwise"))]

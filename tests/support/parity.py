@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from counted_or_not import whatever_is_faster
 from cpu_kernels import in_float64, largest_sum, poisoned, run_reference, tensors, threads
 from effkernels import ops, use_backend
 from magnitudes import gate_magnitude
 from networks import run_network, tiny
-from op_cases import Pointwise, Squeeze, Window
+from op_cases import Expand, Pointwise, Squeeze, Window
 from op_samples import labels, samples
 from oracle_convolutions import OracleConvolutions
 from tolerance import assert_within_eager
@@ -68,7 +69,7 @@ class Gpu:
         self.backend = backend
 
     def __call__(self, name: str, arguments: Arguments) -> Results:
-        with poisoned(), use_backend(self.backend, fallback=False):
+        with poisoned(), use_backend(self.backend, fallback=False), whatever_is_faster():
             found = tensors(getattr(ops, name)(**to_gpu(dict(arguments))))
         return tuple(tensor.cpu() for tensor in found)
 
@@ -107,6 +108,17 @@ def check_window(runner: Runner, case: Window) -> None:
     if not case.out_channels:
         name, depth = "depthwise_conv_bn_act_pool", depth + case.pixels
         assert_matches(runner, name, arguments, magnitude=magnitude, depth=depth)
+
+
+def check_expand(runner: Runner, case: Expand) -> None:
+    """Expand and depthwise in one, with and without the means."""
+    arguments = case.arguments()
+    magnitude = largest_sum(ops.expand_depthwise_conv_bn_act, arguments)
+    depth = case.channels + case.kernel**2 + 2
+    pixels = case.size[0] * case.size[1]
+    for pool, terms in (("", depth), ("_pool", depth + pixels)):
+        name = f"expand_depthwise_conv_bn_act{pool}"
+        assert_matches(runner, name, arguments, magnitude=magnitude, depth=terms)
 
 
 def check_squeeze(runner: Runner, case: Squeeze) -> None:

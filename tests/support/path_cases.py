@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from op_cases import Squeeze, Style, Window
+from op_cases import Expand, Squeeze, Style, Window
 
 
 def styled(case: Any, dtype: torch.dtype, seed: int) -> Any:
@@ -72,4 +72,32 @@ CONVOLUTIONS = {
     ),
     "strided": Window(1, 9, (8, 9), (3, 3), 37, padding=PAD1, style=Style(weights="strided")),
     "empty batch": Window(0, 3, (8, 8), (3, 3), 5),
+}
+
+# 16-bit: for float32 there is no such kernel.
+EXPANDS = {
+    # Several tiles, the last ones cut, and several chunks, the last with channels left over.
+    "3x3": Expand(1, 16, 40, (33, 70)),
+    "3x3/2": Expand(1, 24, 50, (61, 40), stride=2, padding=(0, 1, 0, 1)),
+    "5x5": Expand(2, 40, 60, (19, 18), 5, padding=PAD2),
+    "5x5/2": Expand(1, 24, 50, (31, 70), 5, stride=2, padding=(1, 2, 1, 2)),
+    "80 channels": Expand(1, 80, 49, (20, 30)),
+    "112 channels": Expand(1, 112, 40, (14, 14), 5, stride=2, padding=(1, 2, 1, 2)),
+    "128 channels": Expand(1, 128, 33, (9, 8)),
+    # More tiles than chunks, and fewer.
+    "several images": Expand(5, 24, 136, (3, 2), stride=2),
+    "one image": Expand(1, 24, 264, (5, 3)),
+    "13 channels": Expand(2, 13, 20, (7, 9), stride=2),
+    "8 channels": Expand(2, 8, 16, (5, 6), 5, padding=(0, 3, 1, 2)),
+    "1 expanded": Expand(2, 8, 1, (5, 6)),
+    "not aligned": Expand(1, 24, 40, (9, 9), style=Style(layout="offset")),
+    "tall": Expand(1, 8, 12, (300, 1), 5, stride=2, padding=PAD2),
+    "wide": Expand(1, 8, 12, (1, 300)),
+    "one pixel": Expand(3, 16, 24, (1, 1), 5, padding=PAD2),
+    "mostly padding": Expand(2, 8, 9, (1, 2), padding=(40, 7, 9, 35)),
+    "biases alone": Expand(
+        1, 8, 24, (6, 6), activation="hardswish", style=Style(norm="none", bias=True)
+    ),
+    "strange": Expand(2, 16, 24, (9, 9), style=Style(strange=3)),
+    "empty batch": Expand(0, 16, 24, (8, 8)),
 }

@@ -15,7 +15,7 @@ import effkernels
 from effkernels import _cuda, dispatch
 from fakes import fake_pass
 from interpreter import Interpreter
-from op_samples import labels, samples
+from op_samples import labels, labels_of_parts, samples
 from parity import to_device
 from processes import run_python
 from workers import WorkerError
@@ -94,7 +94,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
 
 
 @needs_triton
-@pytest.mark.parametrize("label", [label for label in labels() if label[:6] != "mbconv"])
+@pytest.mark.parametrize("label", labels_of_parts())
 def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
     case = samples(torch.float16)[labels().index(label)]
     flat = to_device(case.flat, "cuda:0")
@@ -124,7 +124,9 @@ def test_every_convolution_of_b0_to_b7_runs_on_a_kernel(
         ours = [key for key in calls.counts if key.startswith("effkernels")]
         # Stem, head; expand where there is one, depthwise, gate, project.
         expected = 2 + sum(3 + (block.expand is not None) for block in blocks)
-        assert sum(calls.counts[key] for key in ours) == expected
+        both = sum(calls.counts[key] for key in ours if "expand_depthwise" in key)
+        assert sum(calls.counts[key] for key in ours) + both == expected
+        assert (both > 0) == (dtype != torch.float32 and any("cuda" in key for key in ours))
         assert not any("conv" in key or "norm" in key for key in calls.counts if key not in ours)
         assert not (without and any("cuda" in key for key in ours))
 

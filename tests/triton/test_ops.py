@@ -25,7 +25,7 @@ from op_cases import (
     squeezes,
     windows,
 )
-from op_samples import labels
+from op_samples import labels_of_parts
 from parity import (
     Runner,
     check_activation,
@@ -177,10 +177,7 @@ def test_what_tuning_may_pick(interpreter: Interpreter, name: str, seed: int) ->
         check(Candidate(interpreter, place), styled(case, torch.bfloat16, seed))
 
 
-LABELS = [label for label in labels() if not label.startswith("mbconv")]
-
-
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", labels_of_parts())
 def test_private_ops_take_maps_of_any_strides(
     runner: Runner, label: str, dtype: torch.dtype
 ) -> None:

@@ -8,6 +8,8 @@
 
 namespace effkernels::binding {
 
+inline float* floats_of(Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
+
 class Call {
  public:
   // All of the tensors must be where `first` is.
@@ -25,6 +27,23 @@ class Call {
   // So many floats, which live as long as the result: torch gives them to others in the order of the stream.
   Tensor workspace(int64_t floats) const { return empty_floats(first_, 1, floats); }
 
+  // The map that a launcher of `args` makes, for which `depthwise` is all of them or a part; the means too
+  // where `pooled` is somewhere.
+  template <class Args>
+  Tensor launch_depthwise(int64_t (*floats)(const Args&), const char* (*launcher)(const Args&, float*, void*),
+                          const Args& args, cpu::DepthwiseArgs& depthwise, const Tensor& x,
+                          Tensor* pooled) const {
+    Tensor y = empty_map(x, depthwise.out);
+    depthwise.y = y.mutable_data_ptr();
+    if (pooled != nullptr) {
+      *pooled = empty_floats(x, depthwise.out.images, depthwise.out.channels);
+      depthwise.mean = floats_of(*pooled);
+    }
+    Tensor space = workspace(floats(args));
+    launch(launcher, args, floats_of(space));
+    return y;
+  }
+
   Arguments arguments;
 
  private:
@@ -41,7 +60,5 @@ class Call {
   const Tensor& first_;
   OnDevice device_;
 };
-
-inline float* floats_of(Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
 
 }  // namespace effkernels::binding

@@ -5,17 +5,8 @@
 namespace effkernels::binding {
 namespace {
 
-// The result; the means too where `pooled` is somewhere.
 Tensor compute(const Call& call, cpu::DepthwiseArgs args, const Tensor& x, Tensor* pooled) {
-  Tensor y = empty_map(x, args.out);
-  args.y = y.mutable_data_ptr();
-  if (pooled != nullptr) {
-    *pooled = empty_floats(x, args.out.images, args.out.channels);
-    args.mean = floats_of(*pooled);
-  }
-  Tensor workspace = call.workspace(cuda::depthwise_workspace(args));
-  call.launch(cuda::depthwise, args, floats_of(workspace));
-  return y;
+  return call.launch_depthwise(cuda::depthwise_workspace, cuda::depthwise, args, args, x, pooled);
 }
 
 Tensor depthwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,

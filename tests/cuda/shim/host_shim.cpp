@@ -44,7 +44,7 @@ struct Scheduler {
   const void* stack;
   size_t stack_bytes;
   std::vector<Fibre> fibres;  // kept: making stacks is slow
-  std::vector<float> slots;
+  std::vector<Words> slots;   // two a lane
   const std::function<void()>* kernel;
   Fibre* current;
   std::mt19937_64 random{1};
@@ -145,12 +145,28 @@ const Place& here() { return scheduler.current->place; }
 
 void wait_for_block(const void* site) { yield(State::kBlock, site); }
 
-float exchange(float value, int mask, const void* site) {
-  // Two slots a lane, in turns: who is late still reads one when who is early writes the other.
-  const int thread = here().thread, turn = scheduler.current->exchanges++ % 2;
-  scheduler.slots[2 * thread + turn] = value;
+const Words* meet(const Words& shown, const void* site) {
+  // In turns: who is late still reads one when who is early writes the other.
+  const int thread = here().thread, turn = static_cast<int>(scheduler.current->exchanges++ % 2);
+  Words* slots = scheduler.slots.data() + turn * (scheduler.slots.size() / 2);
+  slots[thread] = shown;
   yield(State::kWarp, site);
-  return scheduler.slots[2 * (thread ^ mask) + turn];
+  return slots + thread / cuda::kWarp * cuda::kWarp;
+}
+
+void add_products(const Words* lanes, float (*value)(uint16_t), float (&sums)[4]) {
+  const auto element = [&](const Words& words, int word, int half) {
+    return value(static_cast<uint16_t>(words[word] >> 16 * half));
+  };
+  const int lane = here().thread % cuda::kWarp;
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < 16; ++k) {
+      const int quarter = k % 8 / 2, upper = k / 8;
+      sums[i] += element(lanes[row % 8 * 4 + quarter], 2 * upper + row / 8, k % 2) *
+                 element(lanes[column * 4 + quarter], 4 + upper, k % 2);
+    }
+  }
 }
 
 void start_copy(void* to, const void* from, bool valid) {
@@ -174,12 +190,14 @@ void set_seed(uint64_t seed) { scheduler.random.seed(seed); }
 const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
   if (grid.blocks > cuda::kMostBlocks) return "the tensors are too large for one launch";
   if (grid.blocks < 1 || grid.threads < 1 || grid.threads > 1024 || grid.shared_bytes < 0 ||
-      grid.shared_bytes > cuda::kSharedBytes) {
+      grid.shared_bytes > cuda::kMostSharedBytes) {
     return "invalid configuration argument";  // CUDA's words
   }
   scheduler.kernel = &kernel;
   scheduler.fibres.resize(std::max<size_t>(scheduler.fibres.size(), grid.threads));
-  scheduler.slots.assign(2 * (grid.threads + cuda::kWarp), NAN);
+  Words unseen;
+  unseen.fill(UINT32_MAX);  // NaN
+  scheduler.slots.assign(2 * cuda::kWarp * ((grid.threads + cuda::kWarp - 1) / cuda::kWarp), unseen);
   std::vector<int64_t> blocks(grid.blocks);
   std::iota(blocks.begin(), blocks.end(), 0);
   std::shuffle(blocks.begin(), blocks.end(), scheduler.random);

@@ -5,6 +5,7 @@
 // exactly as large as asked for, so that AddressSanitizer sees what goes beyond it. A launch fails where
 // threads of a block wait at different barriers, or end while others wait.
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -28,8 +29,15 @@ const Place& here();
 // Stops the fibre until all of the block have come to the same `site`.
 void wait_for_block(const void* site);
 
-// The same of the warp; then the value of the lane whose number differs by `mask`.
-float exchange(float value, int mask, const void* site);
+// What a lane shows to the others of its warp.
+using Words = std::array<uint32_t, 8>;
+
+// Stops the fibre until all of the warp have come to the same `site`; then what each of its lanes shows.
+const Words* meet(const Words& shown, const void* site);
+
+// The products of PTX's mma.m16n8k16, from what each lane has: four words of a, two of b. `value` widens an
+// element.
+void add_products(const Words* lanes, float (*value)(uint16_t), float (&sums)[4]);
 
 void start_copy(void* to, const void* from, bool valid);
 void finish_copies();
@@ -46,6 +54,9 @@ float half_value(uint16_t bits);
 
 namespace effkernels::cuda {
 
+// A small GPU, so that small cases too are more than it runs at once.
+constexpr int64_t kBlocksToFill = 4;
+
 inline int thread_index() { return host_shim::here().thread; }
 inline int block_threads() { return host_shim::here().threads; }
 inline int64_t block_index() { return host_shim::here().block; }
@@ -55,7 +66,25 @@ inline char* shared_memory() { return host_shim::here().shared; }
 [[gnu::noinline]] inline void barrier() { host_shim::wait_for_block(__builtin_return_address(0)); }
 
 [[gnu::noinline]] inline float shuffle_xor(float value, int mask) {
-  return host_shim::exchange(value, mask, __builtin_return_address(0));
+  const host_shim::Words* lanes =
+      host_shim::meet({std::bit_cast<uint32_t>(value)}, __builtin_return_address(0));
+  return std::bit_cast<float>(lanes[thread_index() % kWarp ^ mask][0]);
+}
+
+[[gnu::noinline]] inline void load_matrices(const void* row, uint32_t (&elements)[4]) {
+  const auto address = reinterpret_cast<uintptr_t>(row);
+  const host_shim::Words* lanes =
+      host_shim::meet({static_cast<uint32_t>(address), static_cast<uint32_t>(uint64_t{address} >> 32)},
+                      __builtin_return_address(0));
+  struct alignas(16) Row {
+    uint32_t words[4];
+  };
+  const int lane = thread_index() % kWarp;
+  for (int i = 0; i < 4; ++i) {
+    const host_shim::Words& named = lanes[8 * i + lane / 4];
+    const auto from = static_cast<uintptr_t>(uint64_t{named[1]} << 32 | named[0]);
+    elements[i] = reinterpret_cast<const Row*>(from)->words[lane % 4];
+  }
 }
 
 inline void copy_16_bytes(void* to, const void* from, bool valid) { host_shim::start_copy(to, from, valid); }
@@ -71,6 +100,13 @@ inline void narrow(float x, BFloat16& to) {
   to.bits = static_cast<uint16_t>(x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fff);
 }
 inline void narrow(float x, Half& to) { to.bits = host_shim::half_bits(x); }
+
+template <class T>
+[[gnu::noinline]] void multiply_add(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sums)[4]) {
+  const host_shim::Words* lanes =
+      host_shim::meet({a[0], a[1], a[2], a[3], b0, b1}, __builtin_return_address(0));
+  host_shim::add_products(lanes, [](uint16_t bits) { return widen(T{bits}); }, sums);
+}
 
 // What is subnormal counts as 0.
 inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }

@@ -79,6 +79,38 @@ EFFKERNELS_KERNEL(kThreads, 1) misaligned_kernel(float* out) {
   out[thread_index()] = x[0];
 }
 
+// Rows of 16 elements, eighths.
+EFFKERNELS_DEVICE const Half* eight_rows() {
+  Half* rows = reinterpret_cast<Half*>(shared_memory());
+  for (int i = thread_index(); i < 128; i += kThreads) {
+    narrow(static_cast<float>(i * 37 % 17 - 8) / 8.0f, rows[i]);
+  }
+  barrier();
+  return rows;
+}
+
+// The products of eight rows with each other.
+EFFKERNELS_DEVICE void multiply(const Half* rows, float* out) {
+  const int lane = thread_index() % kWarp;
+  uint32_t a[4], b[4];
+  load_matrices(rows + lane % 8 * 16 + lane / 16 * 8, a);
+  load_matrices(rows + lane % 8 * 16 + lane / 8 % 2 * 8, b);
+  float sums[4] = {};
+  multiply_add<Half>(a, b[0], b[1], sums);
+  if (thread_index() < kWarp) {
+    for (int i = 0; i < 2; ++i) out[2 * lane + i] = sums[i];
+  }
+}
+
+EFFKERNELS_KERNEL(kThreads, 1) products_kernel(float* out) { multiply(eight_rows(), out); }
+
+EFFKERNELS_KERNEL(kThreads, 1) missed_product_kernel(float* out) {
+  const Half* rows = eight_rows();
+  if (thread_index() != 3) multiply(rows, out);
+}
+
+EFFKERNELS_KERNEL(kThreads, 1) misaligned_row_kernel(float* out) { multiply(eight_rows() + 4, out); }
+
 struct Planted {
   const char* name;
   void (*kernel)(float*);
@@ -95,6 +127,9 @@ constexpr Planted kPlanted[] = {
     {"beyond shared memory", beyond_shared_kernel},
     {"beyond global memory", beyond_global_kernel},
     {"misaligned", misaligned_kernel},
+    {"products", products_kernel},
+    {"missed product", missed_product_kernel},
+    {"misaligned row", misaligned_row_kernel},
 };
 
 }  // namespace

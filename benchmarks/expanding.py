@@ -1,0 +1,122 @@
+"""Expand and depthwise as one kernel against two, for every block of some networks, on a GPU.
+
+What ``effkernels._cuda._MOST_EXPANDING`` is to be set by:
+
+    python -m benchmarks.expanding [--batch N] [--dtype bfloat16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from effkernels._cuda import why_two_kernels
+from effkernels.ops._define import defined
+from effkernels.scaling.cost import model_cost
+
+OP = "expand_depthwise_conv_bn_act_pool"
+NETWORKS = tuple(f"efficientnet_{name}" for name in ("b0", "b4", "b5", "b7"))
+_MOST_CHANNELS = 128  # that the kernel takes: kMostExpanding in csrc/cuda/kernels.h
+_ROUNDS = 15
+# Inputs that are taken in turn, so that none lies in the L2 cache, and at most so many.
+_ROTATED_BYTES = 400 * 2**20
+_MOST_COPIES = 64
+
+
+@dataclass(frozen=True)
+class Block:
+    """The first two convolutions of a block on images of ``size`` pixels."""
+
+    channels: int
+    expanded: int
+    kernel: int
+    stride: int
+    size: tuple[int, int]
+
+    def arguments(self, batch: int, device: str, dtype: torch.dtype) -> tuple[Any, ...]:
+        """Those of the op, random; images in NHWC."""
+        like: dict[str, Any] = {"device": device, "dtype": dtype}
+        x = torch.randn(batch, *self.size, self.channels, **like).permute(0, 3, 1, 2)
+        first = torch.randn(self.expanded, self.channels, **like) / self.channels**0.5
+        deep = torch.randn(self.expanded, 1, self.kernel, self.kernel, **like)
+        norm = (*(torch.rand(self.expanded, device=device) + 0.5 for _ in range(4)), 1e-3)
+        window = [self.stride] * 2, [self.kernel // 2] * 4
+        return x, first, None, *norm, deep / self.kernel, None, *norm, *window, "silu"
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.size))
+        return f"{self.channels:3} > {self.expanded:4}, {self.kernel}x{self.kernel}/{self.stride}, {size}"
+
+
+def blocks(models: Sequence[str]) -> list[Block]:
+    """The distinct ones of these networks that there is a kernel for, in the order of the first."""
+    found: dict[Block, None] = {}
+    for model in models:
+        for first, deep in itertools.pairwise(model_cost(model).layers):
+            if first.kind == "expand" and first.in_shape[0] <= _MOST_CHANNELS:
+                wide, *size = first.out_shape
+                window = deep.kernel_size, deep.stride
+                found[Block(first.in_shape[0], wide, *window, (size[0], size[1]))] = None
+    return list(found)
+
+
+def _captured(run: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> torch.cuda.CUDAGraph:
+    """A graph of one call for each of the inputs: no time of Python's is measured."""
+    for arguments in inputs[:2]:
+        run(*arguments)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for arguments in inputs:
+            run(*arguments)
+    return graph
+
+
+def _microseconds(graph: torch.cuda.CUDAGraph, calls: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / calls * 1e3
+
+
+def measure(block: Block, batch: int, dtype: torch.dtype) -> tuple[float, float]:
+    """Microseconds of one kernel and of two, taking turns."""
+    one = getattr(torch.ops.effkernels_cuda, OP).default
+    two = defined(OP).composed
+    assert two is not None
+    arguments = block.arguments(batch, "cuda", dtype)
+    x = arguments[0]
+    count = max(2, min(_MOST_COPIES, _ROTATED_BYTES // x.nbytes))
+    inputs = [(x.clone(), *arguments[1:]) for _ in range(count)]
+    torch.testing.assert_close(one(*arguments)[0], two(*arguments)[0], rtol=0.05, atol=0.05)
+    graphs = [_captured(run, inputs) for run in (one, two)]
+    rounds = [[_microseconds(graph, count) for graph in graphs] for _ in range(_ROUNDS)]
+    ours, theirs = (statistics.median(times) for times in zip(*rounds, strict=True))
+    return ours, theirs
+
+
+def main() -> None:
+    """Print a line a block."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--dtype", choices=("bfloat16", "float16"), default="bfloat16")
+    options = parser.parse_args()
+    print(f"batch {options.batch}, {options.dtype}, {torch.cuda.get_device_name()}")
+    with torch.inference_mode():
+        for block in blocks(NETWORKS):
+            one, two = measure(block, options.batch, getattr(torch, options.dtype))
+            why = why_two_kernels(block.channels, [block.kernel] * 2, [block.stride] * 2)
+            taken = "one" if why is None else "two"
+            print(f"{block!s:34} one {one:8.1f} us, two {two:8.1f}: {two / one:.2f}, takes {taken}")
+
+
+if __name__ == "__main__":
+    main()
