@@ -10,7 +10,7 @@ from torch import Tensor
 
 from effkernels import dispatch
 from effkernels._compiled import cuda_module
-from effkernels._cpu import _rejects, _rejects_dtype, _rejects_gate, rejects_network
+from effkernels._cpu import _rejects, _rejects_dtype, _rejects_gate, rejects_network, uint8_too
 from effkernels.ops._define import define_private
 from effkernels.ops.network import by_steps
 
@@ -44,7 +44,7 @@ def few_hidden(most: int, rejects: Callable[..., str | None]) -> Callable[..., s
 
 
 _OPS: dict[str, Callable[..., str | None]] = {
-    "conv_bn_act": few_terms(_rejects(1)),
+    "conv_bn_act": few_terms(uint8_too(_rejects(1))),
     "depthwise_conv_bn_act": _rejects(1),
     "depthwise_conv_bn_act_pool": _rejects(1),
     "squeeze_excite_gate": few_hidden(_MOST_HIDDEN, _rejects_gate),

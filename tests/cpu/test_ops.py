@@ -28,6 +28,7 @@ from op_cases import (
     squeezes,
     windows,
 )
+from path_cases import IMAGES
 
 # They are quick.
 MORE = settings(max_examples=3 * settings().max_examples)
@@ -111,6 +112,7 @@ CONVOLUTIONS = {
         1, 19, (8, 9), (3, 3), 37, padding=(1, 1, 1, 1), style=Style(weights="strided")
     ),
     "empty batch": Window(0, 3, (8, 8), (3, 3), 5),
+    **IMAGES,
 }
 
 

@@ -60,6 +60,16 @@ SQUEEZES = {
     "no images": Squeeze(0, 33, 8, (3, 3)),
 }
 
+# What is read byte by byte, and what is subtracted: planes, pixels, neither; beside padding on all sides.
+_STEM = Window(2, 3, (13, 20), (3, 3), 32, stride=(2, 2), padding=PAD1)
+IMAGES = {
+    f"{'uint8' if uint8 else 'float'} {layout}{' normalised' if normalise else ''}": replace(
+        _STEM, uint8=uint8, normalise=normalise, style=Style(layout=layout)
+    )
+    for uint8, normalise in ((True, True), (True, False), (False, True))
+    for layout in ("nchw", "nhwc", "sliced")
+}
+
 CONVOLUTIONS = {
     "stem": Window(2, 3, (33, 40), (3, 3), 32, stride=(2, 2), padding=(0, 1, 0, 1)),
     "stem of B7": Window(1, 3, (17, 19), (3, 3), 64, stride=(2, 2), padding=PAD1),
@@ -72,4 +82,5 @@ CONVOLUTIONS = {
     ),
     "strided": Window(1, 9, (8, 9), (3, 3), 37, padding=PAD1, style=Style(weights="strided")),
     "empty batch": Window(0, 3, (8, 8), (3, 3), 5),
+    **IMAGES,
 }
