@@ -5,6 +5,7 @@ Pillow and numpy only; Pillow is imported on first use, so that importing the pa
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -118,6 +119,27 @@ class Preprocessing:
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         return ((pixels - mean[:, None, None]) / std[:, None, None]).contiguous()
+
+
+@functools.cache  # for good: captured CUDA graphs go on reading what they were captured with
+def _made_vector(values: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # its tensors could not be saved for a backward pass
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def pixel_vector(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """The ``mean`` or ``std`` of a :class:`Preprocessing` for pixels from 0 to 255, float32.
+
+    The same tensor for every call, which no model has to hold, move or save.
+    """
+    scaled = tuple(255.0 * value for value in values)
+    # A mode may make it fake, which is nothing to be kept.
+    modes = torch._C._len_torch_dispatch_stack()
+    return (_made_vector.__wrapped__ if modes else _made_vector)(scaled, device)
+
+
+# torch.compile takes what it returns as a constant, as for dispatch._log_once.
+pixel_vector._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
