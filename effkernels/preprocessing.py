@@ -121,25 +121,34 @@ class Preprocessing:
         return ((pixels - mean[:, None, None]) / std[:, None, None]).contiguous()
 
 
-@functools.cache  # for good: captured CUDA graphs go on reading what they were captured with
-def _made_vector(values: tuple[float, ...], device: torch.device) -> Tensor:
+def pixel_norm(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Its ``mean`` and ``std`` for pixels from 0 to 255: float32 vectors, to be read only."""
+    mean, std = (
+        tuple(255.0 * value for value in values)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    if torch.compiler.is_compiling():
+        # Made on the device: copied from the host, they would keep the compiler from using CUDA graphs.
+        return _filled(mean, device), _filled(std, device)
+    if torch._C._len_torch_dispatch_stack():  # a mode may make them fake, which is nothing to keep
+        return _vectors(mean, std, device)
+    return _kept_vectors(mean, std, device)
+
+
+def _filled(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.cat([torch.full((1,), v, dtype=torch.float32, device=device) for v in values])
+
+
+def _vectors(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # its tensors could not be saved for a backward pass
-        return torch.tensor(values, dtype=torch.float32, device=device)
+        made = [torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std)]
+    return made[0], made[1]
 
 
-def pixel_vector(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """The ``mean`` or ``std`` of a :class:`Preprocessing` for pixels from 0 to 255, float32.
-
-    The same tensor for every call, which no model has to hold, move or save.
-    """
-    scaled = tuple(255.0 * value for value in values)
-    # A mode may make it fake, which is nothing to be kept.
-    modes = torch._C._len_torch_dispatch_stack()
-    return (_made_vector.__wrapped__ if modes else _made_vector)(scaled, device)
-
-
-# torch.compile takes what it returns as a constant, as for dispatch._log_once.
-pixel_vector._dynamo_marked_constant = True  # type: ignore[attr-defined]
+# Beside the models, which would save, copy and move them. Never dropped: captured CUDA graphs read them.
+_kept_vectors = functools.cache(_vectors)
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:

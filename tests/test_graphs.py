@@ -171,6 +171,15 @@ def test_what_is_written_in_place_is_not(recorded: list[Recorded]) -> None:
     assert captures(recorded) == [A]
 
 
+def test_uint8_images(recorded: list[Recorded]) -> None:
+    model, x = small().eval(), torch.randint(256, A, dtype=torch.uint8)
+    graphed = effkernels.graph(model, x)
+    torch.testing.assert_close(graphed(x), model(x))
+    graphed(images(*A))
+    graphed(x)
+    assert captures(recorded) == [A, A]
+
+
 def test_threads_take_turns(recorded: list[Recorded]) -> None:
     graphed = effkernels.graph(tiny().eval(), images(*A))
     threads = [threading.Thread(target=graphed, args=(images(*B),)) for _ in range(8)]
@@ -204,7 +213,11 @@ def test_a_failing_capture_keeps_nothing(
     [
         ([1.0], TypeError, "input must be a tensor, got list"),
         (torch.ones(3, 8, 8), ValueError, "input must be (N, C, H, W), got shape (3, 8, 8)"),
-        (torch.ones(1, 3, 8, 8).int(), TypeError, "input must be floating point, got torch.int32"),
+        (
+            torch.ones(1, 3, 8, 8).int(),
+            TypeError,
+            "input must be floating point or uint8, got torch.int32",
+        ),
         (torch.ones(1, 3, 8, 8, device="meta"), ValueError, "input is on meta, model on cpu"),
         (torch.ones(1, 3, 8, 8, requires_grad=True), ValueError, "input requires grad"),
         (torch.ones(0, 3, 8, 8), ValueError, "input has no images, got shape (0, 3, 8, 8)"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -114,7 +114,7 @@ class _Layers:
         except KeyError:
             return True
 
-    def arguments(self, x: Tensor, image_norm: list[Tensor]) -> tuple[Any, ...] | None:
+    def arguments(self, x: Tensor, image_norm: Sequence[Tensor] = ()) -> tuple[Any, ...] | None:
         """Those of the op; None where some parameter is no ordinary tensor, or a gradient is wanted."""
         tensors = _get(self._present)
         if not _TENSORS.issuperset(map(type, tensors)):
@@ -170,7 +170,7 @@ def _slots(layer: nn.Module) -> Iterator[Slot]:
 
 
 def _steps(
-    layers: list[nn.Module], size: tuple[int, int], image_norm: list[Tensor]
+    layers: list[nn.Module], size: tuple[int, int], image_norm: Sequence[Tensor]
 ) -> Iterator[Step]:
     """The layers for images of this size, normalised by the first of them if there is something to do it with."""
     x = torch.empty(
@@ -224,7 +224,7 @@ class Logits(NamedTuple):
 
 
 def run_whole(
-    network: nn.Module, parts: Callable[[], Parts], x: Tensor, image_norm: list[Tensor]
+    network: nn.Module, parts: Callable[[], Parts], x: Tensor, image_norm: Sequence[Tensor]
 ) -> Logits | None:
     """What a classifier makes of ``x``, by one op; without its classifier, where that is no linear layer.
 
@@ -249,7 +249,7 @@ def run_whole(
 
 
 def _arguments(
-    network: nn.Module, parts: Callable[[], Parts], x: Tensor, image_norm: list[Tensor]
+    network: nn.Module, parts: Callable[[], Parts], x: Tensor, image_norm: Sequence[Tensor]
 ) -> tuple[tuple[Any, ...], bool] | str:
     """Those of the op, and whether it leaves the classifier out; or why the layers have to run one by one."""
     if network.training:

@@ -16,7 +16,7 @@ from effkernels.models._whole import Parts, run_whole
 from effkernels.models.config import EfficientNetConfig
 from effkernels.nn import ConvBnAct, MBConv
 from effkernels.nn._plain import any_global_hook, is_plain
-from effkernels.preprocessing import Preprocessing, pixel_vector
+from effkernels.preprocessing import Preprocessing, pixel_norm
 from effkernels.reference import normalise
 
 
@@ -80,8 +80,7 @@ class _Trunk(nn.Module):
         """Mean and standard deviation of pixels from 0 to 255 where ``x`` has such; of others nothing."""
         if x.dtype != torch.uint8:
             return []
-        wanted = self.preprocessing.mean, self.preprocessing.std
-        return [pixel_vector(values, x.device) for values in wanted]
+        return list(pixel_norm(self.preprocessing, x.device))
 
     def _check_images(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):

@@ -76,6 +76,10 @@ def window(x: Tensor, weight: Tensor) -> tuple[Any, ...]:
     return (x, weight, *(None,) * 5, 0.0, [1, 1], [1] * 4, [1, 1], "silu")
 
 
+def dense(x: Tensor, weight: Tensor, mean: Any = None, std: Any = None) -> tuple[Any, ...]:
+    return (*window(x, weight), mean, std)
+
+
 def gate(x: Tensor, hidden: int) -> tuple[Any, ...]:
     weight = torch.empty(hidden, x.shape[1], dtype=x.dtype)
     return (x, weight, None, weight.t(), None, "silu")
@@ -95,7 +99,7 @@ REJECTED: dict[str, tuple[str, tuple[Any, ...], str]] = {
     ),
     "terms": (
         "conv_bn_act",
-        window(X, torch.empty(8, 32, 3, 3).half()),
+        dense(X, torch.empty(8, 32, 3, 3).half()),
         "sums at most 256 terms, not 288",
     ),
     "hidden": ("squeeze_excite", gate(X, 12289), "at most 12288 hidden channels, not 12289"),
@@ -193,13 +197,24 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "dense channels": (
         "conv_bn_act",
         "must have the channels of x",
-        window(NHWC, torch.randn(5, 7, 3, 3)),
+        dense(NHWC, torch.randn(5, 7, 3, 3)),
     ),
-    "dense dimensions": ("conv_bn_act", "4 dimensions", window(NHWC[0], DEEP)),
+    "dense dimensions": ("conv_bn_act", "4 dimensions", dense(NHWC[0], DEEP)),
+    "means alone": (
+        "conv_bn_act",
+        "both of mean and std",
+        dense(NHWC.byte(), torch.randn(5, 6, 3, 3), torch.ones(6)),
+    ),
+    "few deviations": (
+        "conv_bn_act",
+        "wrong number",
+        dense(NHWC.byte(), torch.randn(5, 6, 3, 3), torch.ones(6), torch.ones(5)),
+    ),
+    "bytes of a depthwise one": ("depthwise_conv_bn_act", "float32", window(NHWC.byte(), DEEP)),
     "many terms": (
         "conv_bn_act",
         "too many terms",
-        window(NHWC, torch.randn(5, 6, 7, 7)),
+        dense(NHWC, torch.randn(5, 6, 7, 7)),
     ),
     "gate of a map": ("squeeze_excite_gate", "must be a matrix", changed(GATE, p0=NHWC)),
     "short expand": (

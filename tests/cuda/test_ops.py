@@ -16,6 +16,7 @@ from parity import (
     check_activation,
     check_any_strides,
     check_network,
+    check_padding,
     check_squeeze,
     check_window,
 )
@@ -60,6 +61,10 @@ def test_convolution(runner: Runner, case: Window) -> None:
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
     check_window(runner, styled(CONVOLUTIONS[name], dtype, seed))
+
+
+def test_padding_stays_zero_where_images_are_normalised(runner: Runner, dtype: torch.dtype) -> None:
+    check_padding(runner, dtype)
 
 
 @pytest.mark.parametrize("label", LABELS)

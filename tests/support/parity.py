@@ -98,6 +98,18 @@ def assert_matches(
         assert ours.stride() == theirs.stride() or 1 in ours.shape or not ours.numel()
 
 
+def check_padding(runner: Runner, dtype: torch.dtype) -> None:
+    """Pixels that equal the mean are zeros, as the padding beside them."""
+    mean, std = torch.tensor([7.0, 128.0, 255.0]), torch.tensor([50.0, 60.0, 70.0])
+    x = mean.byte()[None, :, None, None].expand(2, 3, 5, 6)
+    for images in (x.contiguous(), x.contiguous(memory_format=torch.channels_last)):
+        arguments = {"weight": torch.randn(9, 3, 3, 3).to(dtype), "padding": 2, "stride": 2}
+        arguments |= {"x": images, "mean": mean, "std": std, "activation": "identity"}
+        (y,) = runner("conv_bn_act", arguments)
+        assert y.dtype == dtype
+        assert torch.equal(y, torch.zeros(2, 9, 4, 4, dtype=dtype))
+
+
 def check_window(runner: Runner, case: Window) -> None:
     """A dense convolution; or a depthwise one, with and without the means."""
     arguments = case.arguments()

@@ -30,6 +30,7 @@ from parity import (
     check_activation,
     check_any_strides,
     check_network,
+    check_padding,
     check_pointwise,
     check_squeeze,
     check_window,
@@ -158,6 +159,10 @@ def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: 
 
 
 LABELS = [label for label in labels() if not label.startswith("mbconv")]
+
+
+def test_padding_stays_zero_where_images_are_normalised(runner: Runner, dtype: torch.dtype) -> None:
+    check_padding(runner, dtype)
 
 
 @pytest.mark.parametrize("label", LABELS)
