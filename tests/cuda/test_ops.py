@@ -84,3 +84,8 @@ def test_whole_networks(runner: Runner, name: str, dtype: torch.dtype) -> None:
     calls = check_network(runner, name, dtype)
     ours = {call for call in calls if call.endswith(" on cuda")}
     assert len(ours) == (3 if name == "efficientnet_b0" else 2), calls
+
+
+def test_a_whole_network_of_uint8_images(runner: Runner) -> None:
+    calls = check_network(runner, "efficientnet_lite0", torch.float32, uint8=True)
+    assert calls[0] == "conv_bn_act on cuda"

@@ -95,7 +95,6 @@ _WINDOWS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
 _STEM = {"k": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1)}
 # Of dense convolutions alone.
 _IMAGES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
-    "uint8": (3, 6, 7, _STEM | {"uint8": True}),
     "uint8-normalised": (3, 7, 6, _STEM | {"uint8": True, "normalise": True}),
     "normalised": (3, 5, 8, _STEM | {"normalise": True}),
 }

@@ -66,8 +66,13 @@ IMAGES = {
     f"{'uint8' if uint8 else 'float'} {layout}{' normalised' if normalise else ''}": replace(
         _STEM, uint8=uint8, normalise=normalise, style=Style(layout=layout)
     )
-    for uint8, normalise in ((True, True), (True, False), (False, True))
-    for layout in ("nchw", "nhwc", "sliced")
+    for layout, uint8, normalise in (
+        ("nchw", True, True),
+        ("nhwc", True, True),
+        ("sliced", True, True),
+        ("nhwc", True, False),
+        ("nhwc", False, True),
+    )
 }
 
 CONVOLUTIONS = {

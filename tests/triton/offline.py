@@ -156,8 +156,9 @@ def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
             window = ((2, 2), (1, 1, 1, 1), (1, 1), "silu")
             flat = (weight.to(dtype), *vectors(c_out, dtype), *window)
             conv_bn_act.conv_bn_act(x, *flat, None, None)
-            yield f"stem of {c_out} {dtype} for uint8"
-            conv_bn_act.conv_bn_act(x.byte(), *flat, torch.ones(3), torch.ones(3))
+            for images in (x, x.byte()):
+                yield f"stem of {c_out} {dtype} that normalises {images.dtype}"
+                conv_bn_act.conv_bn_act(images, *flat, torch.ones(3), torch.ones(3))
     # What is specialised for sizes of 1.
     yield "sizes of 1"
     pointwise(torch.bfloat16, 1, 1, 1, plain=False)
