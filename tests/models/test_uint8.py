@@ -83,6 +83,14 @@ def test_each_backend_pads_alike(padding: str) -> None:
     assert_same(small(padding=padding).eval(), pixels(1, 3, 33, 31))
 
 
+@needs_kernels
+def test_images_in_chunks(shared: EfficientNet) -> None:
+    # As many as go through the layers in several parts where they run by one call.
+    x = pixels(11, 3, 160, 160)
+    one_by_one = torch.cat([shared(image[None]) for image in x])
+    torch.testing.assert_close(shared(x), one_by_one, rtol=1e-4, atol=1e-5)
+
+
 def test_a_feature_extractor() -> None:
     made = EfficientNetFeatures(CONFIGS["efficientnet_b0"], out_indices=(0, 2))
     model = randomise(made).eval().requires_grad_(False)
