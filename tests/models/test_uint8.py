@@ -86,7 +86,7 @@ def test_each_backend_pads_alike(padding: str) -> None:
 @needs_kernels
 def test_images_in_chunks(shared: EfficientNet) -> None:
     # As many as go through the layers in several parts where they run by one call.
-    x = pixels(11, 3, 160, 160)
+    x = pixels(5, 3, 480, 480)
     one_by_one = torch.cat([shared(image[None]) for image in x])
     torch.testing.assert_close(shared(x), one_by_one, rtol=1e-4, atol=1e-5)
 
