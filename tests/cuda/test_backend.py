@@ -72,6 +72,14 @@ def test_b5_in_eval_mode_runs_on_them(pretended: FakeTensorMode) -> None:
     }
 
 
+@needs_module
+def test_uint8_images_are_read_by_the_stem(pretended: FakeTensorMode) -> None:
+    _, logits, calls = fake_pass("efficientnet_b0", torch.bfloat16, uint8=True)
+    assert (logits.device.type, logits.dtype) == ("cuda", torch.bfloat16)
+    assert calls.counts["effkernels_cuda.conv_bn_act"] == 1
+    assert not calls.counts["aten.sub.Tensor"]
+
+
 def window(x: Tensor, weight: Tensor) -> tuple[Any, ...]:
     return (x, weight, *(None,) * 5, 0.0, [1, 1], [1] * 4, [1, 1], "silu")
 
