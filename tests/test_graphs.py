@@ -360,6 +360,17 @@ def test_16_bits_and_autocast(model: effkernels.EfficientNet, dtype: torch.dtype
 
 
 @pytest.mark.gpu
+def test_replays_of_uint8_images(model: effkernels.EfficientNet) -> None:
+    first, second = (torch.randint(256, B, dtype=torch.uint8, device="cuda") for _ in "ab")
+    graphed = effkernels.graph(model, first)
+    for x in (second, first):
+        with torch.inference_mode():
+            expected = model(x.contiguous(memory_format=torch.channels_last))
+        torch.testing.assert_close(graphed(x), expected)
+    assert graphed.shapes == [B]
+
+
+@pytest.mark.gpu
 def test_writes_in_place_are_seen(model: effkernels.EfficientNet) -> None:
     graphed = effkernels.graph(model, images(*A, device="cuda"))
     captured = dict(graphed._captured)

@@ -31,8 +31,10 @@ def normalise(x: Tensor, mean: Tensor | None, std: Tensor | None, dtype: torch.d
     """``(x - mean) / std`` over dim 1, or ``x`` where there are none; uint8 images in ``dtype``, others in theirs."""
     if x.is_floating_point():
         dtype = x.dtype
-    if mean is None or std is None:
+    if mean is None and std is None:
         return x.to(dtype)
+    if mean is None or std is None:
+        raise ValueError("to normalise x, give both of mean and std")
     wide = accumulate_dtype(dtype)
     shift, scale = (vector.to(wide)[:, None, None] for vector in (mean, std))
     return ((x.to(wide) - shift) / scale).to(dtype)

@@ -118,6 +118,12 @@ def test_images_are_normalised_before_they_are_padded(uint8: bool) -> None:
     torch.testing.assert_close(y, expected)
 
 
+def test_half_of_what_normalises_is_refused() -> None:
+    for mean, std in ((torch.ones(3), None), (None, torch.ones(3))):
+        with pytest.raises(ValueError, match="both of mean and std"):
+            reference.normalise(torch.ones(1, 3, 2, 2), mean, std, torch.float32)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_uint8_pixels_are_numbers_up_to_255(dtype: torch.dtype) -> None:
     x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
