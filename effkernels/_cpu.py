@@ -13,6 +13,7 @@ from torch import Tensor
 from effkernels import dispatch
 from effkernels._compiled import cpu_module
 from effkernels.ops._define import define_private
+from effkernels.ops.network import STEPS
 
 _DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16))
 _MAX_KERNEL_ROWS = 64
@@ -49,6 +50,15 @@ def _rejects(kernel: int | None) -> Callable[..., str | None]:
     return rejects
 
 
+def uint8_too(rejects: Callable[..., str | None]) -> Callable[..., str | None]:
+    """Images of uint8 too, and beside them what ``rejects`` leaves."""
+
+    def checked(x: Tensor, weight: Tensor, *others: Any) -> str | None:
+        return rejects(weight if x.dtype == torch.uint8 else x, weight, *others)
+
+    return checked
+
+
 def _rejects_gate(*arguments: Any) -> str | None:
     pooled: Tensor = arguments[0]
     if pooled.dtype != torch.float32:
@@ -63,11 +73,14 @@ def _rejects_block(*arguments: Any) -> str | None:
     return _rejects(_OPS["mbconv"])(*arguments)
 
 
-def rejects_network(x: Tensor, tensors: list[Tensor], *_: Any) -> str | None:
+def rejects_network(x: Tensor, tensors: list[Tensor], numbers: list[int], *_: Any) -> str | None:
     """What no backend takes of networks."""
     # Of hundreds of tensors, at each call: no loop of Python's.
     others = set(map(operator.attrgetter("dtype"), tensors)) - _DTYPES
-    return _rejects_dtype(x) if not others else _rejects_dtype(*tensors)
+    if others:
+        return _rejects_dtype(*tensors)
+    convolution = STEPS[numbers[0]] == "conv_bn_act"
+    return None if convolution and x.dtype == torch.uint8 else _rejects_dtype(x)
 
 
 def register() -> None:
@@ -86,6 +99,7 @@ def register() -> None:
             dispatch.mark_unavailable("cpu", f"EFFKERNELS_CPU_ISA: {error}")
             return
     checks = {name: _rejects(kernel) for name, kernel in _OPS.items()}
+    checks["conv_bn_act"] = uint8_too(checks["conv_bn_act"])
     checks["squeeze_excite_gate"] = _rejects_gate
     checks["mbconv"] = _rejects_block
     checks["network"] = rejects_network

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from effkernels import dispatch
 from effkernels._compiled import cuda_module
-from effkernels._cpu import _rejects, _rejects_dtype, _rejects_gate, rejects_network
+from effkernels._cpu import _rejects, _rejects_dtype, _rejects_gate, rejects_network, uint8_too
 from effkernels.ops._define import define_private
 from effkernels.ops.network import by_steps
 
@@ -80,7 +80,7 @@ def _rejects_expand_depthwise(*arguments: Any) -> str | None:
 
 
 _OPS: dict[str, Callable[..., str | None]] = {
-    "conv_bn_act": few_terms(_rejects(1)),
+    "conv_bn_act": few_terms(uint8_too(_rejects(1))),
     "depthwise_conv_bn_act": _rejects(1),
     "depthwise_conv_bn_act_pool": _rejects(1),
     "expand_depthwise_conv_bn_act": _rejects_expand_depthwise,

@@ -235,8 +235,12 @@ class Recorder(TorchDispatchMode):
 
     def _add_plain(self, func: Any, args: Any, kwargs: dict[str, Any], results: Any) -> None:
         taken, made = list(_tensors([*args, *kwargs.values()])), list(_tensors([results]))
-        # BatchNorm counts its batches in an integer.
-        if not taken or not made or not taken[0].is_floating_point():
+        # BatchNorm counts its batches in an integer of 64 bits.
+        if (
+            not taken
+            or not made
+            or not (taken[0].is_floating_point() or taken[0].dtype == torch.uint8)
+        ):
             return
         name = self._names.of(taken)
         if name is not None and self._plain.name not in (None, name):

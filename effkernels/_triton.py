@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from effkernels import dispatch
-from effkernels._cpu import _rejects_dtype, _rejects_gate
+from effkernels._cpu import _rejects_dtype, _rejects_gate, uint8_too
 from effkernels._cuda import few_hidden, few_terms, new_enough, register_network
 from effkernels.ops._define import define_private, implement_private
 
@@ -26,7 +26,7 @@ _MOST_HIDDEN = 1024
 
 # The file of each op in `effkernels.triton`, and what it rejects.
 _OPS: dict[str, tuple[str, Callable[..., str | None]]] = {
-    "conv_bn_act": ("conv_bn_act", few_terms(_rejects_dtype)),
+    "conv_bn_act": ("conv_bn_act", few_terms(uint8_too(_rejects_dtype))),
     "depthwise_conv_bn_act": ("depthwise_conv_bn_act", _rejects_dtype),
     "depthwise_conv_bn_act_pool": ("depthwise_conv_bn_act", _rejects_dtype),
     "pointwise_conv_bn_act": ("pointwise_conv_bn_act", _rejects_dtype),

@@ -118,14 +118,14 @@ def explain(model: nn.Module, input: Tensor) -> Explanation:
 
     Args:
         model: an EfficientNet, or any module that calls effkernels' layers or ops; not compiled.
-        input: (N, C, H, W), floating point, on the model's device.
+        input: (N, C, H, W), floating point or uint8, on the model's device.
 
     Returns:
         Rows of layers with shapes, dtype, bytes and FLOPs. Bytes are the least that a row's tensors take
         (each read or written once), and in plain PyTorch the sum over its operators.
 
     Raises:
-        TypeError: ``model`` is no module, or ``input`` no floating-point tensor.
+        TypeError: ``model`` is no module, or ``input`` no floating-point or uint8 tensor.
         ValueError: ``input`` has no such shape, or another device than the model; ``model`` is compiled.
         Whatever the model raises.
     """
@@ -161,7 +161,7 @@ def _check(model: nn.Module, input: Tensor) -> None:
         raise ValueError(
             "explain: model is compiled by torch.compile: give the one that it was made from"
         )
-    check_images("explain", input, "input")
+    check_images("explain", input, "input", uint8=True)
     if input.device.type == "meta":
         raise ValueError("explain: input is on meta: the model runs once, which takes real data")
     devices = {t.device for t in (*model.parameters(), *model.buffers())} - {input.device}

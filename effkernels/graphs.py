@@ -198,7 +198,7 @@ class GraphedModel:
             raise ValueError(f"graph: {which} is in training mode: call model.eval()")
         if self._state.hooked():
             raise ValueError("graph: model has hooks, which a graph would not call: remove them")
-        check_images("graph", input, "input")
+        check_images("graph", input, "input", uint8=True)
         if input.device != self._device:
             raise ValueError(
                 f"graph: input is on {input.device}, model on {self._device}: move one of them"
@@ -237,7 +237,7 @@ def graph(
 
     Args:
         model: on one CUDA device, in eval mode, without hooks; returns a tensor, or a list or tuple of them.
-        example_input: (N, C, H, W) with N of at least 1, floating point, on the model's device.
+        example_input: (N, C, H, W) with N of at least 1, floating point or uint8, on the model's device.
         max_shapes: how many graphs to keep; the least recently used goes first. They share their working
             memory, and each has its own input and result.
         copy: return fresh tensors, a copy of the result each: a few kB for logits, a pass over memory for
@@ -251,7 +251,7 @@ def graph(
     Raises:
         ValueError: ``model`` or input elsewhere than said, in training mode, hooked, or wanting gradients,
             ``max_shapes`` below 1; at calls too, where the model has changed.
-        TypeError: ``model`` is no module or returns something else; input is no floating-point tensor.
+        TypeError: ``model`` is no module or returns something else; input is no floating-point or uint8 tensor.
         Whatever the model raises.
     """
     if not isinstance(model, nn.Module):

@@ -5,6 +5,7 @@ Pillow and numpy only; Pillow is imported on first use, so that importing the pa
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -118,6 +119,36 @@ class Preprocessing:
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         return ((pixels - mean[:, None, None]) / std[:, None, None]).contiguous()
+
+
+def pixel_norm(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Its ``mean`` and ``std`` for pixels from 0 to 255: float32 vectors, to be read only."""
+    mean, std = (
+        tuple(255.0 * value for value in values)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    if torch.compiler.is_compiling():
+        # Made on the device: copied from the host, they would keep the compiler from using CUDA graphs.
+        return _filled(mean, device), _filled(std, device)
+    if torch._C._len_torch_dispatch_stack():  # a mode may make them fake, which is nothing to keep
+        return _vectors(mean, std, device)
+    return _kept_vectors(mean, std, device)
+
+
+def _filled(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.cat([torch.full((1,), v, dtype=torch.float32, device=device) for v in values])
+
+
+def _vectors(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # its tensors could not be saved for a backward pass
+        made = [torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std)]
+    return made[0], made[1]
+
+
+# Beside the models, which would save, copy and move them. Never dropped: captured CUDA graphs read them.
+_kept_vectors = functools.cache(_vectors)
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:

@@ -378,7 +378,12 @@ class _Failing(nn.Module):
         (print, torch.ones(1, 3, 8, 8), TypeError, "model must be a torch.nn.Module, got builtin"),
         (nn.ReLU(), [1.0], TypeError, "input must be a tensor, got list"),
         (nn.ReLU(), torch.ones(3, 8, 8), ValueError, "input must be (N, C, H, W), got shape (3, 8"),
-        (nn.ReLU(), torch.ones(1, 3, 8, 8).int(), TypeError, "input must be floating point, got"),
+        (
+            nn.ReLU(),
+            torch.ones(1, 3, 8, 8).int(),
+            TypeError,
+            "input must be floating point or uint8, got",
+        ),
         (nn.ReLU(), torch.ones(1, 3, 8, 8, device="meta"), ValueError, "input is on meta"),
         (
             nn.Conv2d(3, 3, 1, device="meta"),

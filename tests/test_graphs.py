@@ -171,6 +171,15 @@ def test_what_is_written_in_place_is_not(recorded: list[Recorded]) -> None:
     assert captures(recorded) == [A]
 
 
+def test_uint8_images(recorded: list[Recorded]) -> None:
+    model, x = small().eval(), torch.randint(256, A, dtype=torch.uint8)
+    graphed = effkernels.graph(model, x)
+    torch.testing.assert_close(graphed(x), model(x))
+    graphed(images(*A))
+    graphed(x)
+    assert captures(recorded) == [A, A]
+
+
 def test_threads_take_turns(recorded: list[Recorded]) -> None:
     graphed = effkernels.graph(tiny().eval(), images(*A))
     threads = [threading.Thread(target=graphed, args=(images(*B),)) for _ in range(8)]
@@ -204,7 +213,11 @@ def test_a_failing_capture_keeps_nothing(
     [
         ([1.0], TypeError, "input must be a tensor, got list"),
         (torch.ones(3, 8, 8), ValueError, "input must be (N, C, H, W), got shape (3, 8, 8)"),
-        (torch.ones(1, 3, 8, 8).int(), TypeError, "input must be floating point, got torch.int32"),
+        (
+            torch.ones(1, 3, 8, 8).int(),
+            TypeError,
+            "input must be floating point or uint8, got torch.int32",
+        ),
         (torch.ones(1, 3, 8, 8, device="meta"), ValueError, "input is on meta, model on cpu"),
         (torch.ones(1, 3, 8, 8, requires_grad=True), ValueError, "input requires grad"),
         (torch.ones(0, 3, 8, 8), ValueError, "input has no images, got shape (0, 3, 8, 8)"),
@@ -344,6 +357,17 @@ def test_16_bits_and_autocast(model: effkernels.EfficientNet, dtype: torch.dtype
     model.to(dtype)  # other memory: captured anew
     with torch.inference_mode():
         torch.testing.assert_close(graphed(x.to(dtype)), model(nhwc.to(dtype)))
+
+
+@pytest.mark.gpu
+def test_replays_of_uint8_images(model: effkernels.EfficientNet) -> None:
+    first, second = (torch.randint(256, B, dtype=torch.uint8, device="cuda") for _ in "ab")
+    graphed = effkernels.graph(model, first)
+    for x in (second, first):
+        with torch.inference_mode():
+            expected = model(x.contiguous(memory_format=torch.channels_last))
+        torch.testing.assert_close(graphed(x), expected)
+    assert graphed.shapes == [B]
 
 
 @pytest.mark.gpu

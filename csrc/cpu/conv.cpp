@@ -38,6 +38,8 @@ Cut cut(const ConvArgs& a) {
 
 struct Memory {
   float *panel, *scale, *shift, *strip, *rows;
+  float* centre;   // what to subtract from each element of an input row
+  float* inverse;  // of the standard deviation of each input channel
   const float** parts;
 };
 
@@ -48,6 +50,8 @@ Memory memory(Scratch& scratch, const ConvArgs& a, const Cut& c) {
   m.shift = scratch.take(c.width);
   m.strip = scratch.take(kStripPixels * c.width);
   m.rows = scratch.take(static_cast<int64_t>(a.window.kernel_h) * c.row_floats);
+  m.centre = scratch.take(c.row_floats);
+  m.inverse = scratch.take(a.in.channels);
   m.parts = reinterpret_cast<const float**>(scratch.take(2 * c.parts));
   return m;
 }
@@ -57,6 +61,23 @@ int64_t scratch_floats(const ConvArgs& a, int threads) {
   Scratch one(nullptr);
   memory(one, a, c);
   return one.used() * workers_for(c.tasks, Threads{threads, nullptr});
+}
+
+// How images are normalised: deviations go into the weights, means come off as rows are read.
+void read_image_norm(const ConvArgs& a, const Cut& c, const Memory& m) {
+  const int channels = a.in.channels;
+  const bool normalised = a.image_mean.data != nullptr;
+  for (int i = 0; i < channels; i += kLanes) {
+    const int count = smaller(kLanes, channels - i);
+    Vec mean = broadcast(0.0f), inverse = broadcast(1.0f);
+    if (normalised) {
+      mean = load_parameters(a.image_mean, i, count);
+      inverse = inverse / load_parameters(a.image_std, i, count);
+    }
+    store_up_to(m.centre + i, mean, count);
+    store_up_to(m.inverse + i, inverse, count);
+  }
+  for (int i = channels; i < c.row_floats; ++i) m.centre[i] = m.centre[i - channels];
 }
 
 // The weights of `channels` output channels from `first`, scaled, in the order of memory: [kernel
@@ -71,8 +92,9 @@ void pack(const ConvArgs& a, const Memory& m, int first, int channels, int width
         for (int i = 0; i < a.in.channels; ++i, out += width) {
           const auto* tap =
               weight + i * a.weight_strides[1] + y * a.weight_strides[2] + x * a.weight_strides[3];
+          const float inverse = m.inverse[i];
           for (int o = 0; o < width; ++o) {
-            out[o] = o < channels ? widen(tap[o * a.weight_strides[0]]) * m.scale[o] : 0.0f;
+            out[o] = o < channels ? widen(tap[o * a.weight_strides[0]]) * (m.scale[o] * inverse) : 0.0f;
           }
         }
       }
@@ -80,16 +102,41 @@ void pack(const ConvArgs& a, const Memory& m, int first, int channels, int width
   });
 }
 
+// Calls f with a null pointer of the images' element type.
+template <class F>
+void with_image_type(const ConvArgs& a, const F& f) {
+  if (a.bytes) {
+    f(static_cast<const uint8_t*>(nullptr));
+  } else {
+    with_dtype(a.dtype, f);
+  }
+}
+
 // The first `count` pixels of row `y` of an image, from its planes.
-void gather_planes(const ConvArgs& a, int64_t image, int y, int count, float* row) {
+void gather_planes(const ConvArgs& a, const float* centre, int64_t image, int y, int count, float* row) {
   const int channels = a.in.channels;
-  with_dtype(a.dtype, [&](const auto* type) {
+  with_image_type(a, [&](const auto* type) {
     for (int c = 0; c < channels; ++c) {
       const int64_t plane = (image * channels + c) * a.in.height + y;
       const auto* in = static_cast<decltype(type)>(a.x) + plane * a.in.width;
-      for (int i = 0; i < count; ++i) row[i * channels + c] = widen(in[i]);
+      const float mean = centre[c];
+      for (int i = 0; i < count; ++i) row[i * channels + c] = widen(in[i]) - mean;
     }
   });
+}
+
+// The same of an image in NHWC.
+void gather_pixels(const ConvArgs& a, const float* centre, int64_t image, int y, int count, float* row) {
+  const int64_t at = (image * a.in.height + y) * a.in.width * a.in.channels;
+  const int floats = count * a.in.channels;
+  if (a.bytes) {
+    const uint8_t* in = static_cast<const uint8_t*>(a.x) + at;
+    for (int i = 0; i < floats; ++i) row[i] = widen(in[i]) - centre[i];
+    return;
+  }
+  widen_row(a.x, a.dtype, at, floats, nullptr, row);
+  if (a.image_mean.data == nullptr) return;
+  for (int i = 0; i < floats; ++i) row[i] -= centre[i];
 }
 
 // The input rows under row `y` of the result, as floats, with zeros for the padding.
@@ -105,10 +152,9 @@ void gather_rows(const ConvArgs& a, const Cut& c, const Memory& m, int64_t image
     const int from = inside ? begin : columns, to = inside ? end : columns;
     for (int j = 0; j < from * channels; ++j) row[j] = 0.0f;
     if (inside && a.planar) {
-      gather_planes(a, image, in_y, to - from, row + from * channels);
+      gather_planes(a, m.centre, image, in_y, to - from, row + from * channels);
     } else if (inside) {
-      const int64_t at = (image * a.in.height + in_y) * a.in.width * channels;
-      widen_row(a.x, a.dtype, at, (to - from) * channels, nullptr, row + from * channels);
+      gather_pixels(a, m.centre, image, in_y, to - from, row + from * channels);
     }
     for (int j = to * channels; j < columns * channels; ++j) row[j] = 0.0f;
   }
@@ -143,6 +189,7 @@ void run(const ConvArgs& a, float* scratch, const Threads& threads) {
     memory(one, a, c);
     Scratch mine(scratch + one.used() * worker);
     const Memory m = memory(mine, a, c);
+    read_image_norm(a, c, m);
     for (int64_t task = begin; task < end; ++task) {
       const int channel = static_cast<int>(task / rows) * c.width;
       const int channels = smaller(c.width, a.out.channels - channel);

@@ -51,10 +51,12 @@ struct DepthwiseArgs {
 
 struct ConvArgs {
   Shape in, out;
-  Dtype dtype;
+  Dtype dtype;  // of weight and y; of x too unless it is `bytes`
   Window window;
   const void* x;
-  bool planar;         // x is NCHW, as images come, without gaps
+  bool planar;                       // x is NCHW, as images come, without gaps
+  bool bytes;                        // x is uint8
+  Parameters image_mean, image_std;  // (in channels), of x: it is normalised first, padding not; or null
   const void* weight;  // (out channels, in channels, kernel_h, kernel_w) with these strides, in elements
   int64_t weight_strides[4];
   Norm norm;

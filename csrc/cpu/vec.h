@@ -85,6 +85,7 @@ EFFKERNELS_INLINE uint32_t to_bits(float x) {
 }
 
 EFFKERNELS_INLINE float widen(float x) { return x; }
+EFFKERNELS_INLINE float widen(uint8_t x) { return static_cast<float>(x); }
 EFFKERNELS_INLINE float widen(BFloat16 x) { return from_bits(static_cast<uint32_t>(x.bits) << 16); }
 EFFKERNELS_INLINE float widen(Half x) {
   constexpr uint32_t kExponent = 0x7c00u << 13;

@@ -110,6 +110,7 @@ EFFKERNELS_DEVICE void copy_16_bytes(void* to, const void* from, bool valid) {
 EFFKERNELS_DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 EFFKERNELS_DEVICE float widen(float x) { return x; }
+EFFKERNELS_DEVICE float widen(uint8_t x) { return static_cast<float>(x); }
 EFFKERNELS_DEVICE float widen(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
 EFFKERNELS_DEVICE float widen(Half x) { return __half2float(__ushort_as_half(x.bits)); }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -90,10 +90,13 @@ class _Layers:
         if self.linear:
             layers = [*layers, parts.classifier]
         slots = [slot for layer in layers for slot in _slots(layer)] if self.fusible else []
+        # Behind these the stem's op has the mean and standard deviation of images.
+        stem = _slots(layers[0]) if self.fusible else ()
+        self._stem_tensors = sum(values[name] is not None for values, name in stem)
         self._steps = layers
         self._absent = [slot for slot in slots if slot[0][slot[1]] is None]
         self._present = [slot for slot in slots if slot[0][slot[1]] is not None]
-        self._numbers: dict[tuple[int, int], tuple[list[int], list[float]]] = {}
+        self._numbers: dict[tuple[int, int, bool], tuple[list[int], list[float]]] = {}
 
     def hooked(self) -> bool:
         return any(self._hooks) or any_global_hook()
@@ -111,19 +114,20 @@ class _Layers:
         except KeyError:
             return True
 
-    def arguments(self, x: Tensor) -> tuple[Any, ...] | None:
+    def arguments(self, x: Tensor, image_norm: Sequence[Tensor] = ()) -> tuple[Any, ...] | None:
         """Those of the op; None where some parameter is no ordinary tensor, or a gradient is wanted."""
         tensors = _get(self._present)
         if not _TENSORS.issuperset(map(type, tensors)):
             return None
         if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in tensors)):
             return None
-        size = (x.shape[2], x.shape[3])
-        if size not in self._numbers:
+        key = (x.shape[2], x.shape[3], bool(image_norm))
+        if key not in self._numbers:
             if len(self._numbers) >= _MOST_SIZES:
                 self._numbers.clear()
-            self._numbers[size] = encode(list(_steps(self._steps, size)))[1:]
-        return x, tensors, *self._numbers[size]
+            self._numbers[key] = encode(list(_steps(self._steps, key[:2], image_norm)))[1:]
+        tensors[self._stem_tensors : self._stem_tensors] = image_norm
+        return x, tensors, *self._numbers[key]
 
 
 def _only_linear(parts: Parts) -> bool:
@@ -165,14 +169,18 @@ def _slots(layer: nn.Module) -> Iterator[Slot]:
         yield from _slots(layer.project)
 
 
-def _steps(layers: list[nn.Module], size: tuple[int, int]) -> Iterator[Step]:
-    """The layers for images of this size."""
+def _steps(
+    layers: list[nn.Module], size: tuple[int, int], image_norm: Sequence[Tensor]
+) -> Iterator[Step]:
+    """The layers for images of this size, normalised by the first of them if there is something to do it with."""
     x = torch.empty(
         1, 1, *size, device="meta"
     )  # stands for a feature map: its height and width are read
     last = [layer for layer in layers if not isinstance(layer, nn.Linear)][-1]
     for layer in layers:
         tensors = [values[name] for values, name in _slots(layer)]
+        if layer is layers[0]:
+            tensors += image_norm
         if isinstance(layer, nn.Linear):
             yield Step("linear", tensors)
             return
@@ -209,26 +217,29 @@ _known: weakref.WeakKeyDictionary[nn.Module, _Layers] = weakref.WeakKeyDictionar
 
 
 class Logits(NamedTuple):
-    """What came out: (N, classes) in x's dtype; or, ``pooled``, the (N, C) means in float32."""
+    """What came out: (N, classes) in the network's dtype; or, ``pooled``, the (N, C) means in float32."""
 
     values: Tensor
     pooled: bool
 
 
-def run_whole(network: nn.Module, parts: Callable[[], Parts], x: Tensor) -> Logits | None:
+def run_whole(
+    network: nn.Module, parts: Callable[[], Parts], x: Tensor, image_norm: Sequence[Tensor]
+) -> Logits | None:
     """What a classifier makes of ``x``, by one op; without its classifier, where that is no linear layer.
 
     None where the layers have to run one by one: something is hooked, in training or replaced, a gradient
-    is wanted, x is no ordinary float32 or 16-bit tensor, PyTorch compiles, or no backend has the op.
+    is wanted, x is no ordinary uint8, float32 or 16-bit tensor, PyTorch compiles, or no backend has the op.
 
     Args:
         network: whose layers they are.
         parts: gives them.
         x: (N, C, H, W), best in NCHW or channels_last memory.
+        image_norm: mean and standard deviation of ``x`` where that is uint8, else empty.
     """
     if torch.compiler.is_compiling():
         return None
-    found = _arguments(network, parts, x)
+    found = _arguments(network, parts, x, image_norm)
     if isinstance(found, str):
         dispatch.decline(NETWORK.name, found)
         return None
@@ -238,15 +249,15 @@ def run_whole(network: nn.Module, parts: Callable[[], Parts], x: Tensor) -> Logi
 
 
 def _arguments(
-    network: nn.Module, parts: Callable[[], Parts], x: Tensor
+    network: nn.Module, parts: Callable[[], Parts], x: Tensor, image_norm: Sequence[Tensor]
 ) -> tuple[tuple[Any, ...], bool] | str:
     """Those of the op, and whether it leaves the classifier out; or why the layers have to run one by one."""
     if network.training:
         return "the model is in training mode"
     if type(x) is not Tensor:
         return f"the input is a {type(x).__name__}"
-    if x.dtype not in _DTYPES:
-        return f"it takes float32, bfloat16 and float16, not {x.dtype}"
+    if x.dtype not in _DTYPES and not image_norm:
+        return f"it takes uint8, float32, bfloat16 and float16, not {x.dtype}"
     if dispatch.autocast_enabled(x.device.type):
         return "torch.autocast is on"
     if _METHODS & vars(network).keys():
@@ -260,7 +271,7 @@ def _arguments(
         return "there are hooks"
     if not known.fusible:
         return "a layer is in training, or not what the ops compute"
-    arguments = known.arguments(x)
+    arguments = known.arguments(x, image_norm)
     if arguments is None:
         return "a gradient is wanted, or a parameter is no plain tensor"
     return arguments, not known.linear

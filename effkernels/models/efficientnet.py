@@ -15,7 +15,9 @@ from effkernels.dispatch import autocast_enabled
 from effkernels.models._whole import Parts, run_whole
 from effkernels.models.config import EfficientNetConfig
 from effkernels.nn import ConvBnAct, MBConv
-from effkernels.preprocessing import Preprocessing
+from effkernels.nn._plain import any_global_hook, is_plain
+from effkernels.preprocessing import Preprocessing, pixel_norm
+from effkernels.reference import normalise
 
 
 class _Trunk(nn.Module):
@@ -64,10 +66,21 @@ class _Trunk(nn.Module):
             "bn_momentum": config.bn_momentum,
         }
 
-    def _images(self, x: Tensor) -> Tensor:
-        """A batch of images, checked, in NHWC: once for the whole network."""
+    def _first_map(self, x: Tensor) -> Tensor:
+        """What the stem makes of a batch of images, checked. In NHWC: once for the whole network."""
         self._check_images(x)
-        return x.contiguous(memory_format=torch.channels_last)
+        if x.dtype == torch.uint8:
+            mean, std = self._pixel_norm(x)
+            if is_plain(self.stem, ConvBnAct) and not any_global_hook():
+                return self.stem(x, mean, std)  # type: ignore[no-any-return]
+            x = normalise(x, mean, std, self.stem.conv.weight.dtype)
+        return self.stem(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+    def _pixel_norm(self, x: Tensor) -> list[Tensor]:
+        """Mean and standard deviation of pixels from 0 to 255 where ``x`` has such; of others nothing."""
+        if x.dtype != torch.uint8:
+            return []
+        return list(pixel_norm(self.preprocessing, x.device))
 
     def _check_images(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
@@ -77,10 +90,10 @@ class _Trunk(nn.Module):
         if x.dim() != 4:
             hint = ": add a batch dimension with x[None]" if x.dim() == 3 else ""
             raise ValueError(f"the input must be (N, C, H, W), got shape {tuple(x.shape)}{hint}")
-        if not x.is_floating_point():
+        if not x.is_floating_point() and x.dtype != torch.uint8:
             raise TypeError(
-                f"the input must be floating point, got {x.dtype}: convert images with "
-                f"x.float() / 255 and normalise them as model.preprocessing says"
+                f"the input must be floating point, normalised as model.preprocessing says, or "
+                f"uint8 pixels from 0 to 255, got {x.dtype}"
             )
         if x.shape[1] != self.in_channels:
             hint = ""
@@ -91,14 +104,31 @@ class _Trunk(nn.Module):
             )
         if x.shape[2] < 1 or x.shape[3] < 1:
             raise ValueError(f"the input needs at least 1 x 1 pixel, got shape {tuple(x.shape)}")
+        if x.dtype == torch.uint8:
+            self._check_preprocessing()
         weight = self.stem.conv.weight
-        if x.dtype != weight.dtype and not autocast_enabled(x.device.type):
+        if x.dtype not in (weight.dtype, torch.uint8) and not autocast_enabled(x.device.type):
             raise TypeError(
                 f"the input is {x.dtype}, the model {weight.dtype}: convert one of them, or use "
                 f"torch.autocast"
             )
         if x.device != weight.device:
             raise ValueError(f"the input is on {x.device}, the model on {weight.device}: move one")
+
+    def _check_preprocessing(self) -> None:
+        """It must say how uint8 images are normalised."""
+        found = self.preprocessing
+        if not isinstance(found, Preprocessing):
+            raise ValueError(
+                "uint8 images are normalised as model.preprocessing says, which is "
+                f"{type(found).__name__}: set it, or give floating-point images, normalised"
+            )
+        if len(found.mean) != self.in_channels:
+            raise ValueError(
+                f"uint8 images are normalised as model.preprocessing says, for {len(found.mean)} "
+                f"channels, and the model has in_channels={self.in_channels}: give "
+                "floating-point images, normalised"
+            )
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled():
@@ -188,7 +218,7 @@ class EfficientNet(_Trunk):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) images to the (N, head channels, H / 32, W / 32) last feature map."""
-        x = self.stem(self._images(x))
+        x = self._first_map(x)
         for stage in self.stages:
             x = self._run(stage, x)
         y: Tensor = self.head(x)
@@ -203,18 +233,24 @@ class EfficientNet(_Trunk):
         return y
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) floating images, normalised, to (N, num_classes) logits.
+        """(N, in_channels, H, W) images to (N, num_classes) logits, in the model's dtype.
+
+        Args:
+            x: floating point, normalised; or uint8, pixels from 0 to 255 (of the size and crop that
+                ``preprocessing`` gives), which are normalised with its mean and std as the stem reads them.
 
         Raises:
-            ValueError, TypeError: a shape, dtype or device that does not fit the model.
+            ValueError, TypeError: a shape, dtype or device that does not fit the model; uint8 images and a
+                model whose ``preprocessing`` is None, or not for its number of channels.
         """
         if type(self) is EfficientNet:
             self._check_images(x)
-            found = run_whole(self, self._parts, x)
+            found = run_whole(self, self._parts, x, self._pixel_norm(x))
             if found is not None:
                 if not found.pooled:
                     return found.values
-                logits: Tensor = self.classifier(self.dropout(found.values.to(x.dtype)))
+                features = found.values.to(self.stem.conv.weight.dtype)
+                logits: Tensor = self.classifier(self.dropout(features))
                 return logits
         return self.forward_head(self.forward_features(x))
 
@@ -271,8 +307,11 @@ class EfficientNetFeatures(_Trunk):
         """Stride of each returned map relative to the image."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, in_channels, H, W) images to the chosen feature maps, in the order of ``out_indices``."""
-        x = self.stem(self._images(x))
+        """(N, in_channels, H, W) images to the chosen feature maps, in the order of ``out_indices``.
+
+        Images and errors are those of :meth:`EfficientNet.forward`.
+        """
+        x = self._first_map(x)
         found: dict[int, Tensor] = {}
         for index, stage in enumerate(self.stages):
             x = self._run(stage, x)

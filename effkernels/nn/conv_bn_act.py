@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -132,24 +134,31 @@ class ConvBnAct(nn.Module):
         """Whether the convolution keeps channels apart."""
         return self.conv.groups == self.conv.in_channels == self.conv.out_channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) to (N, C_out, H_out, W_out)."""
+    def forward(self, x: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
+        """(N, C_in, H, W) to (N, C_out, H_out, W_out).
+
+        With ``mean`` and ``std``, (C_in,) each, ``x`` is normalised first, and may be uint8.
+        """
         conv = self.conv
         name = None if any_global_hook() or not self.fusible() else activation_name(self.act)
+        dense = name is not None and conv.groups == 1 and not self.pointwise and not self.depthwise
+        if not dense and mean is not None:
+            x = reference.normalise(x, mean, std, conv.weight.dtype)
+            x = x.contiguous(memory_format=torch.channels_last)
         if name is None or (conv.groups != 1 and not self.depthwise):
             y: Tensor = self.act(self.bn(conv(x)))
             return y
         if self.pointwise:
             return ops.pointwise_conv_bn_act(x, *self.operands(), activation=name)
-        op = ops.depthwise_conv_bn_act if self.depthwise else ops.conv_bn_act
-        return op(
-            x,
-            *self.operands(),
-            stride=conv.stride,
-            padding=self.padding(x),
-            dilation=conv.dilation,
-            activation=name,
-        )
+        options: dict[str, Any] = {
+            "stride": conv.stride,
+            "padding": self.padding(x),
+            "dilation": conv.dilation,
+            "activation": name,
+        }
+        if self.depthwise:
+            return ops.depthwise_conv_bn_act(x, *self.operands(), **options)
+        return ops.conv_bn_act(x, *self.operands(), **options, mean=mean, std=std)
 
     @torch.no_grad()
     def fold(self) -> None:

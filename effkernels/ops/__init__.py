@@ -1,9 +1,9 @@
 """The ops: one contract each, met by every backend. Functions check, then run on the fastest backend.
 
 Images are (N, C, H, W) tensors in channels_last memory (NHWC); other layouts are converted, and results are
-channels_last. float16, bfloat16, float32 and float64; sums, BatchNorm, pooled values and gates are float32
-(float64 for float64). Under ``torch.autocast`` images and weights are cast to its dtype. The same ops as
-``torch.ops.effkernels.*`` take flat arguments, checked by PyTorch alone.
+channels_last. float16, bfloat16, float32 and float64, and uint8 images for ``conv_bn_act``; sums, BatchNorm,
+pooled values and gates are float32 (float64 for float64). Under ``torch.autocast`` images and weights are cast
+to its dtype. The same ops as ``torch.ops.effkernels.*`` take flat arguments, checked by PyTorch alone.
 """
 
 from effkernels import _cpu, _cuda, _triton

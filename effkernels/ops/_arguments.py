@@ -50,14 +50,18 @@ class Conv(NamedTuple):
 Flat = tuple["Tensor | None", "Tensor | None", "Tensor | None", "Tensor | None", float]
 
 
-def check_images(op: str, x: Tensor, name: str = "x") -> None:
-    """``x`` must be a non-empty floating (N, C, H, W) tensor; an empty batch is fine."""
+def check_images(op: str, x: Tensor, name: str = "x", *, uint8: bool = False) -> None:
+    """``x`` must be a non-empty floating (N, C, H, W) tensor, or with ``uint8`` one of that dtype.
+
+    An empty batch is fine.
+    """
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(x).__name__}")
     if x.dim() != 4:
         raise ValueError(f"{op}: {name} must be (N, C, H, W), got shape {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise TypeError(f"{op}: {name} must be floating point, got {x.dtype}")
+    if not x.is_floating_point() and not (uint8 and x.dtype == torch.uint8):
+        accepted = "floating point or uint8" if uint8 else "floating point"
+        raise TypeError(f"{op}: {name} must be {accepted}, got {x.dtype}")
     if x.shape[1] < 1 or x.shape[2] < 1 or x.shape[3] < 1:
         raise ValueError(
             f"{op}: {name} needs at least one channel, row and column, got {tuple(x.shape)}"

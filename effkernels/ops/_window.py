@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from effkernels.ops._arguments import (
@@ -29,14 +30,14 @@ def norm(prefix: str = "") -> str:
 
 
 NORM = norm()
-SCHEMA = (
-    f"(Tensor x, Tensor weight, {NORM}, SymInt[2] stride, SymInt[4] padding, SymInt[2] dilation, "
-    "str activation)"
+ARGUMENTS = (
+    f"Tensor x, Tensor weight, {NORM}, SymInt[2] stride, SymInt[4] padding, SymInt[2] dilation, "
+    "str activation"
 )
 
 
 def result_size(arguments: Sequence[Any], *, shapes: bool = False) -> tuple[int, int, int, int]:
-    """(N, C_out, H_out, W_out) from the arguments of ``SCHEMA``; ``shapes``: given shapes for tensors."""
+    """(N, C_out, H_out, W_out) from arguments that begin with ``ARGUMENTS``; ``shapes``: given shapes for tensors."""
     x, weight = arguments[:2] if shapes else (arguments[0].shape, arguments[1].shape)
     stride, padding, dilation = arguments[8:11]
     return x[0], weight[0], *output_size(x[2:], weight[2:], stride, padding, dilation)
@@ -62,14 +63,15 @@ def checked(
     *,
     depthwise: bool,
 ) -> tuple[Any, ...]:
-    """The arguments of ``SCHEMA``, checked, cast and in NHWC."""
-    check_images(op, x)
-    x, weight = channels_last(cast(x)), cast(weight)
+    """``ARGUMENTS``, checked, cast and in NHWC; the uint8 images of a dense convolution as they are."""
+    check_images(op, x, uint8=not depthwise)
+    uint8 = x.dtype == torch.uint8
+    x, weight = x if uint8 else channels_last(cast(x)), cast(weight)
     if weight.dim() != 4:
         raise ValueError(f"{op}: weight must have 4 dimensions, got {tuple(weight.shape)}")
     channels = weight.shape[0]
     expected = (x.shape[1], 1) if depthwise else (channels, x.shape[1])
-    check_beside(op, "weight", weight, x, (*expected, *weight.shape[2:]), dtype=True)
+    check_beside(op, "weight", weight, x, (*expected, *weight.shape[2:]), dtype=not uint8)
     norm = flat_norm(op, x, channels, bias, bn)
     strides, dilations = pair(op, "stride", stride), pair(op, "dilation", dilation)
     sides = four_sides(op, padding)

@@ -1,4 +1,4 @@
-"""Dense convolution + BatchNorm + activation: the stem."""
+"""Dense convolution + BatchNorm + activation: the stem, which can take uint8 images and normalise them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from typing import Any
 from torch import Tensor
 
 from effkernels import reference
-from effkernels.ops._arguments import BatchNorm
+from effkernels.ops._arguments import BatchNorm, check_beside
 from effkernels.ops._define import Op, define, nhwc_empty
-from effkernels.ops._window import SCHEMA, checked, flops, result_size
+from effkernels.ops._window import ARGUMENTS, checked, flops, result_size
 
 
 def _fake(*arguments: Any) -> Tensor:
-    return nhwc_empty(arguments[0], result_size(arguments))
+    return nhwc_empty(arguments[1], result_size(arguments))  # x may be uint8
 
 
-_OP = define(Op("conv_bn_act", f"{SCHEMA} -> Tensor", reference.conv_bn_act, _fake, flops))
+_OP = define(
+    Op(
+        "conv_bn_act",
+        f"({ARGUMENTS}, Tensor? mean, Tensor? std) -> Tensor",
+        reference.conv_bn_act,
+        _fake,
+        flops,
+    )
+)
 
 
 def conv_bn_act(
@@ -30,25 +38,39 @@ def conv_bn_act(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     activation: str = "silu",
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
 ) -> Tensor:
-    """``activation(bn(conv(x) + bias))`` with a dense k x k kernel, in one pass over memory.
+    """``activation(bn(conv((x - mean) / std) + bias))`` with a dense k x k kernel, in one pass over memory.
 
     Args:
-        x: (N, C_in, H, W), floating point.
-        weight: (C_out, C_in, kernel height, kernel width), dtype of ``x``.
+        x: (N, C_in, H, W), floating point, or uint8 for pixels from 0 to 255. Such images are read as they
+            lie in NCHW or NHWC memory.
+        weight: (C_out, C_in, kernel height, kernel width), dtype of ``x``; of any floating dtype for uint8.
         bias: (C_out,), or None.
         bn: inference BatchNorm of C_out channels, or None. Pass a module's with ``BatchNorm.of(module)``.
         stride, dilation: an int or (vertical, horizontal).
         padding: zeros around ``x`` in pixels: an int, (vertical, horizontal) or (top, bottom, left, right).
+            They stay zeros where ``x`` is normalised.
         activation: "silu", "relu", "relu6", "hardswish" or "identity".
+        mean, std: (C_in,) each, floating point, in units of ``x``: what to normalise it with, in float32
+            (float64 for a float64 ``weight``). Both, or neither.
 
     Returns:
-        (N, C_out, H_out, W_out), dtype of ``x``, channels_last.
+        (N, C_out, H_out, W_out), dtype of ``weight``, channels_last.
 
     Raises:
         ValueError: shapes, devices or values that do not fit; the message names the argument.
-        TypeError: a non-floating tensor, or dtypes of ``x`` and ``weight`` that differ outside autocast.
+        TypeError: a non-floating tensor (but for uint8 images), or dtypes of ``x`` and ``weight`` that differ
+            outside autocast.
     """
+    op = "conv_bn_act"
     window = (stride, padding, dilation, activation)
-    y: Tensor = _OP(*checked("conv_bn_act", x, weight, bias, bn, *window, depthwise=False))
+    arguments = checked(op, x, weight, bias, bn, *window, depthwise=False)
+    for name, vector, other in (("mean", mean, std), ("std", std, mean)):
+        if vector is not None:
+            check_beside(op, name, vector, x, (x.shape[1],))
+        elif other is not None:
+            raise ValueError(f"{op}: {name} is None: to normalise x, give both of mean and std")
+    y: Tensor = _OP(*arguments, mean, std)
     return y

@@ -10,7 +10,7 @@ from torch import Tensor
 from effkernels import reference
 from effkernels.ops._arguments import BatchNorm
 from effkernels.ops._define import Op, define, nhwc_empty
-from effkernels.ops._window import SCHEMA, checked, flops, result_size
+from effkernels.ops._window import ARGUMENTS, checked, flops, result_size
 from effkernels.reference.elementwise import accumulate_dtype
 
 
@@ -26,7 +26,7 @@ def _fake_pool(*arguments: Any) -> tuple[Tensor, Tensor]:
 DEPTHWISE = define(
     Op(
         "depthwise_conv_bn_act",
-        f"{SCHEMA} -> Tensor",
+        f"({ARGUMENTS}) -> Tensor",
         reference.depthwise_conv_bn_act,
         _fake,
         flops,
@@ -35,7 +35,7 @@ DEPTHWISE = define(
 DEPTHWISE_POOL = define(
     Op(
         "depthwise_conv_bn_act_pool",
-        f"{SCHEMA} -> (Tensor, Tensor)",
+        f"({ARGUMENTS}) -> (Tensor, Tensor)",
         reference.depthwise_conv_bn_act_pool,
         _fake_pool,
         flops,

@@ -21,7 +21,7 @@ STEPS = ("conv_bn_act", "mbconv", "pointwise_conv_bn_act_pool", "linear")
 _ACTIVATIONS = tuple(ACTIVATIONS)
 # Of each step: which op, which of its tensors there are (a bit each), activation, stride, padding, dilation, residual.
 NUMBERS = 12
-_TENSORS = {"conv_bn_act": 6, "mbconv": 22, "pointwise_conv_bn_act_pool": 6, "linear": 2}
+_TENSORS = {"conv_bn_act": 8, "mbconv": 22, "pointwise_conv_bn_act_pool": 6, "linear": 2}
 # Which of them are 1x1 kernels: (C_out, C_in) or (C_out, C_in, 1, 1).
 _MATRICES = {
     "conv_bn_act": (),
@@ -33,6 +33,8 @@ _MATRICES = {
 
 class Step(NamedTuple):
     """One op of the network: the tensors of its schema behind x, in order, and the rest of its arguments.
+
+    Only the first step may take uint8 images, as "conv_bn_act".
 
     "linear" is ``torch.nn.functional.linear`` of the pooled features, as weight's dtype.
     """
@@ -57,7 +59,7 @@ class Step(NamedTuple):
         t, eps = tuple(self.tensors), self.eps
         window = (list(self.stride), list(self.padding))
         if self.op == "conv_bn_act":
-            return *t, eps[0], *window, list(self.dilation), self.activation
+            return *t[:6], eps[0], *window, list(self.dilation), self.activation, *t[6:]
         if self.op == "pointwise_conv_bn_act_pool":
             return *t, eps[0], self.activation
         norms = (*t[:6], eps[0], *t[6:12], eps[1], *t[12:16], *t[16:22], eps[2])

@@ -12,6 +12,7 @@ from effkernels.reference.convolution import (
     pointwise_conv_bn_act,
     same_padding,
 )
+from effkernels.reference.elementwise import normalise
 from effkernels.reference.squeeze_excite import squeeze_excite, squeeze_excite_gate
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "conv_bn_act",
     "depthwise_conv_bn_act",
     "depthwise_conv_bn_act_pool",
+    "normalise",
     "pointwise_conv_bn_act",
     "same_padding",
     "squeeze_excite",

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effkernels.reference.elementwise import accumulate_dtype, bn_act
+from effkernels.reference.elementwise import accumulate_dtype, bn_act, normalise
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
@@ -79,9 +79,12 @@ def conv_bn_act(
     padding: Sequence[int],
     dilation: Sequence[int],
     activation: str,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
     groups: int = 1,
 ) -> Tensor:
-    """Dense convolution, BN, activation."""
+    """Dense convolution of ``x``, normalised where there are ``mean`` and ``std``; BN, activation."""
+    x = normalise(x, mean, std, weight.dtype)
     y = conv2d(x, weight, bias, stride, padding, dilation, groups)
     y = bn_act(y, bn_weight, bn_bias, running_mean, running_var, eps, activation)
     return y.contiguous(memory_format=torch.channels_last)

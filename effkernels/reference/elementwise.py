@@ -27,6 +27,19 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def normalise(x: Tensor, mean: Tensor | None, std: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """``(x - mean) / std`` over dim 1, or ``x`` where there are none; uint8 images in ``dtype``, others in theirs."""
+    if x.is_floating_point():
+        dtype = x.dtype
+    if mean is None and std is None:
+        return x.to(dtype)
+    if mean is None or std is None:
+        raise ValueError("to normalise x, give both of mean and std")
+    wide = accumulate_dtype(dtype)
+    shift, scale = (vector.to(wide)[:, None, None] for vector in (mean, std))
+    return ((x.to(wide) - shift) / scale).to(dtype)
+
+
 def bn_act(
     x: Tensor,
     weight: Tensor | None,

@@ -10,20 +10,22 @@ from torch import Tensor
 
 from effkernels.ops._define import nhwc_empty
 from effkernels.ops._window import result_size
-from effkernels.triton.elementwise import activate, fold
+from effkernels.triton.elementwise import activate, fold, load_float
 from effkernels.triton.launch import INTERPRETED, dense, divide_up, launch, product_precision
 from effkernels.triton.tuning import tuned, tuning
 
 
 @triton.jit
 def _conv_kernel(
-    x,  # (images, c_in, height, width), of any strides
+    x,  # (images, c_in, height, width), of any strides; dtype of weight, or uint8
     weight,  # (c_out, c_in, kernel_h, kernel_w), of any strides
     bias,
     bn_weight,
     bn_bias,
     mean,
     var,
+    image_mean,  # (c_in,), or None
+    image_std,
     eps,
     y,  # (images, out_height, out_width, c_out)
     x_image,
@@ -79,13 +81,22 @@ def _conv_kernel(
         inside = inside & pixel_inside[:, None] & term_inside[None, :]
         at = row.to(tl.int64) * x_row + across.to(tl.int64) * x_column
         at += (channel.to(tl.int64) * x_channel)[None, :]
-        a = tl.load(x + at, mask=inside, other=0.0)
+        a = tl.load(x + at, mask=inside, other=0)
+        if image_mean is not None:
+            centre = load_float(image_mean + channel, term_inside)
+            # Terms past the last have a deviation of 1, so that nothing is divided by 0.
+            deviation = tl.load(image_std + channel, mask=term_inside, other=1.0).to(tl.float32)
+            factor = tl.div_rn(tl.full(deviation.shape, 1.0, tl.float32), deviation)
+            a = (a.to(tl.float32) - centre[None, :]) * factor[None, :]
+            a = tl.where(inside, a, 0.0)  # padding is 0 among what is normalised
         at_weight = (channel * w_in + i * w_row + j * w_column)[:, None] + (column * w_out)[None, :]
         mask = term_inside[:, None] & column_inside[None, :]
         b = tl.load(weight + at_weight, mask=mask, other=0.0)
         if INTERPRETED:
             a = a.to(tl.float32)
             b = b.to(tl.float32)
+        else:
+            a = a.to(b.dtype)
         total = tl.dot(a, b, total, input_precision=PRECISION)
     scale, shift = fold(bias, bn_weight, bn_bias, mean, var, eps, column, column_inside)
     result = activate(total * scale[None, :] + shift[None, :], ACTIVATION)
@@ -121,17 +132,18 @@ def choose(c_out: int, dtype: torch.dtype) -> Config:
 
 def conv_bn_act(*arguments: Any) -> Tensor:
     """See :func:`effkernels.ops.conv_bn_act`; takes the arguments of the op's schema."""
-    x, weight, *_, stride, padding, dilation, activation = arguments
-    config, found = choose(weight.shape[0], x.dtype), candidates(x.dtype)
+    x, weight, *_, stride, padding, dilation, activation, mean, _ = arguments
+    config, found = choose(weight.shape[0], weight.dtype), candidates(weight.dtype)
     if tuning(x) and len(found) > 1:
-        key = ("conv", *x.stride(), *weight.shape, *stride, *padding, *dilation, activation)
+        key = ("conv", weight.dtype, *x.stride(), *weight.shape, *stride, *padding, *dilation)
+        key += (activation, mean is not None)
         config = tuned(x, key, config, found, lambda config: _start(config, arguments))
     return _start(config, arguments)
 
 
 def _start(config: Config, arguments: Sequence[Any]) -> Tensor:
-    x, weight, *vectors, eps, stride, padding, dilation, activation = arguments
-    y = nhwc_empty(x, result_size(arguments))
+    x, weight, *vectors, eps, stride, padding, dilation, activation, mean, std = arguments
+    y = nhwc_empty(weight, result_size(arguments))
     images, c_out, out_height, out_width = y.shape
     block_m, block_n, block_k, warps = config
     tiles, chunks = divide_up(out_height * out_width, block_m), divide_up(c_out, block_n)
@@ -139,12 +151,21 @@ def _start(config: Config, arguments: Sequence[Any]) -> Tensor:
     launch(
         _conv_kernel,
         images * tiles * chunks,
-        (x, weight, *dense(*vectors), eps, y, *x.stride(), *weight.stride(), *x.shape[1:])
+        (
+            x,
+            weight,
+            *dense(*vectors, mean, std),
+            eps,
+            y,
+            *x.stride(),
+            *weight.stride(),
+            *x.shape[1:],
+        )
         + (c_out, out_height, out_width, *weight.shape[2:], *stride, top, left, *dilation)
         + (tiles, chunks),
         {
             "ACTIVATION": activation,
-            "PRECISION": product_precision(x.dtype),
+            "PRECISION": product_precision(weight.dtype),
             "BLOCK_M": block_m,
             "BLOCK_N": block_n,
             "BLOCK_K": block_k,

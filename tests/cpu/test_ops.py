@@ -13,7 +13,15 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 
-from cpu_kernels import assert_kernels_match, in_float64, largest_sum, run_reference
+from cpu_kernels import (
+    assert_kernels_match,
+    in_float64,
+    instruction_set,
+    largest_sum,
+    run_kernels,
+    run_reference,
+    usable_instruction_sets,
+)
 from effkernels import ops
 from magnitudes import gate_magnitude
 from op_cases import (
@@ -28,6 +36,8 @@ from op_cases import (
     squeezes,
     windows,
 )
+from parity import check_padding
+from path_cases import IMAGES
 
 # They are quick.
 MORE = settings(max_examples=3 * settings().max_examples)
@@ -111,12 +121,19 @@ CONVOLUTIONS = {
         1, 19, (8, 9), (3, 3), 37, padding=(1, 1, 1, 1), style=Style(weights="strided")
     ),
     "empty batch": Window(0, 3, (8, 8), (3, 3), 5),
+    **IMAGES,
 }
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution_paths(name: str, dtype: torch.dtype, seed: int) -> None:
     check_window(styled(CONVOLUTIONS[name], dtype, seed))
+
+
+def test_padding_stays_zero_where_images_are_normalised(dtype: torch.dtype) -> None:
+    for name in usable_instruction_sets():
+        with instruction_set(name):
+            check_padding(lambda op, given: run_kernels(getattr(ops, op), given), dtype)
 
 
 @MORE

@@ -174,8 +174,20 @@ def test_what_two_kernels_do_better_runs_by_parts(pretended: FakeTensorMode, rea
     assert reason in said
 
 
+@needs_module
+def test_uint8_images_are_read_by_the_stem(pretended: FakeTensorMode) -> None:
+    _, logits, calls = fake_pass("efficientnet_b0", torch.bfloat16, uint8=True)
+    assert (logits.device.type, logits.dtype) == ("cuda", torch.bfloat16)
+    assert calls.counts["effkernels_cuda.conv_bn_act"] == 1
+    assert not calls.counts["aten.sub.Tensor"]
+
+
 def window(x: Tensor, weight: Tensor) -> tuple[Any, ...]:
     return (x, weight, *(None,) * 5, 0.0, [1, 1], [1] * 4, [1, 1], "silu")
+
+
+def dense(x: Tensor, weight: Tensor, mean: Any = None, std: Any = None) -> tuple[Any, ...]:
+    return (*window(x, weight), mean, std)
 
 
 def gate(x: Tensor, hidden: int) -> tuple[Any, ...]:
@@ -197,7 +209,7 @@ REJECTED: dict[str, tuple[str, tuple[Any, ...], str]] = {
     ),
     "terms": (
         "conv_bn_act",
-        window(X, torch.empty(8, 32, 3, 3).half()),
+        dense(X, torch.empty(8, 32, 3, 3).half()),
         "sums at most 256 terms, not 288",
     ),
     "hidden": ("squeeze_excite", gate(X, 12289), "at most 12288 hidden channels, not 12289"),
@@ -293,13 +305,24 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "dense channels": (
         "conv_bn_act",
         "must have the channels of x",
-        window(NHWC, torch.randn(5, 7, 3, 3)),
+        dense(NHWC, torch.randn(5, 7, 3, 3)),
     ),
-    "dense dimensions": ("conv_bn_act", "4 dimensions", window(NHWC[0], DEEP)),
+    "dense dimensions": ("conv_bn_act", "4 dimensions", dense(NHWC[0], DEEP)),
+    "means alone": (
+        "conv_bn_act",
+        "both of mean and std",
+        dense(NHWC.byte(), torch.randn(5, 6, 3, 3), torch.ones(6)),
+    ),
+    "few deviations": (
+        "conv_bn_act",
+        "wrong number",
+        dense(NHWC.byte(), torch.randn(5, 6, 3, 3), torch.ones(6), torch.ones(5)),
+    ),
+    "bytes of a depthwise one": ("depthwise_conv_bn_act", "float32", window(NHWC.byte(), DEEP)),
     "many terms": (
         "conv_bn_act",
         "too many terms",
-        window(NHWC, torch.randn(5, 6, 7, 7)),
+        dense(NHWC, torch.randn(5, 6, 7, 7)),
     ),
     "few expand weights": (
         "expand_depthwise_conv_bn_act",

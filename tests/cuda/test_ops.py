@@ -17,6 +17,7 @@ from parity import (
     check_any_strides,
     check_expand,
     check_network,
+    check_padding,
     check_squeeze,
     check_window,
 )
@@ -74,6 +75,10 @@ def test_expand_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, s
     check_expand(runner, styled(EXPANDS[name], dtype, seed))
 
 
+def test_padding_stays_zero_where_images_are_normalised(runner: Runner, dtype: torch.dtype) -> None:
+    check_padding(runner, dtype)
+
+
 @pytest.mark.parametrize("label", LABELS)
 def test_private_ops_take_maps_of_any_strides(
     runner: Runner, label: str, dtype: torch.dtype
@@ -95,3 +100,8 @@ def test_whole_networks(runner: Runner, name: str, dtype: torch.dtype) -> None:
     # Stem, depthwise, gate; and expand with depthwise in one.
     expected = (3 if name == "efficientnet_b0" else 2) + (dtype != torch.float32)
     assert len(ours) == expected, calls
+
+
+def test_a_whole_network_of_uint8_images(runner: Runner) -> None:
+    calls = check_network(runner, "efficientnet_lite0", torch.float32, uint8=True)
+    assert calls[0] == "conv_bn_act on cuda"

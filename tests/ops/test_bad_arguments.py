@@ -20,6 +20,10 @@ def depthwise(x: Any = X, weight: Any = W, **options: Any) -> Any:
     return ops.depthwise_conv_bn_act(x, weight, **options)
 
 
+def dense(x: Any = X, **options: Any) -> Any:
+    return ops.conv_bn_act(x, torch.randn(4, 6, 3, 3), **options)
+
+
 def block(**changes: Any) -> Any:
     parts = {
         "x": X,
@@ -48,6 +52,52 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
         TypeError,
         "x must be floating point, got torch.int64",
         lambda: depthwise(X.long()),
+    ),
+    "uint8 maps": (
+        TypeError,
+        "x must be floating point, got torch.uint8",
+        lambda: depthwise(X.byte()),
+    ),
+    "integer images": (
+        TypeError,
+        "x must be floating point or uint8, got torch.int16",
+        lambda: dense(X.short()),
+    ),
+    "uint8 images elsewhere": (
+        ValueError,
+        "weight is on cpu, x on meta",
+        lambda: dense(X.byte().to("meta")),
+    ),
+    "mean alone": (
+        ValueError,
+        "std is None: .* both of mean and std",
+        lambda: dense(mean=torch.ones(6)),
+    ),
+    "std alone": (ValueError, "mean is None", lambda: dense(X.byte(), std=torch.ones(6))),
+    "mean length": (
+        ValueError,
+        r"mean must have shape \(6,\), got \(3,\)",
+        lambda: dense(mean=torch.ones(3), std=torch.ones(6)),
+    ),
+    "std shape": (
+        ValueError,
+        r"std must have shape \(6,\), got \(6, 1, 1\)",
+        lambda: dense(mean=torch.ones(6), std=torch.ones(6, 1, 1)),
+    ),
+    "std of integers": (
+        TypeError,
+        "std must be floating",
+        lambda: dense(X.byte(), mean=torch.ones(6), std=torch.ones(6).int()),
+    ),
+    "mean elsewhere": (
+        ValueError,
+        "mean is on meta",
+        lambda: dense(mean=torch.ones(6, device="meta"), std=torch.ones(6)),
+    ),
+    "mean of numbers": (
+        TypeError,
+        "mean must be a tensor, got tuple",
+        lambda: dense(mean=(1.0,) * 6, std=torch.ones(6)),
     ),
     "no rows": (ValueError, "at least one", lambda: depthwise(X[:, :, :0])),
     "no channels": (ValueError, "at least one", lambda: depthwise(X[:, :0])),

@@ -38,10 +38,12 @@ def tensors(result: Any) -> tuple[Tensor, ...]:
 
 
 def with_gradients(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Copies that require gradients, but for the statistics, which BatchNorm does not differentiate."""
+    """Copies that require gradients, but for the statistics, which BatchNorm does not differentiate, and integers."""
     names = [a.name for a in public(name)._schema.arguments]
     return tuple(
-        a.detach().clone().requires_grad_("running" not in name) if isinstance(a, Tensor) else a
+        a.detach().clone().requires_grad_("running" not in name and a.is_floating_point())
+        if isinstance(a, Tensor)
+        else a
         for name, a in zip(names, arguments, strict=True)
     )
 

@@ -98,6 +98,40 @@ def test_convolutions_of_any_shape(
     assert_within_eager(ours, *results, magnitude=largest, depth=terms)
 
 
+@pytest.mark.parametrize("uint8", [True, False])
+def test_images_are_normalised_before_they_are_padded(uint8: bool) -> None:
+    x = torch.randint(256, (2, 3, 9, 7), dtype=torch.uint8)
+    weight, bn = images(4, 3, 3, 3, dtype=torch.float64), batch_norm(4, torch.float64)
+    mean, std = torch.rand(2, 3, dtype=torch.float64) * 100 + 50
+    normalised = (x.double() - mean[:, None, None]) / std[:, None, None]
+    window = {"stride": 2, "dilation": (1, 2)}
+    y = ops.conv_bn_act(
+        x if uint8 else x.double(),
+        weight,
+        bn=bn,
+        padding=(2, 1, 0, 3),
+        mean=mean,
+        std=std,
+        **window,
+    )
+    expected = ops.conv_bn_act(pad(normalised, (2, 1, 0, 3)), weight, bn=bn, **window)
+    torch.testing.assert_close(y, expected)
+
+
+def test_half_of_what_normalises_is_refused() -> None:
+    for mean, std in ((torch.ones(3), None), (None, torch.ones(3))):
+        with pytest.raises(ValueError, match="both of mean and std"):
+            reference.normalise(torch.ones(1, 3, 2, 2), mean, std, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_uint8_pixels_are_numbers_up_to_255(dtype: torch.dtype) -> None:
+    x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    y = ops.conv_bn_act(x, torch.ones(1, 1, 1, 1, dtype=dtype), activation="identity")
+    assert y.dtype == dtype
+    assert torch.equal(y.double(), x.double())
+
+
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_activations_on_both_signs(activation: str) -> None:
     x = torch.linspace(-30, 30, 4001, dtype=torch.float64).view(1, 1, 1, -1)

@@ -27,11 +27,14 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def fake_pass(name: str, dtype: torch.dtype = torch.float32) -> tuple[EfficientNet, Tensor, Calls]:
+def fake_pass(
+    name: str, dtype: torch.dtype = torch.float32, *, uint8: bool = False
+) -> tuple[EfficientNet, Tensor, Calls]:
     """A network in eval mode, what it makes of one image, and the calls, inside of a FakeTensorMode."""
     with unset_fake_temporarily(), torch.device("meta"):
         model = create_model(name).eval().to(dtype)
-        image = torch.empty(1, 3, model.config.resolution, model.config.resolution, dtype=dtype)
+        size = model.config.resolution
+        image = torch.empty(1, 3, size, size, dtype=torch.uint8 if uint8 else dtype)
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             names = [name for name, value in held.items() if value is not None]

@@ -35,23 +35,26 @@ class Style:
     threads: int = 2
     seed: int = 0
 
-    def images(self, *shape: int) -> Tensor:
+    def images(self, *shape: int, uint8: bool = False) -> Tensor:
+        def draw(*shape: int) -> Tensor:
+            if uint8:
+                return torch.randint(256, shape, dtype=torch.uint8)
+            return torch.randn(shape).to(self.dtype)
+
         n, c, h, w = shape
         if self.layout == "nchw":
-            return torch.randn(shape).to(self.dtype)
+            return draw(*shape)
         if self.layout == "sliced":
-            wide = torch.randn(n, h + 2, w + 1, c + 3).to(self.dtype)
-            return wide[:, 2:, 1:, 3:].permute(0, 3, 1, 2)
+            return draw(n, h + 2, w + 1, c + 3)[:, 2:, 1:, 3:].permute(0, 3, 1, 2)
         if self.layout == "expanded":
-            return torch.randn(n, c, 1, w).to(self.dtype).expand(shape)
+            return draw(n, c, 1, w).expand(shape)
         first = 1 if self.layout == "offset" else 0
-        flat = torch.randn(first + n * h * w * c).to(self.dtype)
-        return flat[first:].view(n, h, w, c).permute(0, 3, 1, 2)
+        return draw(first + n * h * w * c)[first:].view(n, h, w, c).permute(0, 3, 1, 2)
 
-    def x(self, *shape: int) -> Tensor:
-        """Images, with strange values in them."""
-        images = self.images(*shape)
-        if not self.strange or not images.numel():
+    def x(self, *shape: int, uint8: bool = False) -> Tensor:
+        """Images, with strange values in them where they are no integers."""
+        images = self.images(*shape, uint8=uint8)
+        if not self.strange or uint8 or not images.numel():
             return images
         images = images.clone()
         for i in range(self.strange):
@@ -75,6 +78,13 @@ class Style:
         made = torch.empty(2 * channels if self.weights == "strided" else channels)
         made.uniform_(low, high)
         return made.to(dtype)[::2] if self.weights == "strided" else made.to(dtype)
+
+    def image_norm(self, channels: int, *, uint8: bool) -> dict[str, Tensor]:
+        """Mean and standard deviation of images."""
+        dtype = self.dtype if self.norm == "same" else torch.float32
+        limits = ((100, 150), (40, 70)) if uint8 else ((-1, 1), (0.5, 2))
+        mean, std = (self.vector(channels, dtype, *pair) for pair in limits)
+        return {"mean": mean, "std": std}
 
     def batch_norm(self, channels: int) -> ops.BatchNorm | None:
         if self.norm == "none":
@@ -100,7 +110,10 @@ class Style:
 
 @dataclass(frozen=True)
 class Window:
-    """A convolution with a window; ``out_channels`` 0 for a depthwise one."""
+    """A convolution with a window; ``out_channels`` 0 for a depthwise one.
+
+    Dense ones may take ``uint8`` images, and ``normalise`` what they take.
+    """
 
     n: int
     channels: int
@@ -111,6 +124,8 @@ class Window:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     activation: str = "silu"
+    uint8: bool = False
+    normalise: bool = False
     style: Style = field(default_factory=Style)
 
     @property
@@ -126,14 +141,17 @@ class Window:
         torch.manual_seed(self.style.seed)
         shape = (self.out_channels or self.channels, self.channels if self.out_channels else 1)
         conv = self.style.conv(*shape, *self.kernel)
-        return {
-            "x": self.style.x(self.n, self.channels, *self.size),
+        arguments = {
+            "x": self.style.x(self.n, self.channels, *self.size, uint8=self.uint8),
             **conv._asdict(),
             "stride": self.stride,
             "padding": self.padding,
             "dilation": self.dilation,
             "activation": self.activation,
         }
+        if self.normalise:
+            arguments |= self.style.image_norm(self.channels, uint8=self.uint8)
+        return arguments
 
 
 @dataclass(frozen=True)
@@ -258,6 +276,7 @@ KERNELS = st.one_of(
     st.tuples(st.integers(1, 7), st.integers(1, 7)),
     st.sampled_from([(1, 1), (2, 2), (9, 9), (4, 11)]),
 )
+_SOMETIMES = st.sampled_from([False, False, True])
 ACTIVATION = st.one_of(st.just("silu"), st.sampled_from(sorted(ACTIVATIONS)))
 
 
@@ -318,6 +337,8 @@ def windows(draw: st.DrawFn, *, dense: bool) -> Window:
         padding=fitting(size, kernel, dilation, sides),
         dilation=dilation,
         activation=draw(ACTIVATION),
+        uint8=dense and draw(_SOMETIMES),
+        normalise=dense and draw(_SOMETIMES),
         style=draw(styles()),
     )
 

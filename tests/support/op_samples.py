@@ -37,6 +37,12 @@ def _window(name: str, dtype: torch.dtype, label: str, channels: int, h: int, w:
     depthwise = name.startswith("depthwise")
     k, stride, padding, dilation = o["k"], o["stride"], o["padding"], o.get("dilation", (1, 1))
     x = images(2, channels, h, w, dtype=dtype)
+    image_norm = {}
+    if o.get("uint8"):
+        x = torch.randint(256, x.shape, dtype=torch.uint8)
+    if o.get("normalise"):
+        mean, std = torch.rand(2, channels) * 9 + 100
+        image_norm = {"mean": mean, "std": std}
     c_out = channels if depthwise else 5
     weight = images(c_out, 1 if depthwise else channels, *k, dtype=dtype)
     bn = batch_norm(c_out, dtype) if o.get("bn", True) else None
@@ -47,8 +53,11 @@ def _window(name: str, dtype: torch.dtype, label: str, channels: int, h: int, w:
     return Sample(
         name,
         label,
-        lambda: getattr(ops, name)(x, weight, bias, bn, activation=activation, **window),
-        (x, weight, bias, *flat_bn, list(stride), list(padding), list(dilation), activation),
+        lambda: getattr(ops, name)(
+            x, weight, bias, bn, activation=activation, **window, **image_norm
+        ),
+        (x, weight, bias, *flat_bn, list(stride), list(padding), list(dilation), activation)
+        + (() if depthwise else (image_norm.get("mean"), image_norm.get("std"))),
     )
 
 
@@ -80,6 +89,14 @@ _WINDOWS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
             "activation": "hardswish",
         },
     ),
+}
+
+
+_STEM = {"k": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1)}
+# Of dense convolutions alone.
+_IMAGES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
+    "uint8-normalised": (3, 7, 6, _STEM | {"uint8": True, "normalise": True}),
+    "normalised": (3, 5, 8, _STEM | {"normalise": True}),
 }
 
 
@@ -194,6 +211,10 @@ def samples(dtype: torch.dtype) -> list[Sample]:
         _window(name, dtype, label, c, h, w, **options)
         for name in ("depthwise_conv_bn_act", "depthwise_conv_bn_act_pool", "conv_bn_act")
         for label, (c, h, w, options) in _WINDOWS.items()
+    ]
+    found += [
+        _window("conv_bn_act", dtype, label, c, h, w, **options)
+        for label, (c, h, w, options) in _IMAGES.items()
     ]
     found += [
         _pointwise(dtype, "plain", gated=False, added=False),

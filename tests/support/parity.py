@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -99,6 +99,18 @@ def assert_matches(
         assert ours.stride() == theirs.stride() or 1 in ours.shape or not ours.numel()
 
 
+def check_padding(run: Callable[[str, Arguments], Results], dtype: torch.dtype) -> None:
+    """Pixels that equal the mean are zeros, as the padding beside them."""
+    mean, std = torch.tensor([7.0, 128.0, 255.0]), torch.tensor([50.0, 60.0, 70.0])
+    x = mean.byte()[None, :, None, None].expand(2, 3, 5, 6)
+    for images in (x.contiguous(), x.contiguous(memory_format=torch.channels_last)):
+        arguments = {"weight": torch.randn(9, 3, 3, 3).to(dtype), "padding": 2, "stride": 2}
+        arguments |= {"x": images, "mean": mean, "std": std, "activation": "identity"}
+        (y,) = run("conv_bn_act", arguments)
+        assert y.dtype == dtype
+        assert torch.equal(y, torch.zeros(2, 9, 4, 4, dtype=dtype))
+
+
 def check_window(runner: Runner, case: Window) -> None:
     """A dense convolution; or a depthwise one, with and without the means."""
     arguments = case.arguments()
@@ -142,12 +154,16 @@ def check_pointwise(runner: Runner, case: Pointwise) -> None:
         assert_matches(runner, f"{name}_pool", arguments, magnitude=magnitude, depth=depth)
 
 
-def check_network(runner: Runner, name: str, dtype: torch.dtype) -> list[str]:
+def check_network(
+    runner: Runner, name: str, dtype: torch.dtype, *, uint8: bool = False
+) -> list[str]:
     """A whole network of few channels; returns "op on backend" of each call."""
     model, x = tiny(name).to(dtype), torch.randn(2, 3, 33, 40).to(dtype)
+    if uint8:
+        x = torch.randint(256, x.shape, dtype=torch.uint8)
     with threads(1), use_backend("torch"), OracleConvolutions():
         eager = model(x)
-        exact = copy.deepcopy(model).double()(x.double())
+        exact = copy.deepcopy(model).double()(x if uint8 else x.double())
     actual, calls = runner.network(model, x)
     assert_within_eager(actual, eager, exact)
     return calls

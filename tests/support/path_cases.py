@@ -60,6 +60,21 @@ SQUEEZES = {
     "no images": Squeeze(0, 33, 8, (3, 3)),
 }
 
+# What is read byte by byte, and what is subtracted: planes, pixels, neither; beside padding on all sides.
+_STEM = Window(2, 3, (13, 20), (3, 3), 32, stride=(2, 2), padding=PAD1)
+IMAGES = {
+    f"{'uint8' if uint8 else 'float'} {layout}{' normalised' if normalise else ''}": replace(
+        _STEM, uint8=uint8, normalise=normalise, style=Style(layout=layout)
+    )
+    for layout, uint8, normalise in (
+        ("nchw", True, True),
+        ("nhwc", True, True),
+        ("sliced", True, True),
+        ("nhwc", True, False),
+        ("nhwc", False, True),
+    )
+}
+
 CONVOLUTIONS = {
     "stem": Window(2, 3, (33, 40), (3, 3), 32, stride=(2, 2), padding=(0, 1, 0, 1)),
     "stem of B7": Window(1, 3, (17, 19), (3, 3), 64, stride=(2, 2), padding=PAD1),
@@ -72,6 +87,7 @@ CONVOLUTIONS = {
     ),
     "strided": Window(1, 9, (8, 9), (3, 3), 37, padding=PAD1, style=Style(weights="strided")),
     "empty batch": Window(0, 3, (8, 8), (3, 3), 5),
+    **IMAGES,
 }
 
 # 16-bit: for float32 there is no such kernel.

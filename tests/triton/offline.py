@@ -30,7 +30,12 @@ from effkernels.triton import (
 
 _MODULES = (conv_bn_act, depthwise_conv_bn_act, elementwise, pointwise_conv_bn_act, squeeze_excite)
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-_TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+_TYPES = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.uint8: "*u8",
+}
 # Of products, by generation: mma.sync, wgmma, tcgen05.
 _PRODUCTS = r"\b((?:HMMA|HGMMA|UTCHMMA|UTCQMMA|UTCOMMA|IMMA)[.\w]*)"
 
@@ -153,7 +158,11 @@ def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
             yield f"stem of {c_out} {dtype}"
             x, weight = torch.empty(2, 3, 33, 33, dtype=dtype), torch.empty(c_out, 3, 3, 3)
             window = ((2, 2), (1, 1, 1, 1), (1, 1), "silu")
-            conv_bn_act.conv_bn_act(x, weight.to(dtype), *vectors(c_out, dtype), *window)
+            flat = (weight.to(dtype), *vectors(c_out, dtype), *window)
+            conv_bn_act.conv_bn_act(x, *flat, None, None)
+            for images in (x, x.byte()):
+                yield f"stem of {c_out} {dtype} that normalises {images.dtype}"
+                conv_bn_act.conv_bn_act(images, *flat, torch.ones(3), torch.ones(3))
     # What is specialised for sizes of 1.
     yield "sizes of 1"
     pointwise(torch.bfloat16, 1, 1, 1, plain=False)
@@ -161,7 +170,7 @@ def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
     one = torch.empty(1, 1, 1, 1, dtype=torch.bfloat16)
     window = ((1, 1), (0, 0, 0, 0), (1, 1), "relu6")
     depthwise_conv_bn_act.depthwise_conv_bn_act_pool(one, one, None, *(None,) * 4, 0.0, *window)
-    conv_bn_act.conv_bn_act(one, one, None, *(None,) * 4, 0.0, *window)
+    conv_bn_act.conv_bn_act(one, one, None, *(None,) * 4, 0.0, *window, None, None)
     squeeze_excite.squeeze_excite(one, one[0, 0], None, one[0, 0], None, "hardswish")
 
 

@@ -146,7 +146,7 @@ REJECTED: dict[str, tuple[str, tuple[Any, ...], str]] = {
     ),
     "terms": (
         "conv_bn_act",
-        (X, torch.empty(8, 32, 3, 3).half(), *WINDOW),
+        (X, torch.empty(8, 32, 3, 3).half(), *WINDOW, None, None),
         "sums at most 256 terms, not 288",
     ),
     "hidden": ("squeeze_excite", gate(X, 1025), "at most 1024 hidden channels, not 1025"),

@@ -31,6 +31,7 @@ from parity import (
     check_activation,
     check_any_strides,
     check_network,
+    check_padding,
     check_pointwise,
     check_squeeze,
     check_window,
@@ -175,6 +176,10 @@ def test_what_tuning_may_pick(interpreter: Interpreter, name: str, seed: int) ->
     check = {Window: check_window, Pointwise: check_pointwise, Squeeze: check_squeeze}[type(case)]
     for place in range(1, places + 1):
         check(Candidate(interpreter, place), styled(case, torch.bfloat16, seed))
+
+
+def test_padding_stays_zero_where_images_are_normalised(runner: Runner, dtype: torch.dtype) -> None:
+    check_padding(runner, dtype)
 
 
 @pytest.mark.parametrize("label", labels_of_parts())

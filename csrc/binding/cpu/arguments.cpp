@@ -13,6 +13,9 @@ bool supported(ScalarType type) {
 
 int to_int(int64_t value) { return static_cast<int>(value); }
 
+// Dimensions in the order of memory, the densest first.
+constexpr int kNhwc[] = {1, 3, 2, 0}, kNchw[] = {3, 2, 1, 0};
+
 }  // namespace
 
 cpu::Dtype Arguments::dtype(const Tensor& tensor) const {
@@ -31,7 +34,7 @@ cpu::Activation Arguments::activation(const std::string& name) const {
   return cpu::Activation::kIdentity;
 }
 
-std::optional<Map> Arguments::ordered(const Tensor& x, const int (&order)[4]) const {
+std::optional<cpu::Shape> Arguments::ordered(const Tensor& x, const int (&order)[4]) const {
   check(x.dim() == 4, "feature maps must have 4 dimensions");
   const auto sizes = x.sizes(), strides = x.strides();
   for (const int i : {1, 2, 3})
@@ -42,22 +45,28 @@ std::optional<Map> Arguments::ordered(const Tensor& x, const int (&order)[4]) co
     if (sizes[i] > 1 && strides[i] != expected) return std::nullopt;
     expected *= sizes[i];
   }
-  return Map{{sizes[0], to_int(sizes[2]), to_int(sizes[3]), to_int(sizes[1])}, dtype(x), x.const_data_ptr()};
+  return cpu::Shape{sizes[0], to_int(sizes[2]), to_int(sizes[3]), to_int(sizes[1])};
 }
 
-Map Arguments::map(const Tensor& x) {
-  constexpr int kNhwc[] = {1, 3, 2, 0};
-  if (const std::optional<Map> found = ordered(x, kNhwc)) return *found;
+Map Arguments::map(const Tensor& x) { return map(x, dtype(x)); }
+
+Map Arguments::map(const Tensor& x, cpu::Dtype type) {
+  if (const auto shape = ordered(x, kNhwc)) return {*shape, type, x.const_data_ptr()};
   copies_.push_back(torch::stable::contiguous(x, MemoryFormat::ChannelsLast));
-  return *ordered(copies_.back(), kNhwc);
+  const Tensor& copy = copies_.back();
+  return {*ordered(copy, kNhwc), type, copy.const_data_ptr()};
 }
 
-Map Arguments::image(const Tensor& x) {
-  constexpr int kNhwc[] = {1, 3, 2, 0}, kNchw[] = {3, 2, 1, 0};
-  std::optional<Map> found = ordered(x, kNchw);
-  if (!found || ordered(x, kNhwc)) return map(x);
-  found->planar = true;
-  return *found;
+Map Arguments::image(const Tensor& x, const Tensor& weight) {
+  const bool bytes = x.scalar_type() == ScalarType::Byte;
+  const cpu::Dtype type = dtype(bytes ? weight : x);
+  const auto planar = ordered(x, kNchw);
+  if (!planar || ordered(x, kNhwc)) {
+    Map found = map(x, type);
+    found.bytes = bytes;
+    return found;
+  }
+  return {*planar, type, x.const_data_ptr(), true, bytes};
 }
 
 cpu::Window Arguments::window(const Tensor& weight, const Ints& stride, const Ints& padding,

@@ -28,12 +28,18 @@ struct NormTensors {
   double eps;
 };
 
+// What images are normalised with, in their units.
+struct ImageTensors {
+  const MaybeTensor &mean, &std;
+};
+
 // A feature map that is read.
 struct Map {
   cpu::Shape shape;
-  cpu::Dtype dtype;
+  cpu::Dtype dtype;  // of `bytes`, what they are computed in
   const void* data;
   bool planar = false;  // NCHW
+  bool bytes = false;   // uint8
 };
 
 // Reads the arguments of one call of `op`, and keeps what it had to copy until the call ends.
@@ -48,8 +54,8 @@ class Arguments {
 
   // A feature map; a copy where it does not lie in memory as NHWC without gaps.
   Map map(const Tensor& x);
-  // The same for a convolution's input: NCHW without gaps stays as it is.
-  Map image(const Tensor& x);
+  // The same for a convolution's input: NCHW without gaps stays as it is, and so do bytes.
+  Map image(const Tensor& x, const Tensor& weight);
   // The sizes of what a window makes of `in`.
   cpu::Shape windowed(const cpu::Shape& in, int64_t channels, const cpu::Window& window,
                       const Ints& padding) const;
@@ -65,14 +71,15 @@ class Arguments {
   const float* floats(const Tensor& tensor, int64_t count);
 
  private:
-  // A feature map where it lies in memory in this order of its dimensions, without gaps.
-  std::optional<Map> ordered(const Tensor& x, const int (&order)[4]) const;
+  Map map(const Tensor& x, cpu::Dtype type);
+  // The sizes of a feature map where it lies in memory in this order of its dimensions, without gaps.
+  std::optional<cpu::Shape> ordered(const Tensor& x, const int (&order)[4]) const;
 
   const char *op_, *library_;
   std::vector<Tensor> copies_;
 };
 
-// Results.
+// Results, of the type and on the device of `like`.
 Tensor empty_map(const Tensor& like, const cpu::Shape& shape);
 Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns);
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t columns);

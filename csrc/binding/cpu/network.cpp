@@ -131,7 +131,9 @@ void set_places(cpu::LinearArgs& args, const Places& places) {
 // The steps' arguments for one image, each reading the map of the one before.
 std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
   std::vector<AnyArgs> prepared;
-  Map x{{1, input.shape.height, input.shape.width, input.shape.channels}, input.dtype, nullptr, input.planar};
+  Map x = input;
+  x.shape.images = 1;
+  x.data = nullptr;
   while (s.next()) {
     const bool pooled = !prepared.empty() && std::holds_alternative<cpu::PointwiseArgs>(prepared.back());
     arguments.check(pooled == (s.kind() == 3) &&
@@ -139,10 +141,10 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
                     "only one linear step may follow the step that pools");
     switch (s.kind()) {
       case 0:
-        prepared.emplace_back(conv_args(arguments, x, s.tensor(0), s.norm(1, 0), s.stride(), s.padding(),
-                                        s.dilation(), s.activation()));
+        prepared.emplace_back(conv_args(arguments, x, {s.maybe(6), s.maybe(7)}, s.tensor(0), s.norm(1, 0),
+                                        s.stride(), s.padding(), s.dilation(), s.activation()));
         x.shape = std::get<cpu::ConvArgs>(prepared.back()).out;
-        x.planar = false;
+        x.planar = x.bytes = false;
         break;
       case 1:
         prepared.emplace_back(
@@ -169,20 +171,23 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
   return prepared;
 }
 
-// Whether the first step can read NCHW.
-bool begins_with_convolution(const Ints& numbers) { return !numbers.empty() && numbers[0] == 0; }
+// Whether the first step can read NCHW, and bytes. Its weight is the first tensor.
+bool begins_with_convolution(const std::vector<Tensor>& tensors, const Ints& numbers) {
+  return !numbers.empty() && numbers[0] == 0 && !tensors.empty();
+}
 
 Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
                const std::vector<double>& eps) {
   Arguments arguments("network");
-  const Map map = begins_with_convolution(numbers) ? arguments.image(input) : arguments.map(input);
-  const int element = cpu::size_of(map.dtype);
+  const Map map = begins_with_convolution(tensors, numbers) ? arguments.image(input, tensors.front())
+                                                            : arguments.map(input);
   std::vector<AnyArgs> steps = prepare(arguments, map, Steps(tensors, numbers, eps));
+  // All weights have one type, and a weight is the first tensor.
   // Per image: vectors that are pooled, and what is made of them.
   const auto* linear = std::get_if<cpu::LinearArgs>(&steps.back());
   const auto& head = std::get<cpu::PointwiseArgs>(steps[steps.size() - (linear == nullptr ? 1 : 2)]);
   Tensor result = linear == nullptr ? empty_floats(input, map.shape.images, head.out_channels)
-                                    : empty_rows(input, map.shape.images, linear->out_features);
+                                    : empty_rows(tensors.front(), map.shape.images, linear->out_features);
   if (map.shape.images == 0) return result;
 
   int64_t largest = 0;  // floats of a map of one image
@@ -216,9 +221,10 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   maps[1] = maps[0] + map_floats;
   float* scratch = maps[1] + map_floats + pooled_floats;
 
-  const int64_t image_bytes = map.shape.pixels() * map.shape.channels * element;
-  const int64_t result_bytes =
-      linear == nullptr ? head.out_channels * int64_t{sizeof(float)} : linear->out_features * element;
+  const int64_t image_bytes =
+      map.shape.pixels() * map.shape.channels * (map.bytes ? 1 : cpu::size_of(map.dtype));
+  const int64_t result_bytes = linear == nullptr ? head.out_channels * int64_t{sizeof(float)}
+                                                 : linear->out_features * cpu::size_of(linear->dtype);
   for (int64_t first = 0; first < map.shape.images; first += chunk) {
     const int64_t images = std::min(chunk, map.shape.images - first);
     Places places{static_cast<const char*>(map.data) + first * image_bytes, nullptr, nullptr,

@@ -11,9 +11,9 @@ cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Map& x, const Tens
                                   const NormTensors& norm, const Ints& stride, const Ints& padding,
                                   const Ints& dilation, cpu::Activation activation);
 
-cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
-                        const Ints& stride, const Ints& padding, const Ints& dilation,
-                        cpu::Activation activation);
+cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const ImageTensors& image, const Tensor& weight,
+                        const NormTensors& norm, const Ints& stride, const Ints& padding,
+                        const Ints& dilation, cpu::Activation activation);
 
 cpu::PointwiseArgs pointwise_args(Arguments& arguments, const Map& x, const Tensor& weight,
                                   const NormTensors& norm, const MaybeTensor& gate,

@@ -20,9 +20,9 @@ cpu::DepthwiseArgs depthwise_args(Arguments& arguments, const Map& x, const Tens
   return args;
 }
 
-cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const Tensor& weight, const NormTensors& norm,
-                        const Ints& stride, const Ints& padding, const Ints& dilation,
-                        cpu::Activation activation) {
+cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const ImageTensors& image, const Tensor& weight,
+                        const NormTensors& norm, const Ints& stride, const Ints& padding,
+                        const Ints& dilation, cpu::Activation activation) {
   cpu::ConvArgs args{};
   args.in = x.shape;
   args.dtype = x.dtype;
@@ -32,6 +32,10 @@ cpu::ConvArgs conv_args(Arguments& arguments, const Map& x, const Tensor& weight
   args.out = arguments.windowed(args.in, weight.size(0), args.window, padding);
   args.x = x.data;
   args.planar = x.planar;
+  args.bytes = x.bytes;
+  arguments.check(image.mean.has_value() == image.std.has_value(), "images need both of mean and std");
+  args.image_mean = arguments.parameters(image.mean, args.in.channels);
+  args.image_std = arguments.parameters(image.std, args.in.channels);
   args.weight = weight.const_data_ptr();
   for (int i = 0; i < 4; ++i) args.weight_strides[i] = weight.stride(i);
   args.norm = arguments.norm(norm, args.out.channels);

@@ -37,12 +37,13 @@ std::tuple<Tensor, Tensor> depthwise_pool(const Tensor& x, const Tensor& weight,
 
 Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,
             const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
-            const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation) {
+            const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation,
+            const MaybeTensor& image_mean, const MaybeTensor& image_std) {
   Arguments arguments("conv_bn_act");
-  cpu::ConvArgs args =
-      conv_args(arguments, arguments.image(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
-                stride, padding, dilation, arguments.activation(activation));
-  Tensor y = empty_map(x, args.out);
+  cpu::ConvArgs args = conv_args(arguments, arguments.image(x, weight), {image_mean, image_std}, weight,
+                                 {bias, bn_weight, bn_bias, mean, variance, eps}, stride, padding, dilation,
+                                 arguments.activation(activation));
+  Tensor y = empty_map(weight, args.out);
   args.y = y.mutable_data_ptr();
   if (args.in.images > 0) run(*cpu::kernels().conv, args);
   return y;

@@ -7,13 +7,14 @@ namespace {
 
 Tensor conv(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& bn_weight,
             const MaybeTensor& bn_bias, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
-            const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation) {
-  Call call("conv_bn_act", x, weight, bias, bn_weight, bn_bias, mean, variance);
+            const Ints& stride, const Ints& padding, const Ints& dilation, const std::string& activation,
+            const MaybeTensor& image_mean, const MaybeTensor& image_std) {
+  Call call("conv_bn_act", x, weight, bias, bn_weight, bn_bias, mean, variance, image_mean, image_std);
   Arguments& arguments = call.arguments;
-  cpu::ConvArgs args =
-      conv_args(arguments, arguments.image(x), weight, {bias, bn_weight, bn_bias, mean, variance, eps},
-                stride, padding, dilation, arguments.activation(activation));
-  Tensor y = empty_map(x, args.out);
+  cpu::ConvArgs args = conv_args(arguments, arguments.image(x, weight), {image_mean, image_std}, weight,
+                                 {bias, bn_weight, bn_bias, mean, variance, eps}, stride, padding, dilation,
+                                 arguments.activation(activation));
+  Tensor y = empty_map(weight, args.out);
   args.y = y.mutable_data_ptr();
   call.launch(cuda::conv, args);
   return y;

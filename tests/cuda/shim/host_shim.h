@@ -91,6 +91,7 @@ inline void copy_16_bytes(void* to, const void* from, bool valid) { host_shim::s
 inline void wait_for_copies() { host_shim::finish_copies(); }
 
 inline float widen(float x) { return x; }
+inline float widen(uint8_t x) { return static_cast<float>(x); }
 inline float widen(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 inline float widen(Half x) { return host_shim::half_value(x.bits); }
 
