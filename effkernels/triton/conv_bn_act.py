@@ -85,8 +85,9 @@ def _conv_kernel(
             # Terms past the last have a deviation of 1, so that nothing is divided by 0.
             deviation = tl.load(image_std + channel, mask=term_inside, other=1.0).to(tl.float32)
             factor = tl.div_rn(tl.full(deviation.shape, 1.0, tl.float32), deviation)
-            a = (a.to(tl.float32) - centre[None, :]) * factor[None, :]
-            a = tl.where(inside, a, 0.0)  # padding is 0 among what is normalised
+            # Padding is 0 among what is normalised: it is taken for the mean.
+            a = tl.where(inside, a.to(tl.float32), centre[None, :])
+            a = (a - centre[None, :]) * factor[None, :]
         at_weight = (channel * w_in + i * w_row + j * w_column)[:, None] + (column * w_out)[None, :]
         mask = term_inside[:, None] & column_inside[None, :]
         b = tl.load(weight + at_weight, mask=mask, other=0.0)
@@ -113,11 +114,12 @@ class Config(NamedTuple):
     warps: int
 
 
-def choose(c_out: int, dtype: torch.dtype) -> Config:
+def choose(c_out: int, dtype: torch.dtype, *, normalise: bool) -> Config:
     """How to cut a stem: 27 terms fit 32, and 32 to 64 channels one or two blocks. Counted, not measured yet."""
     if dtype == torch.float32:
         return Config(64, 32, 16, 4)  # sums and factors in registers
-    return Config(64, 32 if c_out <= 32 else 64, 32, 4)
+    # With 4 warps what normalises 32 channels would spill on some architectures.
+    return Config(64, 32 if c_out <= 32 else 64, 32, 8 if normalise else 4)
 
 
 def conv_bn_act(*arguments: Any) -> Tensor:
@@ -125,7 +127,7 @@ def conv_bn_act(*arguments: Any) -> Tensor:
     x, weight, *vectors, eps, stride, padding, dilation, activation, mean, std = arguments
     y = nhwc_empty(weight, result_size(arguments))
     images, c_out, out_height, out_width = y.shape
-    block_m, block_n, block_k, warps = choose(c_out, weight.dtype)
+    block_m, block_n, block_k, warps = choose(c_out, weight.dtype, normalise=mean is not None)
     tiles, chunks = triton.cdiv(out_height * out_width, block_m), triton.cdiv(c_out, block_n)
     top, _, left, _ = padding
     launch(
