@@ -119,7 +119,7 @@ def choose(c_out: int, dtype: torch.dtype, *, normalise: bool) -> Config:
     if dtype == torch.float32:
         return Config(64, 32, 16, 4)  # sums and factors in registers
     # With 4 warps what normalises 32 channels would spill on some architectures.
-    return Config(64, 32 if c_out <= 32 else 64, 32, 8 if normalise else 4)
+    return Config(64, 32 if c_out <= 32 else 64, 32, 8 if normalise and c_out <= 32 else 4)
 
 
 def conv_bn_act(*arguments: Any) -> Tensor:
