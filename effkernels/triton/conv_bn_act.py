@@ -87,8 +87,9 @@ def _conv_kernel(
             # Terms past the last have a deviation of 1, so that nothing is divided by 0.
             deviation = tl.load(image_std + channel, mask=term_inside, other=1.0).to(tl.float32)
             factor = tl.div_rn(tl.full(deviation.shape, 1.0, tl.float32), deviation)
-            a = (a.to(tl.float32) - centre[None, :]) * factor[None, :]
-            a = tl.where(inside, a, 0.0)  # padding is 0 among what is normalised
+            # Padding is 0 among what is normalised: it is taken for the mean.
+            a = tl.where(inside, a.to(tl.float32), centre[None, :])
+            a = (a - centre[None, :]) * factor[None, :]
         at_weight = (channel * w_in + i * w_row + j * w_column)[:, None] + (column * w_out)[None, :]
         mask = term_inside[:, None] & column_inside[None, :]
         b = tl.load(weight + at_weight, mask=mask, other=0.0)
@@ -117,23 +118,28 @@ class Config(NamedTuple):
 
 # For a stem: 27 terms fit 32, and 32 to 64 channels one or two blocks. Counted, not measured yet.
 _HALF = (Config(64, 32, 32, 4), Config(64, 64, 32, 4))
+# With 4 warps what normalises 32 channels would spill on some architectures.
+_HALF_NORMALISING = (Config(64, 32, 32, 8), Config(64, 64, 32, 4))
 _FLOAT = (Config(64, 32, 16, 4),)  # sums and factors in registers
 
 
-def candidates(dtype: torch.dtype) -> tuple[Config, ...]:
+def candidates(dtype: torch.dtype, *, normalise: bool) -> tuple[Config, ...]:
     """All that can be chosen, by how many output channels they take at once."""
-    return _FLOAT if dtype == torch.float32 else _HALF
+    if dtype == torch.float32:
+        return _FLOAT
+    return _HALF_NORMALISING if normalise else _HALF
 
 
-def choose(c_out: int, dtype: torch.dtype) -> Config:
-    """How to cut a convolution: few output channels in one block."""
-    return candidates(dtype)[0 if c_out <= 32 else -1]
+def choose(c_out: int, found: Sequence[Config]) -> Config:
+    """Which of them: few output channels in one block."""
+    return found[0 if c_out <= 32 else -1]
 
 
 def conv_bn_act(*arguments: Any) -> Tensor:
     """See :func:`effkernels.ops.conv_bn_act`; takes the arguments of the op's schema."""
     x, weight, *_, stride, padding, dilation, activation, mean, _ = arguments
-    config, found = choose(weight.shape[0], weight.dtype), candidates(weight.dtype)
+    found = candidates(weight.dtype, normalise=mean is not None)
+    config = choose(weight.shape[0], found)
     if tuning(x) and len(found) > 1:
         key = ("conv", weight.dtype, *x.stride(), *weight.shape, *stride, *padding, *dilation)
         key += (activation, mean is not None)
