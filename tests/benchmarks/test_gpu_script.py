@@ -15,7 +15,7 @@ from benchmarks.suites import suites
 from benchmarks.work import Device
 
 SCRIPT = ROOT / "benchmarks" / "gpu.sh"
-STAGES = [
+STAGES = "build tests memcheck racecheck layers networks growth memory expanding sweep".split()
     "build",
     "tests",
     "memcheck",

@@ -214,7 +214,7 @@ OPS: dict[str, Callable[[], object]] = {
         X, torch.empty(32, 1, 5, 5).half(), *NORM, *WINDOW
     ),
     "convolution": lambda: conv_bn_act.conv_bn_act(
-        X[:, :3], torch.empty(8, 3, 3, 3).half(), *NORM, *WINDOW
+        X[:, :3], torch.empty(8, 3, 3, 3).half(), *NORM, *WINDOW, None, None
     ),
     "gate": lambda: squeeze_excite.squeeze_excite_gate(torch.empty(2, 32), *GATE),
     "layer": lambda: squeeze_excite.squeeze_excite(X, *GATE),
