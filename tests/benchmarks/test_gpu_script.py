@@ -15,7 +15,7 @@ from benchmarks.suites import suites
 from benchmarks.work import Device
 
 SCRIPT = ROOT / "benchmarks" / "gpu.sh"
-STAGES = "build tests memcheck racecheck layers networks growth memory expanding sweep".split()
+STAGES = [
     "build",
     "tests",
     "memcheck",
@@ -24,6 +24,7 @@ STAGES = "build tests memcheck racecheck layers networks growth memory expanding
     "networks",
     "growth",
     "memory",
+    "expanding",
     "sweep",
 ]
 STAND_IN = """#!/bin/bash
