@@ -43,17 +43,15 @@ class DepthwiseCase(LayerCase):
     @property
     def key(self) -> str:
         """Unique among all cases, and fit for a file name."""
-        window = f"{self.kernel_size}x{self.kernel_size}s{self.stride}"
         return (
-            f"depthwise-{self.channels}ch-{self.height}x{self.width}-{window}-batch{self.batch}"
+            f"depthwise-{self.channels}ch-{self.height}x{self.width}-{_window(self, 's')}-batch{self.batch}"
             f"-{self.activation}{self.device.suffix}"
         )
 
     @property
     def title(self) -> str:
         """For people."""
-        window = f"{self.kernel_size}x{self.kernel_size}/{self.stride}"
-        return f"{self.channels} x {self.height} x {self.width}, {window}"
+        return f"{self.channels} x {self.height} x {self.width}, {_window(self, '/')}"
 
     @property
     def depth(self) -> int:
@@ -129,17 +127,15 @@ class ConvCase(LayerCase):
     @property
     def key(self) -> str:
         """Unique among all cases, and fit for a file name."""
-        window = f"{self.kernel_size}x{self.kernel_size}s{self.stride}"
         return (
-            f"conv-{self.in_channels}to{self.out_channels}-{self.height}x{self.width}-{window}"
+            f"conv-{self.in_channels}to{self.out_channels}-{self.height}x{self.width}-{_window(self, 's')}"
             f"-batch{self.batch}-{self.activation}{self.device.suffix}"
         )
 
     @property
     def title(self) -> str:
         """For people."""
-        window = f"{self.kernel_size}x{self.kernel_size}/{self.stride}"
-        return f"{self.in_channels} > {self.out_channels}, {self.height} x {self.width}, {window}"
+        return f"{self.in_channels} > {self.out_channels}, {self.height} x {self.width}, {_window(self, '/')}"
 
     @property
     def depth(self) -> int:
@@ -209,10 +205,9 @@ class BlockCase(LayerCase):
     @property
     def key(self) -> str:
         """Unique among all cases, and fit for a file name."""
-        window = f"{self.kernel_size}x{self.kernel_size}s{self.stride}"
         return (
             f"block-{self.in_channels}to{self.expanded}to{self.out_channels}-{self.height}x{self.width}"
-            f"-{window}-se{self.hidden}-batch{self.batch}-{self.activation}{'-residual' * self.residual}"
+            f"-{_window(self, 's')}-se{self.hidden}-batch{self.batch}-{self.activation}{'-residual' * self.residual}"
             f"{self.device.suffix}"
         )
 
@@ -220,8 +215,7 @@ class BlockCase(LayerCase):
     def title(self) -> str:
         """For people."""
         widths = " > ".join(map(str, dict.fromkeys((self.in_channels, self.expanded))))
-        window = f"{self.kernel_size}x{self.kernel_size}/{self.stride}"
-        return f"{widths} > {self.out_channels}, {self.height} x {self.width}, {window}"
+        return f"{widths} > {self.out_channels}, {self.height} x {self.width}, {_window(self, '/')}"
 
     @property
     def depth(self) -> int:
@@ -247,6 +241,10 @@ class BlockCase(LayerCase):
         biases = (self.expanded + self.hidden) * bool(self.hidden)
         parameters = first + taps + squeeze + last + _BN_VECTORS * normed + biases
         return self._work(maps, parameters, inside * first + outside * (taps + last) + squeeze)
+
+
+def _window(case: DepthwiseCase | ConvCase | BlockCase, between: str) -> str:
+    return f"{case.kernel_size}x{case.kernel_size}{between}{case.stride}"
 
 
 def _pixels(case: DepthwiseCase | ConvCase | BlockCase, stride: int) -> int:

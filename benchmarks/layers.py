@@ -29,7 +29,7 @@ from effkernels import ops
 _ROTATED_BYTES = 400 * 2**20
 _NHWC = ("x", "weight", "residual", "depthwise_weight")
 
-Run = Callable[[], Tensor]
+Run = Callable[..., Tensor]
 
 
 def ours(case: LayerCases, folder: Path) -> Built:
@@ -60,21 +60,9 @@ def product(case: PointwiseCase, folder: Path) -> Built:
     return Built(_in_turn(make, case, folder, True), {})
 
 
-def _depthwise(case: DepthwiseCase, inputs: Tensors) -> Run:
+def _window(op: Run, case: DepthwiseCase | ConvCase, inputs: Tensors) -> Run:
     return functools.partial(
-        ops.depthwise_conv_bn_act,
-        inputs["x"],
-        inputs["weight"],
-        bn=ours_norm(inputs),
-        stride=case.stride,
-        padding=case.kernel_size // 2,
-        activation=case.activation,
-    )
-
-
-def _conv(case: ConvCase, inputs: Tensors) -> Run:
-    return functools.partial(
-        ops.conv_bn_act,
+        op,
         inputs["x"],
         inputs["weight"],
         bn=ours_norm(inputs),
@@ -128,9 +116,9 @@ def _block(case: BlockCase, inputs: Tensors) -> Run:
 
 # Each binds the inputs once: what is timed is the op.
 _OURS: dict[type, Callable[[Any, Tensors], Run]] = {
-    DepthwiseCase: _depthwise,
+    DepthwiseCase: functools.partial(_window, ops.depthwise_conv_bn_act),
     PointwiseCase: _pointwise,
-    ConvCase: _conv,
+    ConvCase: functools.partial(_window, ops.conv_bn_act),
     SqueezeExciteCase: _squeeze_excite,
     BlockCase: _block,
 }
