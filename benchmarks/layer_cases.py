@@ -23,6 +23,10 @@ class LayerCase:
     device: Device = CPU
     used_by: tuple[str, ...] = field(default=(), compare=False)
 
+    def _key(self, name: str, activation: str, around: str = "") -> str:
+        """Unique among all cases, and fit for a file name."""
+        return f"{name}-batch{self.batch}-{activation}{around}{self.device.suffix}"
+
     def _work(self, elements: int, parameters: int, macs: int, *, floats: int = 0) -> Work:
         """Of one image's elements read or written and multiply-adds, parameters, and float32 values of an image."""
         own = self.device.dtype.itemsize * (self.batch * elements + parameters)
@@ -43,10 +47,8 @@ class DepthwiseCase(LayerCase):
     @property
     def key(self) -> str:
         """Unique among all cases, and fit for a file name."""
-        return (
-            f"depthwise-{self.channels}ch-{self.height}x{self.width}-{_window(self, 's')}-batch{self.batch}"
-            f"-{self.activation}{self.device.suffix}"
-        )
+        name = f"depthwise-{self.channels}ch-{self.height}x{self.width}-{_window(self, 's')}"
+        return self._key(name, self.activation)
 
     @property
     def title(self) -> str:
@@ -85,11 +87,9 @@ class PointwiseCase(LayerCase):
     @property
     def key(self) -> str:
         """Unique among all cases, and fit for a file name."""
+        name = f"pointwise-{self.in_channels}to{self.out_channels}-{self.height}x{self.width}"
         around = f"{'-gated' * self.gated}{'-residual' * self.residual}"
-        return (
-            f"pointwise-{self.in_channels}to{self.out_channels}-{self.height}x{self.width}"
-            f"-batch{self.batch}-{self.activation}{around}{self.device.suffix}"
-        )
+        return self._key(name, self.activation, around)
 
     @property
     def title(self) -> str:
@@ -127,10 +127,8 @@ class ConvCase(LayerCase):
     @property
     def key(self) -> str:
         """Unique among all cases, and fit for a file name."""
-        return (
-            f"conv-{self.in_channels}to{self.out_channels}-{self.height}x{self.width}-{_window(self, 's')}"
-            f"-batch{self.batch}-{self.activation}{self.device.suffix}"
-        )
+        name = f"conv-{self.in_channels}to{self.out_channels}-{self.height}x{self.width}-{_window(self, 's')}"
+        return self._key(name, self.activation)
 
     @property
     def title(self) -> str:
@@ -164,10 +162,8 @@ class SqueezeExciteCase(LayerCase):
     @property
     def key(self) -> str:
         """Unique among all cases, and fit for a file name."""
-        return (
-            f"squeeze-{self.channels}ch-{self.hidden}-{self.height}x{self.width}-batch{self.batch}"
-            f"-{self.activation}{self.device.suffix}"
-        )
+        name = f"squeeze-{self.channels}ch-{self.hidden}-{self.height}x{self.width}"
+        return self._key(name, self.activation)
 
     @property
     def title(self) -> str:
@@ -205,11 +201,9 @@ class BlockCase(LayerCase):
     @property
     def key(self) -> str:
         """Unique among all cases, and fit for a file name."""
-        return (
-            f"block-{self.in_channels}to{self.expanded}to{self.out_channels}-{self.height}x{self.width}"
-            f"-{_window(self, 's')}-se{self.hidden}-batch{self.batch}-{self.activation}{'-residual' * self.residual}"
-            f"{self.device.suffix}"
-        )
+        widths = f"{self.in_channels}to{self.expanded}to{self.out_channels}"
+        name = f"block-{widths}-{self.height}x{self.width}-{_window(self, 's')}-se{self.hidden}"
+        return self._key(name, self.activation, "-residual" * self.residual)
 
     @property
     def title(self) -> str:

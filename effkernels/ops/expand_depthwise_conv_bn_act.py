@@ -171,10 +171,10 @@ def expand_depthwise_conv_bn_act(
     padding: int | Sequence[int] = 0,
     activation: str = "silu",
 ) -> Tensor:
-    """``activation(bn(depthwise_conv(activation(bn(conv1x1(x))))))``, the expanded map kept on chip.
+    """``activation(bn(depthwise_conv(activation(bn(conv1x1(x))))))``; the expanded map is no result.
 
-    It is rounded to the dtype of ``x`` there, as it would be in memory, and zero where the depthwise
-    convolution pads it.
+    A kernel of its own keeps that map on chip; backends without one run both convolutions in turn. The map is
+    rounded to the dtype of ``x`` either way, and zero where the depthwise convolution pads it.
 
     Args:
         x: (N, C_in, H, W), floating point.
