@@ -23,6 +23,10 @@ mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
 (($#)) || set -- build tests memcheck racecheck layers networks growth memory expanding sweep
 
+# Where `python` has no PyTorch and `python3` has, the tools beside the latter.
+python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' ||
+  PATH=$(python3 -c 'import os, sys; print(os.path.dirname(sys.executable))'):$PATH
+
 report() {
   python -m benchmarks.report --device cuda --dtype bfloat16 --output "$out/report" --resume "$@"
 }

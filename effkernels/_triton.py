@@ -31,6 +31,7 @@ _OPS: dict[str, tuple[str, Callable[..., str | None]]] = {
     "depthwise_conv_bn_act_pool": ("depthwise_conv_bn_act", _rejects_dtype),
     "pointwise_conv_bn_act": ("pointwise_conv_bn_act", _rejects_dtype),
     "pointwise_conv_bn_act_pool": ("pointwise_conv_bn_act", _rejects_dtype),
+    "pointwise_conv_bn_act_squeeze": ("pointwise_conv_bn_act", _rejects_dtype),
     "squeeze_excite_gate": ("squeeze_excite", few_hidden(_MOST_HIDDEN, _rejects_gate)),
     "squeeze_excite": ("squeeze_excite", few_hidden(_MOST_HIDDEN, _rejects_dtype)),
 }

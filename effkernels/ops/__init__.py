@@ -16,7 +16,11 @@ from effkernels.ops.expand_depthwise_conv_bn_act import (
 )
 from effkernels.ops.mbconv import Gate, mbconv
 from effkernels.ops.network import NETWORK as _NETWORK  # noqa: F401 - declared for backends
-from effkernels.ops.pointwise_conv_bn_act import pointwise_conv_bn_act, pointwise_conv_bn_act_pool
+from effkernels.ops.pointwise_conv_bn_act import (
+    pointwise_conv_bn_act,
+    pointwise_conv_bn_act_pool,
+    pointwise_conv_bn_act_squeeze,
+)
 from effkernels.ops.squeeze_excite import squeeze_excite, squeeze_excite_gate
 
 __all__ = [
@@ -31,6 +35,7 @@ __all__ = [
     "mbconv",
     "pointwise_conv_bn_act",
     "pointwise_conv_bn_act_pool",
+    "pointwise_conv_bn_act_squeeze",
     "squeeze_excite",
     "squeeze_excite_gate",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -44,11 +44,14 @@ POINTWISE = define(
 )
 
 
-def _reference_pool(*arguments: Any) -> Tensor:
+def _with_mean(run: Callable[..., Tensor], arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
     *operands, activation = arguments
-    run: Callable[..., Tensor] = reference.pointwise_conv_bn_act
     y = run(*operands, None, None, activation)
-    return y.mean((2, 3), dtype=accumulate_dtype(y.dtype))
+    return y, y.mean((2, 3), dtype=accumulate_dtype(y.dtype))
+
+
+def _reference_pool(*arguments: Any) -> Tensor:
+    return _with_mean(reference.pointwise_conv_bn_act, arguments)[1]
 
 
 def _fake_pool(*arguments: Any) -> Tensor:
@@ -64,6 +67,30 @@ POINTWISE_POOL = define(
         _reference_pool,
         _fake_pool,
         _flops,
+    )
+)
+
+
+def _reference_squeeze(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return _with_mean(reference.pointwise_conv_bn_act, arguments)
+
+
+def _of_ops_squeeze(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return _with_mean(POINTWISE, arguments)
+
+
+def _fake_squeeze(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return _fake(*arguments), _fake_pool(*arguments)
+
+
+POINTWISE_SQUEEZE = define(
+    Op(
+        "pointwise_conv_bn_act_squeeze",
+        f"(Tensor x, Tensor weight, {NORM}, str activation) -> (Tensor, Tensor)",
+        _reference_squeeze,
+        _fake_squeeze,
+        _flops,
+        composed=_of_ops_squeeze,
     )
 )
 
@@ -140,6 +167,30 @@ def pointwise_conv_bn_act_pool(
     x, weight, norm = _checked("pointwise_conv_bn_act_pool", x, weight, bias, bn, activation)
     pooled: Tensor = POINTWISE_POOL(x, weight, bias, *norm, activation)
     return pooled
+
+
+def pointwise_conv_bn_act_squeeze(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    bn: BatchNorm | None = None,
+    *,
+    activation: str = "silu",
+) -> tuple[Tensor, Tensor]:
+    """``activation(bn(conv1x1(x) + bias))`` and, from the same pass, its mean over height and width.
+
+    For networks that squeeze after a 1x1 convolution, as SE-ResNets do. In Triton it is one kernel; backends
+    without one read the result again.
+
+    Returns:
+        The result, (N, C_out, H, W), as of :func:`pointwise_conv_bn_act`, and its mean: (N, C_out), float32
+        (float64 for float64): the squeeze of squeeze-excitation (Hu et al. 2018, arXiv 1709.01507).
+
+    Arguments and errors are those of :func:`pointwise_conv_bn_act`.
+    """
+    x, weight, norm = _checked("pointwise_conv_bn_act_squeeze", x, weight, bias, bn, activation)
+    y, pooled = POINTWISE_SQUEEZE(x, weight, bias, *norm, activation)
+    return y, pooled
 
 
 def _checked(

@@ -1,6 +1,7 @@
 """1x1 convolution as a product of matrices, (pixels, C_in) times (C_in, C_out), alone and with the mean."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -59,7 +60,8 @@ def _pointwise_nhwc_kernel(
     eps,
     gate,  # (images, c_in)
     residual,  # as y
-    y,  # (segments, rows, c_out); with POOL float32 sums, (segments, tiles, c_out)
+    y,  # (segments, rows, c_out), or None
+    sums,  # of a tile's pixels, float32: (segments, tiles, c_out); or None
     rows,
     pixels,  # of an image
     c_in,
@@ -68,7 +70,6 @@ def _pointwise_nhwc_kernel(
     groups,  # programs that share a tile's pixels: neighbours, so that these are in the caches
     steps,  # blocks of output channels of a program
     ACTIVATION: tl.constexpr,
-    POOL: tl.constexpr,
     ONE_IMAGE: tl.constexpr,  # segments are images: all pixels of a tile have the same gates
     PRECISION: tl.constexpr,
     ONE_K: tl.constexpr,  # BLOCK_K holds all input channels, which are loaded once for all steps
@@ -114,16 +115,15 @@ def _pointwise_nhwc_kernel(
                 total = tl.dot(a_k, b_k, total, input_precision=PRECISION)
         scale, shift = fold(bias, bn_weight, bn_bias, mean, var, eps, column, column_inside)
         result = activate(total * scale[None, :] + shift[None, :], ACTIVATION)
-        if POOL:
-            result = tl.where(row_inside[:, None], result, 0.0)
-            at_sum = y + (segment * tiles + tile) * c_out + column
-            tl.store(at_sum, tl.sum(result, 0), mask=column_inside)
-        else:
-            inside = row_inside[:, None] & column_inside[None, :]
+        inside = row_inside[:, None] & column_inside[None, :]
+        if y is not None:
             at_result = (segment * rows + first) * c_out + row[:, None] * c_out + column[None, :]
             if residual is not None:
                 result += load_float(residual + at_result, inside)
             tl.store(y + at_result, result.to(y.dtype.element_ty), mask=inside)
+        if sums is not None:
+            of_tile = tl.sum(tl.where(inside, result, 0.0), 0)
+            tl.store(sums + (segment * tiles + tile) * c_out + column, of_tile, mask=column_inside)
 
 
 class Config(NamedTuple):
@@ -197,14 +197,17 @@ def _run(
     residual: Tensor | None,
     y: Tensor | None,
     activation: str,
-) -> Tensor:
-    """Into ``y``; or sums of tiles, (N, tiles, C_out), where it is None."""
+    *,
+    pool: bool = False,
+) -> Tensor | None:
+    """Into ``y``, if given; with ``pool``, sums of tiles, (N, tiles, C_out)."""
     images, c_in, height, width = x.shape
     c_out = weight.shape[0]
     config = choose(images * height * width, c_in, c_out, x.dtype)
-    operands = (x, weight, norm, gate, residual, y, activation)
+    operands = (x, weight, norm, gate, residual, y, activation, pool)
     if tuning(x):
-        key = ("pointwise", c_out, gate is not None, residual is not None, y is None, activation)
+        given = gate is not None, residual is not None, y is not None, pool
+        key = ("pointwise", c_out, *given, activation)
         found = candidates(c_in, x.dtype)
         config = tuned(x, key, config, found, lambda config: _start(config, *operands))
     return _start(config, *operands)
@@ -219,12 +222,16 @@ def _start(
     residual: Tensor | None,
     y: Tensor | None,
     activation: str,
-) -> Tensor:
+    pool: bool,
+) -> Tensor | None:
     images, c_in, height, width = x.shape
     c_out, pixels = weight.shape[0], height * width
+    if pool and y is not None:
+        # The sums take registers beside those of the map: of whole tiles some spill.
+        config = config._replace(block_m=max(config.block_m // 2, 32))
     # Tiles that end with an image read one vector of gates; where images are small, too much of them is empty.
     large = pixels >= 4 * config.block_m or images * pixels >= 2**31
-    apart = y is None or (gate is not None and large)
+    apart = pool or (gate is not None and large)
     segments, rows = (images, pixels) if apart else (1, images * pixels)
     # Else the gates of each pixel would take more shared memory than the pixels, in each of the stages.
     stages = config.stages if apart or gate is None else min(config.stages, 2)
@@ -232,17 +239,16 @@ def _start(
     groups = min(blocks, divide_up(_BUSY, max(segments * tiles, 1))) if config.one_k else blocks
     steps = divide_up(blocks, groups)
     groups = divide_up(blocks, steps)
-    out = x.new_empty((images, tiles, c_out), dtype=torch.float32) if y is None else y
+    sums = x.new_empty((images, tiles, c_out), dtype=torch.float32) if pool else None
     *vectors, eps = norm
     launch(
         _pointwise_nhwc_kernel,
         segments * tiles * groups,
         (nhwc(x), weight.contiguous(), *dense(*vectors), eps, *dense(gate))
-        + (None if residual is None else nhwc(residual), out)
+        + (None if residual is None else nhwc(residual), y, sums)
         + (rows, pixels, c_in, c_out, tiles, groups, steps),
         {
             "ACTIVATION": activation,
-            "POOL": y is None,
             "ONE_IMAGE": apart,
             "PRECISION": product_precision(x.dtype),
             "ONE_K": config.one_k,
@@ -253,7 +259,7 @@ def _start(
         warps=config.warps,
         stages=stages,
     )
-    return out
+    return sums
 
 
 def pointwise_conv_bn_act(
@@ -272,21 +278,25 @@ def pointwise_conv_bn_act(
     """See :func:`effkernels.ops.pointwise_conv_bn_act`."""
     y = nhwc_empty(x, (x.shape[0], weight.shape[0], *x.shape[2:]))
     norm = (bias, bn_weight, bn_bias, running_mean, running_var, eps)
-    return _run(x, weight, norm, gate, residual, y, activation)
+    _run(x, weight, norm, gate, residual, y, activation)
+    return y
 
 
-def pointwise_conv_bn_act_pool(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    bn_weight: Tensor | None,
-    bn_bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    eps: float,
-    activation: str,
-) -> Tensor:
-    """See :func:`effkernels.ops.pointwise_conv_bn_act_pool`."""
-    norm = (bias, bn_weight, bn_bias, running_mean, running_var, eps)
-    sums = _run(x, weight, norm, None, None, None, activation)
+def _mean(y: Tensor | None, arguments: Sequence[Any]) -> Tensor:
+    """The mean of the result, which goes into ``y``, if given."""
+    x, weight, *norm, activation = arguments
+    sums = _run(x, weight, tuple(norm), None, None, y, activation, pool=True)
+    assert sums is not None
     return mean_of_parts(sums, x.shape[2] * x.shape[3])
+
+
+def pointwise_conv_bn_act_pool(*arguments: Any) -> Tensor:
+    """See :func:`effkernels.ops.pointwise_conv_bn_act_pool`; takes the arguments of the op's schema."""
+    return _mean(None, arguments)
+
+
+def pointwise_conv_bn_act_squeeze(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """See :func:`effkernels.ops.pointwise_conv_bn_act_squeeze`; takes the arguments of the op's schema."""
+    x, weight = arguments[:2]
+    y = nhwc_empty(x, (x.shape[0], weight.shape[0], *x.shape[2:]))
+    return y, _mean(y, arguments)

@@ -30,6 +30,7 @@ STAGES = [
 STAND_IN = """#!/bin/bash
 printf '%q ' "$(basename "$0")" "$@" >>"$CALLS"; echo >>"$CALLS"
 [[ "$*" == *"$FAILING"* && -n $FAILING ]] && { echo "out of toys"; exit 3; }
+[[ $1 == -c && $2 == *find_spec* ]] && exit "$WITHOUT"
 [[ $1 == -c ]] && echo 9.0
 exit 0
 """
@@ -47,12 +48,14 @@ def run(folder: Path, *stages: str, failing: str = "") -> tuple[int, str, list[l
         "PATH": f"{tools}:{os.environ['PATH']}",
         "CALLS": str(calls),
         "FAILING": failing,
+        "WITHOUT": "0",
     }
     done = subprocess.run(
         [str(SCRIPT), str(folder / "out"), *stages], env=environment, capture_output=True, text=True
     )
     lines = calls.read_text().splitlines() if calls.exists() else []
-    return done.returncode, done.stdout + done.stderr, [shlex.split(line) for line in lines]
+    started = [shlex.split(line) for line in lines if "find_spec" not in line]
+    return done.returncode, done.stdout + done.stderr, started
 
 
 def test_every_stage_starts_what_there_is(tmp_path: Path) -> None:
@@ -81,6 +84,22 @@ def test_a_stage_that_fails_is_told_and_the_next_goes_on(tmp_path: Path) -> None
     assert "layers: exit 0" in said
     assert (tmp_path / "out" / "tests.log").read_text() == "out of toys\n"
     assert len(calls) == 2
+
+
+def test_the_tools_beside_the_python_that_has_pytorch_are_used(tmp_path: Path) -> None:
+    other, own = tmp_path / "other", tmp_path / "own"
+    for folder in (other, own):
+        folder.mkdir()
+        for name in ("python", "pytest"):
+            (folder / name).write_text(
+                f"""#!/bin/bash\n[[ $1 == -c ]] && exit 1\necho {folder.name}\n"""
+            )
+            (folder / name).chmod(0o755)
+    (other / "python3").write_text(f"#!/bin/bash\necho {own}\n")
+    (other / "python3").chmod(0o755)
+    path = {**os.environ, "PATH": f"{other}:{os.environ['PATH']}"}
+    subprocess.run([str(SCRIPT), str(tmp_path / "out"), "tests"], env=path, check=True)
+    assert (tmp_path / "out" / "tests.log").read_text() == "own\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"]], ids=["none", "no such stage"])

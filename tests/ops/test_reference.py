@@ -147,6 +147,15 @@ def test_pool_is_the_mean_of_the_result() -> None:
     torch.testing.assert_close(pooled, y.mean((2, 3)))
 
 
+def test_squeeze_is_the_result_and_its_mean() -> None:
+    x, weight = images(3, 6, 9, 8, dtype=torch.float32), images(7, 6, dtype=torch.float32)
+    bn = batch_norm(7, torch.float32)
+    y, squeezed = ops.pointwise_conv_bn_act_squeeze(x, weight, bn=bn, activation="relu")
+    expected = ops.pointwise_conv_bn_act(x, weight, bn=bn, activation="relu")
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(squeezed, expected.mean((2, 3)))
+
+
 def test_expand_depthwise_is_one_after_the_other() -> None:
     x = images(2, 5, 7, 6, dtype=torch.float64)
     first = images(8, 5, dtype=torch.float64), torch.randn(8).double(), batch_norm(8, x.dtype)

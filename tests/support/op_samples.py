@@ -117,10 +117,9 @@ def _pointwise(dtype: torch.dtype, label: str, *, gated: bool, added: bool) -> S
     )
 
 
-def _pointwise_pool(dtype: torch.dtype) -> Sample:
+def _pointwise_mean(dtype: torch.dtype, name: str) -> Sample:
     x, weight, bn = images(2, 7, 3, 5, dtype=dtype), images(4, 7, dtype=dtype), batch_norm(4, dtype)
-    name = "pointwise_conv_bn_act_pool"
-    front = ops.pointwise_conv_bn_act_pool
+    front = getattr(ops, name)
     return Sample(name, "", lambda: front(x, weight, bn=bn), (x, weight, None, *bn, "silu"))
 
 
@@ -220,7 +219,7 @@ def samples(dtype: torch.dtype) -> list[Sample]:
         _pointwise(dtype, "plain", gated=False, added=False),
         _pointwise(dtype, "gate", gated=True, added=False),
         _pointwise(dtype, "gate-residual", gated=True, added=True),
-        _pointwise_pool(dtype),
+        *(_pointwise_mean(dtype, f"pointwise_conv_bn_act_{also}") for also in ("pool", "squeeze")),
         *_squeeze(dtype),
         *(
             _expand_depthwise(f"expand_depthwise_conv_bn_act{pool}", dtype, *case, stride=stride)

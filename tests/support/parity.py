@@ -142,7 +142,7 @@ def check_squeeze(runner: Runner, case: Squeeze) -> None:
 
 
 def check_pointwise(runner: Runner, case: Pointwise) -> None:
-    """A 1x1 convolution; and the mean of one that has neither gate nor residual."""
+    """A 1x1 convolution; and with the mean, or the mean alone, where there is neither gate nor residual."""
     arguments = case.arguments()
     depth = case.channels + 2
     name = "pointwise_conv_bn_act"
@@ -151,7 +151,8 @@ def check_pointwise(runner: Runner, case: Pointwise) -> None:
     if not case.gated and not case.residual:
         del arguments["gate"], arguments["residual"]
         depth += case.size[0] * case.size[1]
-        assert_matches(runner, f"{name}_pool", arguments, magnitude=magnitude, depth=depth)
+        for also in ("pool", "squeeze"):
+            assert_matches(runner, f"{name}_{also}", arguments, magnitude=magnitude, depth=depth)
 
 
 def check_network(

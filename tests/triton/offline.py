@@ -96,6 +96,7 @@ def pointwise(
     norm = vectors(c_out, dtype)
     if plain:
         pointwise_conv_bn_act.pointwise_conv_bn_act_pool(x, weight, *norm, "silu")
+        pointwise_conv_bn_act.pointwise_conv_bn_act_squeeze(x, weight, *norm, "silu")
     else:
         pointwise_conv_bn_act.pointwise_conv_bn_act(x, weight, *norm, gate, residual, "silu")
 

@@ -207,6 +207,9 @@ OPS: dict[str, Callable[[], object]] = {
         X, W, *NORM, None, None, "silu"
     ),
     "pointwise pool": lambda: pointwise_conv_bn_act.pointwise_conv_bn_act_pool(X, W, *NORM, "silu"),
+    "pointwise squeeze": lambda: pointwise_conv_bn_act.pointwise_conv_bn_act_squeeze(
+        X, W, *NORM, "silu"
+    ),
     "depthwise": lambda: depthwise_conv_bn_act.depthwise_conv_bn_act(
         X, torch.empty(32, 1, 3, 3).half(), *NORM, *WINDOW
     ),
