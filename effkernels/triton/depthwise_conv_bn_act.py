@@ -11,21 +11,19 @@ from torch import Tensor
 from effkernels.ops._define import nhwc_empty
 from effkernels.ops._window import result_size
 from effkernels.triton.elementwise import activate, fold, mean_of_parts
-from effkernels.triton.launch import dense, divide_up, launch, nhwc
+from effkernels.triton.launch import dense, divide_up, in_units, launch, nhwc, share
 from effkernels.triton.tuning import tuned, tuning
 
 
 @triton.jit
-def _place(tiles_across, tiles, chunks, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Image, tile, first row and column of the tile, and chunk of channels of this program.
+def _place(tiles, chunks):
+    """Image, tile and chunk of channels of this program.
 
     Chunks are innermost: they share lines of DRAM.
     """
     program = tl.program_id(0)
-    chunk = program % chunks
-    tile = program // chunks % tiles
     image = (program // chunks // tiles).to(tl.int64)
-    return image, tile, tile // tiles_across * ROWS, tile % tiles_across * COLUMNS, chunk
+    return image, program // chunks % tiles, program % chunks
 
 
 @triton.jit
@@ -43,7 +41,7 @@ def _finish_row(
     channels,
     ACTIVATION: tl.constexpr,
 ):
-    """Norm, activation and store of one row of a tile; its sums over the pixels that there are."""
+    """Norm, activation and store of one row of a tile; what of it counts in sums."""
     rows = tl.zeros(column.shape, tl.int32) + row
     inside = ((column < out_width) & (rows < out_height))[:, None] & channels_inside[None, :]
     result = activate(total * scale[None, :] + shift[None, :], ACTIVATION)
@@ -54,7 +52,52 @@ def _finish_row(
         + channel[None, :]
     )
     tl.store(at, result.to(y.dtype.element_ty), mask=inside)
-    return tl.sum(tl.where(inside, result, 0.0), 0)
+    return tl.where(inside, result, 0.0)
+
+
+@triton.jit
+def _add_taps(
+    x,
+    weights,
+    in_row,  # the first
+    in_column,  # of the first tap
+    height,
+    width,
+    channels,
+    channel,
+    channels_inside,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """The sums of each row of a tile. A row of the input is read once, for all that it lies under."""
+    at = in_row.to(tl.int64) * width + in_column
+    at = x + at[:, None] * channels + channel[None, :]
+    columns_inside = ()
+    totals = ()
+    for j in tl.static_range(KERNEL):
+        # Below 0 is far above: one comparison for both ends.
+        inside = (in_column + j).to(tl.uint32) < width
+        columns_inside = columns_inside + (inside[:, None] & channels_inside[None, :],)
+    for _ in tl.static_range(ROWS):
+        totals = totals + (tl.zeros((in_column.shape[0], channel.shape[0]), tl.float32),)
+    for i in tl.static_range((ROWS - 1) * STRIDE + KERNEL):
+        # A block: Triton's interpreter cannot broadcast what comes of comparing scalars.
+        rows = tl.zeros(in_column.shape, tl.int32) + (in_row + i)
+        row_inside = rows.to(tl.uint32) < height
+        for j in tl.static_range(KERNEL):
+            mask = row_inside[:, None] & columns_inside[j]
+            pixels = tl.load(at + j * channels, mask=mask, other=0.0).to(tl.float32)
+            added = ()
+            for r in tl.static_range(ROWS):
+                if i - r * STRIDE >= 0 and i - r * STRIDE < KERNEL:
+                    tap_weight = weights[(i - r * STRIDE) * KERNEL + j]
+                    added = added + (totals[r] + pixels * tap_weight,)
+                else:
+                    added = added + (totals[r],)
+            totals = added
+        at += width * channels
+    return totals
 
 
 @triton.jit
@@ -71,14 +114,16 @@ def _depthwise_nhwc_kernel(
     sums,  # (images, tiles, channels), or None
     height,
     width,
-    channels,
+    units,  # of UNIT channels each
     out_height,
     out_width,
     top,
     left,
-    tiles_across,
-    tiles,
+    across,  # parts of a row of them
+    tiles,  # of an image
     chunks,
+    steps,  # parts of a tile
+    UNIT: tl.constexpr,
     ACTIVATION: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
@@ -86,58 +131,53 @@ def _depthwise_nhwc_kernel(
     COLUMNS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    image, tile, first_row, first_column, chunk = _place(tiles_across, tiles, chunks, ROWS, COLUMNS)
+    image, tile, chunk = _place(tiles, chunks)
+    channels = units * UNIT
     channel = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
     channels_inside = channel < channels
-    column = first_column + tl.arange(0, COLUMNS)
     weights = ()
     for tap in tl.static_range(KERNEL * KERNEL):
         at = weight + channel * (KERNEL * KERNEL) + tap
         tap_weight = tl.load(at, mask=channels_inside, other=0.0).to(tl.float32)
         weights = weights + (tap_weight[None, :],)
-    totals = ()
-    for _ in tl.static_range(ROWS):
-        totals = totals + (tl.zeros((COLUMNS, BLOCK_C), tl.float32),)
-    # Each row of the input is read once, and goes into every row of the tile that it lies under.
-    for i in tl.static_range((ROWS - 1) * STRIDE + KERNEL):
-        in_row = first_row * STRIDE - top + i
-        at_row = x + (image * height + in_row) * width * channels
-        # A block: Triton's interpreter cannot broadcast what comes of comparing scalars.
-        in_rows = tl.zeros((COLUMNS,), tl.int32) + in_row
-        row_inside = (in_rows >= 0) & (in_rows < height)
-        for j in tl.static_range(KERNEL):
-            in_column = column * STRIDE - left + j
-            inside = row_inside & (in_column >= 0) & (in_column < width)
-            at = at_row + in_column[:, None] * channels + channel[None, :]
-            mask = inside[:, None] & channels_inside[None, :]
-            pixels = tl.load(at, mask=mask, other=0.0).to(tl.float32)
-            added = ()
-            for r in tl.static_range(ROWS):
-                if i - r * STRIDE >= 0 and i - r * STRIDE < KERNEL:
-                    tap_weight = weights[(i - r * STRIDE) * KERNEL + j]
-                    added = added + (totals[r] + pixels * tap_weight,)
-                else:
-                    added = added + (totals[r],)
-            totals = added
     norm = fold(bias, bn_weight, bn_bias, mean, var, eps, channel, channels_inside)
+    x += image * height * width * channels
     y += image * out_height * out_width * channels
-    of_tile = tl.zeros((BLOCK_C,), tl.float32)
-    for r in tl.static_range(ROWS):
-        of_tile += _finish_row(
-            totals[r],
-            norm[0],
-            norm[1],
-            y,
-            first_row + r,
-            column,
+    of_tile = tl.zeros((COLUMNS, BLOCK_C), tl.float32)
+    for part in range(tile * steps, tile * steps + steps):
+        first_row = part // across * ROWS
+        column = part % across * COLUMNS + tl.arange(0, COLUMNS)
+        totals = _add_taps(
+            x,
+            weights,
+            first_row * STRIDE - top,
+            column * STRIDE - left,
+            height,
+            width,
+            channels,
             channel,
             channels_inside,
-            out_height,
-            out_width,
-            channels,
-            ACTIVATION,
+            KERNEL,
+            STRIDE,
+            ROWS,
         )
+        for r in tl.static_range(ROWS):
+            of_tile += _finish_row(
+                totals[r],
+                norm[0],
+                norm[1],
+                y,
+                first_row + r,
+                column,
+                channel,
+                channels_inside,
+                out_height,
+                out_width,
+                channels,
+                ACTIVATION,
+            )
     if sums is not None:
+        of_tile = tl.sum(of_tile, 0)
         tl.store(sums + (image * tiles + tile) * channels + channel, of_tile, mask=channels_inside)
 
 
@@ -155,12 +195,12 @@ def _depthwise_nhwc_general_kernel(
     sums,
     height,
     width,
-    channels,
+    units,  # of UNIT channels each
     out_height,
     out_width,
     top,
     left,
-    tiles_across,
+    across,  # tiles of a row of them
     tiles,
     chunks,
     kernel_h,
@@ -169,14 +209,17 @@ def _depthwise_nhwc_general_kernel(
     stride_w,
     dilation_h,
     dilation_w,
+    UNIT: tl.constexpr,
     ACTIVATION: tl.constexpr,
     COLUMNS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    image, tile, row, first_column, chunk = _place(tiles_across, tiles, chunks, 1, COLUMNS)
+    image, tile, chunk = _place(tiles, chunks)
+    row = tile // across
+    channels = units * UNIT
     channel = chunk * BLOCK_C + tl.arange(0, BLOCK_C)
     channels_inside = channel < channels
-    column = first_column + tl.arange(0, COLUMNS)
+    column = tile % across * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((COLUMNS, BLOCK_C), tl.float32)
     for i in range(kernel_h):
         in_row = row * stride_h - top + i * dilation_h
@@ -208,6 +251,7 @@ def _depthwise_nhwc_general_kernel(
         ACTIVATION,
     )
     if sums is not None:
+        of_tile = tl.sum(of_tile, 0)
         tl.store(sums + (image * tiles + tile) * channels + channel, of_tile, mask=channels_inside)
 
 
@@ -224,14 +268,15 @@ class Config(NamedTuple):
 # beside it. Counted, not measured yet. A thread holds the weights of its channels, and sums of `rows` by some
 # columns: what fits into its registers.
 _WIDE, _LOW, _NARROW = Config(4, 8, 64, 4), Config(2, 8, 64, 4), Config(2, 8, 32, 4)
+_SINGLE = Config(4, 4, 32, 4)
 UNROLLED: dict[tuple[int, int], tuple[Config, ...]] = {
     (3, 1): (_WIDE, _LOW, _NARROW),  # 4.5 reads an output, not 9; 6 in tiles of two rows
     (3, 2): (_WIDE, _LOW, _NARROW),  # 6.75 reads; 7.5
     (5, 1): (_WIDE, _LOW, _NARROW),  # 10 reads, not 25; 15
     (5, 2): (_LOW, _NARROW),  # 17.5 reads; 11 rows of input at once would be long to unroll
-    # Two channels a thread: 49 weights of more do not fit.
-    (7, 1): (_NARROW,),  # 28 reads, not 49
-    (7, 2): (_NARROW,),  # 31.5 reads
+    # A channel a thread: 49 weights of more do not fit.
+    (7, 1): (_SINGLE,),  # 17.5 reads, not 49
+    (7, 2): (_SINGLE,),  # 22.75 reads
 }
 # All else: a read for every tap.
 GENERAL = Config(1, 16, 64, 4)
@@ -264,13 +309,15 @@ def _start(config: Config, arguments: Sequence[Any], *, pool: bool) -> tuple[Ten
     out_height, out_width = y.shape[2:]
     kernel_h, kernel_w = weight.shape[2:]
     rows, columns, block_c, warps = config
-    across = divide_up(out_width, columns)
-    tiles, chunks = divide_up(out_height, rows) * across, divide_up(channels, block_c)
+    across, chunks = divide_up(out_width, columns), divide_up(channels, block_c)
+    parts = divide_up(out_height, rows) * across
+    steps, tiles = (1, parts) if config == GENERAL else share(parts, images * chunks)
     sums = x.new_empty((images, tiles, channels), dtype=torch.float32) if pool else None
     top, _, left, _ = padding
-    common = (nhwc(x), weight.contiguous(), *dense(*vectors), eps, y, sums, height, width, channels)
+    units, unit = in_units(channels)
+    common = (nhwc(x), weight.contiguous(), *dense(*vectors), eps, y, sums, height, width, units)
     common += (out_height, out_width, top, left, across, tiles, chunks)
-    cut = {"ACTIVATION": activation, "COLUMNS": columns, "BLOCK_C": block_c}
+    cut = {"UNIT": unit, "ACTIVATION": activation, "COLUMNS": columns, "BLOCK_C": block_c}
     if config == GENERAL:
         window = (kernel_h, kernel_w, *stride, *dilation)
         launch(
@@ -282,7 +329,8 @@ def _start(config: Config, arguments: Sequence[Any], *, pool: bool) -> tuple[Ten
         )
     else:
         cut |= {"KERNEL": kernel_h, "STRIDE": stride[0], "ROWS": rows}
-        launch(_depthwise_nhwc_kernel, images * tiles * chunks, common, cut, warps=warps)
+        programs = images * tiles * chunks
+        launch(_depthwise_nhwc_kernel, programs, (*common, steps), cut, warps=warps)
     return y, sums
 
 

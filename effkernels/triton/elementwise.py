@@ -32,7 +32,9 @@ def fold(bias, bn_weight, bn_bias, mean, var, eps, channel, mask):
         variance = tl.load(var + channel, mask=mask, other=1.0).to(tl.float32)
         if bn_weight is not None:
             scale = load_float(bn_weight + channel, mask)
-        scale = tl.div_rn(scale, tl.sqrt_rn(variance + eps))
+        # As PyTorch on a GPU. The rounded root and quotient take forty instructions, and every thread folds the
+        # channels of its own results: half of a product's time.
+        scale *= tl.rsqrt(variance + eps)
         shift = (shift - load_float(mean + channel, mask)) * scale
         if bn_bias is not None:
             shift += load_float(bn_bias + channel, mask)

@@ -37,6 +37,29 @@ def divide_up(a: int, b: int) -> int:
     return -(-a // b)
 
 
+# Programs that fill a GPU of 150 multiprocessors about twice.
+BUSY = 1024
+
+
+def share(parts: int, others: int) -> tuple[int, int]:
+    """How many of ``parts`` each program does, and how many programs that makes; of each there are ``others``.
+
+    As many as leave enough programs: all parts of a program share what it has read and computed before.
+    """
+    steps = divide_up(parts, divide_up(BUSY, max(others, 1)))
+    return steps, divide_up(parts, steps)
+
+
+def in_units(channels: int) -> tuple[int, int]:
+    """How many units of how many channels there are, for kernels to multiply.
+
+    The compiler knows which numbers are multiples of 16, and takes others for odd: of 24, 40 or 56 channels it would
+    read one at a time. Eight are 16 bytes of 16-bit elements, the most that is read at once.
+    """
+    unit = 8 if channels % 8 == 0 else 1
+    return channels // unit, unit
+
+
 def nhwc(x: Tensor) -> Tensor:
     """``x`` dense in NHWC memory, also where PyTorch leaves strides of dimensions of size 1 open."""
     return x.contiguous(memory_format=torch.channels_last)

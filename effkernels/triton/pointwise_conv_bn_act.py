@@ -15,9 +15,11 @@ from effkernels.triton.launch import (
     INTERPRETED,
     dense,
     divide_up,
+    in_units,
     launch,
     nhwc,
     product_precision,
+    share,
 )
 from effkernels.triton.tuning import tuned, tuning
 
@@ -64,11 +66,13 @@ def _pointwise_nhwc_kernel(
     sums,  # of a tile's pixels, float32: (segments, tiles, c_out); or None
     rows,
     pixels,  # of an image
-    c_in,
-    c_out,
+    in_units,  # of IN_UNIT input channels each
+    out_units,
     tiles,  # of a segment
     groups,  # programs that share a tile's pixels: neighbours, so that these are in the caches
     steps,  # blocks of output channels of a program
+    IN_UNIT: tl.constexpr,
+    OUT_UNIT: tl.constexpr,
     ACTIVATION: tl.constexpr,
     ONE_IMAGE: tl.constexpr,  # segments are images: all pixels of a tile have the same gates
     PRECISION: tl.constexpr,
@@ -77,6 +81,8 @@ def _pointwise_nhwc_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    c_in = in_units * IN_UNIT
+    c_out = out_units * OUT_UNIT
     program = tl.program_id(0)
     group = program % groups
     tile = program // groups % tiles
@@ -157,9 +163,9 @@ _HALF = (
     Row(32, _ANY, _ANY, Config(128, 32, 32, True, 4, 3), "steps of 32: 96 and 144 waste least"),
     Row(64, _ANY, _ANY, Config(64, 64, 64, True, 4, 3), "128 pixels and their gates spill"),
     Row(_ANY, 16, _ANY, Config(64, 16, 32, False, 4, 4), "project: every output in one program"),
-    Row(_ANY, 32, _ANY, Config(128, 32, 64, False, 4, 4), "the same"),
+    Row(_ANY, 32, _ANY, Config(64, 32, 64, False, 4, 4), "the same; 128 pixels with gates spill"),
     Row(_ANY, 64, _ANY, Config(64, 64, 64, False, 4, 4), "the same"),
-    Row(128, _ANY, _ANY, Config(64, 64, 128, True, 4, 3), "16 KB of pixels, 16 KB a step"),
+    Row(128, _ANY, _ANY, Config(64, 64, 128, True, 8, 3), "16 KB of pixels, 16 KB a step"),
     Row(_ANY, _ANY, _ANY, Config(64, 128, 32, False, 4, 4), "128x128 with gates spills"),
 )
 _FLOAT = (
@@ -183,10 +189,6 @@ def candidates(c_in: int, dtype: torch.dtype) -> list[Config]:
     table = _FLOAT if dtype == torch.float32 else _HALF
     fitting = [r.config for r in table if not r.config.one_k or c_in <= r.config.block_k]
     return list(dict.fromkeys(fitting))
-
-
-# Programs that keep a GPU of 150 multiprocessors busy; below, steps are shared out among more of them.
-_BUSY = 512
 
 
 def _run(
@@ -236,18 +238,19 @@ def _start(
     # Else the gates of each pixel would take more shared memory than the pixels, in each of the stages.
     stages = config.stages if apart or gate is None else min(config.stages, 2)
     tiles, blocks = divide_up(rows, config.block_m), divide_up(c_out, config.block_n)
-    groups = min(blocks, divide_up(_BUSY, max(segments * tiles, 1))) if config.one_k else blocks
-    steps = divide_up(blocks, groups)
-    groups = divide_up(blocks, steps)
+    steps, groups = share(blocks, segments * tiles) if config.one_k else (1, blocks)
     sums = x.new_empty((images, tiles, c_out), dtype=torch.float32) if pool else None
     *vectors, eps = norm
+    (in_count, in_unit), (out_count, out_unit) = in_units(c_in), in_units(c_out)
     launch(
         _pointwise_nhwc_kernel,
         segments * tiles * groups,
         (nhwc(x), weight.contiguous(), *dense(*vectors), eps, *dense(gate))
         + (None if residual is None else nhwc(residual), y, sums)
-        + (rows, pixels, c_in, c_out, tiles, groups, steps),
+        + (rows, pixels, in_count, out_count, tiles, groups, steps),
         {
+            "IN_UNIT": in_unit,
+            "OUT_UNIT": out_unit,
             "ACTIVATION": activation,
             "ONE_IMAGE": apart,
             "PRECISION": product_precision(x.dtype),

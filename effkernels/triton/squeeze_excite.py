@@ -10,7 +10,7 @@ from torch import Tensor
 
 from effkernels.ops._define import nhwc_empty
 from effkernels.triton.elementwise import activate, load_float, mean_of_parts, sigmoid
-from effkernels.triton.launch import dense, divide_up, launch, nhwc
+from effkernels.triton.launch import dense, divide_up, in_units, launch, nhwc
 from effkernels.triton.tuning import tuned, tuning
 
 
@@ -86,13 +86,15 @@ def _squeeze_nhwc_kernel(
     x,  # (images, pixels, channels)
     sums,  # (images, bands, channels)
     pixels,
-    channels,
+    units,  # of UNIT channels each
     bands,
     chunks,
+    UNIT: tl.constexpr,
     PIXELS: tl.constexpr,
     STEP: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
+    channels = units * UNIT
     image, band, first, channel = _place(bands, chunks, PIXELS, BLOCK_C)
     inside = channel < channels
     x += (image * pixels + first) * channels
@@ -111,13 +113,15 @@ def _scale_nhwc_kernel(
     gate,  # (images, channels)
     y,  # as x
     pixels,
-    channels,
+    units,  # of UNIT channels each
     bands,
     chunks,
+    UNIT: tl.constexpr,
     PIXELS: tl.constexpr,
     STEP: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
+    channels = units * UNIT
     image, _, first, channel = _place(bands, chunks, PIXELS, BLOCK_C)
     inside = channel < channels
     factor = load_float(gate + image * channels + channel, inside)
@@ -227,8 +231,9 @@ def _start_layer(config: LayerConfig, x: Tensor, *gate_arguments: Any) -> Tensor
     pixels = height * width
     bands, chunks = divide_up(pixels, config.pixels), divide_up(channels, config.block_c)
     sums = x.new_empty((images, bands, channels), dtype=torch.float32)
-    programs, sizes = images * bands * chunks, (pixels, channels, bands, chunks)
-    cut = {"PIXELS": config.pixels, "STEP": config.step, "BLOCK_C": config.block_c}
+    units, unit = in_units(channels)
+    programs, sizes = images * bands * chunks, (pixels, units, bands, chunks)
+    cut = {"UNIT": unit, "PIXELS": config.pixels, "STEP": config.step, "BLOCK_C": config.block_c}
     launch(_squeeze_nhwc_kernel, programs, (x, sums, *sizes), cut, warps=config.warps)
     gate = squeeze_excite_gate(mean_of_parts(sums, pixels), *gate_arguments)
     launch(_scale_nhwc_kernel, programs, (x, gate, y, *sizes), cut, warps=config.warps)

@@ -24,6 +24,7 @@ from effkernels.triton import (
     conv_bn_act,
     depthwise_conv_bn_act,
     elementwise,
+    launch,
     pointwise_conv_bn_act,
     squeeze_excite,
 )
@@ -164,6 +165,11 @@ def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
             for images in (x, x.byte()):
                 yield f"stem of {c_out} {dtype} that normalises {images.dtype}"
                 conv_bn_act.conv_bn_act(images, *flat, torch.ones(3), torch.ones(3))
+        yield f"more terms {dtype}"
+        x, weight = torch.empty(2, 8, 33, 33, dtype=dtype), torch.empty(40, 8, 5, 5)
+        flat = (weight.to(dtype), *vectors(40, dtype), *window)
+        for normalise in ((None, None), (torch.ones(8), torch.ones(8))):
+            conv_bn_act.conv_bn_act(x, *flat, *normalise)
     # What is specialised for sizes of 1.
     yield "sizes of 1"
     pointwise(torch.bfloat16, 1, 1, 1, plain=False)
@@ -171,6 +177,10 @@ def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
     one = torch.empty(1, 1, 1, 1, dtype=torch.bfloat16)
     window = ((1, 1), (0, 0, 0, 0), (1, 1), "relu6")
     depthwise_conv_bn_act.depthwise_conv_bn_act_pool(one, one, None, *(None,) * 4, 0.0, *window)
+    weight = torch.empty(1, 1, 3, 3, dtype=torch.bfloat16)
+    window = ((1, 1), (1, 1, 1, 1), (1, 1), "relu6")
+    depthwise_conv_bn_act.depthwise_conv_bn_act_pool(one, weight, None, *(None,) * 4, 0.0, *window)
+    conv_bn_act.conv_bn_act(one, weight, None, *(None,) * 4, 0.0, *window, None, None)
     conv_bn_act.conv_bn_act(one, one, None, *(None,) * 4, 0.0, *window, None, None)
     squeeze_excite.squeeze_excite(one, one[0, 0], None, one[0, 0], None, "hardswish")
 
@@ -188,8 +198,10 @@ def main() -> None:
     capability, names = int(sys.argv[1]), sys.argv[2].split(",")
     for module in _MODULES:
         module.launch = record
-    for label in every_launch([getattr(torch, name) for name in names]):
-        _label = label
+    # Programs of all parts; and of one part, which keep fewer values.
+    for launch.BUSY in (1, 2**30) if capability == 90 else (1,):
+        for label in every_launch([getattr(torch, name) for name in names]):
+            _label = label
     tables = {"half": pointwise_conv_bn_act._HALF, "float": pointwise_conv_bn_act._FLOAT}
     for name, table in tables.items():
         assert reached()[name] == {row.config for row in table}, f"a row of {name} is not reached"
