@@ -194,6 +194,7 @@ _HALF = (Config(64, 32, 32, 4), Config(64, 64, 32, 4))
 # With 4 warps what normalises 32 channels would spill on some architectures.
 _HALF_NORMALISING = (Config(64, 32, 32, 8), Config(64, 64, 32, 4))
 _FLOAT = (Config(64, 32, 16, 4),)  # sums and factors in registers
+_FLOAT_NORMALISING = (Config(32, 32, 32, 4),)
 # Terms that are found anew for each block of them take registers.
 _MORE_TERMS = (Config(32, 32, 32, 4),)
 
@@ -201,7 +202,7 @@ _MORE_TERMS = (Config(32, 32, 32, 4),)
 def candidates(dtype: torch.dtype, terms: int, *, normalise: bool) -> tuple[Config, ...]:
     """All that can be chosen for sums of so many terms, by how many output channels they take at once."""
     if dtype == torch.float32:
-        return _FLOAT
+        return _FLOAT_NORMALISING if normalise else _FLOAT
     if terms > _HALF[0].block_k:
         return _MORE_TERMS
     return _HALF_NORMALISING if normalise else _HALF

@@ -228,8 +228,8 @@ def _start(
 ) -> Tensor | None:
     images, c_in, height, width = x.shape
     c_out, pixels = weight.shape[0], height * width
-    if pool and y is not None:
-        # The sums take registers beside those of the map: of whole tiles some spill.
+    if pool and (config.one_k or y is not None):
+        # Sums take registers beside the pixels that are kept, or stored: of whole tiles some spill.
         config = config._replace(block_m=max(config.block_m // 2, 32))
     # Tiles that end with an image read one vector of gates; where images are small, too much of them is empty.
     large = pixels >= 4 * config.block_m or images * pixels >= 2**31
