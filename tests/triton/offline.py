@@ -1,6 +1,7 @@
 """Compiles the kernels as launchers start them, for one architecture, without a GPU.
 
-Prints a line of JSON for each: what it is, its registers, spills, shared memory and product instructions.
+Prints a line of JSON for each: what it is, its registers, spills, shared memory, instructions, those of products,
+and those that move two bytes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _TYPES = {
     torch.float16: "*fp16",
     torch.uint8: "*u8",
 }
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?!NOP)\S", re.M)
 # Of products, by generation: mma.sync, wgmma, tcgen05.
 _PRODUCTS = r"\b((?:HMMA|HGMMA|UTCHMMA|UTCQMMA|UTCOMMA|IMMA)[.\w]*)"
 
@@ -140,9 +142,9 @@ def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
                 pointwise(dtype, *shape[:2], 7, plain=False, images=48)
         windows = [(k, (s, s)) for k, s in depthwise_conv_bn_act.UNROLLED]
         for kernel, stride in [*windows, (4, (2, 1))]:
-            x, weight = torch.empty(2, 96, 29, 29, dtype=dtype), torch.empty(96, 1, kernel, kernel)
+            x, weight = torch.empty(2, 40, 29, 29, dtype=dtype), torch.empty(40, 1, kernel, kernel)
             window = (stride, (1, 1, 1, 1), (1, 1), "silu")
-            flat = (x, weight.to(dtype), *vectors(96, dtype), *window)
+            flat = (x, weight.to(dtype), *vectors(40, dtype), *window)
             for config in depthwise_conv_bn_act.candidates((kernel, kernel), stride, (1, 1)):
                 yield f"{kernel}x{kernel}/{stride} {config} {dtype}"
                 depthwise_conv_bn_act._start(config, flat, pool=True)
@@ -216,9 +218,11 @@ def main() -> None:
             "registers": registers,
             "spilled": stack + local,
             "shared": shared + compiled.metadata.shared,
+            "instructions": len(_INSTRUCTION.findall(sass := dump(cubin, "-sass"))),
+            "narrow": re.findall(r"\b(?:ld|st)\.global[\w.:]*\.b16", compiled.asm["ptx"]),
         }
         if "dot" in compiled.asm["ttir"]:
-            found["products"] = sorted(set(re.findall(_PRODUCTS, dump(cubin, "-sass"))))
+            found["products"] = sorted(set(re.findall(_PRODUCTS, sass)))
             found["operands"] = sorted(set(re.findall(r"kind::\w+", compiled.asm["ptx"])))
         print(json.dumps(found), flush=True)
 
