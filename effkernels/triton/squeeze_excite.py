@@ -10,7 +10,7 @@ from torch import Tensor
 
 from effkernels.ops._define import nhwc_empty
 from effkernels.triton.elementwise import activate, load_float, mean_of_parts, sigmoid
-from effkernels.triton.launch import dense, divide_up, in_units, launch, nhwc
+from effkernels.triton.launch import dense, divide_up, in_units, launch, nhwc, share
 from effkernels.triton.tuning import tuned, tuning
 
 
@@ -25,12 +25,14 @@ def _gate_kernel(
     images,
     channels,
     hidden,
+    shares,  # programs of the same images, which share the gates' blocks of channels
+    steps,  # blocks of each
     ACTIVATION: tl.constexpr,
     IMAGES: tl.constexpr,
     HIDDEN: tl.constexpr,  # holds all hidden channels
     BLOCK_C: tl.constexpr,
 ):
-    first = tl.program_id(0).to(tl.int64) * IMAGES
+    first = (tl.program_id(0) // shares).to(tl.int64) * IMAGES
     image = tl.arange(0, IMAGES)
     image_inside = first + image < images
     pooled += first * channels
@@ -57,8 +59,9 @@ def _gate_kernel(
         squeezed += load_float(reduce_bias + h, h_inside)[None, :]
     # Of hidden channels that are not there, 0 also beside infinite means, for which it was NaN.
     squeezed = tl.where(h_inside[None, :], activate(squeezed, ACTIVATION), 0.0)
-    for first_c in range(0, channels, BLOCK_C):
-        channel = first_c + c
+    own = tl.program_id(0) % shares * steps
+    for block in range(own, own + steps):
+        channel = block * BLOCK_C + c
         inside = channel < channels
         weights = load_float(
             expand_weight + channel[:, None] * hidden + h[None, :],
@@ -146,8 +149,10 @@ class GateConfig(NamedTuple):
 
 # Products in flight in a program, so that a read from L2 is waited for few times: 16 a thread, for 32 spill.
 _PRODUCTS = 8192
-# From so many images on, programs share the weights among four: below, more programs end sooner.
-_MANY_IMAGES = 64
+# From so many images on, which fill a GPU, programs share the weights among four.
+_MANY_IMAGES = 264
+# The hidden channels that each program of an image computes take as long as so many blocks of gates.
+_REPEATED = 8
 
 
 @functools.cache
@@ -199,10 +204,13 @@ def _start_gate(
     gate = pooled.new_empty(pooled.shape)
     images, channels = pooled.shape
     weights = dense(reduce_weight, reduce_bias, expand_weight, expand_bias)
+    groups = divide_up(images, config.images)
+    steps, shares = share(divide_up(channels, config.block_c), _REPEATED * groups)
+    sizes = (images, channels, reduce_weight.shape[0], shares, steps)
     launch(
         _gate_kernel,
-        divide_up(images, config.images),
-        (pooled.contiguous(), *weights, gate, images, channels, reduce_weight.shape[0]),
+        groups * shares,
+        (pooled.contiguous(), *weights, gate, *sizes),
         {
             "ACTIVATION": activation,
             "IMAGES": config.images,

@@ -50,7 +50,9 @@ DEPTHWISE = {
 
 SQUEEZES = {
     "gate": Squeeze(3, 700, 45, None),
-    "gates that share weights": Squeeze(66, 70, 9, None),
+    "gates that share weights": Squeeze(266, 32, 9, None),
+    "gates in several blocks": Squeeze(2, 600, 13, None),
+    "gates of vectors": Squeeze(3, 1400, 24, None),
     "no hidden channels": Squeeze(2, 9, 0, None),
     "no gates": Squeeze(0, 33, 8, None),
     "bands": Squeeze(1, 20, 5, (30, 20)),
