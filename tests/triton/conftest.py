@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Iterator
 
@@ -35,8 +34,9 @@ def patched() -> Iterator[pytest.MonkeyPatch]:
 def runner(request: pytest.FixtureRequest) -> Runner:
     """Computes ops with the Triton kernels."""
     if request.param == "gpu":
-        launch = importlib.import_module("effkernels.triton.launch")
-        # Of small maps too, programs do several parts.
-        request.getfixturevalue("patched").setattr(launch, "BUSY", 3)
+        # Of small maps too, programs do several parts; and of one image several programs make gates.
+        patches = request.getfixturevalue("patched")
+        patches.setattr("effkernels.triton.launch.BUSY", 3)
+        patches.setattr("effkernels.triton.squeeze_excite._REPEATED", 1)
         return Gpu("triton")
     return request.getfixturevalue("interpreter")
