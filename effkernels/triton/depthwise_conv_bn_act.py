@@ -1,5 +1,6 @@
 """Depthwise convolution by direct sums over the taps, alone and with the mean of the result."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -264,38 +265,74 @@ class Config(NamedTuple):
     warps: int
 
 
-# Square kernels without dilation, of stride 1 or 2 both ways: the first runs, the others are what tuning tries
-# beside it. Counted, not measured yet. A thread holds the weights of its channels, and sums of `rows` by some
-# columns: what fits into its registers.
+# Square kernels without dilation, of stride 1 or 2 both ways: the configurations that there are, and how many
+# instructions an output takes, counted in what Triton 3.9 makes for an H100; not measured yet. A thread holds the
+# weights of its channels, and sums of `rows` by some columns: what fits into its registers.
 _WIDE, _LOW, _NARROW = Config(4, 8, 64, 4), Config(2, 8, 64, 4), Config(2, 8, 32, 4)
+# Maps are 7 times a power of 2 wide where images are 224; eight channels a thread.
+_TALL, _BROAD = Config(7, 8, 64, 4), Config(4, 16, 64, 4)
+_FEW = Config(4, 16, 32, 4)  # first blocks have few channels
 _SINGLE = Config(4, 4, 32, 4)
-UNROLLED: dict[tuple[int, int], tuple[Config, ...]] = {
-    (3, 1): (_WIDE, _LOW, _NARROW),  # 4.5 reads an output, not 9; 6 in tiles of two rows
-    (3, 2): (_WIDE, _LOW, _NARROW),  # 6.75 reads; 7.5
-    (5, 1): (_WIDE, _LOW, _NARROW),  # 10 reads, not 25; 15
-    (5, 2): (_LOW, _NARROW),  # 17.5 reads; 11 rows of input at once would be long to unroll
-    # A channel a thread: 49 weights of more do not fit.
-    (7, 1): (_SINGLE,),  # 17.5 reads, not 49
-    (7, 2): (_SINGLE,),  # 22.75 reads
+UNROLLED: dict[tuple[int, int], dict[Config, float]] = {
+    (3, 1): {_WIDE: 36.2, _TALL: 34.1, _BROAD: 30.8, _FEW: 36.2, _LOW: 42.8, _NARROW: 58.8},
+    (3, 2): {_WIDE: 42.7, _TALL: 41.1, _BROAD: 36.6, _LOW: 47.4, _NARROW: 65.8},
+    (5, 1): {_WIDE: 69.0, _LOW: 84.6, _NARROW: 113.5},
+    (5, 2): {_LOW: 91.4, _NARROW: 119.8},  # 11 rows of input at once would be long to unroll
+    (7, 1): {_SINGLE: 195.2},  # a channel a thread: 49 weights of more do not fit
+    (7, 2): {_SINGLE: 229.5},
 }
 # All else: a read for every tap.
 GENERAL = Config(1, 16, 64, 4)
 
 
+def _unrolled(
+    kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> dict[Config, float]:
+    if kernel[0] != kernel[1] or stride[0] != stride[1] or dilation[0] != 1 or dilation[1] != 1:
+        return {}
+    return UNROLLED.get((kernel[0], stride[0]), {})
+
+
 def candidates(
     kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> tuple[Config, ...]:
-    """What a window can run with; the first is what it does."""
-    if kernel[0] != kernel[1] or stride[0] != stride[1] or dilation[0] != 1 or dilation[1] != 1:
-        return (GENERAL,)
-    return *UNROLLED.get((kernel[0], stride[0]), ()), GENERAL
+    """What a window can run with."""
+    return *_unrolled(kernel, stride, dilation), GENERAL
+
+
+# Programs that run at once on a GPU of 132 multiprocessors: fewer take as long.
+_AT_ONCE = 4 * 132
+
+
+@functools.lru_cache(1024)
+def choose(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    size: tuple[int, int, int, int],
+) -> Config:
+    """What it runs with for a result of this ``size``, (N, C, H, W): what is counted to end first.
+
+    That is what a thread has to issue, times the parts of all images, with what these have beyond the map.
+    """
+    images, channels, height, width = size
+
+    def time(config: Config, instructions: float) -> float:
+        rows, columns, block_c, warps = config
+        parts = images * divide_up(channels, block_c) * divide_up(height, rows)
+        parts *= divide_up(width, columns)
+        return max(parts, _AT_ONCE) * instructions * rows * columns * block_c / warps
+
+    found = _unrolled(kernel, stride, dilation)
+    return min(found, key=lambda config: time(config, found[config]), default=GENERAL)
 
 
 def _run(arguments: Sequence[Any], *, pool: bool) -> tuple[Tensor, Tensor | None]:
     """The result; and with ``pool``, sums of its tiles, (N, tiles, C)."""
     x, weight, *_, stride, padding, dilation, activation = arguments
-    found = candidates(weight.shape[2:], stride, dilation)
-    config = found[0]
+    window = (tuple(weight.shape[2:]), tuple(stride), tuple(dilation))
+    config = choose(*window, tuple(result_size(arguments)))
+    found = candidates(*window)
     if tuning(x) and len(found) > 1:
         key = ("depthwise", *weight.shape[2:], *stride, *padding, activation, pool)
         config = tuned(x, key, config, found, lambda config: _start(config, arguments, pool=pool))

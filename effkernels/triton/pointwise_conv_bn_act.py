@@ -205,12 +205,18 @@ def _run(
     """Into ``y``, if given; with ``pool``, sums of tiles, (N, tiles, C_out)."""
     images, c_in, height, width = x.shape
     c_out = weight.shape[0]
-    config = choose(images * height * width, c_in, c_out, x.dtype)
+
+    def fitting(config: Config) -> Config:
+        # Sums take registers beside the pixels that are kept, or stored: of whole tiles some spill.
+        fewer = pool and (config.one_k or y is not None)
+        return config._replace(block_m=max(config.block_m // 2, 32)) if fewer else config
+
+    config = fitting(choose(images * height * width, c_in, c_out, x.dtype))
     operands = (x, weight, norm, gate, residual, y, activation, pool)
     if tuning(x):
         given = gate is not None, residual is not None, y is not None, pool
         key = ("pointwise", c_out, *given, activation)
-        found = candidates(c_in, x.dtype)
+        found = list(dict.fromkeys(map(fitting, candidates(c_in, x.dtype))))
         config = tuned(x, key, config, found, lambda config: _start(config, *operands))
     return _start(config, *operands)
 
@@ -228,9 +234,6 @@ def _start(
 ) -> Tensor | None:
     images, c_in, height, width = x.shape
     c_out, pixels = weight.shape[0], height * width
-    if pool and (config.one_k or y is not None):
-        # Sums take registers beside the pixels that are kept, or stored: of whole tiles some spill.
-        config = config._replace(block_m=max(config.block_m // 2, 32))
     # Tiles that end with an image read one vector of gates; where images are small, too much of them is empty.
     large = pixels >= 4 * config.block_m or images * pixels >= 2**31
     apart = pool or (gate is not None and large)

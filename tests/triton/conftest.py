@@ -34,9 +34,10 @@ def patched() -> Iterator[pytest.MonkeyPatch]:
 def runner(request: pytest.FixtureRequest) -> Runner:
     """Computes ops with the Triton kernels."""
     if request.param == "gpu":
-        # Of small maps too, programs do several parts; and of one image several programs make gates.
+        # Of small maps too, programs do several parts of large tiles; and of one image several programs make gates.
         patches = request.getfixturevalue("patched")
         patches.setattr("effkernels.triton.launch.BUSY", 3)
+        patches.setattr("effkernels.triton.depthwise_conv_bn_act._AT_ONCE", 1)
         patches.setattr("effkernels.triton.squeeze_excite._REPEATED", 1)
         return Gpu("triton")
     return request.getfixturevalue("interpreter")

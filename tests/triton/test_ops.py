@@ -161,7 +161,7 @@ def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: 
 
 # Small ones, and how many configurations each has beside the one that it runs with.
 TUNED: dict[str, tuple[Any, int]] = {
-    "3x3": (Window(1, 33, (3, 9), (3, 3), padding=PAD1), 3),
+    "3x3": (Window(1, 33, (3, 9), (3, 3), padding=PAD1), 6),
     "5x5/2": (Window(1, 33, (5, 5), (5, 5), stride=(2, 2), padding=PAD2), 2),
     "expand": (POINTWISE["expand"], 7),
     "stem": (Window(1, 3, (9, 9), (3, 3), 30, stride=(2, 2), padding=PAD1), 1),

@@ -122,8 +122,9 @@ def _planted_kernel(x, y, count, BEFORE: tl.constexpr, AFTER: tl.constexpr):
     tl.store(y + i, value, mask=i < count + AFTER)
 
 
-# Of small maps too, programs do several parts; and of one image several programs make gates.
+# Of small maps too, programs do several parts of large tiles; and of one image several programs make gates.
 launch.BUSY = 3
+depthwise_conv_bn_act._AT_ONCE = 1
 squeeze_excite._REPEATED = 1
 
 
