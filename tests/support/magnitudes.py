@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from cpu_kernels import in_float64
-from op_cases import Squeeze
+from cpu_kernels import in_float64, largest_sum, run_reference
+from effkernels import ops
+from op_cases import Expand, Squeeze
 
 
 def gate_magnitude(case: Squeeze) -> float:
@@ -23,3 +24,13 @@ def gate_magnitude(case: Squeeze) -> float:
     hidden = F.linear(pooled, weights["reduce_weight"], weights["reduce_bias"])
     sums = F.linear(hidden, weights["expand_weight"], weights["expand_bias"]) / 4
     return sums.max().item() * (1.0 if case.size is None else x.max().item())
+
+
+def expanded_magnitude(case: Expand) -> float:
+    """The largest sum of absolute values that the depthwise convolution adds up, of the exact expanded map."""
+    arguments = in_float64(case.arguments())
+    conv, activation = arguments.pop("expand"), {"activation": arguments["activation"]}
+    first = conv._asdict() | {"x": arguments.pop("x")} | activation
+    (wide,) = run_reference(ops.pointwise_conv_bn_act, first)
+    second = arguments.pop("depthwise")._asdict() | {"x": wide}
+    return largest_sum(ops.depthwise_conv_bn_act, second | arguments)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from counted_or_not import whatever_is_faster
 from cpu_kernels import in_float64, largest_sum, poisoned, run_reference, tensors, threads
 from effkernels import ops, use_backend
-from magnitudes import gate_magnitude
+from magnitudes import expanded_magnitude, gate_magnitude
 from networks import run_network, tiny
 from op_cases import Expand, Pointwise, Squeeze, Window
 from op_samples import labels, samples
@@ -86,7 +86,13 @@ class Gpu:
 
 
 def assert_matches(
-    runner: Runner, name: str, arguments: Arguments, *, magnitude: float, depth: int
+    runner: Runner,
+    name: str,
+    arguments: Arguments,
+    *,
+    magnitude: float,
+    depth: int,
+    rounded: float = 0.0,
 ) -> None:
     """By the tolerance rule; see `tolerance.assert_within_eager`."""
     call = getattr(ops, name)
@@ -95,7 +101,15 @@ def assert_matches(
     assert len(actual) == len(exact)
     for ours, theirs, oracle in zip(actual, eager, exact, strict=True):
         cut_off = runner.truncates and ours.dtype == torch.bfloat16
-        assert_within_eager(ours, theirs, oracle, magnitude=magnitude, depth=depth, cut_off=cut_off)
+        assert_within_eager(
+            ours,
+            theirs,
+            oracle,
+            magnitude=magnitude,
+            depth=depth,
+            rounded=rounded,
+            cut_off=cut_off,
+        )
         assert ours.stride() == theirs.stride() or 1 in ours.shape or not ours.numel()
 
 
@@ -126,11 +140,12 @@ def check_expand(runner: Runner, case: Expand) -> None:
     """Expand and depthwise in one, with and without the means."""
     arguments = case.arguments()
     magnitude = largest_sum(ops.expand_depthwise_conv_bn_act, arguments)
+    rounded = expanded_magnitude(case)
     depth = case.channels + case.kernel**2 + 2
     pixels = case.size[0] * case.size[1]
     for pool, terms in (("", depth), ("_pool", depth + pixels)):
         name = f"expand_depthwise_conv_bn_act{pool}"
-        assert_matches(runner, name, arguments, magnitude=magnitude, depth=terms)
+        assert_matches(runner, name, arguments, magnitude=magnitude, depth=terms, rounded=rounded)
 
 
 def check_squeeze(runner: Runner, case: Squeeze) -> None:
