@@ -218,10 +218,13 @@ def main() -> None:
             "registers": registers,
             "spilled": stack + local,
             "shared": shared + compiled.metadata.shared,
-            "instructions": len(_INSTRUCTION.findall(sass := dump(cubin, "-sass"))),
             "narrow": re.findall(r"\b(?:ld|st)\.global[\w.:]*\.b16", compiled.asm["ptx"]),
         }
-        if "dot" in compiled.asm["ttir"]:
+        product = "dot" in compiled.asm["ttir"]
+        if product or capability == 90:
+            sass = dump(cubin, "-sass")
+            found["instructions"] = len(_INSTRUCTION.findall(sass))
+        if product:
             found["products"] = sorted(set(re.findall(_PRODUCTS, sass)))
             found["operands"] = sorted(set(re.findall(r"kind::\w+", compiled.asm["ptx"])))
         print(json.dumps(found), flush=True)
