@@ -149,7 +149,7 @@ class GateConfig(NamedTuple):
 
 # Products in flight in a program, so that a read from L2 is waited for few times: 16 a thread, for 32 spill.
 _PRODUCTS = 8192
-# From so many images on, which fill a GPU, programs share the weights among four.
+# From so many images on, which fill a GPU, programs share the weights among two.
 _MANY_IMAGES = 264
 # The hidden channels that each program of an image computes take as long as so many blocks of gates.
 _REPEATED = 8
@@ -157,10 +157,11 @@ _REPEATED = 8
 
 @functools.cache
 def gate_candidates(hidden: int) -> tuple[GateConfig, ...]:
-    """What so many hidden channels can run with: an image a program, and where there is room four."""
+    """What so many hidden channels can run with: an image a program, and where there is room two."""
     block_h = max(16, triton.next_power_of_2(hidden))
-    shared = (1, 4) if block_h <= 128 else (1,)
-    return tuple(GateConfig(n, block_h, _PRODUCTS // (block_h * n), 16) for n in shared)
+    shared = (1, 2) if block_h <= 128 else (1,)
+    # The sums of more images take registers too: of two, half as many products.
+    return tuple(GateConfig(n, block_h, _PRODUCTS // (block_h * n * n), 16) for n in shared)
 
 
 def choose_gate(images: int, hidden: int) -> GateConfig:
