@@ -149,7 +149,7 @@ class GateConfig(NamedTuple):
 
 # Products in flight in a program, so that a read from L2 is waited for few times: 16 a thread, for 32 spill.
 _PRODUCTS = 8192
-# From so many images on, which fill a GPU, programs share the weights among two.
+# From so many images on, which fill a GPU, two share what a program reads of the weights.
 _MANY_IMAGES = 264
 # The hidden channels that each program of an image computes take as long as so many blocks of gates.
 _REPEATED = 8
