@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from interpreter import Interpreter
 from op_samples import labels, labels_of_parts, samples
 from parity import to_device
 from processes import run_python
+from source_tree import ROOT
 from workers import WorkerError
 
 needs_triton = pytest.mark.skipif(
@@ -70,7 +72,8 @@ def test_without_a_c_compiler_it_is_not_available() -> None:
 @needs_triton
 def test_the_interpreter_computes_cpu_tensors_for_those_who_ask() -> None:
     code = (
-        "import sys, torch, effkernels\n"
+        "import sys, torch, effkernels, interpreter_loops\n"
+        "interpreter_loops.allow_loops()\n"
         "x, w = torch.ones(1, 4, 5, 5), torch.ones(4, 1, 3, 3)\n"
         "def run():\n"
         "    effkernels.ops.depthwise_conv_bn_act(x, w)\n"
@@ -79,7 +82,9 @@ def test_the_interpreter_computes_cpu_tensors_for_those_who_ask() -> None:
         "with effkernels.use_backend('triton', fallback=False): found.append(run())\n"
         "print(effkernels.backends()['triton'].available, *found)"
     )
-    done = run_python("-c", code, TRITON_INTERPRET="1", EFFKERNELS_BACKEND="auto")
+    path = os.pathsep.join((str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")))
+    environment = {"TRITON_INTERPRET": "1", "EFFKERNELS_BACKEND": "auto", "PYTHONPATH": path}
+    done = run_python("-c", code, **environment)
     assert done.stdout.strip() == "True False True", done.stderr
 
 

@@ -26,6 +26,7 @@ from effkernels.triton import (
     pointwise_conv_bn_act,
     squeeze_excite,
 )
+from interpreter_loops import allow_loops
 from networks import run_network
 from workers import serve
 
@@ -104,15 +105,7 @@ def patch_interpreter() -> None:
         return Lasting()
 
     interpreter._patch_lang = patch_once
-
-    # NumPy 2.4 makes no number of an array of one element, as Triton 3.6 wants of it for the end of a loop.
-    patch_tensor = interpreter._patch_lang_tensor
-
-    def patch_tensor_index(tensor: Any, scope: Any) -> None:
-        patch_tensor(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    interpreter._patch_lang_tensor = patch_tensor_index
+    allow_loops()
 
 
 @triton.jit
