@@ -33,7 +33,7 @@ def fold(bias, bn_weight, bn_bias, mean, var, eps, channel, mask):
         if bn_weight is not None:
             scale = load_float(bn_weight + channel, mask)
         # As PyTorch on a GPU. The rounded root and quotient take forty instructions, and every thread folds the
-        # channels of its own results: half of a product's time.
+        # channels of its own results: a third of what a product of few terms issued.
         scale *= tl.rsqrt(variance + eps)
         shift = (shift - load_float(mean + channel, mask)) * scale
         if bn_bias is not None:
