@@ -57,11 +57,12 @@ EFFKERNELS_DEVICE void with_elements(const Parameters& p, const F& f) {
 template <int kImages, class T>
 EFFKERNELS_DEVICE void reduce(const GateArgs& a, bool vectors, const T* weights, const float* pooled,
                               int images, float* hidden) {
+  [[maybe_unused]] constexpr int kUnroll = kChannels<kImages>;
   const int lane = thread_index() % kWarp;
   for (int r = thread_index() / kWarp; r < a.squeezed; r += kWarps) {
     const T* row = weights + int64_t{r} * a.channels;
     float dots[kImages] = {};
-#pragma unroll kChannels < kImages>
+#pragma unroll kUnroll
     for (int c = lane * kTogether; c < a.channels; c += kWarp * kTogether) {
       float weight[kTogether];
       load(row + c, vectors, a.channels - c, weight);

@@ -23,6 +23,7 @@ from effkernels.triton import (  # noqa: E402
     squeeze_excite,
     tuning,
 )
+from effkernels.triton.launch import share  # noqa: E402
 from effkernels.triton.tuning import Tuner, asked_for, cache_file, tuned  # noqa: E402
 
 Config = tuple[int, str]
@@ -271,3 +272,23 @@ def test_what_is_chosen_is_among_the_candidates(dtype: torch.dtype) -> None:
                 found = candidates(c_in, dtype)
                 assert choose(rows, c_in, c_out, dtype) in found
                 assert all(not c.one_k or c.block_k >= c_in for c in found)
+
+
+def test_parts_are_shared_so_that_programs_fill_a_gpu() -> None:
+    assert share(7, 1) == (1, 7)
+    assert share(49, 2048) == (49, 1)
+    assert share(10, 256) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "tile"),
+    [
+        ((128, 480, 14, 14), (7, 8, 64)),  # no row beyond the map
+        ((128, 192, 95, 95), (4, 16, 64)),
+        ((1, 480, 14, 14), (2, 8, 32)),  # programs enough for one image
+    ],
+)
+def test_depthwise_tiles_fit_the_map(
+    size: tuple[int, int, int, int], tile: tuple[int, int, int]
+) -> None:
+    assert depthwise_conv_bn_act.choose((3, 3), (1, 1), (1, 1), size)[:3] == tile
