@@ -56,7 +56,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         ({}, (1, 3, 64, 64)),
         ({}, (3, 3, 33, 70)),
         ({"padding": "same"}, (2, 3, 65, 48)),
-        ({"in_channels": 1, "num_classes": 0}, (1, 1, 40, 40)),
+        # Features of several images: the largest error of one image's 320, all of one origin, varies threefold.
+        ({"in_channels": 1, "num_classes": 0}, (8, 1, 40, 40)),
     ],
 )
 @torch.inference_mode()
