@@ -6,8 +6,8 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Channels that are summed at a time, down a band of pixels.
-constexpr int kPanelVectors = 8;
+// Below so many elements of a map a single thread is done before others have woken up.
+constexpr int64_t kWorthSharing = 1 << 16;
 
 int bands_of(const SqueezeExciteArgs& a, int threads) {
   const int64_t wanted = divide_up<int64_t>(4 * threads, larger<int64_t>(1, a.in.images));
@@ -46,25 +46,38 @@ int64_t scratch_floats(const SqueezeExciteArgs& a, int threads) {
 // Pixels are summed in short chains, and those are added: long ones lose too much.
 constexpr int64_t kChain = 64;
 
-template <class T>
-void add_pixels(const T* x, int64_t pixels, int channels, float* sums) {
-  for (int first = 0; first < channels; first += kPanelVectors * kLanes) {
-    const int vectors = smaller(kPanelVectors, divide_up(channels - first, kLanes));
-    for (int v = 0; v < vectors; ++v) store(sums + first + v * kLanes, broadcast(0.0f));
-    for (int64_t begin = 0; begin < pixels; begin += kChain) {
-      Vec totals[kPanelVectors] = {};
-      for (int64_t i = begin; i < smaller(pixels, begin + kChain); ++i) {
-        const T* pixel = x + i * channels + first;
-        for (int v = 0; v < vectors; ++v) {
-          totals[v] = totals[v] + load_up_to(pixel + v * kLanes, channels - first - v * kLanes);
-        }
-      }
-      for (int v = 0; v < vectors; ++v) {
-        float* sum = sums + first + v * kLanes;
-        store(sum, load(sum) + totals[v]);
-      }
+// sums[0 .. kVectors * kLanes) of the pixels' first `count` channels.
+template <int kVectors, class T>
+void add_panel(const T* x, int64_t pixels, int channels, int count, float* sums) {
+  for (int v = 0; v < kVectors; ++v) store(sums + v * kLanes, broadcast(0.0f));
+  for (int64_t begin = 0; begin < pixels; begin += kChain) {
+    Vec totals[kVectors];
+    for (int v = 0; v < kVectors; ++v) totals[v] = broadcast(0.0f);
+    for (int64_t i = begin; i < smaller(pixels, begin + kChain); ++i) {
+      const T* pixel = x + i * channels;
+      for (int v = 0; v < kVectors - 1; ++v) totals[v] = totals[v] + load(pixel + v * kLanes);
+      constexpr int kLast = kVectors - 1;
+      totals[kLast] = totals[kLast] + load_up_to(pixel + kLast * kLanes, count - kLast * kLanes);
+    }
+    for (int v = 0; v < kVectors; ++v) store(sums + v * kLanes, load(sums + v * kLanes) + totals[v]);
+  }
+}
+
+// add_panel for the most vectors, of 1, 2, 4 and 8, that the channels from `first` on fill; how many.
+template <int kVectors, class T>
+int add_widest(const T* x, int64_t pixels, int channels, int first, float* sums) {
+  if constexpr (kVectors > 1) {
+    if (divide_up(channels - first, kLanes) < kVectors) {
+      return add_widest<kVectors / 2>(x, pixels, channels, first, sums);
     }
   }
+  add_panel<kVectors>(x + first, pixels, channels, channels - first, sums + first);
+  return kVectors;
+}
+
+template <class T>
+void add_pixels(const T* x, int64_t pixels, int channels, float* sums) {
+  for (int first = 0; first < channels;) first += kLanes * add_widest<8>(x, pixels, channels, first, sums);
 }
 
 template <class T>
@@ -80,17 +93,21 @@ void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
   const Memory m = memory(scratch, a, threads.count);
   const int bands = bands_of(a, threads.count);
   const int64_t pixels = a.in.pixels(), stride = round_up(a.in.channels, kLanes);
-  // body(x, y, image, pixels, sums) for each band
+  const bool alone = a.in.images * pixels * a.in.channels < kWorthSharing;
+  const Threads crew{alone ? 1 : threads.count, threads.run};
+  // body(x, y, image, pixels, sums) for each band; both times by the same worker, in whose cache it then is
   const auto for_bands = [&](const auto& body) {
-    take_turns(a.in.images * bands, threads, [&](int64_t task, int) {
-      const int64_t image = task / bands, band = task % bands;
-      const int64_t begin = pixels * band / bands, end = pixels * (band + 1) / bands;
-      with_dtype(a.dtype, [&](const auto* type) {
-        using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-        const int64_t at = (image * pixels + begin) * a.in.channels;
-        body(static_cast<const T*>(a.x) + at, static_cast<T*>(a.y) + at, image, end - begin,
-             m.sums + task * stride);
-      });
+    share_evenly(a.in.images * bands, crew, [&](int64_t from, int64_t to, int) {
+      for (int64_t task = from; task < to; ++task) {
+        const int64_t image = task / bands, band = task % bands;
+        const int64_t begin = pixels * band / bands, end = pixels * (band + 1) / bands;
+        with_dtype(a.dtype, [&](const auto* type) {
+          using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+          const int64_t at = (image * pixels + begin) * a.in.channels;
+          body(static_cast<const T*>(a.x) + at, static_cast<T*>(a.y) + at, image, end - begin,
+               m.sums + task * stride);
+        });
+      }
     });
   };
   for_bands([&](const auto* x, auto*, int64_t, int64_t count, float* sums) {
