@@ -2,10 +2,12 @@
 
 One contestant is awake at a time. What a machine does to all of them (frequency, neighbours, a library that
 runs at two speeds) then cancels out of the ratio of two turns of one round; medians of rounds forgive the rest.
+Between turns a fixed piece of work tells how fast the machine is: the slower half of the rounds does not count.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -47,6 +49,32 @@ class Timing:
     max_iterations: int = 1000
 
 
+_PACE_LASTS = 0.1
+"""Seconds for which a machine is taken to be as fast as it was."""
+
+
+class _Pace:
+    """How slow the machine was since it was last asked for: seconds of a fixed piece of work, at the worst."""
+
+    def __init__(self, probe: Callable[[], float] | None, clock: Callable[[], float]) -> None:
+        self._probe = probe
+        self._clock = clock
+        self._known, self._until = 0.0, -math.inf
+        self._worst = 0.0
+
+    def look(self) -> None:
+        """Measure, unless that was a moment ago."""
+        if self._probe is not None and self._clock() >= self._until:
+            self._known = self._probe()
+            self._until = self._clock() + _PACE_LASTS
+        self._worst = max(self._worst, self._known)
+
+    def worst(self) -> float:
+        """Of all looks since the last call, and the last one before it."""
+        worst, self._worst = self._worst, self._known
+        return worst
+
+
 @dataclass
 class Samples:
     """What one contestant did: the median seconds of each round."""
@@ -86,12 +114,15 @@ def alternate(
     entrants: Sequence[Entrant],
     timing: Timing,
     *,
+    pace: Callable[[], float] | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Samples]:
     """Rounds A B C A B C ... of all entrants; one that fails is left out from then on.
 
-    The first round measures single runs, which set how many runs fill a turn, and is not counted.
+    The first round measures single runs, which set how many runs fill a turn, and is not counted. ``pace`` does
+    a fixed piece of work and returns the seconds it took: of all rounds the half in which it was fastest is kept,
+    but not less than ``timing.min_rounds``.
     """
     samples: dict[str, Samples] = {}
     trial = 0.0
@@ -107,7 +138,10 @@ def alternate(
         trial += timing.settle + seconds * (count + _warm(count))
     rounds = min(max(round(timing.budget / max(trial, 1e-9)), timing.min_rounds), timing.max_rounds)
     others = dict.fromkeys(samples, 0.0)
+    machine = _Pace(pace, clock)
+    paces = []
     for _ in range(rounds):
+        machine.look()
         for entrant in entrants:
             own = samples[entrant.name]
             if own.failure is not None:
@@ -123,10 +157,18 @@ def alternate(
                 own.failure = str(error)
                 continue
             elapsed = clock() - start
+            machine.look()
             for other in entrants:
                 if other is not entrant:
                     samples[other.name].awake += other.cpu_seconds() - asleep[other.name]
                     others[other.name] += elapsed
+        paces.append(machine.worst())
+    if pace is not None:
+        kept = sorted(range(rounds), key=paces.__getitem__)[
+            : max(timing.min_rounds, -(-rounds // 2))
+        ]
+        for result in samples.values():
+            result.rounds = [result.rounds[i] for i in sorted(kept) if i < len(result.rounds)]
     for name, result in samples.items():
         result.awake /= max(others[name], 1e-9)
     return samples

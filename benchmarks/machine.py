@@ -25,6 +25,7 @@ from effkernels import _compiled
 _PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "numpy")
 _COPIES = [2**size for size in range(18, 29, 2)]
 _GPU_COPY = 2**31
+_PACE_SIZE, _PACE_PRODUCTS = 384, 3
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,22 @@ def _fastest(run: Callable[[], object], budget: float) -> float:
         best = min(best, now - start)
         if now > end:
             return best
+
+
+@functools.lru_cache(1)
+def _paced() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    a, b = torch.rand(_PACE_SIZE, _PACE_SIZE), torch.rand(_PACE_SIZE, _PACE_SIZE)
+    return a, b, torch.empty_like(a)
+
+
+def pace() -> float:
+    """Seconds of some products of two matrices, always the same, with torch's threads: how fast the CPU is now."""
+    a, b, out = _paced()
+    torch.mm(a, b, out=out)  # wakes the threads
+    start = time.perf_counter()
+    for _ in range(_PACE_PRODUCTS):
+        torch.mm(a, b, out=out)
+    return time.perf_counter() - start
 
 
 def describe() -> dict[str, Any]:

@@ -86,6 +86,11 @@ class Process:
         seconds: list[float] = self.ask("measure", warm, timed)
         return seconds
 
+    def pace(self) -> float:
+        """Seconds that a fixed piece of work takes at the moment."""
+        seconds: float = self.ask("pace")
+        return seconds
+
     def release(self) -> None:
         """Let go of what was prepared."""
         if self._child is not None:

@@ -117,8 +117,10 @@ class Session:
             else:
                 self._say(f"  {contestant.name}: {outcome.status}: {outcome.reason}")
         self._say(f"{suite.name}: {case.title}: measuring {', '.join(e.name for e in ready)}")
-        watch = _Watch(ready)
-        measured = alternate(ready, suite.timing)
+        reference = self._processes.of(REFERENCE)
+        watch = _Watch([*ready, reference])
+        pace = reference.pace if case.device.kind == "cpu" else None
+        measured = alternate(ready, suite.timing, pace=pace)
         row.foreign = watch.foreign()
         for name, samples in measured.items():
             timed = row.outcome(name)

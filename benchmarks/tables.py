@@ -116,7 +116,8 @@ def _preamble(report: Report) -> list[str]:
         f"effkernels' backends: {', '.join(running)}"
         + (f" ({'; '.join(unavailable)})" if unavailable else "")
         + f"; instruction sets {ours['instruction_sets']}.",
-        "Each contestant runs in a process of its own, one awake at a time, in alternating rounds. Times "
+        "Each contestant runs in a process of its own, one awake at a time, in alternating rounds. On a CPU those "
+        "count, half of them, in which a fixed piece of work between the turns went fastest. Times "
         "are medians over the rounds, brackets quartiles; ratios are medians of the ratios within each round. "
         "A contestant is timed after its result matched the float64 one.",
     ]

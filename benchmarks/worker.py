@@ -21,6 +21,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks import machine
 from benchmarks.cases import Case
 from benchmarks.contestants import Built, Contestant, Missing
 from benchmarks.problem import Problem, largest_error, mismatch
@@ -107,6 +108,12 @@ class Worker:
                 run()
             seconds = self._clock(run, timed)
         gc.enable()
+        _fall_asleep()
+        return seconds
+
+    def pace(self) -> float:
+        """Seconds of :func:`benchmarks.machine.pace`."""
+        seconds = machine.pace()
         _fall_asleep()
         return seconds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import pytest
@@ -92,6 +93,79 @@ def test_what_slows_the_machine_cancels_out_of_paired_ratios() -> None:
     assert (ratio.low, ratio.median, ratio.high) == pytest.approx((2.0, 2.0, 2.0))
     times = spread(samples["A"].rounds)
     assert times.high > 1.5 * times.low
+
+
+@dataclass
+class Neighbours:
+    """Slow the world down in some of its seconds."""
+
+    world: World
+    slow: tuple[int, ...]
+    looks: list[float] = field(default_factory=list)
+
+    def pace(self) -> float:
+        self.looks.append(self.world.now)
+        self.world.now += 0.01
+        return 3.0 if int(self.world.now) in self.slow else 1.0
+
+
+class Slowed(Toy):
+    """As slow as the neighbours make it."""
+
+    def __init__(self, name: str, neighbours: Neighbours, fails_at: int = -1) -> None:
+        super().__init__(name, neighbours.world, 0.1, fails_at)
+        self.neighbours = neighbours
+
+    def measure(self, warm: int, timed: int) -> list[float]:
+        self.world.slowness = 2.0 if int(self.world.now) in self.neighbours.slow else 1.0
+        return super().measure(warm, timed)
+
+
+def paced(slow: tuple[int, ...], timing: Timing, fails_at: int = -1) -> tuple[dict, Neighbours]:
+    neighbours = Neighbours(World(), slow)
+    toys = [Slowed("A", neighbours), Slowed("B", neighbours, fails_at)]
+    sleep, clock = neighbours.world.sleep, lambda: neighbours.world.now
+    return alternate(toys, timing, pace=neighbours.pace, sleep=sleep, clock=clock), neighbours
+
+
+def test_rounds_in_which_the_machine_was_slow_do_not_count() -> None:
+    timing = Timing(turn=0.1, budget=8.0, min_rounds=7, max_rounds=20)
+    samples, _ = paced((2, 3, 7, 8, 9), timing)
+    for sample in samples.values():
+        assert sample.rounds == pytest.approx([0.1] * 10)
+
+
+def test_not_fewer_rounds_than_the_least_however_slow() -> None:
+    samples, _ = paced(tuple(range(3, 100)), Timing(turn=0.1, budget=0.0, min_rounds=7))
+    rounds = samples["A"].rounds
+    assert len(rounds) == 7
+    assert rounds == sorted(rounds)  # in the order in which they were
+
+
+def test_one_that_failed_keeps_the_rounds_that_count() -> None:
+    timing = Timing(turn=0.1, budget=8.0, min_rounds=2, max_rounds=20)
+    samples, _ = paced((2, 3), timing, fails_at=8)
+    assert samples["B"].failure is not None
+    assert samples["B"].rounds == pytest.approx([0.1] * len(samples["B"].rounds))
+    ratio = paired(samples["B"].rounds, samples["A"].rounds)
+    assert ratio is not None
+    assert (ratio.low, ratio.high) == pytest.approx((1.0, 1.0))
+
+
+def test_the_pace_is_not_asked_for_all_the_time() -> None:
+    neighbours = Neighbours(World(), ())
+    toys = [Toy(name, neighbours.world, 0.001) for name in "ABC"]
+    timing = Timing(turn=0.01, budget=0.0, settle=0.0, min_rounds=20)
+    alternate(
+        toys,
+        timing,
+        pace=neighbours.pace,
+        sleep=neighbours.world.sleep,
+        clock=lambda: neighbours.world.now,
+    )
+    gaps = [b - a for a, b in itertools.pairwise(neighbours.looks)]
+    assert min(gaps) >= 0.1
+    assert max(gaps) < 0.2
 
 
 @pytest.mark.parametrize("turn", [1, 3])
