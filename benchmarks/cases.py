@@ -27,7 +27,9 @@ class NetworkCase:
     @property
     def title(self) -> str:
         """For people."""
-        return f"{short_name(self.model)}@{self.resolution}, batch {self.batch}"
+        named = self.device.kind == "cpu" and self.device != CPU
+        type_ = f", {self.device.title}" if named else ""
+        return f"{short_name(self.model)}@{self.resolution}, batch {self.batch}{type_}"
 
     @property
     def work(self) -> Work:

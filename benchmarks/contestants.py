@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,9 @@ OURS = Contestant("effkernels", "effkernels", f"{_NETWORKS}:ours")
 EAGER = Contestant("eager-channels_last", "eager", f"{_NETWORKS}:eager", (("channels_last", True),))
 EAGER_NCHW = Contestant("eager-NCHW", "eager", f"{_NETWORKS}:eager", (("channels_last", False),))
 ONNXRUNTIME = Contestant("onnxruntime", "onnxruntime", f"{_RUNTIMES}:onnxruntime")
+# Where two packages have the model, eager PyTorch runs torchvision's modules; these are the other's.
+_TIMM = (("channels_last", True), ("package", "timm"))
+TIMM = Contestant("timm-channels_last", "eager", f"{_NETWORKS}:eager", _TIMM, full=True)
 
 NETWORKS = (
     OURS,
@@ -76,13 +79,27 @@ NETWORKS = (
     Contestant("openvino", "openvino", f"{_RUNTIMES}:openvino"),
     EAGER,
     EAGER_NCHW,
+    TIMM,
     _compiled("compile-freezing-channels_last", freezing=True),
     _compiled("compile-freezing-NCHW", freezing=True, channels_last=False, full=True),
     _compiled("compile-channels_last", full=True),
     _compiled("compile-NCHW", channels_last=False, full=True),
 )
 
+LOW_PRECISION = tuple(c for c in NETWORKS if c.family != "torch.compile" and not c.full)
+"""Compared in 16 bits: nothing that compiles for a minute."""
+
 _GRAPH = (("graph", True),)
+
+
+def _depthwise_kernels() -> Iterator[Contestant]:
+    """Eager PyTorch in both layouts with each of the depthwise kernels that it otherwise chooses from."""
+    for layout in ("channels_last", "NCHW"):
+        for kernels in ("cudnn", "native"):
+            options = (("channels_last", layout == "channels_last"), ("depthwise", kernels))
+            name = f"eager-{layout}-{kernels}"
+            yield Contestant(name, "eager", f"{_NETWORKS}:eager", options, full=True)
+
 
 GPU_NETWORKS = (
     OURS,
@@ -92,6 +109,8 @@ GPU_NETWORKS = (
     ),
     EAGER,
     EAGER_NCHW,
+    TIMM,
+    *_depthwise_kernels(),
     Contestant(
         "eager-channels_last-graph",
         "eager, CUDA graph",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,32 @@ def ours(case: NetworkCase, folder: Path, *, fuse: bool = False, graph: bool = F
 def _runner(model: nn.Module, images: Tensor, graph: bool) -> Callable[[], Any]:
     """The model on these images, as it is or as a CUDA graph."""
     run = effkernels.graph(model, images, copy=False) if graph else model
-    return lambda: run(images)
+    return in_turn(run, copies(images))
+
+
+# Three times the largest L2 cache there is of a GPU.
+_ROTATED_BYTES = 400 * 2**20
+_MOST_COPIES = 64
+
+
+def copies(x: Tensor) -> list[Tensor]:
+    """``x``; on a GPU with so many copies that none is found in the L2 when it is its turn again.
+
+    In a network a CPU's caches hold what the layer before wrote. Copies of inputs so small that 64 of them fit into the
+    L2 do not matter beside what is read with them.
+    """
+    if x.device.type == "cpu":
+        return [x]
+    count = min(_ROTATED_BYTES // max(x.nbytes, 1), _MOST_COPIES - 1)
+    return [x, *(x.clone() for _ in range(count))]
+
+
+def in_turn(run: Callable[[Tensor], Any], inputs: Sequence[Tensor]) -> Callable[[], Any]:
+    """Runs with one input after the other."""
+    if len(inputs) == 1:
+        return lambda: run(inputs[0])
+    following = itertools.cycle(inputs)
+    return lambda: run(next(following))
 
 
 def available_backends() -> list[str]:
@@ -38,9 +64,19 @@ def available_backends() -> list[str]:
     return [status.name for status in effkernels.backends().values() if status.available]
 
 
-def eager(case: NetworkCase, folder: Path, *, channels_last: bool, graph: bool = False) -> Built:
-    """Eager PyTorch, module by module."""
-    model, source = stock_network(case, folder)
+def eager(
+    case: NetworkCase,
+    folder: Path,
+    *,
+    channels_last: bool,
+    graph: bool = False,
+    package: str | None = None,
+    depthwise: str | None = None,
+) -> Built:
+    """Eager PyTorch, module by module: those of a package; and with one of cuDNN's ways for depthwise kernels."""
+    if depthwise is not None:
+        choose_depthwise_kernels(depthwise)
+    model, source = stock_network(case, folder, package)
     model, images = _in_layout(model, case, folder, channels_last)
     return Built(_runner(model, images, graph), {"modules": source})
 
@@ -64,17 +100,34 @@ def compiled(
         if "compiler" in str(error).lower():
             raise Missing(str(error).strip().splitlines()[0]) from error
         raise
-    return Built(lambda: fast(images), {"modules": source, "freezing": freezing, "mode": mode})
+    details = {"modules": source, "freezing": freezing, "mode": mode}
+    return Built(in_turn(fast, copies(images)), details)
 
 
-def stock_network(case: NetworkCase, folder: Path) -> tuple[nn.Module, str]:
+def choose_depthwise_kernels(which: str) -> None:
+    """ "cudnn" or "native", for all of this process.
+
+    Raises:
+        Missing: this PyTorch leaves no choice.
+    """
+    if not hasattr(torch.backends.cudnn, "depthwise_kernel"):
+        raise Missing(f"PyTorch {torch.__version__} has no torch.backends.cudnn.depthwise_kernel")
+    torch.backends.cudnn.depthwise_kernel = which
+
+
+def stock_network(
+    case: NetworkCase, folder: Path, package: str | None = None
+) -> tuple[nn.Module, str]:
     """The network from modules that are not ours, with the shared weights, and where it is from.
 
     torchvision's where it has the model, else timm's; without both, our modules run one by one.
+
+    Raises:
+        Missing: the ``package`` that is asked for does not have it.
     """
     model = network(folder, case)
     reasons = []
-    for make in (_torchvision, _timm):
+    for make in _STOCK.values() if package is None else (_STOCK[package],):
         try:
             stock, source = make(case.model, model)
         except (ImportError, ValueError, RuntimeError, AttributeError) as error:
@@ -84,6 +137,8 @@ def stock_network(case: NetworkCase, folder: Path) -> tuple[nn.Module, str]:
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = model.config.bn_eps
         return stock.eval().requires_grad_(False), source
+    if package is not None:
+        raise Missing("; ".join(reasons))
     return Unfused(model), f"effkernels' own, with hooks ({'; '.join(reasons)})"
 
 
@@ -96,6 +151,9 @@ def _torchvision(name: str, model: effkernels.EfficientNet) -> tuple[nn.Module, 
 def _timm(name: str, model: effkernels.EfficientNet) -> tuple[nn.Module, str]:
     state = export_state(model.state_dict(), "timm")
     return _loaded(importlib.import_module("timm").create_model(name), state, "timm")
+
+
+_STOCK = {"torchvision": _torchvision, "timm": _timm}
 
 
 def _loaded(model: Any, state: dict[str, Tensor], package: str) -> tuple[nn.Module, str]:

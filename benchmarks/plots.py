@@ -22,7 +22,7 @@ _OTHER = "#444444"
 
 
 def draw(report: Report, folder: Path) -> list[Path]:
-    """Write every picture that the report has rows for; returns their files."""
+    """Write every picture that the report has timed rows for; returns their files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -36,6 +36,8 @@ def draw(report: Report, folder: Path) -> list[Path]:
             if not rows:
                 continue
             figure = picture(pyplot, rows)
+            if figure is None:
+                continue
             place = f"{report.place}; {report.started[:10]}"
             figure.supxlabel(place, x=0.99, ha="right", fontsize=7, color="#666666")
             path = folder / f"{name}.png"
@@ -125,11 +127,20 @@ def _share_of_bound(pyplot: Any, rows: Sequence[Row]) -> Any:
     return figure
 
 
-def _growth(pyplot: Any, rows: Sequence[Row], *, by: str, label: str, throughput: bool) -> Any:
-    """A line for each family, against batch or resolution."""
+def _growth(pyplot: Any, rows: Sequence[Row], *, by: str, label: str) -> Any:
+    """Latency and throughput against batch or resolution."""
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 3.8))
+    for panel, throughput in zip(panels, (False, True), strict=True):
+        _growth_panel(panel, rows, by=by, label=label, throughput=throughput)
+    return figure
+
+
+def _growth_panel(
+    panel: Any, rows: Sequence[Row], *, by: str, label: str, throughput: bool
+) -> None:
+    """A line for each family."""
     from matplotlib import ticker
 
-    figure, panel = pyplot.subplots(figsize=(6, 3.8))
     for family in ("effkernels", *families(rows)):
         found = [(row, o) for row in rows if (o := row.best(family)) is not None]
         spreads = [(row, spread(o.rounds)) for row, o in found]
@@ -166,15 +177,14 @@ def _growth(pyplot: Any, rows: Sequence[Row], *, by: str, label: str, throughput
     panel.set_title(f"{short_name(rows[0].case['model'])}: {what} against {label}")
     panel.grid(alpha=0.25)
     panel.legend()
-    return figure
 
 
 def _against_batch(pyplot: Any, rows: Sequence[Row]) -> Any:
-    return _growth(pyplot, rows, by="batch", label="batch", throughput=True)
+    return _growth(pyplot, rows, by="batch", label="batch")
 
 
 def _against_resolution(pyplot: Any, rows: Sequence[Row]) -> Any:
-    return _growth(pyplot, rows, by="resolution", label="resolution in pixels", throughput=False)
+    return _growth(pyplot, rows, by="resolution", label="resolution in pixels")
 
 
 def _memory_against_batch(pyplot: Any, rows: Sequence[Row]) -> Any:
@@ -183,6 +193,8 @@ def _memory_against_batch(pyplot: Any, rows: Sequence[Row]) -> Any:
     for first in rows[0].outcomes:
         found = [(row.case["batch"], row.outcome(first.contestant)) for row in rows]
         points = [(batch, o.peak_bytes / 1e6) for batch, o in found if o and o.peak_bytes]
+        if not points:
+            continue
         panel.plot(*zip(*points, strict=True), "o-", ms=4, color=_colour(first), label=first.family)
     batches = sorted(row.case["batch"] for row in rows)
     panel.set_xscale("log", base=2)
@@ -203,8 +215,10 @@ _LABELLED = 6
 
 def _bound_and_measured(pyplot: Any, rows: Sequence[Row]) -> Any:
     """Every row's time against its bound; the layers that take longest beyond it are named."""
-    figure, panel = pyplot.subplots(figsize=(6, 5))
     found = [(row, o) for row in rows if row.bound and (o := row.best("effkernels")) is not None]
+    if not found:
+        return None
+    figure, panel = pyplot.subplots(figsize=(6, 5))
     for suite in dict.fromkeys(row.suite for row, _ in found):
         bounds = [1e6 * (row.bound or 0.0) for row, _ in found if row.suite == suite]
         times = [1e6 * spread(o.rounds).median for row, o in found if row.suite == suite]

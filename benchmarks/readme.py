@@ -96,14 +96,20 @@ def _machine(name: str, report: Report) -> str:
     faster = "effkernels" if len(ours) < 2 else "the faster effkernels"
     parts = [
         f"{report.place}; {named}. Times are medians of alternating "
-        f"rounds; in brackets how many times as fast {faster} is "
+        f"rounds, on a CPU of their calmer half; in brackets how many times as fast {faster} is "
         f"([report](benchmarks/results/{name}/report.md)).",
         table(["", *ours, *[RIVALS[family] for family in rivals]], lines),
+        _picture(name),
         *[_layers(report.of(suite), title) for suite, title in _LAYERS.items()],
         *[_memory(row) for row in report.of("memory")],
         *[_startup(row) for row in report.of("startup")],
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _picture(name: str) -> str:
+    place = f"{RESULTS.relative_to(ROOT)}/{name}/networks.png"
+    return f"![Bars of the times of all contestants]({place})" if (ROOT / place).exists() else ""
 
 
 def _time(row: Row, contestant: str) -> str:

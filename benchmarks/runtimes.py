@@ -7,6 +7,7 @@ speed within 2 %; so do its arena and memory pattern. Without spinning threads i
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import warnings
 from pathlib import Path
@@ -18,11 +19,14 @@ from benchmarks.cases import NetworkCase
 from benchmarks.contestants import Built, Missing
 from benchmarks.networks import stock_network
 from benchmarks.problem import Problem
+from benchmarks.work import CPU
 
 
 def onnxruntime(case: NetworkCase, folder: Path) -> Built:
     """ONNX Runtime's CPU provider, every optimisation, torch's number of threads, which spin within a run."""
     ort = import_or_missing("onnxruntime")
+    if case.device.type != "float32":
+        raise Missing("ONNX Runtime's CPU provider computes convolutions in float32 alone")
     path = exported(case, folder)
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -36,19 +40,23 @@ def onnxruntime(case: NetworkCase, folder: Path) -> Built:
     return Built(lambda: session.run(None, feed)[0], details)
 
 
+_OPENVINO_TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
 def openvino(case: NetworkCase, folder: Path) -> Built:
-    """OpenVINO's CPU plugin, latency hint; float32, where its default would be bfloat16 if the CPU has it."""
+    """OpenVINO's CPU plugin, latency hint; a float32 file, computed in the type of the case."""
     ov = import_or_missing("openvino")
     core = ov.Core()
-    model = core.read_model(str(exported(case, folder)))
+    model = core.read_model(str(exported(dataclasses.replace(case, device=CPU), folder)))
     model.reshape([case.batch, 3, case.resolution, case.resolution])
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        # Its own default would be bfloat16 if the CPU has it.
+        "INFERENCE_PRECISION_HINT": _OPENVINO_TYPES[case.device.type],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     request = core.compile_model(model, "CPU", settings).create_infer_request()
-    images = Problem(folder, case).inputs()["images"].numpy()
+    images = Problem(folder, case).inputs()["images"].float().numpy()
 
     def run() -> Any:
         # A shared view: a copy of the result would be charged to the runtime.

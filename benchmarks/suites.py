@@ -53,6 +53,7 @@ def suites(*, full: bool = False, growth: bool = False, device: Device = CPU) ->
     memory = network(B5, batch=1 if on_cpu else 64, device=device)
     chosen = [
         networks,
+        *([_low_precision()] if device == CPU else []),
         *_layers(full, device),
         Suite("memory", "Peak memory", (memory,), contestants.MEMORY, metric="memory"),
         Suite(
@@ -64,6 +65,12 @@ def suites(*, full: bool = False, growth: bool = False, device: Device = CPU) ->
         ),
     ]
     return chosen + (_growth(device) if growth or full else [])
+
+
+def _low_precision() -> Suite:
+    """Beside float32 on a CPU; a GPU's default is 16 bits anyway."""
+    case = network(B0, device=Device("cpu", "bfloat16"))
+    return Suite("low-precision", "In 16 bits", (case,), contestants.LOW_PRECISION)
 
 
 def _who(everyone: Sequence[Contestant], full: bool) -> tuple[Contestant, ...]:

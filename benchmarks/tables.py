@@ -12,6 +12,7 @@ AWAKE_LIMIT = 0.05
 """Processor time while others were measured, per second, from which a row says so."""
 _HEADINGS = {
     "networks": "Networks",
+    "low-precision": "Networks in 16 bits",
     "depthwise": "Depthwise convolutions, with BatchNorm and activation",
     "pointwise": "1x1 convolutions, with what surrounds them",
     "squeeze": "Squeeze-excitation of a map",
@@ -256,6 +257,14 @@ def _startup(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+_METERS = {
+    "cpu": "The rise of the resident peak (VmHWM) of a fresh process during one forward pass, over its resident "
+    "size with weights and input loaded and after a forward pass of a 32 x 32 image; the median of three.",
+    "cuda": "The rise of what PyTorch's allocator has given out on the GPU during one forward pass in a fresh process, "
+    "over weights and input and after a forward pass of a 32 x 32 image; the median of three.",
+}
+
+
 def _memory(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in rows:
@@ -268,8 +277,7 @@ def _memory(rows: Sequence[Row]) -> list[str]:
             lines.append([row.title, outcome.contestant, peak, ratio])
     return [
         table(["", "", "peak", "effkernels' share of it"], lines),
-        "The rise of the resident peak (VmHWM) of a fresh process during one forward pass, over its resident "
-        "size with weights and input loaded and after a forward pass of a 32 x 32 image; the median of three.",
+        _METERS[rows[0].case["device"]["kind"]],
         *_notes(rows),
     ]
 
@@ -297,6 +305,7 @@ def _three(value: float) -> str:
 
 _SECTIONS: dict[str, Callable[[Sequence[Row]], list[str]]] = {
     "networks": _networks,
+    "low-precision": _networks,
     "depthwise": _layers,
     "pointwise": _layers,
     "squeeze": _layers,

@@ -58,7 +58,12 @@ def network_row() -> Row:
         images=1,
         bytes=30_000_000,
         macs=390_000_000,
-        case={"model": "efficientnet_b0", "resolution": 224, "batch": 1},
+        case={
+            "model": "efficientnet_b0",
+            "resolution": 224,
+            "batch": 1,
+            "device": {"kind": "cpu", "type": "float32"},
+        },
         bound=0.001,
         bound_kind="arithmetic",
         outcomes=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +150,26 @@ def test_a_report_is_drawn(tmp_path: Path, network_row: Row, make_report: MakeRe
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
 
 
+def test_a_report_without_a_time_of_ours_is_drawn(
+    tmp_path: Path, network_row: Row, make_report: MakeReport
+) -> None:
+    rows = stored_rows(network_row)
+    for row in rows:
+        row.outcomes[0].status, row.outcomes[0].rounds = "mismatch", []
+        row.outcomes[0].peak_bytes = None
+    names = {path.stem for path in plots.draw(make_report(*rows), tmp_path)}
+    assert "networks" in names
+    assert "bound" not in names
+
+
+def test_memory_says_how_it_was_measured(network_row: Row) -> None:
+    assert "VmHWM" in tables.section("memory", [network_row])
+    network_row.case["device"]["kind"] = "cuda"
+    text = tables.section("memory", [network_row])
+    assert "PyTorch's allocator" in text
+    assert "VmHWM" not in text
+
+
 def test_a_report_is_written_without_matplotlib(
     tmp_path: Path, network_row: Row, make_report: MakeReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +186,9 @@ def test_a_report_is_written_without_matplotlib(
 def test_the_readme_shows_the_stored_reports() -> None:
     text = (readme.ROOT / "README.md").read_text()
     assert readme.disagreement(text, readme.stored()) is None
+    for name in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text):
+        assert (readme.ROOT / name).is_file(), name
+    assert "networks.png)" in text
 
 
 def test_the_readme_is_written_from_reports(network_row: Row, make_report: MakeReport) -> None:

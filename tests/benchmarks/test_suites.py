@@ -43,7 +43,9 @@ def test_every_row_has_its_own_key(full: bool, device: Device) -> None:
     keys = [(suite.name, case.key) for suite in chosen for case in suite.cases]
     assert len(set(keys)) == len(keys) > 50
     assert all(case.work.bytes > 0 < case.work.macs for s in chosen for case in s.cases)
-    assert all(case.device == device for s in chosen for case in s.cases)
+    assert {s.name for s in chosen if any(case.device != device for case in s.cases)} == (
+        {"low-precision"} if device == CPU else set()
+    )
 
 
 @DEVICES
