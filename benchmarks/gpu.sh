@@ -7,7 +7,8 @@
 # Stages, each ended after EFFKERNELS_STAGE_SECONDS (480 if not given); without any, all of them in this order:
 #   build     installs the package with device code for this GPU
 #   tests     pytest -m gpu
-#   memcheck, racecheck   compute-sanitizer over the kernels' small cases
+#   memcheck, racecheck   compute-sanitizer over small cases of the CUDA kernels
+#   memcheck_triton, racecheck_triton   and over those of Triton's in bfloat16
 #   layers, networks, growth, memory   the report, in bfloat16; a stage that is repeated goes on where it stopped
 #   expanding expand and depthwise as one kernel against two, at batch 128 and 1
 #   sweep     layers once more with every configuration of Triton's: picks/ says which is the fastest for each shape
@@ -16,12 +17,13 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if (($# < 1)); then
-  sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit 2
 fi
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
-(($#)) || set -- build tests memcheck racecheck layers networks growth memory expanding sweep
+(($#)) || set -- build tests memcheck racecheck layers networks growth memory \
+  expanding memcheck_triton racecheck_triton sweep
 
 # Where `python` has no PyTorch and `python3` has, the tools beside the latter.
 python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' ||
@@ -39,14 +41,17 @@ stage_build() {
 
 stage_tests() { pytest -m gpu -q --durations=10 --junitxml="$out/tests.xml"; }
 
-# The shapes that take each path, and few of hypothesis's: the tool takes ten times as long, or more.
+# sanitizer TOOL BACKEND TESTS: the shapes that take each path, no more. The tool takes ten times as long, or more.
 sanitizer() {
-  EFFKERNELS_TEST_PROFILE=effkernels-few compute-sanitizer --tool "$1" --error-exitcode 9 \
-    --target-processes all pytest -m gpu -q tests/cuda/test_ops.py -k "paths"
+  compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all \
+    pytest -m gpu -q "tests/$2/test_ops.py" -k "$3"
 }
 
-stage_memcheck() { sanitizer memcheck; }
-stage_racecheck() { sanitizer racecheck; }
+# Every tensor in memory of its own: what PyTorch cuts out of large pieces can be overrun unseen.
+stage_memcheck() { PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck cuda paths; }
+stage_racecheck() { sanitizer racecheck cuda paths; }
+stage_memcheck_triton() { PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck triton "paths and bfloat16"; }
+stage_racecheck_triton() { sanitizer racecheck triton "paths and bfloat16"; }
 stage_layers() { report --suite depthwise --suite pointwise --suite squeeze --suite stem --suite block; }
 stage_networks() { report --suite networks; }
 stage_growth() { report --suite batch --suite resolution; }

@@ -25,10 +25,13 @@ STAGES = [
     "growth",
     "memory",
     "expanding",
+    "memcheck_triton",
+    "racecheck_triton",
     "sweep",
 ]
-STAND_IN = """#!/bin/bash
+STAND_IN = r"""#!/bin/bash
 printf '%q ' "$(basename "$0")" "$@" >>"$CALLS"; echo >>"$CALLS"
+env | sed -n "s/^\(EFFKERNELS_TEST\|PYTORCH_\)/$(basename "$0") &/p" >>"$CALLS.environment"
 [[ "$*" == *"$FAILING"* && -n $FAILING ]] && { echo "out of toys"; exit 3; }
 [[ $1 == -c ]] && echo 9.0
 exit 0
@@ -56,6 +59,11 @@ def run(folder: Path, *stages: str, failing: str = "") -> tuple[int, str, list[l
     return done.returncode, done.stdout + done.stderr, started
 
 
+def environment_of(folder: Path) -> list[str]:
+    """"tool NAME=VALUE" of what the tools were started with."""
+    return (folder / "calls.environment").read_text().splitlines()
+
+
 def test_every_stage_starts_what_there_is(tmp_path: Path) -> None:
     code, said, calls = run(tmp_path)
     assert code == 0, said
@@ -68,11 +76,29 @@ def test_every_stage_starts_what_there_is(tmp_path: Path) -> None:
     everything = {s.name for s in suites(growth=True, device=Device("cuda", "bfloat16"))}
     assert {name for p in parsed for name in p.suite} == everything
     sanitized = [call for call in calls if call[0] == "compute-sanitizer"]
-    assert [call[2] for call in sanitized] == ["memcheck", "racecheck"]
+    assert [call[2] for call in sanitized] == ["memcheck", "racecheck"] * 2
     for call in sanitized:
         files = [word for word in call if word.startswith("tests/")]
         assert files
         assert all((ROOT / name).is_file() for name in files)
+
+
+UNCACHED = "PYTORCH_NO_CUDA_MEMORY_CACHING=1"
+
+
+@pytest.mark.parametrize(
+    ("stage", "uncached"),
+    [
+        ("memcheck", True),
+        ("memcheck_triton", True),
+        ("racecheck", False),
+        ("racecheck_triton", False),
+    ],
+)
+def test_bounds_are_those_of_tensors(tmp_path: Path, stage: str, uncached: bool) -> None:
+    """memcheck knows what the driver gave out: PyTorch must not cut tensors out of it."""
+    run(tmp_path, stage)
+    assert (f"compute-sanitizer {UNCACHED}" in environment_of(tmp_path)) == uncached
 
 
 def test_a_stage_that_fails_is_told_and_the_next_goes_on(tmp_path: Path) -> None:
