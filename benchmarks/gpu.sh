@@ -6,7 +6,7 @@
 #
 # Stages, each ended after EFFKERNELS_STAGE_SECONDS (480 if not given); without any, all of them in this order:
 #   build     installs the package with device code for this GPU
-#   tests     pytest -m gpu
+#   tests_cuda, tests_triton   pytest -m gpu: Triton's kernels, and all the rest
 #   memcheck, racecheck   compute-sanitizer over small cases of the CUDA kernels
 #   memcheck_triton, racecheck_triton   and over those of Triton's in bfloat16
 #   layers, networks, growth, memory   the report, in bfloat16; a stage that is repeated goes on where it stopped
@@ -22,7 +22,7 @@ if (($# < 1)); then
 fi
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
-(($#)) || set -- build tests memcheck racecheck layers networks growth memory \
+(($#)) || set -- build tests_cuda tests_triton memcheck racecheck layers networks growth memory \
   expanding memcheck_triton racecheck_triton sweep
 
 # Where `python` has no PyTorch and `python3` has, the tools beside the latter.
@@ -39,19 +39,26 @@ stage_build() {
   TORCH_CUDA_ARCH_LIST=$arch EFFKERNELS_CUDA=1 pip install --no-build-isolation --no-deps .
 }
 
-stage_tests() { pytest -m gpu -q --durations=10 --junitxml="$out/tests.xml"; }
-
-# sanitizer TOOL BACKEND TESTS: the shapes that take each path, no more. The tool takes ten times as long, or more.
-sanitizer() {
-  compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all \
-    pytest -m gpu -q "tests/$2/test_ops.py" -k "$3"
+# tests MINIMUM ARGUMENT...: where less passed, because the device or a module was not found, it fails.
+tests() {
+  EFFKERNELS_TEST_EXPECT=_C,_C_cuda EFFKERNELS_TEST_MINIMUM=$1 ${tool[@]+"${tool[@]}"} pytest -m gpu -q "${@:2}"
 }
 
+# sanitizer TOOL MINIMUM BACKEND TESTS: shapes that take each path, no more. The tool takes ten times as long, or more.
+sanitizer() {
+  local tool=(compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all)
+  tests "$2" "tests/$3/test_ops.py" -k "$4"
+}
+
+stage_tests_cuda() { tests 420 --ignore=tests/triton --durations=10 --junitxml="$out/tests_cuda.xml"; }
+stage_tests_triton() { tests 250 tests/triton --durations=10 --junitxml="$out/tests_triton.xml"; }
 # Every tensor in memory of its own: what PyTorch cuts out of large pieces can be overrun unseen.
-stage_memcheck() { PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck cuda paths; }
-stage_racecheck() { sanitizer racecheck cuda paths; }
-stage_memcheck_triton() { PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck triton "paths and bfloat16"; }
-stage_racecheck_triton() { sanitizer racecheck triton "paths and bfloat16"; }
+stage_memcheck() { PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck 175 cuda paths; }
+stage_racecheck() { sanitizer racecheck 175 cuda paths; }
+stage_memcheck_triton() {
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck 60 triton "paths and bfloat16"
+}
+stage_racecheck_triton() { sanitizer racecheck 60 triton "paths and bfloat16"; }
 stage_layers() { report --suite depthwise --suite pointwise --suite squeeze --suite stem --suite block; }
 stage_networks() { report --suite networks; }
 stage_growth() { report --suite batch --suite resolution; }
@@ -68,7 +75,7 @@ for stage in "$@"; do
     exit 2
   fi
 done
-export -f report sanitizer $(declare -F | sed -n 's/^declare -f \(stage_.*\)/\1/p')
+export -f report tests sanitizer $(declare -F | sed -n 's/^declare -f \(stage_.*\)/\1/p')
 export out
 ended=()
 for stage in "$@"; do

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ from benchmarks.work import Device
 SCRIPT = ROOT / "benchmarks" / "gpu.sh"
 STAGES = [
     "build",
-    "tests",
+    "tests_cuda",
+    "tests_triton",
     "memcheck",
     "racecheck",
     "layers",
@@ -101,12 +104,39 @@ def test_bounds_are_those_of_tensors(tmp_path: Path, stage: str, uncached: bool)
     assert (f"compute-sanitizer {UNCACHED}" in environment_of(tmp_path)) == uncached
 
 
+def expected(folder: Path) -> tuple[str, int]:
+    """The modules and the number of passed tests without which pytest fails."""
+    said = dict(line.split()[1].split("=", 1) for line in environment_of(folder))
+    return said["EFFKERNELS_TEST_EXPECT"], int(said["EFFKERNELS_TEST_MINIMUM"])
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if "tests" in name or "check" in name])
+def test_tests_that_did_not_run_are_no_success(tmp_path: Path, stage: str) -> None:
+    _, _, (call,) = run(tmp_path, stage)
+    assert "pytest -m gpu" in " ".join(call)
+    modules, minimum = expected(tmp_path)
+    assert modules == "_C,_C_cuda"
+    assert minimum >= 50
+
+
+@pytest.mark.parametrize("stage", ["memcheck", "memcheck_triton"])
+def test_a_sanitizers_tests_are_there(tmp_path: Path, stage: str) -> None:
+    _, _, (call,) = run(tmp_path, stage)
+    collect = ["pytest", "--collect-only", *call[call.index("pytest") + 1 :]]
+    found = subprocess.run(
+        [sys.executable, "-m", *collect], cwd=ROOT, capture_output=True, text=True
+    )
+    collected = re.search(r"^(\d+)/\d+ tests collected", found.stdout, re.MULTILINE)
+    assert collected is not None, found
+    assert int(collected[1]) / 2 < expected(tmp_path)[1] <= int(collected[1])
+
+
 def test_a_stage_that_fails_is_told_and_the_next_goes_on(tmp_path: Path) -> None:
-    code, said, calls = run(tmp_path, "tests", "layers", failing="gpu")
+    code, said, calls = run(tmp_path, "tests_cuda", "layers", failing="gpu")
     assert code != 0
-    assert "tests: exit 3, 0 s: out of toys" in said
+    assert "tests_cuda: exit 3, 0 s: out of toys" in said
     assert "layers: exit 0" in said
-    assert (tmp_path / "out" / "tests.log").read_text() == "out of toys\n"
+    assert (tmp_path / "out" / "tests_cuda.log").read_text() == "out of toys\n"
     assert len(calls) == 2
 
 
@@ -122,8 +152,8 @@ def test_the_tools_beside_the_python_that_has_pytorch_are_used(tmp_path: Path) -
     (other / "python3").write_text(f"#!/bin/bash\necho {own}\n")
     (other / "python3").chmod(0o755)
     path = {**os.environ, "PATH": f"{other}:{os.environ['PATH']}"}
-    subprocess.run([str(SCRIPT), str(tmp_path / "out"), "tests"], env=path, check=True)
-    assert (tmp_path / "out" / "tests.log").read_text() == "own\n"
+    subprocess.run([str(SCRIPT), str(tmp_path / "out"), "tests_cuda"], env=path, check=True)
+    assert (tmp_path / "out" / "tests_cuda.log").read_text() == "own\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"]], ids=["none", "no such stage"])
