@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All that a machine with a GPU is wanted for: build, test, look for errors that only a GPU can make, measure.
-# Without network; PyTorch, triton, nvcc, ninja, pybind11, pytest and hypothesis must be there.
+# Without network. These must be there: PyTorch and triton; nvcc, ninja, pybind11, setuptools and numpy to build;
+# pytest, pytest-timeout (whose setting pytest refuses without it) and hypothesis; compute-sanitizer, for its stages.
 #
 #   benchmarks/gpu.sh FOLDER [STAGE...]
 #
