@@ -8,10 +8,13 @@
 # Stages, each ended after EFFKERNELS_STAGE_SECONDS (480 if not given); without any, all of them in this order:
 #   build     installs the package with device code for this GPU
 #   tests_cuda, tests_triton   pytest -m gpu: Triton's kernels, and all the rest
+#   layers, networks   the report, in bfloat16. Every stage that fills a report goes on, when repeated, where it stopped
 #   memcheck, racecheck   compute-sanitizer over small cases of the CUDA kernels
-#   memcheck_triton, racecheck_triton   and over those of Triton's in bfloat16
-#   layers, networks, growth, memory   the report, in bfloat16; a stage that is repeated goes on where it stopped
 #   expanding expand and depthwise as one kernel against two, at batch 128 and 1
+#   growth, memory   the other parts of the report
+#   full_b0, full_b4, full_b7, full_b2, full_b5, full_lite0   a network with every contestant, max-autotune with them
+#   float16   B0 and B4 once more, in float16: a report of its own
+#   memcheck_triton, racecheck_triton   compute-sanitizer over small cases of Triton's kernels, in bfloat16
 #   sweep     layers once more with every configuration of Triton's: picks/ says which is the fastest for each shape
 #
 # FOLDER fills as they go: a log a stage, and the report. The last lines say how each stage ended.
@@ -23,8 +26,8 @@ if (($# < 1)); then
 fi
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
-(($#)) || set -- build tests_cuda tests_triton memcheck racecheck layers networks growth memory \
-  expanding memcheck_triton racecheck_triton sweep
+(($#)) || set -- build tests_cuda tests_triton layers networks memcheck racecheck expanding growth memory \
+  full_b0 full_b4 full_b7 full_b2 full_b5 full_lite0 float16 memcheck_triton racecheck_triton sweep
 
 # Where `python` has no PyTorch and `python3` has, the tools beside the latter.
 python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' ||
@@ -33,6 +36,8 @@ python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is Non
 report() {
   python -m benchmarks.report --device cuda --dtype bfloat16 --output "$out/report" --resume "$@"
 }
+
+full() { report --suite networks --full --only "efficientnet_$1-"; }
 
 stage_build() {
   local arch
@@ -65,6 +70,13 @@ stage_networks() { report --suite networks; }
 stage_growth() { report --suite batch --suite resolution; }
 stage_memory() { report --suite memory --suite batch-memory --suite startup; }
 stage_expanding() { python -m benchmarks.expanding && python -m benchmarks.expanding --batch 1; }
+stage_full_b0() { full b0; }
+stage_full_b2() { full b2; }
+stage_full_b4() { full b4; }
+stage_full_b5() { full b5; }
+stage_full_b7() { full b7; }
+stage_full_lite0() { full lite0; }
+stage_float16() { report --suite networks --dtype float16 --output "$out/report-fp16"; }
 stage_sweep() {
   EFFKERNELS_BACKEND=triton EFFKERNELS_AUTOTUNE=1 EFFKERNELS_CACHE=$out/picks report \
     --suite pointwise --suite depthwise --full --output "$out/sweep"
@@ -76,7 +88,7 @@ for stage in "$@"; do
     exit 2
   fi
 done
-export -f report tests sanitizer $(declare -F | sed -n 's/^declare -f \(stage_.*\)/\1/p')
+export -f report full tests sanitizer $(declare -F | sed -n 's/^declare -f \(stage_.*\)/\1/p')
 export out
 ended=()
 for stage in "$@"; do

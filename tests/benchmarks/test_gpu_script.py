@@ -21,17 +21,26 @@ STAGES = [
     "build",
     "tests_cuda",
     "tests_triton",
-    "memcheck",
-    "racecheck",
     "layers",
     "networks",
+    "memcheck",
+    "racecheck",
+    "expanding",
     "growth",
     "memory",
-    "expanding",
+    "full_b0",
+    "full_b4",
+    "full_b7",
+    "full_b2",
+    "full_b5",
+    "full_lite0",
+    "float16",
     "memcheck_triton",
     "racecheck_triton",
     "sweep",
 ]
+# Without the folder where it starts, which has the package's source.
+PYTEST = "import sys; sys.path = [p for p in sys.path if p]; import pytest; sys.exit(pytest.main())"
 STAND_IN = r"""#!/bin/bash
 printf '%q ' "$(basename "$0")" "$@" >>"$CALLS"; echo >>"$CALLS"
 env | sed -n "s/^\(EFFKERNELS_TEST\|PYTORCH_\)/$(basename "$0") &/p" >>"$CALLS.environment"
@@ -75,9 +84,15 @@ def test_every_stage_starts_what_there_is(tmp_path: Path) -> None:
     assert all(": exit 0, " in line for line in ended)
     reports = [call[3:] for call in calls if call[:3] == ["python", "-m", "benchmarks.report"]]
     parsed = [_parser().parse_args(arguments) for arguments in reports]
-    assert all((p.device, p.dtype, p.resume) == ("cuda", "bfloat16", True) for p in parsed)
-    everything = {s.name for s in suites(growth=True, device=Device("cuda", "bfloat16"))}
-    assert {name for p in parsed for name in p.suite} == everything
+    assert all((p.device, p.resume) == ("cuda", True) for p in parsed)
+    folders = {(p.dtype, p.output.name) for p in parsed}
+    assert folders == {("bfloat16", "report"), ("bfloat16", "sweep"), ("float16", "report-fp16")}
+    everything = suites(full=True, growth=True, device=Device("cuda", "bfloat16"))
+    assert {name for p in parsed for name in p.suite} == {suite.name for suite in everything}
+    (networks,) = (suite for suite in everything if suite.name == "networks")
+    full = [p.only for p in parsed if p.full and p.suite == ["networks"]]
+    for case in networks.cases:
+        assert sum(only in case.key for only in full) == 1, case.key
     sanitized = [call for call in calls if call[0] == "compute-sanitizer"]
     assert [call[2] for call in sanitized] == ["memcheck", "racecheck"] * 2
     for call in sanitized:
@@ -122,9 +137,12 @@ def test_tests_that_did_not_run_are_no_success(tmp_path: Path, stage: str) -> No
 @pytest.mark.parametrize("stage", ["memcheck", "memcheck_triton"])
 def test_a_sanitizers_tests_are_there(tmp_path: Path, stage: str) -> None:
     _, _, (call,) = run(tmp_path, stage)
-    collect = ["pytest", "--collect-only", *call[call.index("pytest") + 1 :]]
+    arguments = call[call.index("pytest") + 1 :]
     found = subprocess.run(
-        [sys.executable, "-m", *collect], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", PYTEST, "--collect-only", "-p", "no:cacheprovider", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     collected = re.search(r"^(\d+)/\d+ tests collected", found.stdout, re.MULTILINE)
     assert collected is not None, found
