@@ -72,7 +72,7 @@ def run(folder: Path, *stages: str, failing: str = "") -> tuple[int, str, list[l
 
 
 def environment_of(folder: Path) -> list[str]:
-    """"tool NAME=VALUE" of what the tools were started with."""
+    """ "tool NAME=VALUE" of what the tools were started with."""
     return (folder / "calls.environment").read_text().splitlines()
 
 
