@@ -30,6 +30,7 @@ from benchmarks.replay import InTurn, Replay
 
 _NAP = 0.005
 _LONGEST_SPIN = 0.5
+_GRAPH_MODES = ("reduce-overhead", "max-autotune")  # torch.compile's that replay CUDA graphs
 _LONE_CALLS = 50  # that tell what one call takes with its launches
 
 
@@ -106,7 +107,7 @@ class Worker:
         if why is None:
             self._run, self._clock = built.run, _CLOCKS[case.device.kind]
             if case.device.kind == "cuda":
-                details |= {"launches": launches(built.run), "peak_bytes": peak_bytes(built.run)}
+                details |= self._counted(contestant, built.run)
             if isinstance(built.run, InTurn):
                 details |= self._capture(built.run)
                 with torch.inference_mode():
@@ -114,6 +115,13 @@ class Worker:
                 why = None if why is None else f"in a CUDA graph: {why}"
         status = "ok" if why is None else "mismatch"
         return Prepared(status, why, far, allowed, seconds, details)
+
+    @staticmethod
+    def _counted(contestant: Contestant, run: Callable[[], Any]) -> dict[str, Any]:
+        """Launches of a run, and its memory or why that is not known."""
+        elsewhere = memory_elsewhere(contestant)
+        peak = {"no peak_bytes": elsewhere} if elsewhere else {"peak_bytes": peak_bytes(run)}
+        return {"launches": launches(run), **peak}
 
     def _capture(self, run: InTurn) -> dict[str, Any]:
         """Let a run be all of the calls in one CUDA graph; what is to be said of it, and of a call by itself.
@@ -164,6 +172,14 @@ def launches(run: Callable[[], Any]) -> int:
         run()
         torch.cuda.synchronize()
     return sum(event.device_type == DeviceType.CUDA for event in seen.events())
+
+
+def memory_elsewhere(contestant: Contestant) -> str | None:
+    """Why a run of it takes no memory from PyTorch's allocator, as one does that replays a graph; None if it does."""
+    options = dict(contestant.options)
+    if options.get("graph") or options.get("mode") in _GRAPH_MODES:
+        return "its graph keeps the memory that it was captured with"
+    return "its runtime has memory of its own" if contestant.family == "tensorrt" else None
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import layers, worker
-from benchmarks.contestants import GPU_LAYERS, POINTWISE, Contestant
+from benchmarks.contestants import EAGER, GPU_LAYERS, GPU_NETWORKS, OURS, POINTWISE, Contestant
 from benchmarks.layer_cases import DepthwiseCase, LayerCases, PointwiseCase
 from benchmarks.making import make
 from benchmarks.replay import InTurn, Replay
@@ -170,3 +170,19 @@ def test_a_process_ends_after_a_capture_that_failed(monkeypatch: pytest.MonkeyPa
     worker.serve(theirs)
     assert ours.recv()[0] == "ok"
     assert not ours.poll()
+
+
+def test_memory_is_counted_where_it_is_pytorchs(gpu: FakeGpu) -> None:
+    counted = {who.name: Worker._counted(who, lambda: None) for who in GPU_NETWORKS}
+    unknown = {name for name, said in counted.items() if "peak_bytes" not in said}
+    assert unknown >= {
+        "effkernels-graph",
+        "effkernels-fused-graph",
+        "eager-channels_last-graph",
+        "compile-reduce-overhead",
+        "compile-max-autotune",
+        "tensorrt",
+    }
+    assert not unknown & {OURS.name, EAGER.name, "compile-channels_last"}
+    assert all(isinstance(counted[name]["no peak_bytes"], str) for name in unknown)
+    assert counted[OURS.name] == {"launches": 1, "peak_bytes": 1000}
