@@ -8,14 +8,16 @@ What ``effkernels._cuda._MOST_EXPANDING`` is to be set by:
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from benchmarks.replay import ROTATED_BYTES, Replay
 from effkernels._cuda import why_two_kernels
 from effkernels.ops._define import defined
 from effkernels.scaling.cost import model_cost
@@ -24,9 +26,7 @@ OP = "expand_depthwise_conv_bn_act_pool"
 NETWORKS = tuple(f"efficientnet_{name}" for name in ("b0", "b4", "b5", "b7"))
 _MOST_CHANNELS = 128  # that the kernel takes: kMostExpanding in csrc/cuda/kernels.h
 _ROUNDS = 15
-# Inputs that are taken in turn, so that none lies in the L2 cache, and at most so many.
-_ROTATED_BYTES = 400 * 2**20
-_MOST_COPIES = 64
+_MOST_COPIES = 64  # of inputs that are taken in turn
 
 
 @dataclass(frozen=True)
@@ -66,25 +66,14 @@ def blocks(models: Sequence[str]) -> list[Block]:
     return list(found)
 
 
-def _captured(run: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> torch.cuda.CUDAGraph:
-    """A graph of one call for each of the inputs: no time of Python's is measured."""
-    for arguments in inputs[:2]:
-        run(*arguments)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for arguments in inputs:
-            run(*arguments)
-    return graph
-
-
-def _microseconds(graph: torch.cuda.CUDAGraph, calls: int) -> float:
+def _microseconds(replay: Replay) -> float:
+    """Of one of its calls."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
-    graph.replay()
+    replay()
     end.record()
     end.synchronize()
-    return float(start.elapsed_time(end)) / calls * 1e3
+    return float(start.elapsed_time(end)) / len(replay.calls) * 1e3
 
 
 def measure(block: Block, batch: int, dtype: torch.dtype) -> tuple[float, float]:
@@ -94,11 +83,11 @@ def measure(block: Block, batch: int, dtype: torch.dtype) -> tuple[float, float]
     assert two is not None
     arguments = block.arguments(batch, "cuda", dtype)
     x = arguments[0]
-    count = max(2, min(_MOST_COPIES, _ROTATED_BYTES // x.nbytes))
+    count = max(2, min(_MOST_COPIES, ROTATED_BYTES // x.nbytes))
     inputs = [(x.clone(), *arguments[1:]) for _ in range(count)]
     torch.testing.assert_close(one(*arguments)[0], two(*arguments)[0], rtol=0.05, atol=0.05)
-    graphs = [_captured(run, inputs) for run in (one, two)]
-    rounds = [[_microseconds(graph, count) for graph in graphs] for _ in range(_ROUNDS)]
+    replays = [Replay([functools.partial(run, *some) for some in inputs]) for run in (one, two)]
+    rounds = [[_microseconds(replay) for replay in replays] for _ in range(_ROUNDS)]
     ours, theirs = (statistics.median(times) for times in zip(*rounds, strict=True))
     return ours, theirs
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,9 @@ from benchmarks.layer_cases import (
 from benchmarks.layer_problem import eager, ours_norm
 from benchmarks.networks import available_backends
 from benchmarks.problem import Problem, Tensors
+from benchmarks.replay import ROTATED_BYTES, InTurn
 from effkernels import ops
 
-# Three times the largest L2 cache there is of a GPU.
-_ROTATED_BYTES = 400 * 2**20
 _NHWC = ("x", "weight", "residual", "depthwise_weight")
 
 Run = Callable[..., Tensor]
@@ -138,6 +136,5 @@ def _in_turn(
     if case.device.kind == "cpu":
         return make(inputs)
     x = inputs["x"]
-    copies = [x, *(x.clone() for _ in range(_ROTATED_BYTES // x.nbytes))]
-    runs = itertools.cycle([make({**inputs, "x": copy}) for copy in copies])
-    return lambda: next(runs)()
+    copies = [x, *(x.clone() for _ in range(ROTATED_BYTES // x.nbytes))]
+    return InTurn([make({**inputs, "x": copy}) for copy in copies])

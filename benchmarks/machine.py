@@ -23,6 +23,8 @@ from benchmarks.work import CPU, Device, Work
 from effkernels import _compiled
 
 _PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "numpy")
+# Variables that decide which code runs; what else begins with EFFKERNELS_ is of builds, tests and folders.
+_SWITCHES = ("EFFKERNELS_BACKEND", "EFFKERNELS_CPU_ISA", "EFFKERNELS_AUTOTUNE")
 _COPIES = [2**size for size in range(18, 29, 2)]
 _GPU_COPY = 2**31
 _PACE_SIZE, _PACE_PRODUCTS = 384, 3
@@ -78,6 +80,7 @@ def measure_limits(device: Device = CPU) -> Limits:
     ones stay in the caches. On a GPU, where layers come from memory, one of 2 GB. The arithmetic limit is what
     the best of tuned libraries reaches, not what the data sheet says.
     """
+    device.set_precision()
     curve = []
     for size in _COPIES if device.kind == "cpu" else [_GPU_COPY]:
         source = torch.rand(size // 8, device=device.kind)
@@ -157,7 +160,7 @@ def describe() -> dict[str, Any]:
             "backends": {s.name: s.reason or "available" for s in status},
             "ops": {s.name: list(s.ops) for s in status if s.available},
             "instruction_sets": _compiled.build_info().get("instruction_sets"),
-            "environment": {k: v for k, v in os.environ.items() if k.startswith("EFFKERNELS_")},
+            "environment": {name: os.environ[name] for name in _SWITCHES if name in os.environ},
         },
     }
 

@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import ROOT
@@ -72,7 +72,7 @@ def begin(
 
     Raises:
         SystemExit: there is one already and ``resume`` was not asked for, or it is of another machine, version
-            or commit, so that its rows and new ones would not belong together.
+            or commit, so that its rows and new ones would not belong together; the message says what differs.
     """
     if not path.exists():
         now = datetime.datetime.now(datetime.timezone.utc)
@@ -82,14 +82,27 @@ def begin(
             f"{path} exists: --resume measures what it lacks, --output writes elsewhere"
         )
     report = Report.load(path)
-    changed = [key for key in machine if report.machine.get(key) != machine[key]]
-    changed += [key for key in ("kind", "type") if report.settings.get(key) != settings.get(key)]
+    changed = [
+        *_differences({key: report.machine.get(key) for key in machine}, machine),
+        *_differences(*(_place(s) for s in (report.settings, settings))),
+    ]
     if changed:
-        raise SystemExit(
-            f"{path} cannot be resumed, its {', '.join(changed)} differ from this run's"
-        )
+        raise SystemExit(f"{path} cannot be resumed: {'; '.join(changed)}")
     report.settings = settings
     return report
+
+
+def _place(settings: dict[str, object]) -> dict[str, object]:
+    return {key: settings.get(key) for key in ("kind", "type")}
+
+
+def _differences(old: object, new: object, name: str = "") -> Iterator[str]:
+    """Where two pieces of plain data differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+    elif old != new:
+        yield f"{name} was {old}, now {new}"
 
 
 def run(

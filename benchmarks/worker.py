@@ -9,6 +9,7 @@ import gc
 import importlib
 import itertools
 import logging
+import statistics
 import time
 import traceback
 from collections.abc import Callable
@@ -25,9 +26,12 @@ from benchmarks import machine
 from benchmarks.cases import Case
 from benchmarks.contestants import Built, Contestant, Missing
 from benchmarks.problem import Problem, largest_error, mismatch
+from benchmarks.replay import InTurn, Replay
 
 _NAP = 0.005
 _LONGEST_SPIN = 0.5
+_GRAPH_MODES = ("reduce-overhead", "max-autotune")  # torch.compile's that replay CUDA graphs
+_LONE_CALLS = 50  # that tell what one call takes with its launches
 
 
 @dataclass
@@ -59,7 +63,10 @@ class Worker:
     """The commands that a worker obeys, by the names of its methods."""
 
     def __init__(self) -> None:
+        self.spent = False
+        """Whether this process should end: a capture failed, which PyTorch does not always recover from."""
         self._run: Callable[[], Any] | None = None
+        self._calls = 1  # in a run
         self._clock = _each
         self._fallbacks = _Fallbacks()
         logging.getLogger("effkernels").addHandler(self._fallbacks)
@@ -85,31 +92,65 @@ class Worker:
         seconds = time.perf_counter() - start
         problem = Problem(Path(folder), case).load()
         exact, allowed = problem["answers"][contestant.result]
-        output = output[problem["checked"]] if output.shape[:1] == (case.batch,) else output
-        why = mismatch(output, exact, allowed)
-        far = None if output.shape != exact.shape else largest_error(output, exact)
+
+        def compared(output: torch.Tensor) -> tuple[str | None, float | None]:
+            """Why it is not the exact result, and how far from it."""
+            if output.shape[:1] == (case.batch,):
+                output = output[problem["checked"]]
+            far = None if output.shape != exact.shape else largest_error(output, exact)
+            return mismatch(output, exact, allowed), far
+
+        why, far = compared(output)
         details = dict(built.details)
         if contestant.ours and self._fallbacks.said:
             details["fallbacks"] = list(self._fallbacks.said)
         if why is None:
             self._run, self._clock = built.run, _CLOCKS[case.device.kind]
             if case.device.kind == "cuda":
-                details |= {"launches": launches(built.run), "peak_bytes": peak_bytes(built.run)}
+                details |= self._counted(contestant, built.run)
+            if isinstance(built.run, InTurn):
+                details |= self._capture(built.run)
+                with torch.inference_mode():
+                    why, far = compared(self._run().cpu())
+                why = None if why is None else f"in a CUDA graph: {why}"
         status = "ok" if why is None else "mismatch"
         return Prepared(status, why, far, allowed, seconds, details)
 
+    @staticmethod
+    def _counted(contestant: Contestant, run: Callable[[], Any]) -> dict[str, Any]:
+        """Launches of a run, and its memory or why that is not known."""
+        elsewhere = memory_elsewhere(contestant)
+        peak = {"no peak_bytes": elsewhere} if elsewhere else {"peak_bytes": peak_bytes(run)}
+        return {"launches": launches(run), **peak}
+
+    def _capture(self, run: InTurn) -> dict[str, Any]:
+        """Let a run be all of the calls in one CUDA graph; what is to be said of it, and of a call by itself.
+
+        A call of Python's takes longer than many a layer.
+        """
+        with torch.inference_mode():
+            details: dict[str, Any] = {
+                "seconds of a call": statistics.median(self._clock(run, _LONE_CALLS))
+            }
+            try:
+                self._run, self._calls = Replay(run.calls), len(run.calls)
+            except RuntimeError as error:
+                self.spent = True
+                details["not captured"] = str(error)
+        return details
+
     def measure(self, warm: int, timed: int) -> list[float]:
-        """Seconds of each of ``timed`` runs, after ``warm`` others."""
+        """Seconds of each of ``timed`` runs, after ``warm`` others; of calls in a graph, means of each replay."""
         run = self._run
         assert run is not None, "nothing was prepared"
         gc.disable()
         with torch.inference_mode():
-            for _ in range(warm):
+            for _ in range(-(-warm // self._calls)):
                 run()
-            seconds = self._clock(run, timed)
+            seconds = self._clock(run, -(-timed // self._calls))
         gc.enable()
         _fall_asleep()
-        return seconds
+        return [total / self._calls for total in seconds]
 
     def pace(self) -> float:
         """Seconds of :func:`benchmarks.machine.pace`."""
@@ -119,7 +160,7 @@ class Worker:
 
     def release(self) -> None:
         """Forget what was prepared, and its threads and memory with it."""
-        self._run = None
+        self._run, self._calls = None, 1
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
@@ -131,6 +172,14 @@ def launches(run: Callable[[], Any]) -> int:
         run()
         torch.cuda.synchronize()
     return sum(event.device_type == DeviceType.CUDA for event in seen.events())
+
+
+def memory_elsewhere(contestant: Contestant) -> str | None:
+    """Why a run of it takes no memory from PyTorch's allocator, as one does that replays a graph; None if it does."""
+    options = dict(contestant.options)
+    if options.get("graph") or options.get("mode") in _GRAPH_MODES:
+        return "its graph keeps the memory that it was captured with"
+    return "its runtime has memory of its own" if contestant.family == "tensorrt" else None
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
@@ -199,6 +248,8 @@ def serve(pipe: Connection) -> None:
             command, arguments = pipe.recv()
         except EOFError:
             return
+        if command == "release" and worker.spent:
+            return  # whoever asked sees the end of the pipe, and starts another process when it needs one
         try:
             answer = ("ok", getattr(worker, command)(*arguments))
         except Exception as error:

@@ -125,8 +125,20 @@ def test_a_run_is_resumed_only_where_its_rows_belong(
     with pytest.raises(SystemExit, match="--resume"):
         begin(path, report.machine, {"full": False}, resume=False)
     other = {**report.machine, "commit": "another", "threads": 1}
-    with pytest.raises(SystemExit, match="threads, commit"):
+    with pytest.raises(
+        SystemExit, match="threads was 2, now 1; commit was 0123456789ab, now another"
+    ):
         begin(path, other, {"full": False}, resume=True)
+    other = copy.deepcopy(report.machine)
+    other["effkernels"]["environment"] = {"EFFKERNELS_BACKEND": "torch"}
+    other["versions"]["torch"] = "2.16"
+    with pytest.raises(SystemExit) as refused:
+        begin(path, other, {"type": "float16"}, resume=True)
+    assert str(refused.value) == (
+        f"{path} cannot be resumed: versions.torch was 2.15, now 2.16; "
+        "effkernels.environment was None, now {'EFFKERNELS_BACKEND': 'torch'}; "
+        "type was None, now float16"
+    )
 
 
 def stored_rows(network_row: Row) -> list[Row]:

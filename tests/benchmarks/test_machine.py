@@ -1,0 +1,55 @@
+"""What a report says of the machine, and the limits that it measures there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from benchmarks import machine
+from benchmarks.work import Device
+
+
+@pytest.fixture
+def _precision() -> Iterator[None]:
+    """As it was before, whatever is set."""
+    flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = flags
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.usefixtures("_precision")
+def test_limits_are_measured_in_the_precision_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    seen = []
+
+    def fastest(run: Callable[[], object], budget: float) -> float:
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return 1.0
+
+    monkeypatch.setattr(machine, "_fastest", fastest)
+    monkeypatch.setattr(machine, "_COPIES", [2**10])
+    torch.backends.cuda.matmul.allow_tf32 = not allowed
+    machine.measure_limits(Device("cpu", "tf32" if allowed else "float32"))
+    assert seen
+    assert set(seen) == {allowed}
+
+
+def test_only_what_changes_results_is_recorded_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("EFFKERNELS_STAGE_SECONDS", "EFFKERNELS_TEST_COPY", "EFFKERNELS_CACHE"):
+        monkeypatch.setenv(name, "600")
+    before = machine.describe()
+    monkeypatch.setenv("EFFKERNELS_AUTOTUNE", "1")
+    after = machine.describe()
+    for described, expected in ((before, {}), (after, {"EFFKERNELS_AUTOTUNE": "1"})):
+        found = described["effkernels"].pop("environment")
+        found.pop("EFFKERNELS_BACKEND", None)  # whoever runs the tests may have set it
+        found.pop("EFFKERNELS_CPU_ISA", None)
+        assert found == expected
+    assert json.loads(json.dumps(after)) == before
