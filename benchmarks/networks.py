@@ -17,6 +17,7 @@ from benchmarks.cases import NetworkCase
 from benchmarks.contestants import Built, Missing
 from benchmarks.network_problem import module_by_module, network
 from benchmarks.problem import Problem
+from benchmarks.replay import ROTATED_BYTES
 from effkernels.checkpoints import export_state
 
 
@@ -34,8 +35,6 @@ def _runner(model: nn.Module, images: Tensor, graph: bool) -> Callable[[], Any]:
     return in_turn(run, copies(images))
 
 
-# Three times the largest L2 cache there is of a GPU.
-_ROTATED_BYTES = 400 * 2**20
 _MOST_COPIES = 64
 
 
@@ -47,7 +46,7 @@ def copies(x: Tensor) -> list[Tensor]:
     """
     if x.device.type == "cpu":
         return [x]
-    count = min(_ROTATED_BYTES // max(x.nbytes, 1), _MOST_COPIES - 1)
+    count = min(ROTATED_BYTES // max(x.nbytes, 1), _MOST_COPIES - 1)
     return [x, *(x.clone() for _ in range(count))]
 
 

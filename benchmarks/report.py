@@ -122,7 +122,10 @@ def run(
                 continue
             if row is not None:
                 report.rows.remove(row)
-            if suite.metric == "time":
+            if (
+                suite.metric == "time"
+                and dataclasses.asdict(case.device).items() <= report.settings.items()
+            ):
                 report.limits = dataclasses.asdict(session.limits(case.device))
             report.rows.append(session.measure(suite, case))
             report.save(path)

@@ -120,6 +120,7 @@ def _preamble(report: Report) -> list[str]:
         "Each contestant runs in a process of its own, one awake at a time, in alternating rounds. On a CPU those "
         "count, half of them, in which a fixed piece of work between the turns went fastest. Times "
         "are medians over the rounds, brackets quartiles; ratios are medians of the ratios within each round. "
+        "Single layers on a GPU run from a CUDA graph of calls with inputs in turn: a call of Python's takes longer. "
         "A contestant is timed after its result matched the float64 one.",
     ]
     if report.limits:
