@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -62,26 +63,33 @@ def to_device(values: tuple[Any, ...], device: str) -> tuple[Any, ...]:
 
 
 class Gpu:
-    """On the first GPU."""
+    """On the first GPU, every call within what ``around`` makes."""
 
     truncates = False
 
-    def __init__(self, backend: str) -> None:
-        self.backend = backend
+    def __init__(
+        self, backend: str, around: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        self.backend, self.around = backend, around
 
     def __call__(self, name: str, arguments: Arguments) -> Results:
-        with poisoned(), use_backend(self.backend, fallback=False), whatever_is_faster():
+        with (
+            poisoned(),
+            use_backend(self.backend, fallback=False),
+            whatever_is_faster(),
+            self.around(),
+        ):
             found = tensors(getattr(ops, name)(**to_gpu(dict(arguments))))
         return tuple(tensor.cpu() for tensor in found)
 
     def private(self, name: str, flat: tuple[Any, ...]) -> Results:
-        with poisoned():
+        with poisoned(), self.around():
             private = getattr(torch.ops, f"effkernels_{self.backend}")
             found = tensors(getattr(private, name)(*to_gpu(flat)))
         return tuple(tensor.cpu() for tensor in found)
 
     def network(self, model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
-        with poisoned(), use_backend(self.backend):
+        with poisoned(), use_backend(self.backend), self.around():
             y, calls = run_network(copy.deepcopy(model).cuda(), x.cuda())
         return y.cpu(), calls
 

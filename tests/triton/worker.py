@@ -22,12 +22,12 @@ from effkernels import ops, use_backend
 from effkernels.triton import (
     conv_bn_act,
     depthwise_conv_bn_act,
-    launch,
     pointwise_conv_bn_act,
     squeeze_excite,
 )
 from interpreter_loops import allow_loops
 from networks import run_network
+from several_parts import several_parts
 from workers import serve
 
 Results = tuple[Tensor, ...]
@@ -115,12 +115,6 @@ def _planted_kernel(x, y, count, BEFORE: tl.constexpr, AFTER: tl.constexpr):
     tl.store(y + i, value, mask=i < count + AFTER)
 
 
-# Of small maps too, programs do several parts of large tiles; and of one image several programs make gates.
-launch.BUSY = 3
-depthwise_conv_bn_act._AT_ONCE = 1
-squeeze_excite._REPEATED = 1
-
-
 class Worker:
     def op(self, name: str, arguments: dict[str, Any]) -> Results:
         with poisoned(), use_backend("triton", fallback=False):
@@ -155,4 +149,5 @@ class Worker:
 
 patch_interpreter()
 torch.set_num_threads(1)
-serve(Worker())
+with several_parts():
+    serve(Worker())
