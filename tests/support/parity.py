@@ -29,9 +29,6 @@ Results = tuple[Tensor, ...]
 class Runner(Protocol):
     """Computes `ops.<name>(**arguments)` with a backend's kernels; tensors on the CPU on both sides."""
 
-    truncates: bool
-    """Whether it cuts float32 off to bfloat16 rather than rounds it."""
-
     def __call__(self, name: str, arguments: Arguments) -> Results: ...
 
     def private(self, name: str, flat: tuple[Any, ...]) -> Results:
@@ -64,8 +61,6 @@ def to_device(values: tuple[Any, ...], device: str) -> tuple[Any, ...]:
 
 class Gpu:
     """On the first GPU, every call within what ``around`` makes."""
-
-    truncates = False
 
     def __init__(
         self, backend: str, around: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -114,7 +109,6 @@ def assert_matches(
     assert len(actual) == len(exact)
     pixels = exact[0].shape[2:].numel() if rounded else 1
     for ours, theirs, oracle in zip(actual, eager, exact, strict=True):
-        cut_off = runner.truncates and ours.dtype == torch.bfloat16
         assert_within_eager(
             ours,
             theirs,
@@ -122,7 +116,6 @@ def assert_matches(
             magnitude=magnitude,
             depth=depth,
             rounded=rounded if ours.dim() == 4 else rounded * min(1.0, math.sqrt(3 / pixels)),
-            cut_off=cut_off,
         )
         assert ours.stride() == theirs.stride() or 1 in ours.shape or not ours.numel()
 
