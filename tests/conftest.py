@@ -26,6 +26,9 @@ from suite_guard import (
     wrong_modules,
 )
 
+# Tests ask PyTorch for deterministic algorithms, which on a GPU it refuses to multiply with unless this is said.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 SEED = int(os.environ.get("EFFKERNELS_TEST_SEED") or secrets.randbits(32))
 _MODULES = {"cpu": "_C", "cuda": "_C_cuda"}
 

@@ -25,8 +25,6 @@ LABELS = [label for label in labels() if label.startswith(OPS)]
 
 
 class Shim:
-    truncates = False
-
     def __init__(self, shim: HostShim) -> None:
         self.shim = shim
 

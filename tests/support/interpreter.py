@@ -18,8 +18,6 @@ _WORKER = ROOT / "tests" / "triton" / "worker.py"
 class Interpreter:
     """In a process of its own: TRITON_INTERPRET must be set before Triton is imported."""
 
-    truncates = True
-
     def __init__(self, folder: Path) -> None:
         package = str(Path(effkernels.__file__).parent.parent)
         path = ":".join((package, str(ROOT / "tests" / "support")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -27,9 +28,6 @@ Results = tuple[Tensor, ...]
 
 class Runner(Protocol):
     """Computes `ops.<name>(**arguments)` with a backend's kernels; tensors on the CPU on both sides."""
-
-    truncates: bool
-    """Whether it cuts float32 off to bfloat16 rather than rounds it."""
 
     def __call__(self, name: str, arguments: Arguments) -> Results: ...
 
@@ -62,26 +60,31 @@ def to_device(values: tuple[Any, ...], device: str) -> tuple[Any, ...]:
 
 
 class Gpu:
-    """On the first GPU."""
+    """On the first GPU, every call within what ``around`` makes."""
 
-    truncates = False
-
-    def __init__(self, backend: str) -> None:
-        self.backend = backend
+    def __init__(
+        self, backend: str, around: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        self.backend, self.around = backend, around
 
     def __call__(self, name: str, arguments: Arguments) -> Results:
-        with poisoned(), use_backend(self.backend, fallback=False), whatever_is_faster():
+        with (
+            poisoned(),
+            use_backend(self.backend, fallback=False),
+            whatever_is_faster(),
+            self.around(),
+        ):
             found = tensors(getattr(ops, name)(**to_gpu(dict(arguments))))
         return tuple(tensor.cpu() for tensor in found)
 
     def private(self, name: str, flat: tuple[Any, ...]) -> Results:
-        with poisoned():
+        with poisoned(), self.around():
             private = getattr(torch.ops, f"effkernels_{self.backend}")
             found = tensors(getattr(private, name)(*to_gpu(flat)))
         return tuple(tensor.cpu() for tensor in found)
 
     def network(self, model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
-        with poisoned(), use_backend(self.backend):
+        with poisoned(), use_backend(self.backend), self.around():
             y, calls = run_network(copy.deepcopy(model).cuda(), x.cuda())
         return y.cpu(), calls
 
@@ -106,7 +109,6 @@ def assert_matches(
     assert len(actual) == len(exact)
     pixels = exact[0].shape[2:].numel() if rounded else 1
     for ours, theirs, oracle in zip(actual, eager, exact, strict=True):
-        cut_off = runner.truncates and ours.dtype == torch.bfloat16
         assert_within_eager(
             ours,
             theirs,
@@ -114,7 +116,6 @@ def assert_matches(
             magnitude=magnitude,
             depth=depth,
             rounded=rounded if ours.dim() == 4 else rounded * min(1.0, math.sqrt(3 / pixels)),
-            cut_off=cut_off,
         )
         assert ours.stride() == theirs.stride() or 1 in ours.shape or not ours.numel()
 

@@ -16,14 +16,12 @@ def assert_within_eager(
     magnitude: float = 0.0,
     depth: int = 1,
     rounded: float = 0.0,
-    cut_off: bool = False,
 ) -> None:
     """``actual`` errs from float64 ``exact`` at most twice as much as ``eager``, PyTorch's own, does.
 
     Plus what the accumulation of ``depth`` terms, whose absolute values sum to at most ``magnitude``, may
     add: sqrt(depth) * eps * magnitude, with the eps of the dtype that sums, float32 for 16-bit types, and
-    half a unit in the last place of the largest result for its rounding; or, for results that are not rounded but
-    ``cut_off``, as Triton's interpreter does bfloat16, a whole unit more. Where an op rounds on its way, as if to
+    half a unit in the last place of the largest result for its rounding. Where an op rounds on its way, as if to
     memory, what these roundings may add: ``rounded``.
 
     What is NaN or infinite must be so in ``exact`` too, and the other way round. (In ``eager`` it is in some
@@ -43,6 +41,6 @@ def assert_within_eager(
     eager_error = comparable.max().item() if comparable.numel() else 0.0
     exact = exact[finite]
     sums = torch.finfo(torch.float64 if actual.dtype == torch.float64 else torch.float32).eps
-    rounding = torch.finfo(actual.dtype).eps * (1.5 if cut_off else 0.5) * exact.abs().max().item()
+    rounding = torch.finfo(actual.dtype).eps / 2 * exact.abs().max().item()
     allowed = 2 * eager_error + math.sqrt(depth) * sums * magnitude + rounding + rounded
     assert error <= allowed, f"error {error:.3e}, allowed {allowed:.3e}, eager's {eager_error:.3e}"

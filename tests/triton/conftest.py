@@ -22,22 +22,13 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interprete
     made.worker.close()
 
 
-@pytest.fixture(scope="session")
-def patched() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as patches:
-        yield patches
-
-
 @pytest.fixture(
     scope="session", params=["interpreter", pytest.param("gpu", marks=pytest.mark.gpu)], ids=str
 )
 def runner(request: pytest.FixtureRequest) -> Runner:
     """Computes ops with the Triton kernels."""
     if request.param == "gpu":
-        # Of small maps too, programs do several parts of large tiles; and of one image several programs make gates.
-        patches = request.getfixturevalue("patched")
-        patches.setattr("effkernels.triton.launch.BUSY", 3)
-        patches.setattr("effkernels.triton.depthwise_conv_bn_act._AT_ONCE", 1)
-        patches.setattr("effkernels.triton.squeeze_excite._REPEATED", 1)
-        return Gpu("triton")
+        from several_parts import several_parts
+
+        return Gpu("triton", several_parts)
     return request.getfixturevalue("interpreter")

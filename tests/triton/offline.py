@@ -116,6 +116,8 @@ _POINTWISE = [
     (240, 40, 56),
     (480, 192, 56),
 ]
+# One of each row of the table for float32, for what is asked for the "products" of float32 alone.
+_FLOAT_PRODUCTS = [(112, 192, 14), (96, 16, 112), (40, 240, 56)]
 
 
 def reached() -> dict[str, set[Any]]:
@@ -127,19 +129,24 @@ def reached() -> dict[str, set[Any]]:
     }
 
 
+def every_product(dtype: torch.dtype, shapes: Sequence[tuple[int, int, int]]) -> Iterator[str]:
+    """Starts the products; yields what comes next."""
+    precisions = ("tf32", "ieee") if dtype == torch.float32 else ("ieee",)
+    for precision in precisions:
+        torch.backends.cudnn.conv.fp32_precision = precision
+        for shape in shapes:
+            for plain in (False, True):
+                yield f"{shape} {dtype} {precision}{' plain' if plain else ''}"
+                pointwise(dtype, *shape, plain=plain)
+            # Tiles that span images.
+            yield f"{shape} {dtype} {precision} small maps"
+            pointwise(dtype, *shape[:2], 7, plain=False, images=48)
+
+
 def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
     """Starts everything with each of the configurations; yields what comes next."""
     for dtype in dtypes:
-        precisions = ("tf32", "ieee") if dtype == torch.float32 else ("ieee",)
-        for precision in precisions:
-            torch.backends.cudnn.conv.fp32_precision = precision
-            for shape in _POINTWISE:
-                for plain in (False, True):
-                    yield f"{shape} {dtype} {precision}{' plain' if plain else ''}"
-                    pointwise(dtype, *shape, plain=plain)
-                # Tiles that span images.
-                yield f"{shape} {dtype} {precision} small maps"
-                pointwise(dtype, *shape[:2], 7, plain=False, images=48)
+        yield from every_product(dtype, _POINTWISE)
         windows = [(k, (s, s)) for k, s in depthwise_conv_bn_act.UNROLLED]
         for kernel, stride in [*windows, (4, (2, 1))]:
             x, weight = torch.empty(2, 40, 29, 29, dtype=dtype), torch.empty(40, 1, kernel, kernel)
@@ -198,11 +205,17 @@ def dump(cubin: bytes, *options: str) -> str:
 def main() -> None:
     global _label
     capability, names = int(sys.argv[1]), sys.argv[2].split(",")
+    products = names[-1] == "products"
+    if products:
+        del names[-1]
     for module in _MODULES:
         module.launch = record
     # Programs of all parts; and of one part, which keep fewer values.
     for launch.BUSY in (1, 2**30) if capability == 90 else (1,):
         for label in every_launch([getattr(torch, name) for name in names]):
+            _label = label
+    if products:
+        for label in every_product(torch.float32, _FLOAT_PRODUCTS):
             _label = label
     tables = {"half": pointwise_conv_bn_act._HALF, "float": pointwise_conv_bn_act._FLOAT}
     for name, table in tables.items():

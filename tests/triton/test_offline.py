@@ -28,8 +28,9 @@ pytestmark = [
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 # What multiplies on tensor cores there.
 PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
-# float16 takes the tiles and instructions of bfloat16; both and float32 on the oldest.
-DTYPES = {80: "bfloat16,float32,float16"}
+# float16 takes the tiles and instructions of bfloat16; both and float32 on the oldest. On those that have others for
+# products, also those of float32.
+DTYPES = {80: "bfloat16,float32,float16", 90: "bfloat16,products", 100: "bfloat16,products"}
 
 
 @cache
@@ -128,9 +129,17 @@ def test_products_of_16_bits_run_on_tensor_cores(
     assert PRODUCT[capability] in found
 
 
-def test_float32_products_are_exact_unless_tf32_is_allowed(compiled: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("capability", DTYPES, ids="sm_{}".format)
+def test_float32_products_are_exact_unless_tf32_is_allowed(capability: int) -> None:
+    compiled = compiling()[capability].result()
     products = [one for one in compiled if "products" in one and "float32" in one["kernel"]]
+    assert {"tf32" in one["kernel"] for one in products} == {True, False}
     for one in products:
-        tf32 = [name for name in one["products"] if "TF32" in name]
+        # Fifth generation: see above.
+        tf32 = [
+            name
+            for name in one["products"]
+            if "TF32" in name or (name == "UTCHMMA" and one["operands"] == ["kind::tf32"])
+        ]
         assert one["products"] == tf32, one
         assert bool(tf32) == ("tf32" in one["kernel"]), one

@@ -194,8 +194,15 @@ def test_activations_on_both_sides_and_beyond(runner: Runner, activation: str) -
     check_activation(runner, activation)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
-def test_whole_networks(runner: Runner, name: str) -> None:
-    calls = check_network(runner, name, torch.float32)
+# Ten seconds each in the interpreter.
+NETWORKS = [
+    ("efficientnet_lite0", torch.float32),
+    *(("efficientnet_b0", dtype) for dtype in DTYPES),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), NETWORKS, ids=str)
+def test_whole_networks(runner: Runner, name: str, dtype: torch.dtype) -> None:
+    calls = check_network(runner, name, dtype)
     assert {call for call in calls if not call.endswith(" on triton")} == {"linear on torch"}
     assert len(calls) > 20

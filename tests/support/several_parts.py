@@ -1,0 +1,25 @@
+"""Triton's kernels cut small maps as they cut large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from effkernels.triton import depthwise_conv_bn_act, launch, squeeze_excite
+
+
+@contextmanager
+def several_parts() -> Iterator[None]:
+    """Inside of the block programs do several parts of large tiles, and several programs make one image's gates."""
+    kept = depthwise_conv_bn_act.choose
+    with (
+        patch.object(launch, "BUSY", 3),
+        patch.object(depthwise_conv_bn_act, "_AT_ONCE", 1),
+        patch.object(squeeze_excite, "_REPEATED", 1),
+    ):
+        kept.cache_clear()
+        try:
+            yield
+        finally:
+            kept.cache_clear()
