@@ -15,7 +15,7 @@ from torch import nn
 import effkernels
 from effkernels.models import EfficientNet
 from effkernels.nn import ConvBnAct, DropPath, MBConv
-from networks import small
+from networks import small, tiny
 from processes import run_python
 
 
@@ -238,6 +238,18 @@ def test_compiles_in_one_graph_without_change(name: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), model(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.skipif(
+    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
+)
+@torch.no_grad()
+def test_compiled_kernels_compute_the_same() -> None:
+    model, x = tiny(), torch.randn(2, 3, 32, 32)
+    torch._dynamo.reset()
+    with effkernels.use_backend("cpu", fallback=False):
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(x)
+        assert torch.equal(compiled, model.forward_head(model.forward_features(x)))
 
 
 def test_copies(b0: EfficientNet, tmp_path: Path) -> None:
