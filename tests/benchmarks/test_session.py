@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import sys
@@ -28,7 +29,7 @@ from benchmarks.making import make
 from benchmarks.problem import Answer, Problem, checked_images, mismatch
 from benchmarks.processes import Process
 from benchmarks.report import run
-from benchmarks.results import Report
+from benchmarks.results import Report, Row
 from benchmarks.session import REFERENCE, Session
 from benchmarks.suites import Suite
 from benchmarks.work import Device
@@ -106,6 +107,25 @@ def test_only_right_results_are_timed() -> None:
     assert any("absent: missing" in line for line in said)
     assert row.bound == pytest.approx(row.bytes / 1e9)
     assert not session.folder.exists()
+
+
+def test_a_report_has_the_limits_of_its_own_type(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_report: Callable[..., Report],
+    network_row: Row,
+) -> None:
+    fast = dataclasses.replace(LIMITS, flops=7e9)
+    monkeypatch.setattr(Session, "limits", lambda _, device: fast if device == HALVES else LIMITS)
+    monkeypatch.setattr(Session, "measure", lambda *_: network_row)
+    report = make_report()
+    report.settings = dataclasses.asdict(CASE.device)
+    for device in (CASE.device, HALVES):
+        case = dataclasses.replace(CASE, device=device)
+        with Session(make=InThisProcess) as session:
+            one = dataclasses.replace(suite(RIGHT), cases=(case,))
+            run(report, tmp_path / "report.json", session, [one], lambda _: None)
+    assert report.limits == dataclasses.asdict(LIMITS)
 
 
 def test_a_run_keeps_every_row_and_measures_none_twice(
