@@ -138,7 +138,7 @@ def stock_network(
         return stock.eval().requires_grad_(False), source
     if package is not None:
         raise Missing("; ".join(reasons))
-    return Unfused(model), f"effkernels' own, with hooks ({'; '.join(reasons)})"
+    return Unfused(model).eval(), f"effkernels' own, with hooks ({'; '.join(reasons)})"
 
 
 def _torchvision(name: str, model: effkernels.EfficientNet) -> tuple[nn.Module, str]:
