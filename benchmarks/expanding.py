@@ -1,6 +1,6 @@
 """Expand and depthwise as one kernel against two, for every block of some networks, on a GPU.
 
-What ``effkernels._cuda._MOST_EXPANDING`` is to be set by:
+What ``effkernels.backends.cuda._MOST_EXPANDING`` is to be set by:
 
     python -m benchmarks.expanding [--batch N] [--dtype bfloat16]
 """
@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from benchmarks.replay import ROTATED_BYTES, Replay
-from effkernels._cuda import why_two_kernels
+from effkernels.analysis.cost import model_cost
+from effkernels.backends.cuda import why_two_kernels
 from effkernels.ops._define import defined
-from effkernels.scaling.cost import model_cost
 
 OP = "expand_depthwise_conv_bn_act_pool"
 NETWORKS = tuple(f"efficientnet_{name}" for name in ("b0", "b4", "b5", "b7"))

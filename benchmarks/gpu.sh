@@ -56,8 +56,8 @@ sanitizer() {
   tests "$2" "tests/$3/test_ops.py" -k "$4"
 }
 
-stage_tests_cuda() { tests 420 --ignore=tests/triton --durations=10 --junitxml="$out/tests_cuda.xml"; }
-stage_tests_triton() { tests 250 tests/triton --durations=10 --junitxml="$out/tests_triton.xml"; }
+stage_tests_cuda() { tests 420 --ignore=tests/backends/triton --durations=10 --junitxml="$out/tests_cuda.xml"; }
+stage_tests_triton() { tests 250 tests/backends/triton --durations=10 --junitxml="$out/tests_triton.xml"; }
 # Every tensor in memory of its own: what PyTorch cuts out of large pieces can be overrun unseen.
 stage_memcheck() { PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck 175 cuda paths; }
 stage_racecheck() { sanitizer racecheck 175 cuda paths; }

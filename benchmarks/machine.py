@@ -20,7 +20,7 @@ import torch.nn.functional as F
 import effkernels
 from benchmarks import ROOT
 from benchmarks.work import CPU, Device, Work
-from effkernels import _compiled
+from effkernels.backends import compiled
 
 _PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "numpy")
 # Variables that decide which code runs; what else begins with EFFKERNELS_ is of builds, tests and folders.
@@ -159,7 +159,7 @@ def describe() -> dict[str, Any]:
             else "installed",
             "backends": {s.name: s.reason or "available" for s in status},
             "ops": {s.name: list(s.ops) for s in status if s.available},
-            "instruction_sets": _compiled.build_info().get("instruction_sets"),
+            "instruction_sets": compiled.build_info().get("instruction_sets"),
             "environment": {name: os.environ[name] for name in _SWITCHES if name in os.environ},
         },
     }

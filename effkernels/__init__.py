@@ -1,5 +1,6 @@
 """effkernels: EfficientNets from fused kernels, for PyTorch."""
 
+from effkernels import backends as _backends
 from effkernels import ops, scaling
 from effkernels.dispatch import BackendStatus, backends, use_backend
 from effkernels.explaining import Explanation, explain
@@ -30,6 +31,8 @@ from effkernels.models.named import (
     efficientnet_lite4,
 )
 from effkernels.preprocessing import Preprocessing
+
+_backends.register()  # the contracts of the ops exist now
 
 __version__ = "0.1.0"
 

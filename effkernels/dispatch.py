@@ -15,8 +15,6 @@ from typing import Any, Protocol
 
 import torch
 
-from effkernels._compiled import compiled_status
-
 logger = logging.getLogger("effkernels")
 
 Accepts = Callable[..., "str | None"]
@@ -65,17 +63,13 @@ class BackendStatus:
     """Ops that it has kernels for. The torch backend computes all of them."""
 
 
-def _reason(missing: str | None) -> str:
-    return missing or "effkernels has no kernels for it yet"
-
-
-_COMPILED = compiled_status()
+_NOT_REGISTERED = "it has registered no kernels"
 
 # Fastest first. An empty tuple of devices means all of them.
 _BACKENDS: dict[str, Backend] = {
-    "cuda": Backend("cuda", ("cuda",), _reason(_COMPILED["cuda"])),
-    "triton": Backend("triton", ("cuda",), "triton is not installed"),
-    "cpu": Backend("cpu", ("cpu",), _reason(_COMPILED["cpu"])),
+    "cuda": Backend("cuda", ("cuda",), _NOT_REGISTERED),
+    "triton": Backend("triton", ("cuda",), _NOT_REGISTERED),
+    "cpu": Backend("cpu", ("cpu",), _NOT_REGISTERED),
     "torch": Backend("torch", ()),
 }
 

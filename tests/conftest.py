@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import effkernels
-from effkernels import _compiled
+from effkernels.backends import compiled
 from effkernels_build.toolchain import Compiler, find_compiler
 from suite_guard import (
     absent_oracle,
@@ -47,7 +47,7 @@ _passed = 0
 
 
 def _status() -> dict[str, str | None]:
-    return {_MODULES[backend]: why for backend, why in _compiled.compiled_status().items()}
+    return {_MODULES[backend]: why for backend, why in compiled.compiled_status().items()}
 
 
 def _version(distribution: str) -> str:

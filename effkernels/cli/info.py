@@ -12,7 +12,9 @@ import typer
 from rich.console import Console
 
 import effkernels
-from effkernels._compiled import build_info, compiled_status
+from effkernels.analysis.cost import LayerCost, ModelCost, model_cost
+from effkernels.analysis.memory import inference_memory, training_memory
+from effkernels.backends.compiled import build_info, compiled_status
 from effkernels.cli.options import (
     BatchSizeOption,
     DType,
@@ -34,8 +36,6 @@ from effkernels.cli.output import (
     short,
 )
 from effkernels.models.registry import get_config
-from effkernels.scaling.cost import LayerCost, ModelCost, model_cost
-from effkernels.scaling.memory import inference_memory, training_memory
 
 _EXECUTIONS = ("eager", "level1", "level2")
 _PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "huggingface_hub")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from effkernels.analysis.paper import TableRow, table_rows
 from effkernels.cli.options import JsonOption
 from effkernels.cli.output import billions, console, millions, number_table, print_json, print_wide
-from effkernels.scaling.paper import TableRow, table_rows
 
 SOURCE = "Tan and Le 2019, arXiv 1905.11946, Table 2"
 

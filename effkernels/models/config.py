@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from effkernels.scaling.formula import NAMED, Coefficients, round_filters, round_repeats
+from effkernels.models.scaling import NAMED, Coefficients, round_filters, round_repeats
 
 
 @dataclass(frozen=True)

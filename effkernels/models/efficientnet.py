@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from effkernels.dispatch import autocast_enabled
-from effkernels.models._whole import Parts, run_whole
 from effkernels.models.config import EfficientNetConfig
+from effkernels.models.inference import Parts, run_whole
 from effkernels.nn import ConvBnAct, MBConv
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.preprocessing import Preprocessing, pixel_norm

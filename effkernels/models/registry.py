@@ -15,7 +15,7 @@ from torch import Tensor
 from effkernels import checkpoints
 from effkernels.models.config import CONFIGS, EfficientNetConfig
 from effkernels.models.efficientnet import EfficientNet, EfficientNetFeatures
-from effkernels.scaling.formula import Coefficients, compound_scale
+from effkernels.models.scaling import Coefficients, compound_scale
 
 Weights = str | os.PathLike[str] | Mapping[str, Tensor]
 

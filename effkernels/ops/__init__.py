@@ -6,7 +6,6 @@ pooled values and gates are float32 (float64 for float64). Under ``torch.autocas
 to its dtype. The same ops as ``torch.ops.effkernels.*`` take flat arguments, checked by PyTorch alone.
 """
 
-from effkernels import _cpu, _cuda, _triton
 from effkernels.ops._arguments import BatchNorm, Conv
 from effkernels.ops.conv_bn_act import conv_bn_act
 from effkernels.ops.depthwise_conv_bn_act import depthwise_conv_bn_act, depthwise_conv_bn_act_pool
@@ -39,7 +38,3 @@ __all__ = [
     "squeeze_excite",
     "squeeze_excite_gate",
 ]
-
-_cpu.register()  # the contracts exist now
-_cuda.register()
-_triton.register()

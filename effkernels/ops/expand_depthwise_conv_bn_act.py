@@ -1,6 +1,6 @@
 """The first two convolutions of an MBConv block as one: between them no feature map goes through memory.
 
-The expanded map is the largest of a block; see ``level2`` in :mod:`effkernels.scaling.cost`. Backends without
+The expanded map is the largest of a block; see ``level2`` in :mod:`effkernels.analysis.cost`. Backends without
 such a kernel run the two ops one after the other.
 """
 

@@ -33,12 +33,12 @@ COPIED = ("effkernels", "buildtools", "csrc")
 REPORT = """
 import json, sys
 import effkernels
-from effkernels import _compiled
+from effkernels.backends import compiled
 json.dump({
     "file": effkernels.__file__,
-    "status": dict(_compiled.compiled_status()),
+    "status": dict(compiled.compiled_status()),
     "reasons": {name: status.reason for name, status in effkernels.backends().items()},
-    "info": _compiled.build_info(),
+    "info": compiled.build_info(),
 }, sys.stdout)
 """
 

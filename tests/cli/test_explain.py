@@ -9,7 +9,7 @@ import torch
 
 import effkernels
 from command_line import Run
-from effkernels.scaling.cost import model_cost
+from effkernels.analysis.cost import model_cost
 
 ARGUMENTS = ["explain", "efficientnet_lite0", "--resolution", "64", "--batch-size", "2"]
 

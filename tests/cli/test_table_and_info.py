@@ -10,7 +10,7 @@ import torch
 
 import effkernels
 from command_line import Run
-from effkernels.scaling.cost import model_cost
+from effkernels.analysis.cost import model_cost
 
 
 def test_table_puts_our_counts_beside_the_papers(run: Run) -> None:

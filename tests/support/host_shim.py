@@ -1,4 +1,4 @@
-"""The CUDA kernels and their bindings as C++ for the CPU, under sanitizers; see tests/cuda/shim."""
+"""The CUDA kernels and their bindings as C++ for the CPU, under sanitizers; see tests/backends/cuda/shim."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from effkernels_build.toolchain import (
 from source_tree import ROOT
 from workers import WorkerError, WorkerProcess
 
-SHIM = ROOT / "tests" / "cuda" / "shim"
+SHIM = ROOT / "tests" / "backends" / "cuda" / "shim"
 _RUNTIMES = ("asan", "ubsan")
 
 

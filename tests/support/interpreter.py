@@ -1,4 +1,4 @@
-"""The Triton kernels in Triton's interpreter; see tests/triton/worker.py."""
+"""The Triton kernels in Triton's interpreter; see tests/backends/triton/worker.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parity import Arguments, Results
 from source_tree import ROOT
 from workers import WorkerProcess
 
-_WORKER = ROOT / "tests" / "triton" / "worker.py"
+_WORKER = ROOT / "tests" / "backends" / "triton" / "worker.py"
 
 
 class Interpreter:

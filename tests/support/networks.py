@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import effkernels
 from effkernels.models import CONFIGS, EfficientNet, build
-from effkernels.scaling.formula import Coefficients
+from effkernels.models.scaling import Coefficients
 from randomise import randomise
 
 

@@ -1,0 +1,314 @@
+"""What a configuration costs: parameters, MACs, activations and bytes moved. Pure arithmetic.
+
+No model is built, so a budget search can ask hundreds of times. A MAC is a multiply-accumulate of a
+convolution or of the classifier; BatchNorm, activations, pooling, the gate's product and additions
+are not counted. FLOPs are twice that, and equal what ``torch.utils.flop_counter`` counts.
+
+Bytes moved count whole feature maps, each time one is read or written. Left out are weights (see
+``state_bytes``; a batch shares them) and tensors of one value per channel. Three executions:
+
+- ``eager``: every op is a pass. A convolution reads its input and writes its output; BatchNorm and
+  the activation read and write it again; squeeze-excitation reads it to pool, then reads and writes
+  it to gate; a residual reads two maps and writes one; the last pool reads the head's output.
+- ``level1``: a convolution with its BatchNorm, activation, pool, gate and residual is one pass. It
+  reads its input (and the residual) and writes its output. The head is pooled on the way and
+  writes no map.
+- ``level2``: level 1 with expand and depthwise as one kernel: the expanded map is neither written
+  nor read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import torch
+
+from effkernels.models import BlockConfig, EfficientNetConfig, get_config
+from effkernels.models.scaling import check_count
+
+Shape = tuple[int, int, int]
+Execution = Literal["eager", "level1", "level2"]
+
+
+def elements(shape: Shape) -> int:
+    """Elements of one image's feature map."""
+    channels, height, width = shape
+    return channels * height * width
+
+
+@dataclass(frozen=True)
+class ByExecution:
+    """One quantity, in bytes, for each of the three executions (module docstring)."""
+
+    eager: int = 0
+    level1: int = 0
+    level2: int = 0
+
+    def of(self, execution: Execution) -> int:
+        """The value of one execution, by its name."""
+        return {"eager": self.eager, "level1": self.level1, "level2": self.level2}[execution]
+
+    def scaled(self, factor: int) -> ByExecution:
+        """Every value times ``factor``."""
+        return ByExecution(self.eager * factor, self.level1 * factor, self.level2 * factor)
+
+    def __add__(self, other: ByExecution) -> ByExecution:
+        """The sum for each execution."""
+        return ByExecution(
+            self.eager + other.eager, self.level1 + other.level1, self.level2 + other.level2
+        )
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer, for a whole batch.
+
+    ``name`` is its module's (``stages.2.0.depthwise``), ``kind`` one of stem, expand, depthwise,
+    squeeze_excite, project, head, classifier. Shapes are (C, H, W) of one image. ``activations``
+    counts the output elements of its convolutions; ``buffers`` the running means and variances.
+    """
+
+    name: str
+    kind: str
+    in_shape: Shape
+    out_shape: Shape
+    kernel_size: int
+    stride: int
+    params: int
+    buffers: int
+    macs: int
+    activations: int
+    bytes_moved: ByExecution
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Cost of one forward pass of a network over a whole batch; see :func:`model_cost`."""
+
+    name: str
+    resolution: tuple[int, int]
+    batch_size: int
+    dtype: torch.dtype
+    layers: tuple[LayerCost, ...] = field(repr=False)
+
+    @cached_property
+    def params(self) -> int:
+        """Trainable parameters, independent of the batch."""
+        return sum(layer.params for layer in self.layers)
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and classifier."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def flops(self) -> int:
+        """2 * macs, as ``FlopCounterMode`` counts. Papers often call MACs FLOPs.
+
+        With 'same' padding the plain PyTorch path computes a row and a column more than it needs,
+        and the counter then shows those too.
+        """
+        return 2 * self.macs
+
+    @cached_property
+    def activations(self) -> int:
+        """Output elements of convolutions and classifier."""
+        return sum(layer.activations for layer in self.layers)
+
+    @cached_property
+    def bytes_moved(self) -> ByExecution:
+        """Bytes of feature maps read and written, without weights."""
+        return sum((layer.bytes_moved for layer in self.layers), start=ByExecution())
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of parameters and buffers in ``dtype``."""
+        return self.state_bytes_in(self.dtype)
+
+    def state_bytes_in(self, dtype: torch.dtype) -> int:
+        """The same in another dtype; each BatchNorm's batch counter has 8 bytes in any."""
+        state = self.params + sum(layer.buffers for layer in self.layers)
+        counters = sum(1 for layer in self.layers if layer.buffers)
+        return state * dtype.itemsize + 8 * counters
+
+
+def resolve_config(model: str | EfficientNetConfig) -> EfficientNetConfig:
+    """A configuration, or the named model's.
+
+    Raises:
+        ValueError: no model has that name; the closest names are given.
+        TypeError: neither a name nor a configuration.
+    """
+    if isinstance(model, EfficientNetConfig):
+        return model
+    if not isinstance(model, str):
+        raise TypeError(
+            "model must be a name or an EfficientNetConfig (a model's .config), "
+            f"got {type(model).__name__}"
+        )
+    return get_config(model)
+
+
+def model_cost(
+    model: str | EfficientNetConfig,
+    resolution: int | tuple[int, int] | None = None,
+    *,
+    batch_size: int = 1,
+    dtype: torch.dtype = torch.float32,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+) -> ModelCost:
+    """Count what one forward pass costs.
+
+    Args:
+        model: a model's name, or a configuration.
+        resolution: input side in pixels or (H, W); the model's own where None.
+        batch_size: images; every figure but parameters and state is for all of them.
+        dtype: of weights and activations; sets the bytes.
+        num_classes, in_channels: as in ``create_model``.
+
+    Raises:
+        ValueError: unknown name; a size below 1; ``num_classes`` or ``batch_size`` below 0.
+        TypeError: not a model, not an int, or not a floating-point dtype.
+    """
+    config = resolve_config(model)
+    height, width = _check_resolution(config.resolution if resolution is None else resolution)
+    check_count("batch_size", batch_size, minimum=0)
+    check_count("num_classes", num_classes, minimum=0)
+    check_count("in_channels", in_channels, minimum=1)
+    check_dtype("dtype", dtype)
+    walk = _Walk(batch_size, dtype.itemsize, in_channels, height, width)
+    return ModelCost(
+        name=config.name,
+        resolution=(height, width),
+        batch_size=batch_size,
+        dtype=dtype,
+        layers=tuple(walk.network(config, num_classes)),
+    )
+
+
+def check_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """``dtype``, or the TypeError that names it."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"{name} must be a floating-point torch.dtype, got {dtype!r}")
+    return dtype
+
+
+def _check_resolution(resolution: int | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(resolution, int):
+        resolution = resolution, resolution
+    if not isinstance(resolution, Sequence):
+        raise TypeError(f"resolution must be a side or (H, W) in pixels, got {resolution!r}")
+    if len(resolution) != 2:
+        raise ValueError(f"resolution must be a side or (H, W) in pixels, got {resolution!r}")
+    height, width = resolution
+    return check_count("resolution", height), check_count("resolution", width)
+
+
+class _Walk:
+    """Goes through the network once, keeping the shape of the current feature map."""
+
+    def __init__(self, batch_size: int, itemsize: int, channels: int, height: int, width: int):
+        self.batch_size = batch_size
+        self.itemsize = itemsize
+        self.shape: Shape = (channels, height, width)
+
+    def network(self, config: EfficientNetConfig, num_classes: int) -> Iterator[LayerCost]:
+        yield self._conv("stem", "stem", config.scaled_stem_channels, kernel_size=3, stride=2)
+        for block in config.blocks():
+            yield from self._block(f"stages.{block.stage}.{block.index}", block)
+        yield self._conv("head", "head", config.scaled_head_channels)
+        yield self._classifier(num_classes)
+
+    def _block(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
+        if block.expand_ratio != 1:
+            yield self._conv(f"{name}.expand", "expand", block.expanded_channels)
+        yield self._conv(
+            f"{name}.depthwise",
+            "depthwise",
+            block.expanded_channels,
+            kernel_size=block.kernel_size,
+            stride=block.stride,
+            after_expand=block.expand_ratio != 1,
+        )
+        if block.squeeze_channels:
+            yield self._squeeze_excite(f"{name}.squeeze_excite", block.squeeze_channels)
+        yield self._conv(f"{name}.project", "project", block.out_channels, residual=block.residual)
+
+    def _conv(
+        self,
+        name: str,
+        kind: str,
+        out_channels: int,
+        *,
+        kernel_size: int = 1,
+        stride: int = 1,
+        residual: bool = False,
+        after_expand: bool = False,
+    ) -> LayerCost:
+        """A convolution without bias, its BatchNorm and, but for ``project``, its activation."""
+        channels, height, width = in_shape = self.shape
+        # Symmetric and 'same' padding agree on the size for odd kernels.
+        self.shape = (out_channels, -(-height // stride), -(-width // stride))
+        read, written = elements(in_shape), elements(self.shape)
+        fan_in = kernel_size**2 * (1 if kind == "depthwise" else channels)
+        passes_after_conv = (0 if kind == "project" else 2) + 2 + 3 * residual + (kind == "head")
+        level1 = read + written * ((kind != "head") + residual)
+        stays_on_chip = written if kind == "expand" else read * after_expand
+        moved = ByExecution(
+            read + written * (1 + passes_after_conv), level1, level1 - stays_on_chip
+        )
+        return LayerCost(
+            name=name,
+            kind=kind,
+            in_shape=in_shape,
+            out_shape=self.shape,
+            kernel_size=kernel_size,
+            stride=stride,
+            params=out_channels * (fan_in + 2),
+            buffers=2 * out_channels,
+            macs=self.batch_size * written * fan_in,
+            activations=self.batch_size * written,
+            bytes_moved=moved.scaled(self.batch_size * self.itemsize),
+            residual=residual,
+        )
+
+    def _squeeze_excite(self, name: str, squeezed: int) -> LayerCost:
+        channels = self.shape[0]
+        weights = 2 * channels * squeezed
+        outputs = channels + squeezed
+        return LayerCost(
+            name=name,
+            kind="squeeze_excite",
+            in_shape=self.shape,
+            out_shape=self.shape,
+            kernel_size=1,
+            stride=1,
+            params=weights + outputs,
+            buffers=0,
+            macs=self.batch_size * weights,
+            activations=self.batch_size * outputs,
+            bytes_moved=ByExecution(eager=3 * elements(self.shape)).scaled(
+                self.batch_size * self.itemsize
+            ),
+        )
+
+    def _classifier(self, num_classes: int) -> LayerCost:
+        channels = self.shape[0]
+        return LayerCost(
+            name="classifier",
+            kind="classifier",
+            in_shape=(channels, 1, 1),
+            out_shape=(num_classes, 1, 1),
+            kernel_size=1,
+            stride=1,
+            params=(channels + 1) * num_classes,
+            buffers=0,
+            macs=self.batch_size * channels * num_classes,
+            activations=self.batch_size * num_classes,
+            bytes_moved=ByExecution(),
+        )

@@ -1,0 +1,118 @@
+"""How much memory a network needs, estimated from the sizes of its feature maps.
+
+Counted at their exact size: parameters, buffers, feature maps, and in training gradients and
+optimizer state. Left out: tensors of one value per channel, workspaces of libraries, and what an
+allocator rounds up or keeps. So the figures belong beside ``torch.cuda.max_memory_allocated``, not
+beside ``nvidia-smi``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import torch
+
+from effkernels.analysis.cost import ByExecution, LayerCost, ModelCost, check_dtype, elements
+from effkernels.models.scaling import check_count
+
+
+def inference_memory(cost: ModelCost) -> ByExecution:
+    """Peak bytes of a forward pass without autograd: parameters, buffers and the largest live maps.
+
+    Live at a layer are the picture, the inputs of the current stage and block (their callers hold
+    them), the layer's own input and what it writes. ``eager`` writes a convolution's output and
+    then BatchNorm's, both live at once. ``level1`` writes one map a layer, ``level2`` none for
+    expand, and neither of them the head's.
+    """
+    map_bytes = cost.batch_size * cost.dtype.itemsize
+    live = list(_live_elements(cost.layers))
+    return ByExecution(
+        eager=cost.state_bytes + map_bytes * max(at.eager for at in live),
+        level1=cost.state_bytes + map_bytes * max(at.level1 for at in live),
+        level2=cost.state_bytes + map_bytes * max(at.level2 for at in live),
+    )
+
+
+def training_memory(
+    cost: ModelCost, *, parameter_dtype: torch.dtype | None = None, optimizer_states: int = 2
+) -> int:
+    """Bytes of a training step with PyTorch's own layers and autograd: an estimate from above.
+
+    The sum of parameters and buffers; a gradient and ``optimizer_states`` values for each
+    parameter; the picture and every map that autograd saves (:func:`saved_bytes`); and the gradient
+    of the largest map before and after a layer. Parameters under autocast add their cast copies.
+
+    Args:
+        cost: of the whole batch. Its dtype is the activations'.
+        parameter_dtype: of parameters, buffers, gradients and optimizer state; the activations'
+            where None. ``torch.float32`` with a 16-bit ``cost.dtype`` is training under autocast.
+        optimizer_states: values kept for each parameter. 2 for RMSProp with momentum (the paper's)
+            and for Adam, 1 for SGD with momentum; an averaged copy of the weights adds 1.
+
+    Raises:
+        TypeError: ``parameter_dtype`` not a floating-point dtype, ``optimizer_states`` not an int.
+        ValueError: ``optimizer_states`` below 0.
+    """
+    check_count("optimizer_states", optimizer_states, minimum=0)
+    kept = check_dtype("parameter_dtype", parameter_dtype or cost.dtype)
+    cast_copies = 0 if kept == cost.dtype else cost.params * cost.dtype.itemsize
+    largest = max(elements(layer.out_shape) for layer in cost.layers)
+    return (
+        cost.state_bytes_in(kept)
+        + (1 + optimizer_states) * cost.params * kept.itemsize
+        + cast_copies
+        + saved_bytes(cost)
+        + 2 * largest * cost.batch_size * cost.dtype.itemsize
+    )
+
+
+def saved_bytes(cost: ModelCost) -> int:
+    """Bytes of the feature maps that autograd keeps for the backward, the picture among them.
+
+    Each convolution keeps its input, its output (BatchNorm's input) and, where an activation
+    follows, BatchNorm's output; the gate's product keeps its input.
+    """
+    maps = 0
+    for layer in cost.layers:
+        if layer.kind == "squeeze_excite":
+            maps += elements(layer.out_shape)
+        elif layer.kind != "classifier":
+            written = 1 if layer.kind == "project" else 2
+            maps += elements(layer.in_shape) + written * elements(layer.out_shape)
+    return maps * cost.batch_size * cost.dtype.itemsize
+
+
+def _live_elements(layers: tuple[LayerCost, ...]) -> Iterator[ByExecution]:
+    """Elements of all live maps at each convolution, for one image."""
+    stem, *body, head, _ = layers
+    picture, features = elements(stem.in_shape), elements(head.in_shape)
+    stem_map = elements(stem.out_shape)
+    yield ByExecution(picture + 2 * stem_map, picture + stem_map, picture + stem_map)
+    for _, stage in groupby(body, key=lambda layer: layer.name.split(".")[1]):
+        blocks = [
+            tuple(block)
+            for _, block in groupby(stage, key=lambda layer: layer.name.rpartition(".")[0])
+        ]
+        stage_input = elements(blocks[0][0].in_shape)
+        for index, block in enumerate(blocks):
+            held = picture + stage_input + (elements(block[0].in_shape) if index else 0)
+            yield from _live_in_block(block, held)
+    held = picture + features
+    yield ByExecution(held + 2 * elements(head.out_shape), held, held)
+
+
+def _live_in_block(block: tuple[LayerCost, ...], held: int) -> Iterator[ByExecution]:
+    expanded = 0
+    for layer in block:
+        written = elements(layer.out_shape)
+        if layer.kind == "expand":
+            expanded = written
+            yield ByExecution(held + 2 * written, held + written, held)
+        elif layer.kind == "depthwise":
+            yield ByExecution(
+                held + expanded + 2 * written, held + expanded + written, held + written
+            )
+        elif layer.kind == "project":
+            fused = held + elements(layer.in_shape) + written
+            yield ByExecution(fused + written, fused, fused)

@@ -1,0 +1,112 @@
+"""Load the optional compiled modules `effkernels._C` and `effkernels._C_cuda`.
+
+Importing this file is silent and never fails: a module that is not there, or does not load beside
+this torch, leaves a reason, which `compiled_status` gives and the logger "effkernels" notes at
+debug level.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+
+import torch
+
+_logger = logging.getLogger("effkernels")
+
+_NAMES = {"cpu": "_C", "cuda": "_C_cuda"}
+_PACKAGE = Path(__file__).resolve().parents[1]
+_RECORD = _PACKAGE / "_build_info.json"
+
+
+@functools.cache
+def _record() -> Mapping[str, object]:
+    """What the build wrote down; empty in a source tree that nothing was built in."""
+    try:
+        record: Mapping[str, object] = json.loads(_RECORD.read_text())
+    except (OSError, ValueError):
+        return {}
+    return record
+
+
+def _why_absent(name: str) -> str:
+    modules = _record().get("modules")
+    if not isinstance(modules, dict):
+        return (
+            f"{_PACKAGE} is a source tree without a build; install it (pip install .)"
+            " and run outside of its repository"
+        )
+    reason = modules.get(name)
+    return f"not built: {reason}" if reason else f"built, but effkernels.{name} is gone: reinstall"
+
+
+def _load(name: str) -> tuple[ModuleType | None, str | None]:
+    full_name = f"effkernels.{name}"
+    # From the package's own folder alone: an editable install would offer another copy's module.
+    spec = PathFinder.find_spec(full_name, [str(_PACKAGE)])
+    try:
+        if spec is None or spec.loader is None:
+            reason = _why_absent(name)
+        else:
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            sys.modules[full_name] = module
+            return module, None
+    except (ImportError, OSError, RuntimeError) as error:
+        # A symbol or library that this torch lacks; RuntimeError: an operator did not register.
+        reason = f"does not load beside torch {torch.__version__}: {error}"
+    _logger.debug("%s: %s", full_name, reason)
+    return None, reason
+
+
+_LOADED = {backend: _load(name) for backend, name in _NAMES.items()}
+
+
+def compiled_status() -> Mapping[str, str | None]:
+    """For "cpu" (`effkernels._C`) and "cuda" (`_C_cuda`): None if it is loaded, else why not."""
+    return MappingProxyType({backend: reason for backend, (_, reason) in _LOADED.items()})
+
+
+def cpu_module() -> ModuleType | None:
+    """`effkernels._C`, or None where it is not loaded."""
+    return _LOADED["cpu"][0]
+
+
+def cuda_module() -> ModuleType | None:
+    """`effkernels._C_cuda`, or None where it is not loaded."""
+    return _LOADED["cuda"][0]
+
+
+def build_info() -> dict[str, object]:
+    """How this copy of the package was built.
+
+    Returns:
+        `modules` (name to None, or to the reason why it was not built), the versions of `torch`,
+        `torch_cuda` and `python` at the build, `platform`, `compiler`, `cxx_standard`, `cuda`
+        (nvcc's version, or None) and `cuda_archs` ("9.0", "12.0+PTX"); with `effkernels._C` also
+        `compiled_with`, `cplusplus` and `instruction_sets` ("compiled" into every file, "detected"
+        on this processor). Empty in a source tree that nothing was built in.
+    """
+    module = cpu_module()
+    info: dict[str, object] = dict(_record()) if module is None else module.build_info()
+    return info
+
+
+def device_code_arch(device: torch.device | int | str = "cuda") -> int:
+    """Run device code of `_C_cuda`; returns the `__CUDA_ARCH__` it was compiled for, such as 900.
+
+    Raises:
+        RuntimeError: the module is not loaded, or holds no code that this GPU runs.
+    """
+    reason = compiled_status()["cuda"]
+    if reason is not None:
+        raise RuntimeError(f"effkernels._C_cuda: {reason}")
+    probe = torch.empty(0, device=device)
+    return int(torch.ops.effkernels_cuda.device_arch(probe).item())

@@ -1,0 +1,128 @@
+"""What kernels do to single elements: folded BatchNorm, activations; and the means of partial sums."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from effkernels.backends.triton.launch import INTERPRETED, divide_up, launch
+
+# Inline assembly is for NVIDIA's compiler. The interpreter and other vendors take the portable twin.
+_PTX = tl.constexpr(not INTERPRETED and torch.version.hip is None)
+
+
+@triton.jit
+def load_float(pointer, mask):
+    """float32 right after the load: the interpreter computes bfloat16 wrongly."""
+    return tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def fold(bias, bn_weight, bn_bias, mean, var, eps, channel, mask):
+    """Scale and shift of these channels: norm(convolution) = scale * convolution + shift.
+
+    Any of the vectors may be None, and each may have its own dtype.
+    """
+    shift = tl.zeros(channel.shape, tl.float32)
+    scale = shift + 1.0
+    if bias is not None:
+        shift = load_float(bias + channel, mask)
+    if mean is not None:
+        # Masked channels have a variance of 1, so that nothing is divided by 0.
+        variance = tl.load(var + channel, mask=mask, other=1.0).to(tl.float32)
+        if bn_weight is not None:
+            scale = load_float(bn_weight + channel, mask)
+        # As PyTorch on a GPU. The rounded root and quotient take forty instructions, and every thread folds the
+        # channels of its own results: a third of what a product of few terms issued.
+        scale *= tl.rsqrt(variance + eps)
+        shift = (shift - load_float(mean + channel, mask)) * scale
+        if bn_bias is not None:
+            shift += load_float(bn_bias + channel, mask)
+    return scale, shift
+
+
+@triton.jit
+def _silu(x):
+    # Two special-function operations, as few as full accuracy allows; the library's sigmoid takes ten more
+    # instructions. exp(-x) is infinite below -88, and its reciprocal 0: as PyTorch's SiLU, -0 there and NaN
+    # at minus infinity.
+    if _PTX:
+        power = tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;",
+            "=f,f",
+            [x * -1.4426950408889634],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=1,
+        )
+        return x * tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;",
+            "=f,f",
+            [1.0 + power],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=1,
+        )
+    return x / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def _between_0_and_6(x):
+    # Comparisons, not minimum and maximum: NaN stays NaN.
+    return tl.where(x < 0.0, 0.0, tl.where(x > 6.0, 6.0, x))
+
+
+@triton.jit
+def activate(x, ACTIVATION: tl.constexpr):
+    """One of the activations by name, of float32 values."""
+    if ACTIVATION == "silu":
+        x = _silu(x)
+    elif ACTIVATION == "relu":
+        x = tl.where(x < 0.0, 0.0, x)
+    elif ACTIVATION == "relu6":
+        x = _between_0_and_6(x)
+    elif ACTIVATION == "hardswish":
+        x = x * (_between_0_and_6(x + 3.0) * (1.0 / 6.0))  # 6 x may be too large
+    return x
+
+
+@triton.jit
+def sigmoid(x):
+    """Rounded quotient: gates are few, and each is multiplied into a whole map."""
+    return tl.div_rn(1.0, 1.0 + tl.exp(-x))
+
+
+@triton.jit
+def _mean_of_parts_kernel(
+    parts, pooled, count, channels, pixels, ROWS: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    blocks = tl.cdiv(channels, BLOCK_C)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    channel = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    row = tl.arange(0, ROWS)
+    inside = channel < channels
+    total = tl.zeros((ROWS, BLOCK_C), tl.float32)
+    for first in range(0, count, ROWS):
+        at = parts + (image * count + first) * channels + row[:, None] * channels + channel[None, :]
+        total += load_float(at, (first + row < count)[:, None] & inside[None, :])
+    mean = tl.div_rn(tl.sum(total, 0), tl.zeros((BLOCK_C,), tl.float32) + pixels)
+    tl.store(pooled + image * channels + channel, mean, mask=inside)
+
+
+# 32 channels are a line of 128 bytes; 32 parts at a time, since an image of 112x112 has hundreds.
+_MEAN_ROWS, _MEAN_CHANNELS = 32, 32
+
+
+def mean_of_parts(parts: Tensor, pixels: int) -> Tensor:
+    """(N, parts, C) sums over parts of an image as (N, C) means over its pixels, added in a fixed order."""
+    images, count, channels = parts.shape
+    pooled = parts.new_empty((images, channels))
+    programs = images * divide_up(channels, _MEAN_CHANNELS)
+    launch(
+        _mean_of_parts_kernel,
+        programs,
+        (parts, pooled, count, channels, float(pixels)),
+        {"ROWS": _MEAN_ROWS, "BLOCK_C": _MEAN_CHANNELS},
+        warps=4,
+    )
+    return pooled

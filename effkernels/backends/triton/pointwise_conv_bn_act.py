@@ -1,0 +1,308 @@
+"""1x1 convolution as a product of matrices, (pixels, C_in) times (C_in, C_out), alone and with the mean."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from effkernels.backends.triton.elementwise import activate, fold, load_float, mean_of_parts
+from effkernels.backends.triton.launch import (
+    INTERPRETED,
+    dense,
+    divide_up,
+    in_units,
+    launch,
+    nhwc,
+    product_precision,
+    share,
+)
+from effkernels.backends.triton.tuning import tuned, tuning
+from effkernels.ops._define import nhwc_empty
+
+
+@triton.jit
+def _load_pixels(x, gate, image, row, row_inside, k, k_inside, c_in, ONE_IMAGE: tl.constexpr):
+    """A tile of pixels, times the gates of the images that they belong to."""
+    inside = row_inside[:, None] & k_inside[None, :]
+    a = tl.load(x + row[:, None] * c_in + k[None, :], mask=inside, other=0.0)
+    if INTERPRETED:
+        a = a.to(tl.float32)
+    if gate is not None:
+        if ONE_IMAGE:
+            factor = tl.load(gate + k, mask=k_inside, other=0.0)[None, :]
+        else:
+            factor = tl.load(gate + image[:, None] * c_in + k[None, :], mask=inside, other=0.0)
+        a = (a.to(tl.float32) * factor.to(tl.float32)).to(a.dtype)
+    return a
+
+
+@triton.jit
+def _load_weights(weight, k, k_inside, column, column_inside, c_in):
+    """A tile of the transposed weights."""
+    inside = k_inside[:, None] & column_inside[None, :]
+    b = tl.load(weight + column[None, :] * c_in + k[:, None], mask=inside, other=0.0)
+    if INTERPRETED:
+        b = b.to(tl.float32)
+    return b
+
+
+@triton.jit
+def _pointwise_nhwc_kernel(
+    x,  # (segments, rows, c_in)
+    weight,  # (c_out, c_in)
+    bias,
+    bn_weight,
+    bn_bias,
+    mean,
+    var,
+    eps,
+    gate,  # (images, c_in)
+    residual,  # as y
+    y,  # (segments, rows, c_out), or None
+    sums,  # of a tile's pixels, float32: (segments, tiles, c_out); or None
+    rows,
+    pixels,  # of an image
+    in_units,  # of IN_UNIT input channels each
+    out_units,
+    tiles,  # of a segment
+    groups,  # programs that share a tile's pixels: neighbours, so that these are in the caches
+    steps,  # blocks of output channels of a program
+    IN_UNIT: tl.constexpr,
+    OUT_UNIT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    ONE_IMAGE: tl.constexpr,  # segments are images: all pixels of a tile have the same gates
+    PRECISION: tl.constexpr,
+    ONE_K: tl.constexpr,  # BLOCK_K holds all input channels, which are loaded once for all steps
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    c_in = in_units * IN_UNIT
+    c_out = out_units * OUT_UNIT
+    program = tl.program_id(0)
+    group = program % groups
+    tile = program // groups % tiles
+    segment = (program // groups // tiles).to(tl.int64)
+    first = tile.to(tl.int64) * BLOCK_M
+    row = tl.arange(0, BLOCK_M)
+    row_inside = first + row < rows
+    # 64 bits up to the tile, 32 bits in it.
+    x += (segment * rows + first) * c_in
+    image = row
+    if gate is not None:
+        if ONE_IMAGE:
+            gate += segment * c_in
+        else:
+            # 32 bits suffice for few enough pixels; a division of 64 bits is a call.
+            first_image = tile * BLOCK_M // pixels
+            image = (tile * BLOCK_M - first_image * pixels + row) // pixels
+            gate += first_image.to(tl.int64) * c_in
+    k = tl.arange(0, BLOCK_K)
+    if ONE_K:
+        k_inside = k < c_in
+        a = _load_pixels(x, gate, image, row, row_inside, k, k_inside, c_in, ONE_IMAGE)
+    for step in range(steps):
+        column = (group * steps + step) * BLOCK_N + tl.arange(0, BLOCK_N)
+        column_inside = column < c_out
+        total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        if ONE_K:
+            b = _load_weights(weight, k, k_inside, column, column_inside, c_in)
+            total = tl.dot(a, b, total, input_precision=PRECISION)
+        else:
+            for first_k in range(0, c_in, BLOCK_K):
+                at = first_k + k
+                k_in = at < c_in
+                a_k = _load_pixels(x, gate, image, row, row_inside, at, k_in, c_in, ONE_IMAGE)
+                b_k = _load_weights(weight, at, k_in, column, column_inside, c_in)
+                total = tl.dot(a_k, b_k, total, input_precision=PRECISION)
+        scale, shift = fold(bias, bn_weight, bn_bias, mean, var, eps, column, column_inside)
+        result = activate(total * scale[None, :] + shift[None, :], ACTIVATION)
+        inside = row_inside[:, None] & column_inside[None, :]
+        if y is not None:
+            at_result = (segment * rows + first) * c_out + row[:, None] * c_out + column[None, :]
+            if residual is not None:
+                result += load_float(residual + at_result, inside)
+            tl.store(y + at_result, result.to(y.dtype.element_ty), mask=inside)
+        if sums is not None:
+            of_tile = tl.sum(tl.where(inside, result, 0.0), 0)
+            tl.store(sums + (segment * tiles + tile) * c_out + column, of_tile, mask=column_inside)
+
+
+class Config(NamedTuple):
+    """How a product is cut. ``one_k``: all input channels in one block, kept for ``steps`` blocks of output."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    one_k: bool
+    warps: int
+    stages: int
+
+
+# By dtype and the rows' limits, the first that fits: what "up to" so many input and output channels and
+# pixels run with. Counted, not measured yet. Shared memory stays below 99 KB, the least that a GPU from
+# compute capability 8.0 on has; two programs or more fit on a multiprocessor.
+_ANY = 2**62
+
+
+class Row(NamedTuple):
+    c_in: int
+    c_out: int
+    rows: int
+    config: Config
+    why: str
+
+
+_HALF = (
+    Row(_ANY, _ANY, 2048, Config(32, 32, 64, False, 4, 4), "few pixels: more, smaller programs"),
+    Row(16, _ANY, _ANY, Config(128, 32, 16, True, 4, 3), "expand: pixels once, output by 32"),
+    Row(32, _ANY, _ANY, Config(128, 32, 32, True, 4, 3), "steps of 32: 96 and 144 waste least"),
+    Row(64, _ANY, _ANY, Config(64, 64, 64, True, 4, 3), "128 pixels and their gates spill"),
+    Row(_ANY, 16, _ANY, Config(64, 16, 32, False, 4, 4), "project: every output in one program"),
+    Row(_ANY, 32, _ANY, Config(64, 32, 64, False, 4, 4), "the same; 128 pixels with gates spill"),
+    Row(_ANY, 64, _ANY, Config(64, 64, 64, False, 4, 4), "the same"),
+    Row(128, _ANY, _ANY, Config(64, 64, 128, True, 8, 3), "16 KB of pixels, 16 KB a step"),
+    Row(_ANY, _ANY, _ANY, Config(64, 128, 32, False, 4, 4), "128x128 with gates spills"),
+)
+_FLOAT = (
+    Row(_ANY, _ANY, 2048, Config(32, 32, 32, False, 4, 2), "few pixels: more, smaller programs"),
+    Row(_ANY, 16, _ANY, Config(64, 16, 16, False, 4, 2), "project: every output in one program"),
+    Row(_ANY, _ANY, _ANY, Config(64, 32, 32, False, 4, 2), "16 sums a thread: 32 spill"),
+)
+
+
+@functools.lru_cache(1024)
+def choose(rows: int, c_in: int, c_out: int, dtype: torch.dtype) -> Config:
+    """How to cut a product of so many pixels of all images."""
+    table = _FLOAT if dtype == torch.float32 else _HALF
+    return next(
+        row.config for row in table if c_in <= row.c_in and c_out <= row.c_out and rows <= row.rows
+    )
+
+
+def candidates(c_in: int, dtype: torch.dtype) -> list[Config]:
+    """All that can be chosen for so many input channels, once each."""
+    table = _FLOAT if dtype == torch.float32 else _HALF
+    fitting = [r.config for r in table if not r.config.one_k or c_in <= r.config.block_k]
+    return list(dict.fromkeys(fitting))
+
+
+def _run(
+    x: Tensor,
+    weight: Tensor,
+    norm: tuple[Any, ...],
+    gate: Tensor | None,
+    residual: Tensor | None,
+    y: Tensor | None,
+    activation: str,
+    *,
+    pool: bool = False,
+) -> Tensor | None:
+    """Into ``y``, if given; with ``pool``, sums of tiles, (N, tiles, C_out)."""
+    images, c_in, height, width = x.shape
+    c_out = weight.shape[0]
+
+    def fitting(config: Config) -> Config:
+        # Sums take registers beside the pixels that are kept, or stored: of whole tiles some spill.
+        fewer = pool and (config.one_k or y is not None)
+        return config._replace(block_m=max(config.block_m // 2, 32)) if fewer else config
+
+    config = fitting(choose(images * height * width, c_in, c_out, x.dtype))
+    operands = (x, weight, norm, gate, residual, y, activation, pool)
+    if tuning(x):
+        given = gate is not None, residual is not None, y is not None, pool
+        key = ("pointwise", c_out, *given, activation)
+        found = list(dict.fromkeys(map(fitting, candidates(c_in, x.dtype))))
+        config = tuned(x, key, config, found, lambda config: _start(config, *operands))
+    return _start(config, *operands)
+
+
+def _start(
+    config: Config,
+    x: Tensor,
+    weight: Tensor,
+    norm: tuple[Any, ...],
+    gate: Tensor | None,
+    residual: Tensor | None,
+    y: Tensor | None,
+    activation: str,
+    pool: bool,
+) -> Tensor | None:
+    images, c_in, height, width = x.shape
+    c_out, pixels = weight.shape[0], height * width
+    # Tiles that end with an image read one vector of gates; where images are small, too much of them is empty.
+    large = pixels >= 4 * config.block_m or images * pixels >= 2**31
+    apart = pool or (gate is not None and large)
+    segments, rows = (images, pixels) if apart else (1, images * pixels)
+    # Else the gates of each pixel would take more shared memory than the pixels, in each of the stages.
+    stages = config.stages if apart or gate is None else min(config.stages, 2)
+    tiles, blocks = divide_up(rows, config.block_m), divide_up(c_out, config.block_n)
+    steps, groups = share(blocks, segments * tiles) if config.one_k else (1, blocks)
+    sums = x.new_empty((images, tiles, c_out), dtype=torch.float32) if pool else None
+    *vectors, eps = norm
+    (in_count, in_unit), (out_count, out_unit) = in_units(c_in), in_units(c_out)
+    launch(
+        _pointwise_nhwc_kernel,
+        segments * tiles * groups,
+        (nhwc(x), weight.contiguous(), *dense(*vectors), eps, *dense(gate))
+        + (None if residual is None else nhwc(residual), y, sums)
+        + (rows, pixels, in_count, out_count, tiles, groups, steps),
+        {
+            "IN_UNIT": in_unit,
+            "OUT_UNIT": out_unit,
+            "ACTIVATION": activation,
+            "ONE_IMAGE": apart,
+            "PRECISION": product_precision(x.dtype),
+            "ONE_K": config.one_k,
+            "BLOCK_M": config.block_m,
+            "BLOCK_N": config.block_n,
+            "BLOCK_K": config.block_k,
+        },
+        warps=config.warps,
+        stages=stages,
+    )
+    return sums
+
+
+def pointwise_conv_bn_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    bn_weight: Tensor | None,
+    bn_bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    eps: float,
+    gate: Tensor | None,
+    residual: Tensor | None,
+    activation: str,
+) -> Tensor:
+    """See :func:`effkernels.ops.pointwise_conv_bn_act`."""
+    y = nhwc_empty(x, (x.shape[0], weight.shape[0], *x.shape[2:]))
+    norm = (bias, bn_weight, bn_bias, running_mean, running_var, eps)
+    _run(x, weight, norm, gate, residual, y, activation)
+    return y
+
+
+def _mean(y: Tensor | None, arguments: Sequence[Any]) -> Tensor:
+    """The mean of the result, which goes into ``y``, if given."""
+    x, weight, *norm, activation = arguments
+    sums = _run(x, weight, tuple(norm), None, None, y, activation, pool=True)
+    assert sums is not None
+    return mean_of_parts(sums, x.shape[2] * x.shape[3])
+
+
+def pointwise_conv_bn_act_pool(*arguments: Any) -> Tensor:
+    """See :func:`effkernels.ops.pointwise_conv_bn_act_pool`; takes the arguments of the op's schema."""
+    return _mean(None, arguments)
+
+
+def pointwise_conv_bn_act_squeeze(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """See :func:`effkernels.ops.pointwise_conv_bn_act_squeeze`; takes the arguments of the op's schema."""
+    x, weight = arguments[:2]
+    y = nhwc_empty(x, (x.shape[0], weight.shape[0], *x.shape[2:]))
+    return y, _mean(y, arguments)

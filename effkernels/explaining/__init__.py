@@ -1,0 +1,197 @@
+"""What runs when a model runs: which kernel for which layer, on what, and why that one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from effkernels import dispatch
+from effkernels.explaining.recorder import Recorder, Row
+from effkernels.models import EfficientNet, EfficientNetFeatures
+from effkernels.nn._plain import has_hooks
+from effkernels.ops._arguments import check_images
+
+_TEXT_COLUMNS = 6  # of the table; numbers follow, and the key of the reason
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One forward pass, layer by layer; ``print`` shows it as a table. See :func:`explain`.
+
+    Attributes:
+        model: its name, or its class's.
+        input_shape, dtype, device: of the input.
+        rows: in the order in which they ran.
+        notes: what holds for the whole model: training mode, hooks, why its layers run one by one.
+    """
+
+    model: str
+    input_shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    rows: tuple[Row, ...] = field(repr=False)
+    notes: tuple[str, ...]
+
+    @property
+    def calls(self) -> int:
+        """Calls of ops: what one op computes is one call, of a whole network too."""
+        return len({row.call for row in self.rows} - {None})
+
+    @property
+    def bytes(self) -> int:
+        """The sum of the rows: what goes through memory if nothing stays in caches between them."""
+        return sum(row.bytes for row in self.rows)
+
+    @property
+    def flops(self) -> int:
+        """The sum of the rows."""
+        return sum(row.flops for row in self.rows)
+
+    def __str__(self) -> str:
+        reasons = list(dict.fromkeys(row.why for row in self.rows))
+        keys = {why: f"[{number}]" for number, why in enumerate(reasons, start=1)}
+        head = ["layer", "op", "backend", "input", "output", "dtype", "MB", "GFLOPs", "why"]
+        table = [head, *([*_cells(row), keys[row.why]] for row in self.rows)]
+        table.append(["total", *[""] * 5, *_amounts(self.bytes, self.flops), ""])
+        plain = sum(row.call is None for row in self.rows)
+        images = f"{_shape(self.input_shape)} {_dtype(self.dtype)} on {self.device}"
+        lines = [
+            f"{self.model}, {images}: {_count(self.calls, 'op call')}, "
+            f"{_count(plain, 'row')} of PyTorch's own operators",
+            *self.notes,
+            "",
+            *_aligned(table),
+            "",
+            *(f"{key} {why}" for why, key in keys.items()),
+        ]
+        return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _amounts(moved: int, flops: int) -> tuple[str, str]:
+    return f"{moved / 1e6:.3f}", f"{flops / 1e9:.3f}"
+
+
+def _cells(row: Row) -> list[str]:
+    shapes = _shape(row.in_shape), _shape(row.out_shape)
+    return [
+        row.name or "-",
+        row.op,
+        row.backend,
+        *shapes,
+        _dtype(row.dtype),
+        *_amounts(row.bytes, row.flops),
+    ]
+
+
+def _aligned(table: list[list[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        cells = [
+            cell.ljust(width) if place < _TEXT_COLUMNS else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def explain(model: nn.Module, input: Tensor) -> Explanation:
+    """Run ``model`` once and tell which kernel ran for each layer, on what, at what cost, and why that one.
+
+    The pass is as one under ``torch.no_grad()``, in the model's mode, with the thread's ``use_backend`` and
+    ``torch.autocast``. In training mode buffers and random number generators are put back afterwards.
+    What runs in plain PyTorch, because modules are in training, hooked or not of effkernels, is listed too.
+
+    Args:
+        model: an EfficientNet, or any module that calls effkernels' layers or ops; not compiled.
+        input: (N, C, H, W), floating point or uint8, on the model's device.
+
+    Returns:
+        Rows of layers with shapes, dtype, bytes and FLOPs. Bytes are the least that a row's tensors take
+        (each read or written once), and in plain PyTorch the sum over its operators.
+
+    Raises:
+        TypeError: ``model`` is no module, or ``input`` no floating-point or uint8 tensor.
+        ValueError: ``input`` has no such shape, or another device than the model; ``model`` is compiled.
+        Whatever the model raises.
+    """
+    _check(model, input)
+    recorder = Recorder(model)
+    training = any(module.training for module in model.modules())
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _put_back(model, input.device, training),
+        dispatch.watching(recorder),
+        recorder,
+    ):
+        model(input)
+    recorder.finish()
+    name = type(model).__name__
+    if isinstance(model, (EfficientNet, EfficientNetFeatures)):
+        name = model.config.name
+    return Explanation(
+        model=name,
+        input_shape=tuple(input.shape),
+        dtype=input.dtype,
+        device=input.device,
+        rows=tuple(recorder.rows),
+        notes=(*recorder.notes, *_notes(model)),
+    )
+
+
+def _check(model: nn.Module, input: Tensor) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"explain: model must be a torch.nn.Module, got {type(model).__name__}")
+    if any(_compiled(module) for module in model.modules()):
+        raise ValueError(
+            "explain: model is compiled by torch.compile: give the one that it was made from"
+        )
+    check_images("explain", input, "input", uint8=True)
+    if input.device.type == "meta":
+        raise ValueError("explain: input is on meta: the model runs once, which takes real data")
+    devices = {t.device for t in (*model.parameters(), *model.buffers())} - {input.device}
+    if devices:
+        raise ValueError(
+            f"explain: input is on {input.device}, model on {devices.pop()}: move one of them"
+        )
+
+
+def _compiled(module: nn.Module) -> bool:
+    return module._compiled_call_impl is not None or "_orig_mod" in module._modules
+
+
+def _notes(model: nn.Module) -> Iterator[str]:
+    hooked = [name or "the model" for name, module in model.named_modules() if has_hooks(module)]
+    if hooked:
+        yield f"hooks on {', '.join(hooked)}"
+
+
+@contextmanager
+def _put_back(model: nn.Module, device: torch.device, training: bool) -> Iterator[None]:
+    """Leave running statistics and random numbers as they are, where a pass in training would move them."""
+    if not training:
+        yield
+        return
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            for buffer, values in before:
+                buffer.copy_(values)

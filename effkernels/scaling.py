@@ -1,0 +1,44 @@
+"""Compound scaling: the named table, the formula, the cost of a model, the largest within a budget.
+
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019
+(arXiv 1905.11946), section 3. What is exported here lies in `effkernels.models.scaling` and `effkernels.analysis`.
+"""
+
+from effkernels.analysis.budget import BudgetFit, fit_budget, realised_ratio, scaled_config
+from effkernels.analysis.cost import ByExecution, LayerCost, ModelCost, model_cost
+from effkernels.analysis.memory import inference_memory, saved_bytes, training_memory
+from effkernels.analysis.paper import TABLE_2, Published, TableRow, table_rows
+from effkernels.models.scaling import (
+    NAMED,
+    Coefficients,
+    CompoundScale,
+    compound_scale,
+    round_filters,
+    round_repeats,
+    round_resolution,
+)
+
+__all__ = [
+    "NAMED",
+    "TABLE_2",
+    "BudgetFit",
+    "ByExecution",
+    "Coefficients",
+    "CompoundScale",
+    "LayerCost",
+    "ModelCost",
+    "Published",
+    "TableRow",
+    "compound_scale",
+    "fit_budget",
+    "inference_memory",
+    "model_cost",
+    "realised_ratio",
+    "round_filters",
+    "round_repeats",
+    "round_resolution",
+    "saved_bytes",
+    "scaled_config",
+    "table_rows",
+    "training_memory",
+]

@@ -1,0 +1,165 @@
+"""Results do not depend on who computes them: thread counts, several callers, other processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cpu_kernels import in_float64, run_kernels, run_reference, threads, usable_instruction_sets
+from effkernels import ops
+from op_cases import Block, Pointwise, Squeeze, Style, Window
+from processes import run_python
+from tolerance import assert_within_eager
+
+CALLS: dict[str, tuple[Callable[..., object], Window | Pointwise | Squeeze | Block]] = {
+    "depthwise": (
+        ops.depthwise_conv_bn_act_pool,
+        Window(2, 70, (40, 33), (3, 3), padding=(1, 1, 1, 1)),
+    ),
+    "convolution": (ops.conv_bn_act, Window(2, 5, (30, 33), (3, 3), 90, padding=(1, 1, 1, 1))),
+    "pointwise": (ops.pointwise_conv_bn_act, Pointwise(3, 70, 90, (14, 13), gated=True)),
+    "pointwise of small images": (
+        ops.pointwise_conv_bn_act,
+        Pointwise(5, 70, 90, (7, 7), gated=True, residual=True),
+    ),
+    "gate": (ops.squeeze_excite_gate, Squeeze(3, 900, 80, None)),
+    "squeeze_excite": (ops.squeeze_excite, Squeeze(2, 70, 9, (30, 31))),
+    "mbconv": (ops.mbconv, Block(3, 12, 150, 12, (30, 31), squeezed=6, residual=True)),
+    "mbconv without expand": (ops.mbconv, Block(2, 70, 0, 12, (30, 31), squeezed=6)),
+}
+
+
+@pytest.fixture(params=CALLS)
+def call(request: pytest.FixtureRequest, seed: int) -> Callable[[], tuple[Tensor, ...]]:
+    """One of the calls, each time on the same tensors."""
+    op, case = CALLS[request.param]
+    arguments = type(case)(**{**vars(case), "style": Style(seed=seed)}).arguments()
+    return lambda: run_kernels(op, arguments)
+
+
+def assert_same_bits(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_number_of_threads_gives_the_same_bits_each_time(
+    call: Callable[[], tuple[Tensor, ...]], count: int
+) -> None:
+    with threads(count):
+        first = call()
+        for _ in range(5):
+            assert_same_bits(call(), first)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_numbers_of_threads_agree(name: str, seed: int) -> None:
+    op, case = CALLS[name]
+    arguments = type(case)(**{**vars(case), "style": Style(seed=seed)}).arguments()
+    exact = run_reference(op, in_float64(arguments))
+    eager = run_reference(op, arguments)
+    for count in (1, 2, 5):
+        with threads(count):
+            for ours in zip(run_kernels(op, arguments), eager, exact, strict=True):
+                assert_within_eager(*ours, magnitude=ours[-1].abs().max().item(), depth=200)
+
+
+def test_several_callers_at_once(call: Callable[[], tuple[Tensor, ...]]) -> None:
+    # Threads of Python, each of which shares its calls among torch's threads.
+    expected = call()
+    start, right = threading.Barrier(4), []
+    mine = torch.get_num_threads()
+
+    def run() -> None:
+        torch.set_num_threads(mine)
+        start.wait()
+        results = [call() for _ in range(10)]
+        right.append(
+            all(torch.equal(a, b) for r in results for a, b in zip(r, expected, strict=True))
+        )
+
+    callers = [threading.Thread(target=run) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert right == [True] * 4
+
+
+_WORKER = """
+import multiprocessing, os, sys
+import effkernels, torch
+from effkernels import ops
+
+def work(_=None):
+    torch.manual_seed(3)
+    x, weight = torch.randn(2, 40, 20, 20), torch.randn(40, 1, 3, 3)
+    expand, project = torch.randn(90, 40), torch.randn(40, 90)
+    wide = torch.randn(90, 1, 3, 3)
+    with effkernels.use_backend("cpu", fallback=False):
+        y = ops.depthwise_conv_bn_act(x, weight, padding=1)
+        z = ops.mbconv(x, ops.Conv(expand), ops.Conv(wide), None, ops.Conv(project), padding=1)
+    return y.sum().item(), z.sum().item()
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    with context.Pool(2) as pool:
+        found = pool.map(work, range(4))
+    found.append(work())
+    assert len(set(found)) == 1, found
+    assert found[0][0] == found[0][0] != 0
+    print("the same in all processes")
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_in_workers_of_a_parent_that_has_not_computed(method: str, tmp_path: Path) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    script = tmp_path / "workers.py"
+    script.write_text(_WORKER)
+    done = run_python(str(script), method)
+    assert done.stdout.splitlines()[-1:] == ["the same in all processes"], done.stderr
+
+
+_REPORT = """
+import effkernels, torch
+from effkernels import ops
+from effkernels.backends import compiled
+status = effkernels.backends()["cpu"]
+print(compiled.build_info()["instruction_sets"]["in_use"], status.available, status.reason, sep="|")
+try:
+    with effkernels.use_backend("cpu"):
+        print("forced")
+except ValueError as error:
+    print(error)
+print(tuple(ops.depthwise_conv_bn_act(torch.ones(1, 3, 4, 4), torch.ones(3, 1, 3, 3)).shape))
+"""
+
+
+@pytest.mark.parametrize("name", ["baseline", "avx2", " AVX2 "])
+def test_instruction_set_from_outside(name: str) -> None:
+    if name.strip().lower() not in usable_instruction_sets():
+        pytest.skip(f"no {name} here")
+    done = run_python("-c", _REPORT, EFFKERNELS_CPU_ISA=name)
+    assert done.stdout.splitlines() == [
+        f"{name.strip().lower()}|True|None",
+        "forced",
+        "(1, 3, 2, 2)",
+    ], done.stderr
+
+
+def test_instruction_set_that_is_not_there() -> None:
+    done = run_python("-c", _REPORT, EFFKERNELS_CPU_ISA="mmx")
+    status, refusal, shape = done.stdout.splitlines()
+    reason = "EFFKERNELS_CPU_ISA: no instruction set 'mmx' here; there are "
+    assert status.split("|")[1:] == ["False", status.split("|")[2]]
+    assert status.split("|")[2].startswith(reason)
+    assert refusal.startswith(f"use_backend: backend 'cpu' is not available: {reason}")
+    assert shape == "(1, 3, 2, 2)"  # by PyTorch
+    assert done.stderr == ""

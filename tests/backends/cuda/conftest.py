@@ -1,0 +1,43 @@
+"""Where the CUDA kernels run: in the host shim everywhere, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cuda_kernels import Shim
+from effkernels.backends.compiled import compiled_status
+from effkernels_build.ninja_build import CompileError
+from host_shim import HostShim, ShimMissingError
+from parity import Gpu, Runner
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostShim]:
+    try:
+        made = HostShim(tmp_path_factory.mktemp("host_shim"))
+    except ShimMissingError as missing:
+        pytest.skip(f"no host shim: {missing}")
+    except CompileError as error:
+        pytest.fail(error.log)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Gpu:
+    reason = compiled_status()["cuda"]
+    if reason is not None:
+        pytest.skip(f"no _C_cuda: {reason}")
+    return Gpu("cuda")
+
+
+@pytest.fixture(
+    scope="session", params=["host shim", pytest.param("gpu", marks=pytest.mark.gpu)], ids=str
+)
+def runner(request: pytest.FixtureRequest) -> Runner:
+    """Computes ops with the CUDA kernels."""
+    if request.param == "gpu":
+        return request.getfixturevalue("gpu")
+    return Shim(request.getfixturevalue("shim"))

@@ -1,0 +1,75 @@
+"""Runs ops in the host shim: a process of its own, because AddressSanitizer must be loaded before Python.
+
+See `workers`, which holds both ends of its pipes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from counted_or_not import whatever_is_faster
+from cpu_kernels import poisoned, tensors
+from effkernels import dispatch, ops, use_backend
+from effkernels.backends.compiled import cuda_module
+from networks import run_network
+from workers import serve
+
+Results = tuple[Tensor, ...]
+
+
+class Worker:
+    def __init__(self) -> None:
+        module = cuda_module()
+        assert module is not None
+        assert module.__file__ is not None
+        self.library = ctypes.CDLL(module.__file__)
+        self.library.effkernels_run_planted.restype = ctypes.c_char_p
+        # The kernels were registered for the dispatch key of CPU tensors.
+        dispatch._BACKENDS["cuda"].devices = ("cpu",)
+        dispatch.mark_available("cuda")
+
+    def seed(self, seed: int) -> None:
+        self.library.effkernels_set_seed(ctypes.c_uint64(seed))
+
+    def op(self, name: str, arguments: dict[str, Any], seed: int) -> Results:
+        """Twice, with blocks and threads in another order: not a bit may differ."""
+        found: list[Results] = []
+        for order in (seed, seed + 1):
+            self.seed(order)
+            with poisoned(), use_backend("cuda", fallback=False), whatever_is_faster():
+                found.append(tensors(getattr(ops, name)(**arguments)))
+        for one, other in zip(*found, strict=True):
+            bits = {2: torch.int16, 4: torch.int32}[one.element_size()]
+            assert torch.equal(one.view(bits), other.view(bits)), "depends on the order of threads"
+        return found[0]
+
+    def private(self, name: str, flat: tuple[Any, ...]) -> Results:
+        with poisoned():
+            return tensors(getattr(torch.ops.effkernels_cuda, name)(*flat))
+
+    def network(self, model: torch.nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
+        """What it makes of ``x``, and who computed each call."""
+        with poisoned(), use_backend("cuda"):
+            return run_network(model, x)
+
+    def planted(self, name: str, seed: int) -> Tensor:
+        self.seed(seed)
+        out = torch.full((64,), -1.0)
+        error = self.library.effkernels_run_planted(name.encode(), ctypes.c_void_p(out.data_ptr()))
+        if error is not None:
+            raise RuntimeError(error.decode())
+        return out
+
+    def convert(self, x: Tensor) -> Results:
+        half, bfloat16 = (torch.empty(x.shape, dtype=d) for d in (torch.float16, torch.bfloat16))
+        pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, half, bfloat16)]
+        self.library.effkernels_convert(*pointers, ctypes.c_int64(x.numel()))
+        return half, bfloat16
+
+
+torch.set_num_threads(1)
+serve(Worker())

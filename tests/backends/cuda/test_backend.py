@@ -1,0 +1,391 @@
+"""The backend in its place: what it rejects and says, its backstops; no GPU needed."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+import effkernels
+from cuda_kernels import LABELS
+from effkernels import dispatch, ops
+from effkernels.analysis.cost import model_cost
+from effkernels.backends import cuda
+from effkernels.backends.compiled import compiled_status
+from effkernels.models import get_config
+from fakes import Calls, fake_pass
+from host_shim import ShimError
+from op_samples import labels, samples
+from parity import Runner, to_device
+from source_tree import ROOT
+
+needs_module = pytest.mark.skipif(
+    compiled_status()["cuda"] is not None, reason=f"no _C_cuda: {compiled_status()['cuda']}"
+)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
+    """CUDA tensors without data, and the backend as it is beside a GPU of compute capability 9.0."""
+    monkeypatch.setattr(cuda, "_capability", lambda _: (9, 0))
+    monkeypatch.setattr(dispatch._BACKENDS["cuda"], "unavailable", None)
+    monkeypatch.setattr(dispatch, "_logged", set())
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        yield mode
+
+
+@needs_module
+def test_it_says_why_it_is_not_available() -> None:
+    status = effkernels.backends()["cuda"]
+    assert status.available == (torch.cuda.device_count() > 0)
+    if not status.available:
+        assert status.reason == "there is no CUDA device"
+        with pytest.raises(ValueError, match="there is no CUDA device"):
+            effkernels.use_backend("cuda")
+
+
+@needs_module
+@pytest.mark.parametrize("label", LABELS)
+def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
+    case = samples(torch.float16)[labels().index(label)]
+    flat = to_device(case.flat, "cuda:0")
+    kernel = dispatch.choose(case.name, "cuda", flat)
+    assert kernel is getattr(torch.ops.effkernels_cuda, case.name).default
+    first = kernel(*flat)
+    first = first[0] if isinstance(first, tuple) else first
+    assert first.device == torch.device("cuda:0")
+    assert first.dim() == 2 or first.is_contiguous(memory_format=torch.channels_last)
+
+
+def changed(flat: tuple[Any, ...], **places: Any) -> tuple[Any, ...]:
+    """With others at some places, such as p3 for the fourth."""
+    return tuple(places.get(f"p{i}", value) for i, value in enumerate(flat))
+
+
+def ours(calls: Calls) -> dict[str, int]:
+    return {name: n for name, n in calls.counts.items() if name.startswith("effkernels")}
+
+
+@needs_module
+def test_b5_in_eval_mode_runs_on_them(pretended: FakeTensorMode) -> None:
+    model, logits, calls = fake_pass("efficientnet_b5")
+    assert logits.device.type == "cuda"
+    blocks = sum(len(stage) for stage in model.stages)
+    assert ours(calls) == {
+        "effkernels_cuda.conv_bn_act": 1,
+        "effkernels_cuda.depthwise_conv_bn_act_pool": blocks,
+        "effkernels_cuda.squeeze_excite_gate": blocks,
+    }
+
+
+# Of each network: input channels, kernel and stride of the blocks whose expand and depthwise are one kernel, and
+# how many such blocks there are.
+TOGETHER = {
+    "efficientnet_b0": {(16, 3, 2): 1, (24, 3, 1): 1, (24, 5, 2): 1, (40, 3, 2): 1, (80, 3, 1): 2},
+    "efficientnet_b4": {(24, 3, 2): 1, (32, 3, 1): 3, (32, 5, 2): 1, (56, 3, 2): 1},
+    "efficientnet_b5": {(24, 3, 2): 1, (40, 3, 1): 4, (40, 5, 2): 1, (64, 3, 2): 1},
+    "efficientnet_b7": {(32, 3, 2): 1, (48, 3, 1): 6, (48, 5, 2): 1, (80, 3, 2): 1},
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_which_blocks_expand_and_convolve_in_one_kernel(name: str) -> None:
+    layers = model_cost(name, get_config(name).resolution).layers
+    pairs = [
+        (first.in_shape[0], second.kernel_size, second.stride)
+        for first, second in itertools.pairwise(layers)
+        if first.kind == "expand"
+    ]
+    together = Counter(
+        p for p in pairs if cuda.why_two_kernels(p[0], p[1:2] * 2, p[2:] * 2) is None
+    )
+    assert together == TOGETHER[name]
+
+
+@needs_module
+@pytest.mark.parametrize("name", TOGETHER)
+def test_networks_of_16_bits_expand_and_convolve_in_one_kernel(
+    pretended: FakeTensorMode, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        model, _, calls = fake_pass(name, torch.bfloat16)
+    blocks = sum(len(stage) for stage in model.stages)
+    together = sum(TOGETHER[name].values())
+    assert ours(calls) == {
+        "effkernels_cuda.conv_bn_act": 1,
+        "effkernels_cuda.depthwise_conv_bn_act_pool": blocks - together,
+        "effkernels_cuda.expand_depthwise_conv_bn_act_pool": together,
+        "effkernels_cuda.squeeze_excite_gate": blocks,
+    }
+    # Of those that run by parts nothing is said.
+    assert not any("expand_depthwise" in record.message for record in caplog.records)
+
+
+def expanding(x: Tensor, wide: int, kernel: int, stride: int = 1) -> tuple[Any, ...]:
+    return (
+        *(x, torch.empty(wide, x.shape[1], dtype=x.dtype), *(None,) * 5, 0.0),
+        *(torch.empty(wide, 1, kernel, kernel, dtype=x.dtype), *(None,) * 5, 0.0),
+        *([stride, stride], [1] * 4, "silu"),
+    )
+
+
+BY_PARTS = {
+    "float16 and bfloat16, not torch.float32": expanding(torch.empty(1, 8, 8, 8), 16, 3),
+    "multiples of 8 channels, not 12": expanding(torch.empty(1, 12, 8, 8).half(), 16, 3),
+    "faster for 120 channels and 3x3 kernels of stride 2 by 2": expanding(
+        torch.empty(1, 120, 8, 8).half(), 16, 3, 2
+    ),
+    "no kernel for 7x7 kernels of stride 1 by 1": expanding(torch.empty(1, 8, 8, 8).half(), 16, 7),
+    "no kernel for 3x3 kernels of stride 3 by 3": expanding(
+        torch.empty(1, 8, 8, 8).half(), 16, 3, 3
+    ),
+    "not torch.float64": changed(
+        expanding(torch.empty(1, 8, 8, 8).half(), 16, 3), p2=torch.empty(16).double()
+    ),
+}
+
+
+@needs_module
+@pytest.mark.parametrize("reason", BY_PARTS)
+def test_what_two_kernels_do_better_runs_by_parts(pretended: FakeTensorMode, reason: str) -> None:
+    heard: list[dispatch.Decision] = []
+
+    class Hearing:
+        def chosen(self, decision: dispatch.Decision, run: Any) -> Any:
+            heard.append(decision)
+
+        def declined(self, op: str, reason: str) -> None:
+            raise AssertionError
+
+    with dispatch.watching(Hearing()), effkernels.use_backend("cuda", fallback=False):
+        flat = to_device(BY_PARTS[reason], "cuda:0")
+        dispatch.choose("expand_depthwise_conv_bn_act", "cuda", flat, composite=True)
+    (decision,) = heard
+    assert decision.run_by_parts
+    ((backend, said),) = decision.refusals
+    assert backend == "cuda"
+    assert reason in said
+
+
+@needs_module
+def test_uint8_images_are_read_by_the_stem(pretended: FakeTensorMode) -> None:
+    _, logits, calls = fake_pass("efficientnet_b0", torch.bfloat16, uint8=True)
+    assert (logits.device.type, logits.dtype) == ("cuda", torch.bfloat16)
+    assert calls.counts["effkernels_cuda.conv_bn_act"] == 1
+    assert not calls.counts["aten.sub.Tensor"]
+
+
+def window(x: Tensor, weight: Tensor) -> tuple[Any, ...]:
+    return (x, weight, *(None,) * 5, 0.0, [1, 1], [1] * 4, [1, 1], "silu")
+
+
+def dense(x: Tensor, weight: Tensor, mean: Any = None, std: Any = None) -> tuple[Any, ...]:
+    return (*window(x, weight), mean, std)
+
+
+def gate(x: Tensor, hidden: int) -> tuple[Any, ...]:
+    weight = torch.empty(hidden, x.shape[1], dtype=x.dtype)
+    return (x, weight, None, weight.t(), None, "silu")
+
+
+X = torch.empty(2, 32, 8, 8, dtype=torch.float16)
+REJECTED: dict[str, tuple[str, tuple[Any, ...], str]] = {
+    "float64": (
+        "depthwise_conv_bn_act",
+        window(X.double(), torch.empty(32, 1, 3, 3).double()),
+        "computes float32, bfloat16 and float16, not torch.float64",
+    ),
+    "rows": (
+        "depthwise_conv_bn_act_pool",
+        window(torch.empty(2, 32, 80, 8), torch.empty(32, 1, 65, 1)),
+        "at most 64 rows",
+    ),
+    "terms": (
+        "conv_bn_act",
+        dense(X, torch.empty(8, 32, 3, 3).half()),
+        "sums at most 256 terms, not 288",
+    ),
+    "hidden": ("squeeze_excite", gate(X, 12289), "at most 12288 hidden channels, not 12289"),
+    "pooled": (
+        "squeeze_excite_gate",
+        gate(torch.empty(2, 32).half(), 4),
+        "computes gates from float32, not torch.float16",
+    ),
+    "no kernel": (
+        "pointwise_conv_bn_act",
+        (X, torch.empty(8, 32).half(), *(None,) * 5, 0.0, None, None, "silu"),
+        "it has no kernel for this op",
+    ),
+}
+
+
+@needs_module
+@pytest.mark.parametrize("name", REJECTED)
+def test_what_it_rejects_goes_to_the_reference_with_one_line(
+    pretended: FakeTensorMode, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    op, flat, reason = REJECTED[name]
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        for _ in range(2):
+            assert dispatch.choose(op, "cuda", to_device(flat, "cuda:0")) is None
+    (line,) = (record.message for record in caplog.records)
+    assert line.startswith(f"{op}: not on the cuda backend: ")
+    assert reason in line
+
+
+@needs_module
+def test_old_gpus_are_rejected(
+    pretended: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cuda, "_capability", lambda _: (7, 5))
+    with caplog.at_level(logging.WARNING, "effkernels"):
+        flat = to_device(window(X, torch.empty(32, 1, 3, 3).half()), "cuda:0")
+        assert dispatch.choose("depthwise_conv_bn_act", "cuda", flat) is None
+    assert "GPU 0 has compute capability 7.5; 8.0 or newer is needed" in caplog.text
+
+
+def test_limits_are_the_kernels() -> None:
+    header = (ROOT / "csrc" / "cuda" / "kernels.h").read_text()
+    assert f"kMostTerms = {cuda._MOST_TERMS};" in header
+    assert f"kMostHidden = {cuda._MOST_HIDDEN};" in header
+    (most,) = re.findall(r"kMostExpanding = (\d+);", header)
+    assert max(cuda._MOST_EXPANDING.values()) <= int(most)
+
+
+NHWC = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)
+DEEP = torch.randn(6, 1, 3, 3)
+
+
+GATE = (torch.randn(2, 6), torch.randn(3, 6), None, torch.randn(6, 3), None, "silu")
+EXPANDING = expanding(torch.randn(2, 8, 5, 5).half(), 12, 3)
+# What the front would not let through, given to the private ops: they must not read or write out of bounds.
+MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+    "three dimensions": ("depthwise_conv_bn_act", "4 dimensions", window(NHWC[0], DEEP)),
+    "no channels": ("depthwise_conv_bn_act", "out of range", window(NHWC[:, :0], DEEP[:0])),
+    "doubles": ("depthwise_conv_bn_act", "must be float32", window(NHWC.double(), DEEP)),
+    "another type": ("depthwise_conv_bn_act_pool", "type of x", window(NHWC, DEEP.half())),
+    "few weights": ("depthwise_conv_bn_act", "wrong number", window(NHWC, DEEP[:5])),
+    "short bias": (
+        "depthwise_conv_bn_act",
+        "wrong number",
+        changed(window(NHWC, DEEP), p2=torch.ones(5)),
+    ),
+    "half a norm": (
+        "depthwise_conv_bn_act",
+        "both of running mean and variance",
+        changed(window(NHWC, DEEP), p5=torch.ones(6)),
+    ),
+    "stride": (
+        "depthwise_conv_bn_act",
+        "must be positive",
+        changed(window(NHWC, DEEP), p8=[0, 1]),
+    ),
+    "padding": (
+        "depthwise_conv_bn_act",
+        "padding is out of range",
+        changed(window(NHWC, DEEP), p9=[-1, 1, 1, 1]),
+    ),
+    "no output": (
+        "depthwise_conv_bn_act",
+        "does not fit",
+        changed(window(NHWC, DEEP), p9=[0] * 4, p10=[9, 9]),
+    ),
+    "activation": (
+        "depthwise_conv_bn_act",
+        "unknown activation",
+        changed(window(NHWC, DEEP), p11="gelu"),
+    ),
+    "dense channels": (
+        "conv_bn_act",
+        "must have the channels of x",
+        dense(NHWC, torch.randn(5, 7, 3, 3)),
+    ),
+    "dense dimensions": ("conv_bn_act", "4 dimensions", dense(NHWC[0], DEEP)),
+    "means alone": (
+        "conv_bn_act",
+        "both of mean and std",
+        dense(NHWC.byte(), torch.randn(5, 6, 3, 3), torch.ones(6)),
+    ),
+    "few deviations": (
+        "conv_bn_act",
+        "wrong number",
+        dense(NHWC.byte(), torch.randn(5, 6, 3, 3), torch.ones(6), torch.ones(5)),
+    ),
+    "bytes of a depthwise one": ("depthwise_conv_bn_act", "float32", window(NHWC.byte(), DEEP)),
+    "many terms": (
+        "conv_bn_act",
+        "too many terms",
+        dense(NHWC, torch.randn(5, 6, 7, 7)),
+    ),
+    "few expand weights": (
+        "expand_depthwise_conv_bn_act",
+        "wrong number",
+        changed(EXPANDING, p1=torch.randn(12, 4).half()),
+    ),
+    "expand weights of floats": (
+        "expand_depthwise_conv_bn_act",
+        "type of x",
+        changed(EXPANDING, p1=torch.randn(12, 8)),
+    ),
+    "short expand bias": (
+        "expand_depthwise_conv_bn_act",
+        "wrong number",
+        changed(EXPANDING, p2=torch.ones(11)),
+    ),
+    "few expanded": (
+        "expand_depthwise_conv_bn_act_pool",
+        "wrong number",
+        changed(EXPANDING, p8=torch.randn(11, 1, 3, 3).half()),
+    ),
+    "float maps": (
+        "expand_depthwise_conv_bn_act_pool",
+        "computes float16 and bfloat16",
+        expanding(NHWC, 12, 3),
+    ),
+    "large window": (
+        "expand_depthwise_conv_bn_act",
+        "no kernel for this window",
+        expanding(NHWC.half(), 12, 7),
+    ),
+    "many input channels": (
+        "expand_depthwise_conv_bn_act",
+        "too many input channels",
+        expanding(torch.randn(1, 136, 4, 4).half(), 12, 3),
+    ),
+    "gate of a map": ("squeeze_excite_gate", "must be a matrix", changed(GATE, p0=NHWC)),
+    "short expand": (
+        "squeeze_excite_gate",
+        "wrong number",
+        changed(GATE, p3=torch.randn(5, 3)),
+    ),
+    "half means": ("squeeze_excite_gate", "type of x", changed(GATE, p0=torch.ones(2, 6).half())),
+    "hidden": (
+        "squeeze_excite",
+        "too many hidden",
+        changed(GATE, p0=NHWC, p1=torch.empty(12289, 6), p3=torch.empty(6, 12289)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_bindings_refuse_what_would_be_out_of_bounds(runner: Runner, name: str) -> None:
+    op, message, flat = MISUSES[name]
+    with pytest.raises((RuntimeError, ShimError), match=f"effkernels_cuda::{op}: .*{message}"):
+        runner.private(op, flat)
+
+
+@pytest.mark.gpu
+def test_tensors_on_several_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match="weight is on cpu, x on cuda"):
+        ops.depthwise_conv_bn_act(NHWC.cuda(), DEEP)
+    private = torch.ops.effkernels_cuda.depthwise_conv_bn_act
+    with pytest.raises(RuntimeError, match="all tensors must be on one device"):
+        private(*window(NHWC.cuda(), DEEP))
