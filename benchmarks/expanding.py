@@ -1,6 +1,6 @@
 """Expand and depthwise as one kernel against two, for every block of some networks, on a GPU.
 
-What ``effkernels.backends.cuda._MOST_EXPANDING`` is to be set by:
+What ``effkernels._backends.cuda._MOST_EXPANDING`` is to be set by:
 
     python -m benchmarks.expanding [--batch N] [--dtype bfloat16]
 """
@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.replay import ROTATED_BYTES, Replay
 from effkernels.analysis.cost import model_cost
-from effkernels.backends.cuda import why_two_kernels
+from effkernels._backends.cuda import why_two_kernels
 from effkernels.ops._define import defined
 
 OP = "expand_depthwise_conv_bn_act_pool"

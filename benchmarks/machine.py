@@ -20,7 +20,7 @@ import torch.nn.functional as F
 import effkernels
 from benchmarks import ROOT
 from benchmarks.work import CPU, Device, Work
-from effkernels.backends import compiled
+from effkernels._backends import compiled
 
 _PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "numpy")
 # Variables that decide which code runs; what else begins with EFFKERNELS_ is of builds, tests and folders.

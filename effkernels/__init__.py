@@ -1,6 +1,6 @@
 """effkernels: EfficientNets from fused kernels, for PyTorch."""
 
-from effkernels import backends as _backends
+from effkernels import _backends
 from effkernels import ops, scaling
 from effkernels.dispatch import BackendStatus, backends, use_backend
 from effkernels.explaining import Explanation, explain

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import effkernels
-from effkernels.backends import compiled
+from effkernels._backends import compiled
 from effkernels_build.toolchain import Compiler, find_compiler
 from suite_guard import (
     absent_oracle,

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from effkernels.backends.compiled import build_info
+from effkernels._backends.compiled import build_info
 from effkernels.cli.classify import (
     Ranked,
     load_model,

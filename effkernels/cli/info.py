@@ -14,7 +14,7 @@ from rich.console import Console
 import effkernels
 from effkernels.analysis.cost import LayerCost, ModelCost, model_cost
 from effkernels.analysis.memory import inference_memory, training_memory
-from effkernels.backends.compiled import build_info, compiled_status
+from effkernels._backends.compiled import build_info, compiled_status
 from effkernels.cli.options import (
     BatchSizeOption,
     DType,

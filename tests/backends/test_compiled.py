@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import effkernels
-from effkernels.backends import compiled
+from effkernels._backends import compiled
 from effkernels_build.cuda import device_archs
 from effkernels_build.modules import instruction_sets
 from processes import run_python
@@ -96,7 +96,7 @@ def test_kernels_are_those_that_the_processor_runs() -> None:
 
 @needs_cpu_module
 def test_the_fastest_kernels_are_in_use_unless_others_are_asked_for() -> None:
-    code = "import effkernels.backends.compiled as c; print(c.build_info()['instruction_sets']['in_use'], end='')"
+    code = "import effkernels._backends.compiled as c; print(c.build_info()['instruction_sets']['in_use'], end='')"
     for chosen in ("", *INFO["instruction_sets"]["kernels"]):
         done = run_python("-c", code, EFFKERNELS_CPU_ISA=chosen)
         assert done.stdout + done.stderr == (chosen or INFO["instruction_sets"]["kernels"][-1])

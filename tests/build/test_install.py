@@ -33,7 +33,7 @@ COPIED = ("effkernels", "buildtools", "csrc")
 REPORT = """
 import json, sys
 import effkernels
-from effkernels.backends import compiled
+from effkernels._backends import compiled
 json.dump({
     "file": effkernels.__file__,
     "status": dict(compiled.compiled_status()),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from effkernels.backends import cuda
+from effkernels._backends import cuda
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map, tree_map_only
 
 from effkernels import ops, use_backend
-from effkernels.backends.compiled import cpu_module
+from effkernels._backends.compiled import cpu_module
 from effkernels.reference import normalise
 from oracle_convolutions import OracleConvolutions
 from tolerance import assert_within_eager

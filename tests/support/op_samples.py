@@ -185,7 +185,7 @@ def _mbconv(dtype: torch.dtype, label: str, *, expand: bool, gated: bool, stride
 def _expand_depthwise(
     name: str, dtype: torch.dtype, label: str, kernel: int, padding: list[int], *, stride: int
 ) -> Sample:
-    # 8 input channels at least, and 16 bits, for a kernel to take it; see `effkernels.backends.cuda`.
+    # 8 input channels at least, and 16 bits, for a kernel to take it; see `effkernels._backends.cuda`.
     c_in, wide = 8, 20
     x, activation = images(2, c_in, 6, 7, dtype=dtype), "silu" if stride == 1 else "relu6"
     first = ops.Conv(images(wide, c_in, 1, 1, dtype=dtype), None, batch_norm(wide, dtype))

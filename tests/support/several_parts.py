@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from effkernels.backends.triton import depthwise_conv_bn_act, launch, squeeze_excite
+from effkernels._backends.triton import depthwise_conv_bn_act, launch, squeeze_excite
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from effkernels.backends.compiled import compiled_status
+from effkernels._backends.compiled import compiled_status
 
 
 @pytest.fixture(autouse=True)

@@ -130,7 +130,7 @@ def test_in_workers_of_a_parent_that_has_not_computed(method: str, tmp_path: Pat
 _REPORT = """
 import effkernels, torch
 from effkernels import ops
-from effkernels.backends import compiled
+from effkernels._backends import compiled
 status = effkernels.backends()["cpu"]
 print(compiled.build_info()["instruction_sets"]["in_use"], status.available, status.reason, sep="|")
 try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cuda_kernels import Shim
-from effkernels.backends.compiled import compiled_status
+from effkernels._backends.compiled import compiled_status
 from effkernels_build.ninja_build import CompileError
 from host_shim import HostShim, ShimMissingError
 from parity import Gpu, Runner

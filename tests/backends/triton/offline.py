@@ -21,7 +21,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from effkernels.backends.triton import (
+from effkernels._backends.triton import (
     conv_bn_act,
     depthwise_conv_bn_act,
     elementwise,

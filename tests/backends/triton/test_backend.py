@@ -33,7 +33,7 @@ def test_importing_neither_imports_triton_nor_says_anything() -> None:
     code = (
         "import sys, torch.utils.flop_counter; before = set(sys.modules); import effkernels\n"
         "new = set(sys.modules) - before\n"
-        "print([m for m in new if m.startswith(('triton', 'effkernels.backends.triton'))])"
+        "print([m for m in new if m.startswith(('triton', 'effkernels._backends.triton'))])"
     )
     done = run_python("-W", "error", "-c", code)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
@@ -77,7 +77,7 @@ def test_the_interpreter_computes_cpu_tensors_for_those_who_ask() -> None:
         "x, w = torch.ones(1, 4, 5, 5), torch.ones(4, 1, 3, 3)\n"
         "def run():\n"
         "    effkernels.ops.depthwise_conv_bn_act(x, w)\n"
-        "    return 'effkernels.backends.triton' in sys.modules\n"
+        "    return 'effkernels._backends.triton' in sys.modules\n"
         "found = [run()]\n"
         "with effkernels.use_backend('triton', fallback=False): found.append(run())\n"
         "print(effkernels.backends()['triton'].available, *found)"
@@ -189,7 +189,7 @@ def test_accesses_out_of_bounds_are_found(interpreter: Interpreter) -> None:
 @needs_triton
 def test_tf32_is_what_pytorch_allows_its_convolutions() -> None:
     code = (
-        "import torch; from effkernels.backends.triton.launch import product_precision as precision\n"
+        "import torch; from effkernels._backends.triton.launch import product_precision as precision\n"
         "def show(): print(precision(torch.float32), precision(torch.bfloat16))\n"
         "show()\n"
         "torch.backends.cudnn.allow_tf32 = False; show()\n"

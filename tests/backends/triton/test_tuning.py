@@ -15,7 +15,7 @@ import torch
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
-from effkernels.backends.triton import (  # noqa: E402
+from effkernels._backends.triton import (  # noqa: E402
     conv_bn_act,
     depthwise_conv_bn_act,
     elementwise,
@@ -23,8 +23,8 @@ from effkernels.backends.triton import (  # noqa: E402
     squeeze_excite,
     tuning,
 )
-from effkernels.backends.triton.launch import share  # noqa: E402
-from effkernels.backends.triton.tuning import Tuner, asked_for, cache_file, tuned  # noqa: E402
+from effkernels._backends.triton.launch import share  # noqa: E402
+from effkernels._backends.triton.tuning import Tuner, asked_for, cache_file, tuned  # noqa: E402
 
 Config = tuple[int, str]
 CANDIDATES: list[Config] = [(1, "slow"), (2, "fast"), (3, "fails"), (4, "as fast")]

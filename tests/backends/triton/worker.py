@@ -19,7 +19,7 @@ from triton.runtime import interpreter
 
 from cpu_kernels import poisoned, tensors
 from effkernels import ops, use_backend
-from effkernels.backends.triton import (
+from effkernels._backends.triton import (
     conv_bn_act,
     depthwise_conv_bn_act,
     pointwise_conv_bn_act,

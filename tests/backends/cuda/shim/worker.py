@@ -14,7 +14,7 @@ from torch import Tensor
 from counted_or_not import whatever_is_faster
 from cpu_kernels import poisoned, tensors
 from effkernels import dispatch, ops, use_backend
-from effkernels.backends.compiled import cuda_module
+from effkernels._backends.compiled import cuda_module
 from networks import run_network
 from workers import serve
 

@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from effkernels.backends.triton.elementwise import activate, fold, load_float
-from effkernels.backends.triton.launch import (
+from effkernels._backends.triton.elementwise import activate, fold, load_float
+from effkernels._backends.triton.launch import (
     INTERPRETED,
     dense,
     divide_up,
@@ -18,7 +18,7 @@ from effkernels.backends.triton.launch import (
     product_precision,
     share,
 )
-from effkernels.backends.triton.tuning import tuned, tuning
+from effkernels._backends.triton.tuning import tuned, tuning
 from effkernels.ops._define import nhwc_empty
 from effkernels.ops._window import result_size
 

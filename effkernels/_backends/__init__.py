@@ -5,7 +5,7 @@
 `effkernels/__init__.py` imports this package.
 """
 
-from effkernels.backends import cpu, cuda, triton
+from effkernels._backends import cpu, cuda, triton
 
 
 def register() -> None:

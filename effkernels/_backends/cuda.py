@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from effkernels import dispatch
-from effkernels.backends.compiled import compiled_status, cuda_module
-from effkernels.backends.cpu import (
+from effkernels._backends.compiled import compiled_status, cuda_module
+from effkernels._backends.cpu import (
     _rejects,
     _rejects_dtype,
     _rejects_gate,

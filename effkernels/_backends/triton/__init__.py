@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from effkernels import dispatch
-from effkernels.backends.cpu import _rejects_dtype, _rejects_gate, uint8_too
-from effkernels.backends.cuda import few_hidden, few_terms, new_enough, register_network
+from effkernels._backends.cpu import _rejects_dtype, _rejects_gate, uint8_too
+from effkernels._backends.cuda import few_hidden, few_terms, new_enough, register_network
 from effkernels.ops._define import define_private, implement_private
 
 # Hidden channels are held in the registers of one program.
@@ -55,7 +55,7 @@ def _imported_when_called(file: str, name: str) -> Callable[..., Any]:
     @functools.cache
     def function() -> Callable[..., Any]:
         found: Callable[..., Any] = getattr(
-            importlib.import_module(f"effkernels.backends.triton.{file}"), name
+            importlib.import_module(f"effkernels._backends.triton.{file}"), name
         )
         return found
 

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from effkernels.backends.triton.launch import INTERPRETED, divide_up, launch
+from effkernels._backends.triton.launch import INTERPRETED, divide_up, launch
 
 # Inline assembly is for NVIDIA's compiler. The interpreter and other vendors take the portable twin.
 _PTX = tl.constexpr(not INTERPRETED and torch.version.hip is None)

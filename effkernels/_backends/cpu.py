@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from effkernels import dispatch
-from effkernels.backends.compiled import compiled_status, cpu_module
+from effkernels._backends.compiled import compiled_status, cpu_module
 from effkernels.ops._define import define_private
 from effkernels.ops.network import STEPS
 

@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from effkernels.backends.triton.elementwise import activate, fold, mean_of_parts
-from effkernels.backends.triton.launch import dense, divide_up, in_units, launch, nhwc, share
-from effkernels.backends.triton.tuning import tuned, tuning
+from effkernels._backends.triton.elementwise import activate, fold, mean_of_parts
+from effkernels._backends.triton.launch import dense, divide_up, in_units, launch, nhwc, share
+from effkernels._backends.triton.tuning import tuned, tuning
 from effkernels.ops._define import nhwc_empty
 from effkernels.ops._window import result_size
 
