@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from benchmarks.replay import ROTATED_BYTES, Replay
-from effkernels.analysis.cost import model_cost
 from effkernels._backends.cuda import why_two_kernels
+from effkernels.analysis.cost import model_cost
 from effkernels.ops._define import defined
 
 OP = "expand_depthwise_conv_bn_act_pool"

@@ -1,7 +1,6 @@
 """effkernels: EfficientNets from fused kernels, for PyTorch."""
 
-from effkernels import _backends
-from effkernels import ops, scaling
+from effkernels import _backends, ops, scaling
 from effkernels.dispatch import BackendStatus, backends, use_backend
 from effkernels.explaining import Explanation, explain
 from effkernels.graphs import GraphedModel, graph

@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 
 import effkernels
+from effkernels._backends.compiled import build_info, compiled_status
 from effkernels.analysis.cost import LayerCost, ModelCost, model_cost
 from effkernels.analysis.memory import inference_memory, training_memory
-from effkernels._backends.compiled import build_info, compiled_status
 from effkernels.cli.options import (
     BatchSizeOption,
     DType,

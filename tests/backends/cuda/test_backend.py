@@ -17,9 +17,9 @@ from torch._subclasses import FakeTensorMode
 import effkernels
 from cuda_kernels import LABELS
 from effkernels import dispatch, ops
-from effkernels.analysis.cost import model_cost
 from effkernels._backends import cuda
 from effkernels._backends.compiled import compiled_status
+from effkernels.analysis.cost import model_cost
 from effkernels.models import get_config
 from fakes import Calls, fake_pass
 from host_shim import ShimError
