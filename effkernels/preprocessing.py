@@ -6,12 +6,13 @@ Pillow and numpy only; Pillow is imported on first use, so that importing the pa
 from __future__ import annotations
 
 import functools
+import io
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ class Preprocessing:
         # The small term undoes the rounding of fractions like 240 / 255 that were given as a ratio.
         return math.floor(self.size / self.crop_fraction + 1e-6)
 
-    def __call__(self, image: Image.Image | str | os.PathLike[str]) -> Tensor:
+    def __call__(self, image: Image.Image | str | os.PathLike[str] | BinaryIO) -> Tensor:
         """Transform one picture.
 
         Args:
@@ -151,7 +152,7 @@ def _vectors(
 _kept_vectors = functools.cache(_vectors)
 
 
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
+def read_image(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """Read a picture file as RGB, upright.
 
     - EXIF orientation is applied; an unreadable EXIF block counts as none.
@@ -163,7 +164,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     - Of an animation or a multi-page file, the first picture.
 
     Args:
-        path: any format that Pillow reads.
+        path: any format that Pillow reads; or a binary file that is open for reading, from where it stands to its end.
 
     Returns:
         A Pillow image of mode RGB, its pixels loaded.
@@ -176,9 +177,15 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     _require_pillow()
     from PIL import Image, ImageOps
 
-    name = os.fspath(path)
+    if isinstance(path, (str, os.PathLike)):
+        name, source = os.fspath(path), os.fspath(path)
+    else:
+        # Pillow goes back and forth in a file; a pipe cannot.
+        name, source = str(getattr(path, "name", "stream")), io.BytesIO(path.read())
     with _errors_name(name):
-        with Image.open(name) as opened:
+        if isinstance(source, io.BytesIO) and not source.getbuffer():
+            raise ValueError("nothing was read from it")
+        with Image.open(source) as opened:
             opened.load()
             try:
                 upright = ImageOps.exif_transpose(opened)

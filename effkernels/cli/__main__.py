@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from effkernels.cli import main
+from effkernels_cli import main
 
 if __name__ == "__main__":
     main()

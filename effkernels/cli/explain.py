@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 
 import effkernels
 from effkernels.cli.options import (
-    BatchSizeOption,
-    DeviceOption,
-    DType,
-    DTypeOption,
-    JsonOption,
-    ResolutionOption,
     check_at_least_1,
     choose_device,
+    torch_dtype,
 )
 from effkernels.cli.output import console, print_json, printable
 from effkernels.explaining import Explanation
@@ -25,25 +19,22 @@ from effkernels.models.registry import get_config
 
 
 def explain(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Runs with random weights.")],
-    resolution: ResolutionOption = None,
-    batch_size: BatchSizeOption = 1,
-    dtype: DTypeOption = DType.float32,
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
+    *,
+    model: str,
+    resolution: int | None,
+    batch_size: int,
+    dtype: str,
+    device: str | None,
+    as_json: bool,
 ) -> None:
-    """Which kernel runs for each layer of MODEL here, and why.
-
-    The model runs once. MB: the least that a layer reads and writes, weights included.
-    EFFKERNELS_BACKEND=torch and its kin show what another backend would do.
-    """
+    """Print which kernel runs for each layer; see ``effkernels explain --help``."""
     check_at_least_1("--batch-size", batch_size)
     side = get_config(model).resolution if resolution is None else resolution
     check_at_least_1("--resolution", side)
     where, _ = choose_device(device)
-    network = effkernels.create_model(model, device=where, dtype=dtype.torch).eval()
+    network = effkernels.create_model(model, device=where, dtype=torch_dtype(dtype)).eval()
     shape = batch_size, network.in_channels, side, side
-    found = effkernels.explain(network, torch.zeros(shape, device=where, dtype=dtype.torch))
+    found = effkernels.explain(network, torch.zeros(shape, device=where, dtype=torch_dtype(dtype)))
     if as_json:
         print_json(_document(found))
     else:

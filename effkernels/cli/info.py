@@ -6,9 +6,8 @@ import importlib.metadata
 import platform
 from dataclasses import asdict
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 
 import effkernels
@@ -16,13 +15,9 @@ from effkernels._backends.compiled import build_info, compiled_status
 from effkernels.analysis.cost import LayerCost, ModelCost, model_cost
 from effkernels.analysis.memory import inference_memory, training_memory
 from effkernels.cli.options import (
-    BatchSizeOption,
-    DType,
-    DTypeOption,
-    JsonOption,
-    ResolutionOption,
     check_at_least_1,
     choose_device,
+    torch_dtype,
 )
 from effkernels.cli.output import (
     billions,
@@ -42,18 +37,9 @@ _PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "huggingface_h
 
 
 def info(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL", help="A model to describe; without one, this installation."
-        ),
-    ] = None,
-    resolution: ResolutionOption = None,
-    batch_size: BatchSizeOption = 1,
-    dtype: DTypeOption = DType.float32,
-    as_json: JsonOption = False,
+    *, model: str | None, resolution: int | None, batch_size: int, dtype: str, as_json: bool
 ) -> None:
-    """What is installed and runs here, or the costs of MODEL."""
+    """Print the installation, or the costs of ``model``; see ``effkernels info --help``."""
     if model is not None:
         _model_info(model, resolution, batch_size, dtype, as_json)
         return
@@ -137,11 +123,11 @@ def _flat(value: object) -> str:
 
 
 def _model_info(
-    name: str, resolution: int | None, batch_size: int, dtype: DType, as_json: bool
+    name: str, resolution: int | None, batch_size: int, dtype: str, as_json: bool
 ) -> None:
     check_at_least_1("--batch-size", batch_size)
     config = get_config(name)
-    cost = model_cost(config, resolution, batch_size=batch_size, dtype=dtype.torch)
+    cost = model_cost(config, resolution, batch_size=batch_size, dtype=torch_dtype(dtype))
     if as_json:
         print_json(_model_document(cost))
         return
@@ -158,7 +144,7 @@ def _model_info(
                 "layers": f"{config.activation}, {config.padding} padding, BatchNorm eps "
                 f"{config.bn_eps:g} and momentum {config.bn_momentum:g}, dropout "
                 f"{config.dropout:g}, drop path {config.drop_path:g}",
-                "below for": f"{pictures} of {height} x {width} pixels, {dtype.value}",
+                "below for": f"{pictures} of {height} x {width} pixels, {dtype}",
                 "parameters": f"{cost.params:,}",
                 "MACs": f"{cost.macs:,} ({billions(cost.flops)} FLOPs of multiply and add)",
                 "activations": f"{cost.activations:,} elements",

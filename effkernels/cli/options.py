@@ -1,58 +1,14 @@
-"""Options that several subcommands have, and where a model runs."""
+"""Checks of option values that several subcommands share, and where a model runs."""
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
-
 import torch
-import typer
-
-DEFAULT_MODEL = "efficientnet_lite0"
-DEFAULT_WEIGHTS = "imagenet"
-
-ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="Model name; 'effkernels info' lists them.")
-]
-WeightsOption = Annotated[
-    str,
-    typer.Option("--weights", "-w", help="'imagenet', a checkpoint file, or 'hf-hub:owner/name'."),
-]
-SourceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--source",
-        help="Who trained the weights, where the file leaves it open: 'timm/tf_efficientnet_b0'.",
-    ),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option("--device", help="'cpu', 'cuda', 'cuda:1' ...; CUDA where there is any."),
-]
-ResolutionOption = Annotated[
-    int | None, typer.Option(help="Input side in pixels; the model's own by default.")
-]
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", "-b", help="Pictures.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-class DType(str, Enum):
-    """Floating-point types that the ops compute in, by their names in torch."""
-
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-    @property
-    def torch(self) -> torch.dtype:
-        """The torch.dtype of this name."""
-        dtype: torch.dtype = getattr(torch, self.value)
-        return dtype
-
-
-DTypeOption = Annotated[
-    DType, typer.Option("--dtype", help="Of weights and activations.", case_sensitive=False)
-]
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch.dtype of this name."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def check_at_least_1(option: str, value: int) -> None:

@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from effkernels.cli.classify import Ranked
+from effkernels_cli.errors import escaped
 
-_BAR_WIDTH = 24
+_PERCENT_WIDTH, _GAP = 7, 2
+_BAR_WIDTH, _SHORTEST_BAR = 24, 6
 _ANY_WIDTH = 1000
 
 
@@ -24,15 +26,11 @@ def console() -> Console:
     return Console(highlight=False)
 
 
-def one_line(message: str) -> str:
-    """A message with its line breaks and runs of blanks made single blanks."""
-    return " ".join(message.split())
-
-
 def printable(text: object, style: str = "") -> Text:
-    """Text without markup, what standard output cannot encode (odd file names) replaced by '?'."""
+    """Text without markup, control characters escaped; what standard output cannot encode is replaced by '?'."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return Text(str(text).encode(encoding, "replace").decode(encoding), style=style)
+    shown = "\n".join(map(escaped, str(text).split("\n")))
+    return Text(shown.encode(encoding, "replace").decode(encoding), style=style)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -40,17 +38,26 @@ def print_json(document: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
-def ranking(ranked: Sequence[Ranked], *, ascii_only: bool) -> RenderableType:
-    """Classes with their probability in percent and a bar, most likely first."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(justify="right", width=7)
-    grid.add_column(width=_BAR_WIDTH)
+def ranking(ranked: Sequence[Ranked], out: Console) -> RenderableType:
+    """Classes with their probability in percent and a bar, most likely first.
+
+    In a narrow terminal the bar gives way to the labels: it shrinks, and goes where less than _SHORTEST_BAR is left.
+    """
+    labels = [printable(entry.label) for entry in ranked]
+    longest = max((label.cell_len for label in labels), default=0)
+    width = min(_BAR_WIDTH, out.width - _PERCENT_WIDTH - 2 * _GAP - longest)
+    grid = Table.grid(padding=(0, _GAP))
+    grid.add_column(justify="right", width=_PERCENT_WIDTH)
+    if width >= _SHORTEST_BAR:
+        grid.add_column(width=width)
     grid.add_column(overflow="fold")
-    full, empty = ("#", ".") if ascii_only else ("━", " ")
-    for entry in ranked:
-        filled = round(entry.probability * _BAR_WIDTH)
-        bar = Text(full * filled, style="cyan").append(empty * (_BAR_WIDTH - filled), "dim")
-        grid.add_row(f"{100 * entry.probability:.1f} %", bar, printable(entry.label))
+    full, empty = ("#", ".") if out.options.ascii_only else ("━", " ")
+    for entry, label in zip(ranked, labels, strict=True):
+        cells = [Text(f"{100 * entry.probability:.1f} %")]
+        if width >= _SHORTEST_BAR:
+            filled = round(entry.probability * width)
+            cells.append(Text(full * filled, style="cyan").append(empty * (width - filled), "dim"))
+        grid.add_row(*cells, label)
     return Padding(grid, (0, 0, 1, 0), expand=False)
 
 

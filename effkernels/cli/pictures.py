@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -39,12 +40,12 @@ _DECODERS = min(8, os.cpu_count() or 1)  # threads: Pillow decodes and resizes o
 class Skipped:
     """A path that gives no picture, and why."""
 
-    path: Path
+    path: str
     problem: str
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {**asdict(self), "path": str(self.path)}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -56,29 +57,43 @@ class Batch:
     skipped: list[Skipped]
 
 
-def collect(given: Sequence[Path]) -> tuple[list[Path], list[Skipped]]:
-    """Files in the order given; in place of a folder the pictures in and below it, sorted.
+STANDARD_INPUT = Path("-")
+"""Stands for a picture that is read from standard input."""
 
-    Hidden files and folders are passed over, links to folders are not followed.
+
+def collect(given: Sequence[str]) -> tuple[list[Path], list[Skipped]]:
+    """Files in the order given; in place of a folder the pictures in and below it, sorted; "-" as it is.
+
+    Hidden files and folders are passed over, links to folders are not followed. Of what is no regular file (a pipe,
+    a socket, a device) nothing is read, for that may never end.
 
     Returns:
         The files, and the paths of which nothing comes: not there, or a folder without pictures.
     """
     files: list[Path] = []
     skipped: list[Skipped] = []
-    for path in given:
-        if path.is_dir():
+    for name in given:
+        path = Path(name)
+        if path == STANDARD_INPUT:
+            files.append(path)
+        elif "://" in name:
+            problem = f"pictures are files: download {name!r} first, or pipe it into 'predict -'"
+            skipped.append(Skipped(name, problem))
+        elif path.is_dir():
             found, denied = _pictures_below(path)
             files += found
             skipped += denied
             if not found and not denied:
                 known = " ".join(sorted(PICTURE_SUFFIXES))
                 problem = f"no pictures in folder '{path}' (looked for {known})"
-                skipped.append(Skipped(path, problem))
-        elif path.exists():
+                skipped.append(Skipped(name, problem))
+        elif path.is_file():
             files.append(path)
+        elif path.exists():
+            problem = f"'{path}' is no regular file: pipe what it holds into 'predict -'"
+            skipped.append(Skipped(name, problem))
         else:
-            skipped.append(Skipped(path, f"no such file or folder: '{path}'"))
+            skipped.append(Skipped(name, f"no such file or folder: '{path}'"))
     return files, skipped
 
 
@@ -88,13 +103,14 @@ def _pictures_below(folder: Path) -> tuple[list[Path], list[Skipped]]:
     denied: list[Skipped] = []
 
     def report(error: OSError) -> None:
-        denied.append(Skipped(Path(error.filename), f"cannot list folder: {error}"))
+        denied.append(Skipped(error.filename, f"cannot list folder: {error}"))
 
     for parent, folders, names in os.walk(folder, onerror=report):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES:
+            known = not name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES
+            if known and (path.is_file() or not path.exists()):  # a broken link is reported later
                 found.append(path)
     return sorted(found), denied
 
@@ -111,13 +127,17 @@ def prepare(
     with ThreadPoolExecutor(_DECODERS) as pool:
 
         def submit(chunk: Sequence[Path]) -> list[Future[Tensor]]:
-            return [pool.submit(preprocessing, path) for path in chunk]
+            return [pool.submit(_transform, path, preprocessing) for path in chunk]
 
         ahead = submit(chunks[0]) if chunks else []
         for position, chunk in enumerate(chunks):
             futures = ahead
             ahead = submit(chunks[position + 1]) if position + 1 < len(chunks) else []
             yield _gather(chunk, futures)
+
+
+def _transform(path: Path, preprocessing: Preprocessing) -> Tensor:
+    return preprocessing(sys.stdin.buffer if path == STANDARD_INPUT else path)
 
 
 def _gather(chunk: Sequence[Path], futures: Sequence[Future[Tensor]]) -> Batch:
@@ -130,7 +150,7 @@ def _gather(chunk: Sequence[Path], futures: Sequence[Future[Tensor]]) -> Batch:
         elif isinstance(error, ValueError):
             # Not every message names the file: a picture can be read and then be too narrow.
             problem = str(error) if str(path) in str(error) else f"{path}: {error}"
-            batch.skipped.append(Skipped(path, problem))
+            batch.skipped.append(Skipped(str(path), problem))
         else:
             raise error
     return batch

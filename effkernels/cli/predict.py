@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -14,50 +13,37 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from effkernels.cli.classify import check_topk, load_model, logits_of, rank
 from effkernels.cli.options import (
-    DEFAULT_MODEL,
-    DEFAULT_WEIGHTS,
-    DeviceOption,
-    DType,
-    DTypeOption,
-    JsonOption,
-    ModelOption,
-    SourceOption,
-    WeightsOption,
     check_at_least_1,
     choose_device,
+    torch_dtype,
 )
-from effkernels.cli.output import console, one_line, print_json, printable, ranking
+from effkernels.cli.output import console, print_json, printable, ranking
 from effkernels.cli.pictures import Skipped, collect, prepare
+from effkernels_cli.errors import in_options, one_line
 
 _MANY = 8  # pictures from which on a progress bar is worth its line
 
 
 def predict(
-    images: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGE", help="Picture files, and folders to search for them."),
-    ],
-    model: ModelOption = DEFAULT_MODEL,
-    weights: WeightsOption = DEFAULT_WEIGHTS,
-    source: SourceOption = None,
-    topk: Annotated[int, typer.Option("--topk", "-k", help="Classes to name.")] = 5,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Pictures at a time.")] = 16,
-    device: DeviceOption = None,
-    dtype: DTypeOption = DType.float32,
-    as_json: JsonOption = False,
+    *,
+    images: Sequence[str],
+    model: str,
+    weights: str,
+    source: str | None,
+    topk: int,
+    batch_size: int,
+    device: str | None,
+    dtype: str,
+    as_json: bool,
 ) -> None:
-    """Name what pictures show.
-
-    Pictures that cannot be read are reported and skipped; the exit status is then 1,
-    and 2 where none is left.
-    """
+    """Print the ranking of each picture; see ``effkernels predict --help``."""
     check_at_least_1("--topk", topk)
     check_at_least_1("--batch-size", batch_size)
     paths, skipped = collect(images)
     if not paths:
         raise ValueError("; ".join(nothing.problem for nothing in skipped))
     where, _ = choose_device(device)
-    network = load_model(model, weights, source, where, dtype.torch)
+    network = load_model(model, weights, source, where, torch_dtype(dtype))
     check_topk(topk, network.num_classes)
 
     pictures: list[dict[str, Any]] = []
@@ -73,7 +59,7 @@ def predict(
                 pictures.append({"path": str(path), "top": [entry.to_json() for entry in top]})
                 if not as_json:
                     out.print(printable(path, "bold"), soft_wrap=True)
-                    out.print(ranking(top, ascii_only=out.options.ascii_only))
+                    out.print(ranking(top, out))
             _report(batch.skipped, progress.console)
             skipped += batch.skipped
             progress.advance(task, len(batch.paths) + len(batch.skipped))
@@ -85,7 +71,7 @@ def predict(
                 "weights": weights,
                 "num_classes": network.num_classes,
                 "device": str(where),
-                "dtype": dtype.value,
+                "dtype": dtype,
                 "pictures": pictures,
                 "skipped": [nothing.to_json() for nothing in skipped],
             }
@@ -120,5 +106,5 @@ def _progress(pictures: int) -> Iterator[Progress]:
 
 def _report(skipped: Sequence[Skipped], errors: Console) -> None:
     for nothing in skipped:
-        line = f"effkernels: skipped: {one_line(nothing.problem)}"
+        line = f"effkernels: skipped: {one_line(in_options(nothing.problem))}"
         errors.print(printable(line, "yellow"), soft_wrap=True)

@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from effkernels.analysis.paper import TableRow, table_rows
-from effkernels.cli.options import JsonOption
 from effkernels.cli.output import billions, console, millions, number_table, print_json, print_wide
 
 SOURCE = "Tan and Le 2019, arXiv 1905.11946, Table 2"
 
 
-def table(as_json: JsonOption = False) -> None:
-    """Our B0-B7 beside the paper's Table 2.
-
-    Parameters and FLOPs as printed there (FLOPs are multiply-accumulates), and as counted here.
-    """
+def table(*, as_json: bool) -> None:
+    """Print the paper's Table 2 with our counts; see ``effkernels table --help``."""
     rows = table_rows()
     if as_json:
         print_json({"source": SOURCE, "rows": [asdict(row) for row in rows]})

@@ -29,7 +29,7 @@ pytestmark = [
     ),
 ]
 
-COPIED = ("effkernels", "buildtools", "csrc")
+COPIED = ("effkernels", "effkernels_cli", "buildtools", "csrc")
 REPORT = """
 import json, sys
 import effkernels

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 import effkernels
 from command_line import Outcome, Run
 from effkernels.checkpoints import save_checkpoint
-from effkernels.cli.app import app
 from effkernels.data import sample_pictures
+from effkernels_cli.app import app
 
 
 @pytest.fixture

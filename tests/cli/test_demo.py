@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import effkernels
 from command_line import Run
 from effkernels import dispatch
 from effkernels.cli import demo
-from effkernels.cli.demo import compare, kernel_backends
+from effkernels.cli.demo import Comparison, compare, kernel_backends
 from effkernels.reference import depthwise_conv_bn_act
 
 CATS = {"tabby", "tiger cat", "Egyptian cat"}
@@ -86,6 +87,24 @@ def test_other_weights_are_shown_by_class_index(run: Run, seven_classes: Path) -
         assert len(picture["top"]) == 5
         for entry in picture["top"]:
             assert entry["label"] == f"class {entry['index']}"
+
+
+def test_a_ratio_comes_with_its_spread_or_not_at_all() -> None:
+    calm = Comparison("cpu", "fused", "eager", 1.0, 2.0, 0.0, 1.0, 2, 9, (1.9, 2.0, 2.1))
+    assert calm.speedup == 2.0
+    assert demo._ratio(calm) == "2.00x  (1.90x to 2.10x in the middle half of the turns)"
+    busy = replace(calm, eager_ms=41.8, ratios=(1.9, 41.8, 50.0))
+    assert busy.speedup is None
+    assert "not told" in demo._ratio(busy)
+    assert "41.8" not in demo._ratio(busy)
+
+
+def test_turns_alternate() -> None:
+    order: list[str] = []
+    first = lambda: order.append("A") or torch.zeros(())  # noqa: E731
+    second = lambda: order.append("B") or torch.zeros(())  # noqa: E731
+    assert len(demo._time_both(first, second)) == 2
+    assert "".join(order) == "AB" + "AB" + "BA"
 
 
 def test_without_kernels_folding_alone_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_an_error_is_one_line_without_a_traceback_unless_asked_for(tmp_path: Pat
 
 @pytest.mark.parametrize("package", ["typer", "rich"])
 def test_without_its_packages_it_names_the_extra(tmp_path: Path, package: str) -> None:
-    blocked = f"import sys; sys.modules[{package!r}] = None; import effkernels.cli as c; c.main()"
+    blocked = f"import sys; sys.modules[{package!r}] = None; import effkernels_cli as c; c.main()"
     result = command(sys.executable, "-c", blocked, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
@@ -69,7 +69,7 @@ def test_without_its_packages_it_names_the_extra(tmp_path: Path, package: str) -
 
 
 def test_without_pillow_only_pictures_are_out_of_reach(tmp_path: Path, seven_classes: Path) -> None:
-    blocked = "import sys; sys.modules['PIL'] = None; import effkernels.cli as c; c.main()"
+    blocked = "import sys; sys.modules['PIL'] = None; import effkernels_cli as c; c.main()"
     (tmp_path / "picture.png").touch()
     arguments = ["predict", "picture.png", "--weights", str(seven_classes)]
     result = command(sys.executable, "-c", blocked, *arguments, cwd=tmp_path)
@@ -80,8 +80,21 @@ def test_without_pillow_only_pictures_are_out_of_reach(tmp_path: Path, seven_cla
 
 
 def test_importing_the_entry_point_imports_nothing_of_its_packages(tmp_path: Path) -> None:
-    code = "import sys, effkernels.cli; print(*{'typer', 'rich', 'PIL'} & set(sys.modules))"
+    code = (
+        "import sys, effkernels_cli; print(*{'typer', 'rich', 'PIL', 'torch'} & set(sys.modules))"
+    )
     assert command(sys.executable, "-c", code, cwd=tmp_path).stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["predict", "--help"], ["--version"], ["nonsense"]]
+)
+def test_help_and_wrong_usage_do_not_wait_for_torch(tmp_path: Path, arguments: list[str]) -> None:
+    code = (
+        "import sys, effkernels_cli as c\ntry:\n c.main()\nfinally:\n print('torch' in sys.modules)"
+    )
+    result = command(sys.executable, "-c", code, *arguments, cwd=tmp_path)
+    assert result.stdout.splitlines()[-1] == "False"
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:

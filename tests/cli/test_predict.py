@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import effkernels
 from command_line import Outcome, Run
 from effkernels.cli import classify, predict
+from effkernels.cli.pictures import collect, prepare
+from effkernels.data import sample_pictures
 
+TRANSFORM = effkernels.Preprocessing()
 CATS = {"tabby", "tiger cat", "Egyptian cat"}
 
 
@@ -232,3 +240,81 @@ def test_bad_arguments_are_one_line(
     if "--weights" not in given:
         given += ["--weights", str(seven_classes)]
     assert said in run("predict", *given).error
+
+
+def test_pipes_and_sockets_in_a_folder_are_passed_over(
+    run: Run, tmp_path: Path, cat: Image.Image, seven_classes: Path
+) -> None:
+    cat.save(tmp_path / "cat.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    result = run("predict", tmp_path, "--weights", seven_classes, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)["pictures"]
+    assert [Path(picture["path"]).name for picture in found] == ["cat.png"]
+    assert "is no regular file: pipe" in run("predict", tmp_path / "pipe.png").error
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal(
+    run: Run, tmp_path: Path, cat: Image.Image, seven_classes: Path
+) -> None:
+    cat.save(tmp_path / "\x1b]0;owned\x07.png")
+    (tmp_path / "\x1b[2J.png").write_bytes(b"no picture")
+    result = run("predict", tmp_path, "--weights", seven_classes)
+    assert result.exit_code == 1
+    assert "\\x1b]0;owned\\x07.png" in result.stdout
+    assert "\\x1b[2J.png" in result.stderr
+    assert not {"\x1b", "\x07"} & set(result.stdout + result.stderr)
+
+
+def test_labels_are_seen_in_a_narrow_terminal(
+    run: Run, monkeypatch: pytest.MonkeyPatch, seven_classes: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    with sample_pictures() as (cat_path, _):
+        result = run("predict", cat_path, "--weights", seven_classes)
+    assert result.exit_code == 0, result.stderr
+    labels = [line for line in result.stdout.splitlines() if "%" in line]
+    assert len(labels) == 5
+    assert all(re.search(r" class [0-6]\b", line) and len(line) <= 30 for line in labels)
+
+
+def test_a_picture_on_standard_input(
+    run: Run, monkeypatch: pytest.MonkeyPatch, seven_classes: Path
+) -> None:
+    arguments = ("predict", "-", "--weights", seven_classes, "--json")
+    with sample_pictures() as (cat_path, _):
+        monkeypatch.setattr(sys, "stdin", open(cat_path))  # noqa: SIM115 - closed with the test
+        piped = collect(["-"])
+        assert piped == ([Path("-")], [])
+        [batch] = prepare(piped[0], 1, TRANSFORM)
+        assert torch.equal(batch.tensors[0], TRANSFORM(cat_path))
+    assert "nothing was read from it" in run(*arguments).stderr
+
+
+def test_a_url_is_named_as_it_was_typed(run: Run) -> None:
+    url = "https://example.org//cat.jpg"
+    assert f"pictures are files: download '{url}' first" in run("predict", url).error
+
+
+@pytest.mark.parametrize("name", ["bf16", "BFLOAT16", "torch.bfloat16"])
+def test_short_names_of_types(run: Run, seven_classes: Path, name: str) -> None:
+    with sample_pictures() as (cat_path, _):
+        result = run("predict", cat_path, "--weights", seven_classes, "--dtype", name, "--json")
+    assert json.loads(result.stdout)["dtype"] == "bfloat16"
+
+
+def test_an_unknown_type_is_answered_with_those_there_are(run: Run) -> None:
+    assert (
+        "'f8' is not one of float32, float16, bfloat16"
+        in run("predict", "-", "--dtype", "f8").error
+    )
+
+
+def test_errors_speak_of_options(run: Run, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    path = tmp_path / "b0.pth"
+    torch.save(timm.create_model("efficientnet_b0").state_dict(), path)
+    with sample_pictures() as (cat_path, _):
+        error = run("predict", cat_path, "-m", "efficientnet_b0", "-w", path).error
+    assert "--source 'timm/" in error
+    assert "source=" not in error

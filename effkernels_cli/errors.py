@@ -1,23 +1,15 @@
-"""The typer application: its subcommands, and what happens to an error."""
+"""Errors as one line on standard error, in the words of the command line."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
-
-import effkernels
-from effkernels.cli.convert import convert
-from effkernels.cli.demo import demo
-from effkernels.cli.explain import explain
-from effkernels.cli.info import info
-from effkernels.cli.output import one_line
-from effkernels.cli.predict import predict
-from effkernels.cli.table import table
 
 # typer carries its own copy of click since 0.20 or so and exports BadParameter alone of its errors.
 _UsageError: type[Exception] = next(
@@ -28,8 +20,36 @@ _UsageError: type[Exception] = next(
 # Anything else (KeyError, AssertionError ...) is a bug, and its traceback is wanted.
 _EXPECTED = (ValueError, TypeError, NotImplementedError, ImportError, OSError, RuntimeError)
 
+# Python's keyword arguments that options stand for, as the library's messages name them.
+_KEYWORDS = "batch_size|device|dtype|resolution|source|topk|use_ema|weights"
+_KEYWORD = re.compile(rf"""\b({_KEYWORDS})=('[^']*'|"[^"]*"|[\w.:/-]*)""")
 
-class _OneLineErrors(TyperGroup):
+
+def one_line(message: str) -> str:
+    """A message with its line breaks and runs of blanks made single blanks, and control characters escaped."""
+    return escaped(" ".join(message.split()))
+
+
+def escaped(text: str) -> str:
+    """Text that cannot act on a terminal: what is not printable as Python would write it in a string."""
+    return "".join(
+        c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text
+    )
+
+
+def in_options(message: str) -> str:
+    """A message of the library in the words of the command line: ``source='x'`` becomes ``--source 'x'``."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found.group(1).replace("_", "-"), found.group(2)
+        if name == "use-ema":
+            return "--no-use-ema" if value == "False" else "--use-ema"
+        return f"--{name} {value}".rstrip()
+
+    return _KEYWORD.sub(option, message)
+
+
+class OneLineErrors(TyperGroup):
     """Prints any expected error as one line on stderr and exits with 2."""
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -48,45 +68,10 @@ class _OneLineErrors(TyperGroup):
         except _EXPECTED as error:
             if os.environ.get("EFFKERNELS_TRACEBACK"):
                 traceback.print_exc()
-            _fail(str(error) or type(error).__name__)
+            _fail(in_options(str(error)) or type(error).__name__)
         sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str) -> None:
     print(f"effkernels: {one_line(message)}", file=sys.stderr)
     sys.exit(2)
-
-
-app = typer.Typer(
-    cls=_OneLineErrors,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (demo, predict, table, info, explain, convert):
-    app.command()(command)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"effkernels {effkernels.__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    context: typer.Context,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
-    """Fast EfficientNets for PyTorch.
-
-    Errors are one line; with EFFKERNELS_TRACEBACK=1 in the environment the traceback comes first.
-    """
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())

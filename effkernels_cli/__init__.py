@@ -1,0 +1,28 @@
+"""The ``effkernels`` command: its subcommands, options and errors.
+
+It lies beside the package because importing `effkernels` imports torch, which takes seconds: ``--help``, ``--version``
+and wrong usage are answered without it. What a subcommand does is in the file of its name in `effkernels.cli`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line of this process; the entry point of the console script.
+
+    Needs typer and rich (``pip install "effkernels[cli]"``); without them it says so and exits with 2.
+    """
+    try:
+        import rich  # noqa: F401
+        import typer  # noqa: F401
+    except ImportError as error:
+        print(
+            f'effkernels: the command line needs {error.name}: pip install "effkernels[cli]"',
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
+    from effkernels_cli.app import app
+
+    app(prog_name="effkernels")
