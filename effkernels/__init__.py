@@ -1,7 +1,7 @@
 """effkernels: EfficientNets from fused kernels, for PyTorch."""
 
 from effkernels import _backends, ops, scaling
-from effkernels.dispatch import BackendStatus, backends, use_backend
+from effkernels.dispatch import BackendStatus, FallbackWarning, backends, use_backend
 from effkernels.explaining import Explanation, explain
 from effkernels.graphs import GraphedModel, graph
 from effkernels.models import (
@@ -41,6 +41,7 @@ __all__ = [
     "EfficientNetConfig",
     "EfficientNetFeatures",
     "Explanation",
+    "FallbackWarning",
     "GraphedModel",
     "Preprocessing",
     "__version__",

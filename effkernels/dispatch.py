@@ -6,16 +6,16 @@ that serves the device and accepts the arguments runs (:func:`choose`); plain Py
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-
-logger = logging.getLogger("effkernels")
 
 Accepts = Callable[..., "str | None"]
 
@@ -37,13 +37,15 @@ class Backend:
     """One way to compute the ops.
 
     ``unavailable`` is the reason why it cannot run here, or None. One that runs only ``on_request`` is for
-    those who name it, never chosen for being available.
+    those who name it, never chosen for being available. A ``mistake`` is what is wrong with its settings: to
+    choose it is an error.
     """
 
     name: str
     devices: tuple[str, ...]
     unavailable: str | None = None
     on_request: bool = False
+    mistake: str | None = None
     kernels: dict[str, Kernel] = field(default_factory=dict)
 
     def serves(self, device_type: str) -> bool:
@@ -127,18 +129,31 @@ class _Choice(threading.local):
 
 
 _choice = _Choice()
-_logged: set[str] = set()
 
 
-def _log_once(message: str) -> None:
-    if message not in _logged:
-        _logged.add(message)
-        logger.warning(message)
+class FallbackWarning(UserWarning):
+    """Something runs slower than it could: on another backend than asked for, or without compiled kernels."""
+
+
+# Frames of these are not the user's: a warning is about who called them.
+_NOT_THE_USER = tuple(str(Path(file).parent) for file in (__file__, torch.__file__))
+_warned: set[tuple[str, str, int]] = set()
+
+
+def warn_once(message: str) -> None:
+    """Warn with :class:`FallbackWarning`, once for each place in the user's code that comes to it."""
+    depth, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
+        depth, frame = depth + 1, frame.f_back
+    place = (message, frame.f_code.co_filename, frame.f_lineno)
+    if place not in _warned:
+        warnings.warn(message, FallbackWarning, stacklevel=depth)
+        _warned.add(place)  # not where the warning is an error: it would be one only once
 
 
 # torch.compile runs it while tracing and leaves no trace of it. torch.compiler.assume_constant_result
 # sets this attribute and no more, but imports the compiler: over a second of our import.
-_log_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
+warn_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class use_backend:  # noqa: N801 - used like a function
@@ -147,7 +162,7 @@ class use_backend:  # noqa: N801 - used like a function
     Args:
         name: "cuda", "triton", "cpu", "torch", or "auto" for the fastest that accepts the arguments.
         fallback: where the backend lacks an op or rejects its arguments, run the op in plain PyTorch and
-            log the reason once; if False, raise instead.
+            warn with the reason (:class:`FallbackWarning`), once a place; if False, raise instead.
 
     Raises:
         ValueError: no such backend, or it is not available here (the message says why).
@@ -192,6 +207,11 @@ def restrict_to_requests(backend: str, devices: tuple[str, ...]) -> None:
     _BACKENDS[backend].on_request = True
 
 
+def mark_mistaken(backend: str, mistake: str) -> None:
+    """Let choosing ``backend`` be a ValueError of this message: its settings are wrong."""
+    _BACKENDS[backend].unavailable = _BACKENDS[backend].mistake = mistake
+
+
 def mark_unavailable(backend: str, reason: str) -> None:
     """Say why ``backend`` cannot run here."""
     _BACKENDS[backend].unavailable = reason
@@ -230,7 +250,8 @@ def choose(
     choose for themselves.
 
     Raises:
-        ValueError: ``EFFKERNELS_BACKEND`` names no backend, or one that is not available.
+        ValueError: ``EFFKERNELS_BACKEND`` names no backend, or one that is not available; or the settings of a
+            backend for this device are mistaken.
         NotImplementedError: the backend forced with ``fallback=False`` does not compute this.
     """
     forced = _choice.name
@@ -246,6 +267,8 @@ def choose(
             break
         if forced is None and (backend.on_request or not backend.serves(device_type)):
             continue
+        if backend.mistake is not None:
+            raise ValueError(backend.mistake)
         if backend.unavailable is not None:
             refusals.append((backend.name, backend.unavailable))
             continue
@@ -267,7 +290,7 @@ def choose(
         messages.append(message)
     if taken == "torch":
         for message in messages:
-            _log_once(message)
+            warn_once(message)
     if _choice.watcher is None:
         return run
     decision = Decision(op, taken, tuple(refusals), forced is not None, by_parts)

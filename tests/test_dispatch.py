@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +37,7 @@ def fake_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[dispatch.Backend]:
     """A "cpu" backend whose one kernel returns sevens."""
     fake = dispatch.Backend("cpu", ("cpu",))
     monkeypatch.setitem(dispatch._BACKENDS, "cpu", fake)
-    monkeypatch.setattr(dispatch, "_logged", set())
+    monkeypatch.setattr(dispatch, "_warned", set())
     dispatch.register_kernel("cpu", "depthwise_conv_bn_act", _marked, _rejects)
     torch._dynamo.reset()
     yield fake
@@ -66,42 +66,63 @@ def test_the_fastest_that_accepts_runs(fake_cpu: dispatch.Backend) -> None:
     )
 
 
+def messages(warned: pytest.WarningsRecorder) -> list[str]:
+    return [str(w.message) for w in warned if issubclass(w.category, effkernels.FallbackWarning)]
+
+
 def test_rejected_arguments_fall_back_with_one_line(
-    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+    fake_cpu: dispatch.Backend, recwarn: pytest.WarningsRecorder
 ) -> None:
     x = torch.cat([X, X])
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        for _ in range(3):
-            y = ops.depthwise_conv_bn_act(x, W, padding=1)
+    for _ in range(3):
+        y = ops.depthwise_conv_bn_act(x, W, padding=1)
     torch.testing.assert_close(y[:1], REFERENCE)
-    assert [r.message for r in caplog.records] == [
+    assert messages(recwarn) == [
         "depthwise_conv_bn_act: not on the cpu backend: it takes no batches"
     ]
 
 
-def test_op_without_a_kernel_falls_back_with_one_line(
-    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+def test_a_fallback_warns_at_each_place_and_names_it(
+    fake_cpu: dispatch.Backend, recwarn: pytest.WarningsRecorder
 ) -> None:
-    with caplog.at_level(logging.WARNING, "effkernels"):
+    x = torch.cat([X, X])
+    ops.depthwise_conv_bn_act(x, W, padding=1)
+    ops.depthwise_conv_bn_act(x, W, padding=1)
+    warned = [w for w in recwarn if w.category is effkernels.FallbackWarning]
+    assert len(warned) == 2
+    assert {w.filename for w in warned} == {__file__}
+    assert warned[1].lineno == warned[0].lineno + 1
+
+
+def test_a_fallback_that_is_an_error_is_one_each_time(fake_cpu: dispatch.Backend) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", effkernels.FallbackWarning)
         for _ in range(2):
-            ops.conv_bn_act(X, torch.randn(3, 4, 3, 3))
-    assert [r.message for r in caplog.records] == [
+            with pytest.raises(effkernels.FallbackWarning, match="it takes no batches"):
+                ops.depthwise_conv_bn_act(torch.cat([X, X]), W, padding=1)
+
+
+def test_op_without_a_kernel_falls_back_with_one_line(
+    fake_cpu: dispatch.Backend, recwarn: pytest.WarningsRecorder
+) -> None:
+    for _ in range(2):
+        ops.conv_bn_act(X, torch.randn(3, 4, 3, 3))
+    assert messages(recwarn) == [
         "conv_bn_act: not on the cpu backend: it has no kernel for this op"
     ]
 
 
 def test_a_block_is_composed_of_what_the_backend_has(
-    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+    fake_cpu: dispatch.Backend, recwarn: pytest.WarningsRecorder
 ) -> None:
     project = ops.Conv(torch.eye(4))
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        y = ops.mbconv(X, None, ops.Conv(W), None, project, padding=1)
+    y = ops.mbconv(X, None, ops.Conv(W), None, project, padding=1)
     assert sevens(y)
-    assert not any("mbconv" in r.message for r in caplog.records)
+    assert not any("mbconv" in m for m in messages(recwarn))
 
 
 def test_a_block_that_is_rejected_is_composed_of_what_the_backend_has(
-    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+    fake_cpu: dispatch.Backend, recwarn: pytest.WarningsRecorder
 ) -> None:
     name = "expand_depthwise_conv_bn_act"
     dispatch.register_kernel("cpu", name, _marked, lambda *_: "two kernels are faster")
@@ -110,28 +131,26 @@ def test_a_block_that_is_rejected_is_composed_of_what_the_backend_has(
     def block(x: torch.Tensor) -> torch.Tensor:
         return ops.expand_depthwise_conv_bn_act(x, ops.Conv(torch.eye(4)), ops.Conv(W), padding=1)
 
-    with caplog.at_level(logging.WARNING, "effkernels"):
+    assert sevens(block(X))
+    with effkernels.use_backend("cpu", fallback=False):
         assert sevens(block(X))
-        with effkernels.use_backend("cpu", fallback=False):
-            assert sevens(block(X))
-            # Its parts have to take it.
-            with pytest.raises(NotImplementedError, match=r"^pointwise_conv_bn_act: .* no batches"):
-                block(torch.cat([X, X]))
-        assert not caplog.records
-        block(torch.cat([X, X]))
-    assert {r.message.split(":")[0] for r in caplog.records} == {
+        # Its parts have to take it.
+        with pytest.raises(NotImplementedError, match=r"^pointwise_conv_bn_act: .* no batches"):
+            block(torch.cat([X, X]))
+    assert not messages(recwarn)
+    block(torch.cat([X, X]))
+    assert {m.split(":")[0] for m in messages(recwarn)} == {
         "pointwise_conv_bn_act",
         "depthwise_conv_bn_act",
     }
 
 
 def test_other_devices_are_not_its_business(
-    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+    fake_cpu: dispatch.Backend, recwarn: pytest.WarningsRecorder
 ) -> None:
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        y = ops.depthwise_conv_bn_act(X.to("meta"), W.to("meta"), padding=1)
+    y = ops.depthwise_conv_bn_act(X.to("meta"), W.to("meta"), padding=1)
     assert y.device.type == "meta"
-    assert not caplog.records
+    assert not messages(recwarn)
 
 
 def test_torch_can_be_forced(fake_cpu: dispatch.Backend) -> None:
@@ -233,14 +252,13 @@ def test_the_choice_can_be_made_inside_compiled_code(fake_cpu: dispatch.Backend)
     assert sevens(run())
 
 
-def test_a_fallback_is_logged_while_compiling(
-    fake_cpu: dispatch.Backend, caplog: pytest.LogCaptureFixture
+def test_a_fallback_warns_while_compiling(
+    fake_cpu: dispatch.Backend, recwarn: pytest.WarningsRecorder
 ) -> None:
     compiled = torch.compile(ops.conv_bn_act, fullgraph=True, backend="eager")
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        for _ in range(2):
-            compiled(X, torch.randn(3, 4, 3, 3))
-    assert sum("no kernel for this op" in r.message for r in caplog.records) == 1
+    for _ in range(2):
+        compiled(X, torch.randn(3, 4, 3, 3))
+    assert sum("no kernel for this op" in m for m in messages(recwarn)) == 1
 
 
 def test_a_private_op_shares_the_contract(fake_cpu: dispatch.Backend) -> None:

@@ -36,12 +36,17 @@ def _record() -> Mapping[str, object]:
     return record
 
 
+def built() -> bool:
+    """Whether a build was recorded beside the package; it is not where a source tree is imported as it stands."""
+    return bool(_record())
+
+
 def _why_absent(name: str) -> str:
     modules = _record().get("modules")
     if not isinstance(modules, dict):
         return (
-            f"{_PACKAGE} is a source tree without a build; install it (pip install .)"
-            " and run outside of its repository"
+            f"{_PACKAGE} is a source tree without a build: every op runs in plain PyTorch; install it"
+            " (pip install .) and start outside of its repository, or install it editable (pip install -e .)"
         )
     reason = modules.get(name)
     return f"not built: {reason}" if reason else f"built, but effkernels.{name} is gone: reinstall"

@@ -86,7 +86,8 @@ def rejects_network(x: Tensor, tensors: list[Tensor], numbers: list[int], *_: An
 def register() -> None:
     """Make the backend available where `effkernels._C` is loaded.
 
-    ``EFFKERNELS_CPU_ISA`` chooses among the instruction sets that were compiled and that this processor has.
+    ``EFFKERNELS_CPU_ISA`` chooses among the instruction sets that were compiled and that this processor has; another
+    name is an error when the backend is first chosen.
     """
     module = cpu_module()
     if module is None:
@@ -97,7 +98,7 @@ def register() -> None:
         try:
             module.use_instruction_set(isa)
         except ValueError as error:
-            dispatch.mark_unavailable("cpu", f"EFFKERNELS_CPU_ISA: {error}")
+            dispatch.mark_mistaken("cpu", f"EFFKERNELS_CPU_ISA: {error}")
             return
     checks = {name: _rejects(kernel) for name, kernel in _OPS.items()}
     checks["conv_bn_act"] = uint8_too(checks["conv_bn_act"])

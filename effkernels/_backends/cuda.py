@@ -109,7 +109,7 @@ def _rejects_device(index: int) -> str | None:
     return f"GPU {index} has compute capability {have}; {want} or newer is needed"
 
 
-# torch.compile takes the answer as it is while tracing, as for dispatch._log_once.
+# torch.compile takes the answer as it is while tracing, as for dispatch.warn_once.
 _rejects_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

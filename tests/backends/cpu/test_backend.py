@@ -108,7 +108,7 @@ def test_gradients_are_the_references(label: str) -> None:
 def test_float64_falls_back_with_one_line_for_each_op(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_logged", set())
+    monkeypatch.setattr(dispatch, "_warned", set())
     arguments = in_float64(BLOCK.arguments())
     with caplog.at_level(logging.WARNING, "effkernels"):
         for _ in range(3):

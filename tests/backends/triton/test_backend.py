@@ -93,7 +93,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """CUDA tensors without data, and the backend as it is beside a GPU of compute capability 9.0."""
     monkeypatch.setattr(_cuda, "_capability", lambda _: (9, 0))
     monkeypatch.setattr(dispatch._BACKENDS["triton"], "unavailable", None)
-    monkeypatch.setattr(dispatch, "_logged", set())
+    monkeypatch.setattr(dispatch, "_warned", set())
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield mode
 

@@ -18,6 +18,7 @@ from effkernels._backends import compiled
 from effkernels_build.cuda import device_archs
 from effkernels_build.modules import instruction_sets
 from processes import run_python
+from source_tree import ROOT
 
 INFO = compiled.build_info()
 STATUS = compiled.compiled_status()
@@ -167,3 +168,19 @@ def test_module_uses_the_stable_abi_alone() -> None:
     # Mangled names of C++ functions in at::, c10:: and torch::, which change between versions.
     unstable = re.compile(r"_ZNK?(2at|3c10|5torch)")
     assert [symbol for symbol in symbols if unstable.match(symbol)] == []
+
+
+def test_a_source_tree_without_a_build_says_so_once(tmp_path: Path) -> None:
+    shutil.copytree(
+        ROOT / "effkernels",
+        tmp_path / "effkernels",
+        ignore=shutil.ignore_patterns("*.so", "_build_info.json", "__pycache__"),
+    )
+    code = f"import effkernels; assert effkernels.__file__.startswith({str(tmp_path)!r})"
+    done = run_python("-c", code, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is a source tree without a build") == 1
+    assert "FallbackWarning" in done.stderr
+    assert "pip install ." in done.stderr
+    asked = run_python("-c", code, PYTHONPATH=str(tmp_path), EFFKERNELS_BACKEND="torch")
+    assert (asked.returncode, asked.stderr) == (0, "")
