@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
-#include "cpu/storage.h"
-#include "cpu/threads.h"
+#include "args/dtype.h"
+#include "cpu/runtime/threads.h"
 
 namespace effkernels::cpu {
 
@@ -37,7 +37,7 @@ struct Window {
   int kernel_h, kernel_w, stride_h, stride_w, top, left, dilation_h, dilation_w;
 };
 
-struct DepthwiseArgs {
+struct DepthwiseConvBnActArgs {
   Shape in, out;
   Dtype dtype;
   Window window;
@@ -49,7 +49,7 @@ struct DepthwiseArgs {
   float* mean;  // (images, channels), or null
 };
 
-struct ConvArgs {
+struct ConvBnActArgs {
   Shape in, out;
   Dtype dtype;  // of weight and y; of x too unless it is `bytes`
   Window window;
@@ -64,7 +64,7 @@ struct ConvArgs {
   void* y;
 };
 
-struct PointwiseArgs {
+struct PointwiseConvBnActArgs {
   Shape in;
   int out_channels;
   Dtype dtype;
@@ -78,7 +78,7 @@ struct PointwiseArgs {
   float* mean;  // (images, out channels): of y over height and width, or null
 };
 
-struct GateArgs {
+struct SqueezeExciteGateArgs {
   int64_t images;
   int channels, squeezed;
   Parameters reduce_weight, reduce_bias;  // (squeezed, channels), (squeezed)
@@ -92,7 +92,7 @@ struct SqueezeExciteArgs {
   Shape in;
   Dtype dtype;
   const void* x;
-  GateArgs gate;  // without pooled and gate
+  SqueezeExciteGateArgs gate;  // without pooled and gate
   void* y;
 };
 
@@ -106,7 +106,7 @@ struct MbconvArgs {
   Norm expand_norm;
   const void* depthwise_weight;  // (expanded, kernel_h, kernel_w)
   Norm depthwise_norm;
-  GateArgs gate;               // without pooled and gate; squeezed is 0 where there is none
+  SqueezeExciteGateArgs gate;               // without pooled and gate; squeezed is 0 where there is none
   const void* project_weight;  // (out channels, expanded)
   Norm project_norm;
   bool residual;
@@ -133,10 +133,10 @@ struct Op {
 
 struct Kernels {
   const char* name;
-  const Op<DepthwiseArgs>* depthwise;
-  const Op<ConvArgs>* conv;
-  const Op<PointwiseArgs>* pointwise;
-  const Op<GateArgs>* gate;
+  const Op<DepthwiseConvBnActArgs>* depthwise;
+  const Op<ConvBnActArgs>* conv;
+  const Op<PointwiseConvBnActArgs>* pointwise;
+  const Op<SqueezeExciteGateArgs>* gate;
   const Op<SqueezeExciteArgs>* squeeze_excite;
   const Op<MbconvArgs>* mbconv;
   const Op<LinearArgs>* linear;

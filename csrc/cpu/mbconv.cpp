@@ -3,12 +3,12 @@
 // there. What the depthwise convolution makes (D) lies in the workspace, for as many images as caches hold,
 // until the gate is known.
 
-#include "cpu/activation.h"
-#include "cpu/dense.h"
-#include "cpu/depthwise_row.h"
-#include "cpu/fold.h"
-#include "cpu/ops.h"
-#include "cpu/product.h"
+#include "cpu/isa/activation.h"
+#include "cpu/isa/dense.h"
+#include "cpu/isa/depthwise_row.h"
+#include "cpu/isa/fold.h"
+#include "cpu/isa/ops.h"
+#include "cpu/isa/product.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
@@ -120,8 +120,8 @@ Shared shared(float* scratch, const MbconvArgs& a, const Plan& p) {
   return s;
 }
 
-GateArgs gate_args(const MbconvArgs& a, const Shared& s, int64_t images) {
-  GateArgs gate = a.gate;
+SqueezeExciteGateArgs gate_args(const MbconvArgs& a, const Shared& s, int64_t images) {
+  SqueezeExciteGateArgs gate = a.gate;
   gate.images = images;
   gate.pooled = s.pooled;
   gate.gate = s.gate;
@@ -155,7 +155,7 @@ int64_t scratch_floats(const MbconvArgs& a, int threads) {
   memory(one, a, p);
   // The three steps follow each other, and use the same memory.
   int64_t rest = one.used() * workers_for(p.tasks(p.group), Threads{threads, nullptr});
-  rest = larger(rest, kGate.scratch_floats(gate_args(a, s, p.group), threads));
+  rest = larger(rest, squeeze_excite_gate.scratch_floats(gate_args(a, s, p.group), threads));
   // The last group may be smaller, and cut otherwise.
   const int64_t groups[] = {1, p.group};
   for (const int64_t images : groups) {
@@ -296,7 +296,7 @@ void run(const MbconvArgs& a, float* scratch, const Threads& threads) {
     if (a.gate.squeezed > 0) {
       mean_of_bands(s.sums, images, p.bands, p.padded, {images, a.out.height, a.out.width, a.expanded},
                     s.pooled);
-      kGate.run(gate_args(a, s, images), s.rest, threads);
+      squeeze_excite_gate.run(gate_args(a, s, images), s.rest, threads);
     }
     run_dense(project(a, p, s, first, images), s.rest, threads);
   }
@@ -304,6 +304,6 @@ void run(const MbconvArgs& a, float* scratch, const Threads& threads) {
 
 }  // namespace
 
-constinit const Op<MbconvArgs> kMbconv{scratch_floats, run};
+constinit const Op<MbconvArgs> mbconv{scratch_floats, run};
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -1,7 +1,7 @@
 // squeeze_excite: means of the map, the gate, and the map times the gate.
 
-#include "cpu/fold.h"
-#include "cpu/ops.h"
+#include "cpu/isa/fold.h"
+#include "cpu/isa/ops.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
@@ -30,8 +30,8 @@ Memory memory(float* scratch, const SqueezeExciteArgs& a, int threads) {
   return m;
 }
 
-GateArgs gate_args(const SqueezeExciteArgs& a, const Memory& m) {
-  GateArgs gate = a.gate;
+SqueezeExciteGateArgs gate_args(const SqueezeExciteArgs& a, const Memory& m) {
+  SqueezeExciteGateArgs gate = a.gate;
   gate.images = a.in.images;
   gate.pooled = m.pooled;
   gate.gate = m.gate;
@@ -40,7 +40,7 @@ GateArgs gate_args(const SqueezeExciteArgs& a, const Memory& m) {
 
 int64_t scratch_floats(const SqueezeExciteArgs& a, int threads) {
   const Memory m = memory(nullptr, a, threads);
-  return m.used + kGate.scratch_floats(gate_args(a, m), threads);
+  return m.used + squeeze_excite_gate.scratch_floats(gate_args(a, m), threads);
 }
 
 // Pixels are summed in short chains, and those are added: long ones lose too much.
@@ -114,7 +114,7 @@ void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
     add_pixels(x, count, a.in.channels, sums);
   });
   mean_of_bands(m.sums, a.in.images, bands, stride, a.in, m.pooled);
-  kGate.run(gate_args(a, m), m.rest, threads);
+  squeeze_excite_gate.run(gate_args(a, m), m.rest, threads);
   for_bands([&](const auto* x, auto* y, int64_t image, int64_t count, float*) {
     scale_pixels(x, m.gate + image * a.in.channels, count, a.in.channels, y);
   });
@@ -122,6 +122,6 @@ void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
 
 }  // namespace
 
-constinit const Op<SqueezeExciteArgs> kSqueezeExcite{scratch_floats, run};
+constinit const Op<SqueezeExciteArgs> squeeze_excite{scratch_floats, run};
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -2,9 +2,9 @@
 
 // One call of a CUDA operator: its arguments, read as those of the CPU's, and the device that it runs on.
 
-#include "binding/cpu/ops.h"
+#include "binding/common/mbconv.h"
 #include "binding/cuda/launch.h"
-#include "cuda/kernels.h"
+#include "cuda/expand_depthwise_conv_bn_act.h"
 
 namespace effkernels::binding {
 
@@ -31,7 +31,7 @@ class Call {
   // where `pooled` is somewhere.
   template <class Args>
   Tensor launch_depthwise(int64_t (*floats)(const Args&), const char* (*launcher)(const Args&, float*, void*),
-                          const Args& args, cpu::DepthwiseArgs& depthwise, const Tensor& x,
+                          const Args& args, DepthwiseConvBnActArgs& depthwise, const Tensor& x,
                           Tensor* pooled) const {
     Tensor y = empty_map(x, depthwise.out);
     depthwise.y = y.mutable_data_ptr();

@@ -15,10 +15,10 @@ struct Weights {
 };
 
 // Without images, pooled and gate.
-cpu::GateArgs read(Arguments& arguments, const Weights& weights, int64_t channels) {
+SqueezeExciteGateArgs read(Arguments& arguments, const Weights& weights, int64_t channels) {
   const int64_t squeezed = weights.reduce.size(0);
   arguments.check(squeezed <= cuda::kMostHidden, "too many hidden channels");
-  cpu::GateArgs args{};
+  SqueezeExciteGateArgs args{};
   args.channels = static_cast<int>(channels);
   args.squeezed = static_cast<int>(squeezed);
   args.activation = arguments.activation(weights.activation);
@@ -36,7 +36,7 @@ Tensor gate(const Tensor& pooled, const Tensor& reduce, const MaybeTensor& reduc
   Call call("squeeze_excite_gate", pooled, reduce, reduce_bias, expand, expand_bias);
   call.arguments.check(pooled.dim() == 2, "pooled must be a matrix");
   const int64_t images = pooled.size(0), channels = pooled.size(1);
-  cpu::GateArgs args = read(call.arguments, {reduce, reduce_bias, expand, expand_bias, activation}, channels);
+  SqueezeExciteGateArgs args = read(call.arguments, {reduce, reduce_bias, expand, expand_bias, activation}, channels);
   args.images = images;
   args.pooled = call.arguments.floats(pooled, images * channels);
   Tensor y = empty_floats(pooled, images, channels);
@@ -49,7 +49,7 @@ Tensor squeeze_excite(const Tensor& x, const Tensor& reduce, const MaybeTensor& 
                       const Tensor& expand, const MaybeTensor& expand_bias, const std::string& activation) {
   Call call("squeeze_excite", x, reduce, reduce_bias, expand, expand_bias);
   const Map map = call.arguments.map(x);
-  cpu::SqueezeExciteArgs args{map.shape, map.dtype, map.data, {}, nullptr};
+  SqueezeExciteArgs args{map.shape, map.dtype, map.data, {}, nullptr};
   args.gate =
       read(call.arguments, {reduce, reduce_bias, expand, expand_bias, activation}, map.shape.channels);
   Tensor y = empty_map(x, args.in);

@@ -1,6 +1,6 @@
 // The fibres of the host shim.
 
-#include "cuda/device.cuh"
+#include "cuda/common/device.cuh"
 
 #include <sanitizer/common_interface_defs.h>
 #include <ucontext.h>

@@ -1,0 +1,27 @@
+#pragma once
+
+// Sums over pixels: those of a block here, those of all blocks in pool.cu. Both add in a fixed order.
+
+#include "cuda/common/device.cuh"
+
+namespace effkernels::cuda {
+
+// Adds up what the groups of threads hold: each group has `channels` channels, kCount neighbouring ones a
+// thread. Thread `lane` of `group` holds `x`; `memory` has room for groups * channels floats, and all of the
+// block come here, those beyond the groups too. The first `there` sums go to `sums`.
+template <int kCount>
+EFFKERNELS_DEVICE void add_groups(const float (&x)[kCount], int group, int groups, int lane, int channels,
+                                  int there, float* memory, float* sums) {
+  barrier();  // whatever the memory held has been read
+  if (group < groups) {
+    for (int i = 0; i < kCount; ++i) memory[group * channels + lane * kCount + i] = x[i];
+  }
+  barrier();
+  for (int c = thread_index(); c < there; c += block_threads()) {
+    float total = 0.0f;
+    for (int g = 0; g < groups; ++g) total += memory[g * channels + c];
+    sums[c] = total;
+  }
+}
+
+}  // namespace effkernels::cuda
