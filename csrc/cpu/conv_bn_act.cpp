@@ -14,20 +14,20 @@ namespace {
 constexpr int kStripPixels = 24;
 
 struct Cut {
-  int width, panels;
-  int64_t tasks;   // rows of the result, once for each panel
+  int width, chunks;
+  int64_t tasks;   // rows of the result, once for each chunk of output channels
   int parts;       // contiguous stretches of input under the kernel
   int part;        // floats of each
-  int taps;        // all of them: rows of a packed panel
+  int taps;        // all of them: rows of a chunk's packed weights
   int row_floats;  // of a padded input row
 };
 
 Cut cut(const ConvBnActArgs& a) {
   const Window& w = a.window;
   Cut c;
-  c.width = panel_width(a.out.channels);
-  c.panels = divide_up(a.out.channels, c.width);
-  c.tasks = c.panels * a.out.images * a.out.height;
+  c.width = chunk_width(a.out.channels);
+  c.chunks = divide_up(a.out.channels, c.width);
+  c.tasks = c.chunks * a.out.images * a.out.height;
   const bool dense = w.dilation_w == 1;
   c.parts = dense ? w.kernel_h : w.kernel_h * w.kernel_w;
   c.part = dense ? w.kernel_w * a.in.channels : a.in.channels;
@@ -37,7 +37,7 @@ Cut cut(const ConvBnActArgs& a) {
 }
 
 struct Memory {
-  float *panel, *scale, *shift, *strip, *rows;
+  float *packed, *scale, *shift, *strip, *rows;
   float* centre;   // what to subtract from each element of an input row
   float* inverse;  // of the standard deviation of each input channel
   const float** parts;
@@ -45,7 +45,7 @@ struct Memory {
 
 Memory memory(Scratch& scratch, const ConvBnActArgs& a, const Cut& c) {
   Memory m;
-  m.panel = scratch.take(static_cast<int64_t>(c.taps) * c.width);
+  m.packed = scratch.take(static_cast<int64_t>(c.taps) * c.width);
   m.scale = scratch.take(c.width);
   m.shift = scratch.take(c.width);
   m.strip = scratch.take(kStripPixels * c.width);
@@ -86,7 +86,7 @@ void pack(const ConvBnActArgs& a, const Memory& m, int first, int channels, int 
   fold_norm(a.norm, first, channels, m.scale, m.shift);
   with_dtype(a.dtype, [&](const auto* type) {
     const auto* weight = static_cast<decltype(type)>(a.weight) + first * a.weight_strides[0];
-    float* out = m.panel;
+    float* out = m.packed;
     for (int y = 0; y < a.window.kernel_h; ++y) {
       for (int x = 0; x < a.window.kernel_w; ++x) {
         for (int i = 0; i < a.in.channels; ++i, out += width) {
@@ -174,7 +174,7 @@ void run_row(const ConvBnActArgs& a, const Cut& c, const Memory& m, int64_t imag
   Ahead ahead;
   for (int x = 0; x < a.out.width; x += kStripPixels) {
     const int count = smaller(kStripPixels, a.out.width - x);
-    multiply(rows, x, count, m.panel, width, m.shift, m.strip, width, ahead);
+    multiply(rows, x, count, m.packed, width, m.shift, m.strip, width, ahead);
     activate(a.activation, m.strip, static_cast<int64_t>(count) * width, m.strip);
     store_rows(a.dtype, m.strip, count, width, channels, nullptr, a.y, (first + x) * a.out.channels + channel,
                a.out.channels);

@@ -9,24 +9,24 @@ namespace {
 
 // Channels that a task takes at a time: enough to read whole stretches of memory, few enough that the rows
 // under the kernel stay in the second-level cache.
-constexpr int kPanel = 128;
+constexpr int kChunk = 128;
 
-// Tasks are bands of rows of a panel of channels of an image.
+// Tasks are bands of rows of a chunk of channels of an image.
 struct Cut {
-  int panel, panels;
+  int chunk, chunks;
   int band_rows, bands;
   int64_t images;
 
-  int64_t tasks() const { return images * panels * bands; }
+  int64_t tasks() const { return images * chunks * bands; }
 };
 
 Cut cut(const DepthwiseConvBnActArgs& a, int threads) {
   Cut c;
-  c.panel = smaller(kPanel, round_up(a.out.channels, kLanes));
-  c.panels = divide_up(a.out.channels, c.panel);
+  c.chunk = smaller(kChunk, round_up(a.out.channels, kLanes));
+  c.chunks = divide_up(a.out.channels, c.chunk);
   c.images = a.out.images;
   // Four tasks for each thread even out what other programs take; but a band reads its neighbours' rows too.
-  const int64_t wanted = divide_up<int64_t>(4 * threads, larger<int64_t>(1, c.images * c.panels));
+  const int64_t wanted = divide_up<int64_t>(4 * threads, larger<int64_t>(1, c.images * c.chunks));
   const int longest = divide_up<int>(a.out.height, static_cast<int>(smaller<int64_t>(wanted, a.out.height)));
   c.band_rows = smaller(a.out.height, larger(longest, 2 * a.window.kernel_h));
   c.bands = divide_up(a.out.height, c.band_rows);
@@ -39,13 +39,13 @@ struct Memory {
 
 Memory memory(Scratch& scratch, const DepthwiseConvBnActArgs& a, const Cut& c) {
   Memory m;
-  m.weights = scratch.take(static_cast<int64_t>(a.window.kernel_h) * a.window.kernel_w * c.panel);
-  m.scale = scratch.take(c.panel);
-  m.shift = scratch.take(c.panel);
+  m.weights = scratch.take(static_cast<int64_t>(a.window.kernel_h) * a.window.kernel_w * c.chunk);
+  m.scale = scratch.take(c.chunk);
+  m.shift = scratch.take(c.chunk);
   return m;
 }
 
-int64_t padded_channels(const Cut& c) { return static_cast<int64_t>(c.panels) * c.panel; }
+int64_t padded_channels(const Cut& c) { return static_cast<int64_t>(c.chunks) * c.chunk; }
 
 // Sums of each band of each image, to be added in order.
 int64_t sums_floats(const DepthwiseConvBnActArgs& a, const Cut& c) {
@@ -61,10 +61,10 @@ int64_t scratch_floats(const DepthwiseConvBnActArgs& a, int threads) {
 }
 
 void run_task(const DepthwiseConvBnActArgs& a, const Cut& c, const Memory& m, int64_t task, float* sums) {
-  const int band = static_cast<int>(task % c.bands), panel = static_cast<int>(task / c.bands % c.panels);
-  const int64_t image = task / c.bands / c.panels;
-  const int channel = panel * c.panel;
-  const int channels = smaller(c.panel, a.out.channels - channel);
+  const int band = static_cast<int>(task % c.bands), chunk = static_cast<int>(task / c.bands % c.chunks);
+  const int64_t image = task / c.bands / c.chunks;
+  const int channel = chunk * c.chunk;
+  const int channels = smaller(c.chunk, a.out.channels - channel);
   const int taps = a.window.kernel_h * a.window.kernel_w;
   DepthwiseRow row;
   row.window = a.window;
@@ -72,8 +72,8 @@ void run_task(const DepthwiseConvBnActArgs& a, const Cut& c, const Memory& m, in
   row.width = a.in.width;
   row.margin = 0;
   row.channels = channels;
-  row.panel = round_up(channels, kLanes);
-  pack_folded(a.weight, a.dtype, channel, channels, taps, a.norm, nullptr, row.panel, m.weights, m.scale,
+  row.chunk = round_up(channels, kLanes);
+  pack_folded(a.weight, a.dtype, channel, channels, taps, a.norm, nullptr, row.chunk, m.weights, m.scale,
               m.shift);
   row.weights = m.weights;
   row.shift = m.shift;
@@ -82,7 +82,7 @@ void run_task(const DepthwiseConvBnActArgs& a, const Cut& c, const Memory& m, in
   row.out_width = a.out.width;
   row.sums = sums == nullptr ? nullptr : sums + (image * c.bands + band) * padded_channels(c) + channel;
   if (row.sums != nullptr) {
-    for (int i = 0; i < row.panel; i += kLanes) store(row.sums + i, broadcast(0.0f));
+    for (int i = 0; i < row.chunk; i += kLanes) store(row.sums + i, broadcast(0.0f));
   }
   const int element = size_of(a.dtype);
   const int64_t in_row = static_cast<int64_t>(a.in.width) * a.in.channels * element;

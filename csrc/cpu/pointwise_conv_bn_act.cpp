@@ -24,7 +24,9 @@ Dense dense(const PointwiseConvBnActArgs& a) {
           .mean = a.mean};
 }
 
-int64_t scratch_floats(const PointwiseConvBnActArgs& args, int threads) { return dense_scratch(dense(args), threads); }
+int64_t scratch_floats(const PointwiseConvBnActArgs& args, int threads) {
+  return dense_scratch(dense(args), threads);
+}
 
 void run(const PointwiseConvBnActArgs& args, float* scratch, const Threads& threads) {
   run_dense(dense(args), scratch, threads);

@@ -13,7 +13,8 @@ constexpr int64_t kWorthSharing = 1 << 15;
 
 // hidden[first .. first + count), count <= kLanes, of one image: dot products along the channels.
 template <class T>
-void reduce(const SqueezeExciteGateArgs& a, const T* weight, const float* pooled, int first, int count, float* hidden) {
+void reduce(const SqueezeExciteGateArgs& a, const T* weight, const float* pooled, int first, int count,
+            float* hidden) {
   float dots[kLanes] = {};
   for (int i = 0; i < count; ++i) {
     dots[i] = dot(weight + static_cast<int64_t>(first + i) * a.channels, pooled, a.channels);
@@ -26,7 +27,8 @@ void reduce(const SqueezeExciteGateArgs& a, const T* weight, const float* pooled
 
 // gate[first .. first + count), count <= kLanes, of one image: a vector of channels at a time.
 template <class T>
-void expand(const SqueezeExciteGateArgs& a, const T* weight, const float* hidden, int first, int count, float* gate) {
+void expand(const SqueezeExciteGateArgs& a, const T* weight, const float* hidden, int first, int count,
+            float* gate) {
   Vec x[1] = {broadcast(0.0f)};
   if (a.expand_bias.data != nullptr) x[0] = load_parameters(a.expand_bias, first, count);
   for (int r = 0; r < a.squeezed; r += 4) {
@@ -56,11 +58,11 @@ void run(const SqueezeExciteGateArgs& a, float* hidden, const Threads& threads) 
       });
     }
   });
-  const int panels = divide_up(a.channels, kLanes);
-  share_evenly(a.images * panels, crew, [&](int64_t begin, int64_t end, int) {
+  const int chunks = divide_up(a.channels, kLanes);
+  share_evenly(a.images * chunks, crew, [&](int64_t begin, int64_t end, int) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / panels;
-      const int first = static_cast<int>(task % panels) * kLanes;
+      const int64_t image = task / chunks;
+      const int first = static_cast<int>(task % chunks) * kLanes;
       with_dtype(a.expand_weight.dtype, [&](const auto* type) {
         expand(a, static_cast<decltype(type)>(a.expand_weight.data), hidden + image * a.squeezed, first,
                smaller(kLanes, a.channels - first), a.gate + image * a.channels);

@@ -4,6 +4,8 @@
 // of 4 neighbouring pixels of a row: two reads of weights serve 32 products. What it reads of the image comes
 // from the caches after the first time.
 
+#include "cuda/conv_bn_act.h"
+
 #include <type_traits>
 
 #include "cuda/common/elements.cuh"
@@ -41,7 +43,7 @@ EFFKERNELS_DEVICE void stage_weights(const ConvBnActArgs& a, int terms, int firs
   }
 }
 
-// X: elements of x. T: of weight and y.
+// X is the element type of x, T that of weight and y.
 template <class X, class T>
 EFFKERNELS_KERNEL(kThreads, 2)
 conv_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
@@ -135,9 +137,9 @@ const char* launch_conv(const ConvBnActArgs& a, void* stream) {
 
 }  // namespace
 
-const char* conv(const ConvBnActArgs& a, void* stream) {
+const char* conv_bn_act(const ConvBnActArgs& a, void* stream) {
   if (a.out.images == 0) return nullptr;
-  if (terms_of(a) > kMostTerms) return "its sums have too many terms";
+  if (terms_of(a) > kMostTerms) return "a sum has too many terms";
   return with_dtype(a.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     return a.bytes ? launch_conv<uint8_t, T>(a, stream) : launch_conv<T, T>(a, stream);

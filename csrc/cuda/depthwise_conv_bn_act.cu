@@ -1,9 +1,10 @@
 // depthwise_conv_bn_act(_pool): the choice of a kernel, and the general one.
 
-#include "cuda/common/depthwise_tiles.cuh"
+#include "cuda/depthwise_conv_bn_act.h"
 
 #include <type_traits>
 
+#include "cuda/common/depthwise_tiles.cuh"
 #include "cuda/common/pool.cuh"
 
 namespace effkernels::cuda {
@@ -120,7 +121,8 @@ int parts_of(const DepthwiseConvBnActArgs& a) {
 }
 
 template <class T>
-EFFKERNELS_DEVICE float convolve(const DepthwiseConvBnActArgs& a, const T* x, const T* weight, int out_h, int out_w) {
+EFFKERNELS_DEVICE float convolve(const DepthwiseConvBnActArgs& a, const T* x, const T* weight, int out_h,
+                                 int out_w) {
   const Window& window = a.window;
   float sum = 0.0f;
   for (int i = 0; i < window.kernel_h; ++i) {
@@ -137,7 +139,8 @@ EFFKERNELS_DEVICE float convolve(const DepthwiseConvBnActArgs& a, const T* x, co
 
 template <class T>
 EFFKERNELS_KERNEL(kThreads, 3)
-depthwise_nhwc_general_fwd_kernel(const DepthwiseConvBnActArgs a, int chunk, int chunks, int parts, float* sums) {
+depthwise_nhwc_general_fwd_kernel(const DepthwiseConvBnActArgs a, int chunk, int chunks, int parts,
+                                  float* sums) {
   int64_t rest = block_index();
   const int channel = static_cast<int>(rest % chunks) * chunk;
   rest /= chunks;
@@ -192,11 +195,11 @@ int parts(const DepthwiseConvBnActArgs& a) {
 
 }  // namespace
 
-int64_t depthwise_workspace(const DepthwiseConvBnActArgs& a) {
+int64_t depthwise_conv_bn_act_workspace(const DepthwiseConvBnActArgs& a) {
   return a.mean == nullptr ? 0 : a.out.images * parts(a) * a.out.channels;
 }
 
-const char* depthwise(const DepthwiseConvBnActArgs& a, float* workspace, void* stream) {
+const char* depthwise_conv_bn_act(const DepthwiseConvBnActArgs& a, float* workspace, void* stream) {
   if (a.out.images == 0) return nullptr;
   float* sums = a.mean == nullptr ? nullptr : workspace;
   const char* error = with_tile(a.window, [&](auto traits) {

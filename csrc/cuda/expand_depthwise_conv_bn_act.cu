@@ -6,6 +6,8 @@
 // activated sums to shared memory, rounded as they would be in memory, and convolves from there. While it
 // convolves, the weights of the next chunk are copied.
 
+#include "cuda/expand_depthwise_conv_bn_act.h"
+
 #include <type_traits>
 
 #include "cuda/common/depthwise_tiles.cuh"
@@ -325,8 +327,8 @@ auto fewer_rows(depthwise_tiles::Traits<kKernel, kStride, kRows>) {
   return depthwise_tiles::Traits<kKernel, kStride, kKernel == 3 ? kRows : 2>{};
 }
 
-// Calls f with a null pointer of the element type and the traits of the kernel for these arguments; words
-// where there is none.
+// Calls f with a null pointer of the element type and the traits of the kernel for these arguments; returns
+// why, where there is none.
 template <class F>
 const char* with_kernel(const ExpandDepthwiseConvBnActArgs& a, const F& f) {
   if (a.in_channels > kMostExpanding) return "it has too many input channels";
@@ -347,7 +349,7 @@ const char* with_kernel(const ExpandDepthwiseConvBnActArgs& a, const F& f) {
 
 }  // namespace
 
-int64_t expand_depthwise_workspace(const ExpandDepthwiseConvBnActArgs& a) {
+int64_t expand_depthwise_conv_bn_act_workspace(const ExpandDepthwiseConvBnActArgs& a) {
   const DepthwiseConvBnActArgs& d = a.depthwise;
   int64_t floats = 0;
   if (d.mean == nullptr) return floats;
@@ -360,7 +362,8 @@ int64_t expand_depthwise_workspace(const ExpandDepthwiseConvBnActArgs& a) {
   return floats;
 }
 
-const char* expand_depthwise(const ExpandDepthwiseConvBnActArgs& a, float* workspace, void* stream) {
+const char* expand_depthwise_conv_bn_act(const ExpandDepthwiseConvBnActArgs& a, float* workspace,
+                                         void* stream) {
   if (a.depthwise.out.images == 0) return nullptr;
   return with_kernel(a, [&](auto* type, auto traits) {
     using T = std::remove_pointer_t<decltype(type)>;

@@ -1,5 +1,7 @@
 // squeeze_excite_gate: both products of a matrix with a vector, in one launch.
 
+#include "cuda/squeeze_excite_gate.h"
+
 #include "cuda/common/elements.cuh"
 #include "cuda/common/fold.cuh"
 
@@ -21,13 +23,13 @@ constexpr int kChannels = kSums / kImages;
 constexpr int kShared = kSums;
 constexpr int64_t kManyImages = kBlocksToFill;
 // Blocks of an image, where there are few: each computes all hidden channels.
-constexpr int kMostShares = 8;
+constexpr int kMostChunks = 8;
 
 // How one call is cut into blocks.
 struct Cut {
-  int shares;          // blocks of the same images
-  int share_channels;  // at most
-  bool vectors;        // whether kTogether values of `pooled` and of the first weights lie aligned
+  int chunks;    // of output channels: a block takes one, for the same images as the others
+  int chunk;     // channels of each, at most
+  bool vectors;  // whether kTogether values of `pooled` and of the first weights lie aligned
 };
 
 // The sum over `lanes` neighbouring lanes, in each of them. The whole warp comes here.
@@ -55,8 +57,8 @@ EFFKERNELS_DEVICE void with_elements(const Parameters& p, const F& f) {
 
 // The activated hidden channels of the images: [squeezed][kImages]. A warp takes one at a time.
 template <int kImages, class T>
-EFFKERNELS_DEVICE void reduce(const SqueezeExciteGateArgs& a, bool vectors, const T* weights, const float* pooled,
-                              int images, float* hidden) {
+EFFKERNELS_DEVICE void reduce(const SqueezeExciteGateArgs& a, bool vectors, const T* weights,
+                              const float* pooled, int images, float* hidden) {
   [[maybe_unused]] constexpr int kUnroll = kChannels<kImages>;
   const int lane = thread_index() % kWarp;
   for (int r = thread_index() / kWarp; r < a.squeezed; r += kWarps) {
@@ -89,8 +91,8 @@ EFFKERNELS_DEVICE void reduce(const SqueezeExciteGateArgs& a, bool vectors, cons
 
 // The gates of channels [first, end) of the images.
 template <int kImages, class T>
-EFFKERNELS_DEVICE void expand(const SqueezeExciteGateArgs& a, const T* weights, const float* hidden, int images, int first,
-                              int end, float* gate) {
+EFFKERNELS_DEVICE void expand(const SqueezeExciteGateArgs& a, const T* weights, const float* hidden,
+                              int images, int first, int end, float* gate) {
   constexpr int kHere = kChannels<kImages>;
   const int part = thread_index() % kLanes;
   for (int begin = first; begin < end; begin += kGroups * kHere) {
@@ -129,16 +131,16 @@ template <int kImages>
 EFFKERNELS_KERNEL(kThreads, 2)
 squeeze_excite_gate_fwd_kernel(const SqueezeExciteGateArgs a, const Cut cut) {
   float* hidden = reinterpret_cast<float*>(shared_memory());
-  const int64_t image = block_index() / cut.shares * kImages;
+  const int64_t image = block_index() / cut.chunks * kImages;
   const int images = static_cast<int>(smaller<int64_t>(kImages, a.images - image));
-  const int first = static_cast<int>(block_index() % cut.shares) * cut.share_channels;
+  const int first = static_cast<int>(block_index() % cut.chunks) * cut.chunk;
   const float* pooled = a.pooled + image * a.channels;
   with_elements(a.reduce_weight, [&](const auto* weights) {
     reduce<kImages>(a, cut.vectors, weights, pooled, images, hidden);
   });
   barrier();
   with_elements(a.expand_weight, [&](const auto* weights) {
-    expand<kImages>(a, weights, hidden, images, first, smaller(first + cut.share_channels, a.channels),
+    expand<kImages>(a, weights, hidden, images, first, smaller(first + cut.chunk, a.channels),
                     a.gate + image * a.channels);
   });
 }
@@ -148,20 +150,22 @@ const char* launch_gate(const SqueezeExciteGateArgs& a, void* stream) {
   const int64_t groups = divide_up<int64_t>(a.images, kImages);
   // Of the channels that all threads of a block take at once.
   const int rounds = divide_up(a.channels, kGroups * kChannels<kImages>);
-  const auto wanted = static_cast<int>(smaller<int64_t>(kMostShares, kBlocksToFill / groups));
-  const int share_rounds = divide_up(rounds, larger(1, smaller(rounds, wanted)));
+  const auto wanted = static_cast<int>(smaller<int64_t>(kMostChunks, kBlocksToFill / groups));
+  const int chunk_rounds = divide_up(rounds, larger(1, smaller(rounds, wanted)));
   Cut cut;
-  cut.share_channels = share_rounds * kGroups * kChannels<kImages>;
-  cut.shares = divide_up(a.channels, cut.share_channels);
+  cut.chunk = chunk_rounds * kGroups * kChannels<kImages>;
+  cut.chunks = divide_up(a.channels, cut.chunk);
   cut.vectors = aligned<float, 4>(a.pooled, a.channels) && a.channels % kTogether == 0 &&
                 reinterpret_cast<uintptr_t>(a.reduce_weight.data) % 16 == 0;
   const int64_t hidden = int64_t{a.squeezed} * kImages * static_cast<int64_t>(sizeof(float));
-  return launch(squeeze_excite_gate_fwd_kernel<kImages>, {groups * cut.shares, kThreads, hidden}, stream, a, cut);
+  return launch(squeeze_excite_gate_fwd_kernel<kImages>, {groups * cut.chunks, kThreads, hidden}, stream, a,
+                cut);
 }
 
 }  // namespace
 
-const char* gate(const SqueezeExciteGateArgs& a, void* stream) {
+const char* squeeze_excite_gate(const SqueezeExciteGateArgs& a, void* stream) {
+  if (const char* reason = refusal(a)) return reason;
   if (a.images == 0 || a.channels == 0) return nullptr;
   static_assert(int64_t{kMostHidden} * sizeof(float) <= kSharedBytes);
   const bool many = a.images >= kManyImages && a.squeezed <= kMostHidden / kShared;

@@ -20,7 +20,7 @@ constexpr int kNhwc[] = {1, 3, 2, 0}, kNchw[] = {3, 2, 1, 0};
 
 Dtype Arguments::dtype(const Tensor& tensor) const {
   const ScalarType type = tensor.scalar_type();
-  check(supported(type), "tensors must be float32, bfloat16 or float16");
+  check(supported(type), "tensors must be float32, bfloat16 or float16, not torch's scalar type ", type);
   if (type == ScalarType::Float) return Dtype::kFloat;
   return type == ScalarType::Half ? Dtype::kHalf : Dtype::kBFloat16;
 }
@@ -30,15 +30,18 @@ Activation Arguments::activation(const std::string& name) const {
   if (name == "relu") return Activation::kRelu;
   if (name == "relu6") return Activation::kRelu6;
   if (name == "hardswish") return Activation::kHardswish;
-  check(name == "identity", "unknown activation");
+  check(name == "identity", "unknown activation '", name,
+        "': accepted are silu, relu, relu6, hardswish, identity");
   return Activation::kIdentity;
 }
 
 std::optional<Shape> Arguments::ordered(const Tensor& x, const int (&order)[4]) const {
-  check(x.dim() == 4, "feature maps must have 4 dimensions");
+  check(x.dim() == 4, "feature maps must have 4 dimensions, not ", x.dim());
   const auto sizes = x.sizes(), strides = x.strides();
-  for (const int i : {1, 2, 3})
-    check(sizes[i] > 0 && sizes[i] < INT32_MAX, "a size of a feature map is out of range");
+  for (const int i : {1, 2, 3}) {
+    check(sizes[i] > 0 && sizes[i] < INT32_MAX, "size ", sizes[i], " of dimension ", i,
+          " of a feature map is out of range: 1 to ", INT32_MAX - 1);
+  }
   // Strides of dimensions with one element mean nothing.
   int64_t expected = 1;
   for (const int i : order) {
@@ -70,29 +73,34 @@ Map Arguments::image(const Tensor& x, const Tensor& weight) {
 }
 
 Window Arguments::window(const Tensor& weight, const Ints& stride, const Ints& padding,
-                              const Ints& dilation) const {
+                         const Ints& dilation) const {
   check(weight.dim() == 4 && stride.size() == 2 && padding.size() == 4 && dilation.size() == 2,
-        "a window needs a weight of 4 dimensions, 2 strides, 4 paddings, 2 dilations");
+        "a convolution needs a weight of 4 dimensions, 2 strides, 4 paddings and 2 dilations, not ",
+        weight.dim(), ", ", stride.size(), ", ", padding.size(), " and ", dilation.size());
   for (const int64_t v : {stride[0], stride[1], dilation[0], dilation[1]}) {
-    check(v > 0 && v < INT32_MAX, "strides and dilations must be positive");
+    check(v > 0 && v < INT32_MAX, "strides and dilations must be positive integers of 31 bits, not ", v);
   }
-  for (const int64_t v : padding) check(v >= 0 && v < INT32_MAX / 2, "padding is out of range");
+  for (const int64_t v : padding) {
+    check(v >= 0 && v < INT32_MAX / 2, "padding is out of range: ", v, " is not in 0 to ", INT32_MAX / 2 - 1);
+  }
   check(weight.size(2) >= 1 && weight.size(3) >= 1 && weight.size(2) <= kMaxKernelRows,
-        "the kernel is too large");
+        "the kernel is too large or empty: ", weight.size(2), " by ", weight.size(3), ", at most ",
+        kMaxKernelRows, " rows are accepted");
   return {to_int(weight.size(2)), to_int(weight.size(3)), to_int(stride[0]),   to_int(stride[1]),
           to_int(padding[0]),     to_int(padding[2]),     to_int(dilation[0]), to_int(dilation[1])};
 }
 
-Shape Arguments::windowed(const Shape& in, int64_t channels, const Window& w,
-                               const Ints& padding) const {
+Shape Arguments::windowed(const Shape& in, int64_t channels, const Window& w, const Ints& padding) const {
   const int64_t high = in.height + padding[0] + padding[1] - int64_t{w.dilation_h} * (w.kernel_h - 1) - 1;
   const int64_t wide = in.width + padding[2] + padding[3] - int64_t{w.dilation_w} * (w.kernel_w - 1) - 1;
-  check(high >= 0 && wide >= 0, "the kernel does not fit into the input");
+  check(high >= 0 && wide >= 0, "the kernel does not fit into the input of ", in.height, " by ", in.width,
+        " with its padding");
   return {in.images, to_int(high / w.stride_h + 1), to_int(wide / w.stride_w + 1), to_int(channels)};
 }
 
 Parameters Arguments::parameters(const Tensor& tensor, int64_t count) {
-  check(tensor.numel() == count, "a parameter has the wrong number of elements");
+  check(tensor.numel() == count, "a parameter has the wrong number of elements: ", tensor.numel(), ", not ",
+        count);
   const Dtype type = dtype(tensor);
   if (tensor.is_contiguous()) return {tensor.const_data_ptr(), type};
   copies_.push_back(torch::stable::contiguous(tensor));
@@ -110,8 +118,9 @@ const void* Arguments::like(const Tensor& tensor, int64_t count, Dtype type) {
 }
 
 Norm Arguments::norm(const NormTensors& t, int64_t channels) {
-  check(t.mean.has_value() == t.variance.has_value(), "BatchNorm needs both of running mean and variance");
-  return {parameters(t.bias, channels), parameters(t.weight, channels),   parameters(t.shift, channels),
+  check(t.mean.has_value() == t.variance.has_value(),
+        "BatchNorm needs both of running mean and variance, or neither");
+  return {parameters(t.bias, channels), parameters(t.gamma, channels),    parameters(t.beta, channels),
           parameters(t.mean, channels), parameters(t.variance, channels), static_cast<float>(t.eps)};
 }
 

@@ -1,20 +1,15 @@
 #pragma once
 
-// From torch's arguments to what the kernels take. The Python front has checked them; what is checked here
-// again is what would otherwise read or write out of bounds.
-
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
+// From torch's arguments to those of the kernels, for the CPU and for CUDA. The Python front has checked
+// them; what is checked here again is what would otherwise read or write out of bounds.
 
 #include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
-#include "binding/cpu/workspace.h"
-#include "cpu/runtime/instruction_sets.h"
+#include "args/common.h"
+#include "binding/common/torch.h"
 
 namespace effkernels::binding {
 
@@ -24,19 +19,14 @@ using Ints = std::vector<int64_t>;
 
 // Bias and BatchNorm as the schemas have them.
 struct NormTensors {
-  const MaybeTensor &bias, &weight, &shift, &mean, &variance;
+  const MaybeTensor &bias, &gamma, &beta, &mean, &variance;
   double eps;
-};
-
-// What images are normalised with, in their units.
-struct ImageTensors {
-  const MaybeTensor &mean, &std;
 };
 
 // A feature map that is read.
 struct Map {
   Shape shape;
-  Dtype dtype;  // of `bytes`, what they are computed in
+  Dtype dtype;  // where x is `bytes`, that of the weights
   const void* data;
   bool planar = false;  // NCHW
   bool bytes = false;   // uint8
@@ -47,7 +37,11 @@ class Arguments {
  public:
   explicit Arguments(const char* op, const char* library = "effkernels_cpu") : op_(op), library_(library) {}
 
-  void check(bool fine, const char* what) const { STD_TORCH_CHECK(fine, library_, "::", op_, ": ", what); }
+  // Throws a message made of `message` where `fine` is false; see errors.h.
+  template <class... Parts>
+  void check(bool fine, const Parts&... message) const {
+    if (!fine) fail(library_, "::", op_, ": ", message...);
+  }
 
   Dtype dtype(const Tensor& tensor) const;
   Activation activation(const std::string& name) const;
@@ -56,13 +50,11 @@ class Arguments {
   Map map(const Tensor& x);
   // The same for a convolution's input: NCHW without gaps stays as it is, and so do bytes.
   Map image(const Tensor& x, const Tensor& weight);
-  // The sizes of what a window makes of `in`.
-  Shape windowed(const Shape& in, int64_t channels, const Window& window,
-                      const Ints& padding) const;
-  Window window(const Tensor& weight, const Ints& stride, const Ints& padding,
-                     const Ints& dilation) const;
+  Window window(const Tensor& weight, const Ints& stride, const Ints& padding, const Ints& dilation) const;
+  // The shape of the result of a convolution of `in` with `window`.
+  Shape windowed(const Shape& in, int64_t channels, const Window& window, const Ints& padding) const;
 
-  // The elements of a tensor of `count` elements in order, of any supported type.
+  // The elements, in order, of a tensor of any supported type that must have `count` of them.
   Parameters parameters(const Tensor& tensor, int64_t count);
   Parameters parameters(const MaybeTensor& tensor, int64_t count);
   // The same, but of the type that x has.
@@ -72,7 +64,7 @@ class Arguments {
 
  private:
   Map map(const Tensor& x, Dtype type);
-  // The sizes of a feature map where it lies in memory in this order of its dimensions, without gaps.
+  // The shape of a feature map that lies in memory in this order of its dimensions, without gaps.
   std::optional<Shape> ordered(const Tensor& x, const int (&order)[4]) const;
 
   const char *op_, *library_;
@@ -84,21 +76,6 @@ Tensor empty_map(const Tensor& like, const Shape& shape);
 Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns);
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t columns);
 
-inline cpu::Threads torch_threads() {
-  return {static_cast<int>(torch::stable::get_num_threads()),
-          [](int workers, void (*body)(const void*, int), const void* context) {
-            torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-              for (int64_t i = begin; i < end; ++i) body(context, static_cast<int>(i));
-            });
-          }};
-}
-
-// Runs one op of the instruction set in use on torch's threads.
-template <class Args>
-void run(const cpu::Op<Args>& op, const Args& args) {
-  const cpu::Threads threads = torch_threads();
-  const Workspace scratch(op.scratch_floats(args, threads.count));
-  op.run(args, scratch.data(), threads);
-}
+inline float* floats_of(Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
 
 }  // namespace effkernels::binding

@@ -5,7 +5,11 @@
 #include <type_traits>
 #include <variant>
 
+#include "binding/common/conv_bn_act.h"
+#include "binding/common/linear.h"
 #include "binding/common/mbconv.h"
+#include "binding/common/pointwise_conv_bn_act.h"
+#include "binding/cpu/run.h"
 
 namespace effkernels::binding {
 namespace {
@@ -34,9 +38,8 @@ class Steps {
   int64_t kind() const { return number(0); }
   Activation activation() const {
     // In the order of effkernels.reference.elementwise.ACTIVATIONS.
-    constexpr Activation kOrder[] = {Activation::kSilu, Activation::kRelu,
-                                          Activation::kRelu6, Activation::kHardswish,
-                                          Activation::kIdentity};
+    constexpr Activation kOrder[] = {Activation::kSilu, Activation::kRelu, Activation::kRelu6,
+                                     Activation::kHardswish, Activation::kIdentity};
     check(number(2) >= 0 && number(2) < 5, "unknown activation");
     return kOrder[number(2)];
   }
@@ -59,7 +62,9 @@ class Steps {
  private:
   static constexpr int kNumbers = 12, kMostTensors = 22;
 
-  static void check(bool fine, const char* what) { STD_TORCH_CHECK(fine, "effkernels_cpu::network: ", what); }
+  static void check(bool fine, const char* what) {
+    if (!fine) fail("effkernels_cpu::network: ", what);
+  }
   int64_t number(int i) const { return numbers_[static_cast<size_t>(step_) * kNumbers + i]; }
 
   const std::vector<Tensor>& tensors_;
@@ -80,15 +85,11 @@ using AnyArgs = std::variant<ConvBnActArgs, MbconvArgs, PointwiseConvBnActArgs, 
 const cpu::Op<ConvBnActArgs>& op_for(const cpu::Kernels& kernels, const ConvBnActArgs&) {
   return *kernels.conv_bn_act;
 }
-const cpu::Op<MbconvArgs>& op_for(const cpu::Kernels& kernels, const MbconvArgs&) {
-  return *kernels.mbconv;
-}
+const cpu::Op<MbconvArgs>& op_for(const cpu::Kernels& kernels, const MbconvArgs&) { return *kernels.mbconv; }
 const cpu::Op<PointwiseConvBnActArgs>& op_for(const cpu::Kernels& kernels, const PointwiseConvBnActArgs&) {
   return *kernels.pointwise_conv_bn_act;
 }
-const cpu::Op<LinearArgs>& op_for(const cpu::Kernels& kernels, const LinearArgs&) {
-  return *kernels.linear;
-}
+const cpu::Op<LinearArgs>& op_for(const cpu::Kernels& kernels, const LinearArgs&) { return *kernels.linear; }
 
 // Bytes of the map that a step makes of an image; vectors do not count.
 template <class Args>
@@ -141,8 +142,9 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
                     "only one linear step may follow the step that pools");
     switch (s.kind()) {
       case 0:
-        prepared.emplace_back(conv_args(arguments, x, {s.maybe(6), s.maybe(7)}, s.tensor(0), s.norm(1, 0),
-                                        s.stride(), s.padding(), s.dilation(), s.activation()));
+        prepared.emplace_back(conv_bn_act_args(arguments, x, {s.maybe(6), s.maybe(7)}, s.tensor(0),
+                                               s.norm(1, 0), s.stride(), s.padding(), s.dilation(),
+                                               s.activation()));
         x.shape = std::get<ConvBnActArgs>(prepared.back()).out;
         x.planar = x.bytes = false;
         break;
@@ -155,8 +157,8 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
         x.shape = std::get<MbconvArgs>(prepared.back()).out;
         break;
       case 2:
-        prepared.emplace_back(
-            pointwise_args(arguments, x, s.tensor(0), s.norm(1, 0), std::nullopt, s.activation()));
+        prepared.emplace_back(pointwise_conv_bn_act_args(arguments, x, s.tensor(0), s.norm(1, 0),
+                                                         std::nullopt, s.activation()));
         break;
       default:
         arguments.check(s.kind() == 3, "unknown step");
@@ -221,8 +223,7 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   maps[1] = maps[0] + map_floats;
   float* scratch = maps[1] + map_floats + pooled_floats;
 
-  const int64_t image_bytes =
-      map.shape.pixels() * map.shape.channels * (map.bytes ? 1 : size_of(map.dtype));
+  const int64_t image_bytes = map.shape.pixels() * map.shape.channels * (map.bytes ? 1 : size_of(map.dtype));
   const int64_t result_bytes = linear == nullptr ? head.out_channels * int64_t{sizeof(float)}
                                                  : linear->out_features * size_of(linear->dtype);
   for (int64_t first = 0; first < map.shape.images; first += chunk) {

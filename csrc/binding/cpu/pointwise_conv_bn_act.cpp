@@ -1,44 +1,20 @@
 // effkernels_cpu: pointwise_conv_bn_act, pointwise_conv_bn_act_pool
 
-#include "binding/common/mbconv.h"
+#include "binding/common/pointwise_conv_bn_act.h"
+
+#include "binding/cpu/run.h"
 
 namespace effkernels::binding {
-
-PointwiseConvBnActArgs pointwise_args(Arguments& arguments, const Map& x, const Tensor& weight,
-                                  const NormTensors& norm, const MaybeTensor& gate,
-                                  Activation activation) {
-  PointwiseConvBnActArgs args{};
-  args.in = x.shape;
-  args.dtype = x.dtype;
-  args.out_channels = static_cast<int>(weight.size(0));
-  args.x = x.data;
-  args.weight = arguments.like(weight, weight.size(0) * args.in.channels, args.dtype);
-  args.norm = arguments.norm(norm, args.out_channels);
-  if (gate.has_value()) args.gate = arguments.floats(*gate, args.in.images * args.in.channels);
-  args.activation = activation;
-  return args;
-}
-
-LinearArgs linear_args(Arguments& arguments, Dtype dtype, int in_features, const Tensor& weight,
-                            const MaybeTensor& bias) {
-  LinearArgs args{};
-  args.in_features = in_features;
-  args.out_features = static_cast<int>(weight.size(0));
-  args.dtype = dtype;
-  args.weight = arguments.like(weight, weight.size(0) * in_features, dtype);
-  args.bias = arguments.parameters(bias, args.out_features);
-  return args;
-}
-
 namespace {
 
-Tensor pointwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& gamma,
-                 const MaybeTensor& beta, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
-                 const MaybeTensor& gate, const MaybeTensor& residual, const std::string& activation) {
+Tensor pointwise_conv_bn_act(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
+                             const MaybeTensor& gamma, const MaybeTensor& beta, const MaybeTensor& mean,
+                             const MaybeTensor& variance, double eps, const MaybeTensor& gate,
+                             const MaybeTensor& residual, const std::string& activation) {
   Arguments arguments("pointwise_conv_bn_act");
-  PointwiseConvBnActArgs args =
-      pointwise_args(arguments, arguments.map(x), weight, {bias, gamma, beta, mean, variance, eps},
-                     gate, arguments.activation(activation));
+  PointwiseConvBnActArgs args = pointwise_conv_bn_act_args(arguments, arguments.map(x), weight,
+                                                           {bias, gamma, beta, mean, variance, eps}, gate,
+                                                           arguments.activation(activation));
   const Shape out{args.in.images, args.in.height, args.in.width, args.out_channels};
   if (residual.has_value()) {
     const Map added = arguments.map(*residual);
@@ -54,15 +30,15 @@ Tensor pointwise(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
   return y;
 }
 
-Tensor pointwise_pool(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
-                      const MaybeTensor& gamma, const MaybeTensor& beta, const MaybeTensor& mean,
-                      const MaybeTensor& variance, double eps, const std::string& activation) {
+Tensor pointwise_conv_bn_act_pool(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
+                                  const MaybeTensor& gamma, const MaybeTensor& beta, const MaybeTensor& mean,
+                                  const MaybeTensor& variance, double eps, const std::string& activation) {
   Arguments arguments("pointwise_conv_bn_act_pool");
-  PointwiseConvBnActArgs args =
-      pointwise_args(arguments, arguments.map(x), weight, {bias, gamma, beta, mean, variance, eps},
-                     std::nullopt, arguments.activation(activation));
+  PointwiseConvBnActArgs args = pointwise_conv_bn_act_args(arguments, arguments.map(x), weight,
+                                                           {bias, gamma, beta, mean, variance, eps},
+                                                           std::nullopt, arguments.activation(activation));
   Tensor pooled = empty_floats(x, args.in.images, args.out_channels);
-  args.mean = static_cast<float*>(pooled.mutable_data_ptr());
+  args.mean = floats_of(pooled);
   if (args.in.images > 0) run(*cpu::kernels().pointwise_conv_bn_act, args);
   return pooled;
 }
@@ -71,6 +47,6 @@ Tensor pointwise_pool(const Tensor& x, const Tensor& weight, const MaybeTensor& 
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cpu, CPU, library) {
-  library.impl("pointwise_conv_bn_act", TORCH_BOX(&effkernels::binding::pointwise));
-  library.impl("pointwise_conv_bn_act_pool", TORCH_BOX(&effkernels::binding::pointwise_pool));
+  library.impl("pointwise_conv_bn_act", TORCH_BOX(&effkernels::binding::pointwise_conv_bn_act));
+  library.impl("pointwise_conv_bn_act_pool", TORCH_BOX(&effkernels::binding::pointwise_conv_bn_act_pool));
 }

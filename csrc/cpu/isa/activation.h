@@ -4,7 +4,7 @@
 // go through them step by step: one vector's steps wait for each other, and fill the processor's queues
 // (measured on Zen 5, AVX-512: 2.4 ns a vector one by one, 2.0 ns in fours).
 
-#include "cpu/kernels.h"
+#include "args/common.h"
 #include "cpu/isa/vec.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {

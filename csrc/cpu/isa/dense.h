@@ -2,7 +2,7 @@
 
 // A 1x1 convolution and what surrounds it, as `pointwise` and the last step of `mbconv` run it.
 
-#include "cpu/kernels.h"
+#include "args/common.h"
 #include "cpu/runtime/parallel.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
@@ -26,7 +26,7 @@ struct Dense {
 int64_t dense_scratch(const Dense& dense, int threads);
 void run_dense(const Dense& dense, float* scratch, const Threads& threads);
 
-// The width of panels, in floats, that wastes least of the last one; wide ones are faster.
-int panel_width(int channels);
+// The width of chunks, in floats, that wastes least of the last one; wide ones are faster.
+int chunk_width(int channels);
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -45,7 +45,7 @@ EFFKERNELS_INLINE void block(const DepthwiseRow& row, const In* const (&inputs)[
   const float* weights = row.weights + channel;
   Vec sums[kWidth];
   for (int i = 0; i < kWidth; ++i) sums[i] = load(row.shift + channel);
-  for (int y = 0; y < kKernel; ++y, weights += kKernel * row.panel) {
+  for (int y = 0; y < kKernel; ++y, weights += kKernel * row.chunk) {
     if (inputs[y] == nullptr) continue;
     Vec in[kInputs];
     for (int i = 0; i < kInputs; ++i) {
@@ -53,7 +53,7 @@ EFFKERNELS_INLINE void block(const DepthwiseRow& row, const In* const (&inputs)[
       in[i] = there ? load(inputs[y] + i * pixel) : broadcast(0.0f);
     }
     for (int x = 0; x < kKernel; ++x) {
-      const Vec weight = load(weights + x * row.panel);
+      const Vec weight = load(weights + x * row.chunk);
       for (int i = 0; i < kWidth; ++i) sums[i] = fma(in[i * kStride + x], weight, sums[i]);
     }
   }
@@ -126,7 +126,7 @@ void general_row(const DepthwiseRow& row) {
         for (int j = 0; j < w.kernel_w; ++j) {
           const int column = x * w.stride_w - w.left + j * w.dilation_w;
           if (column < 0 || column >= row.width) continue;
-          const Vec weight = load(row.weights + (i * w.kernel_w + j) * row.panel + channel);
+          const Vec weight = load(row.weights + (i * w.kernel_w + j) * row.chunk + channel);
           sums[0] = fma(load_up_to(in + column * row.pixel, channels), weight, sums[0]);
         }
       }

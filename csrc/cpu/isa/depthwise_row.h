@@ -2,9 +2,9 @@
 
 // One row of a depthwise convolution's result, with what follows: what `depthwise` and `mbconv` are made of.
 
-#include "cpu/kernels.h"
-#include "cpu/runtime/parallel.h"
+#include "args/common.h"
 #include "cpu/isa/vec.h"
+#include "cpu/runtime/parallel.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 
@@ -14,15 +14,15 @@ struct DepthwiseRow {
   int64_t pixel;            // elements from one input pixel to the next
   int width;                // pixels of an input row
   int margin;               // pixels of zeros that lie before and behind it
-  int channels;             // of the panel in hand
-  const float* weights;     // [kernel_h * kernel_w][panel], scaled: see pack_folded
-  const float* shift;       // [panel]
-  int panel;                // `channels` in whole vectors
+  int channels;             // of the chunk
+  const float* weights;     // [kernel_h * kernel_w][chunk], scaled: see pack_folded
+  const float* shift;       // [chunk]
+  int chunk;                // `channels` in whole vectors
   Activation activation;
   void* out;
   int64_t out_pixel;
   int out_width;
-  float* sums;  // [panel]: the row's results are added to it; or null
+  float* sums;  // [chunk]: the row's results are added to it; or null
 };
 
 using DepthwiseRowKernel = void (*)(const DepthwiseRow& row);

@@ -2,8 +2,8 @@
 
 // The product of two vectors, for products of a matrix with so few of them that packing it would not pay.
 
-#include "cpu/runtime/parallel.h"
 #include "cpu/isa/vec.h"
+#include "cpu/runtime/parallel.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 

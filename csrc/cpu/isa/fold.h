@@ -1,13 +1,13 @@
 #pragma once
 
 // Parameters as the kernels want them: BatchNorm folded to scale and shift, weights scaled and laid out in
-// panels of output channels. Done by each call for the panel in hand: there is no cache that could go stale.
+// chunks of output channels. Each call does this for each chunk anew: there is no cache that could go stale.
 
 #include <type_traits>
 
-#include "cpu/kernels.h"
-#include "cpu/runtime/parallel.h"
+#include "args/common.h"
 #include "cpu/isa/vec.h"
+#include "cpu/runtime/parallel.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 
@@ -77,11 +77,11 @@ EFFKERNELS_INLINE void prefetch(const T* p, int64_t count) {
   for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + i);
 }
 
-// Weights (`rows` rows of `k` elements, without gaps) as a panel [k][width], each row times its scale and
-// each column times its gate, if any. Columns of the panel past `rows` are 0.
+// Packs weights (`rows` rows of `k` elements, without gaps) as [k][width], each row times its scale and each
+// column times its gate, if any. Columns of `packed` past `rows` are 0.
 template <class T>
-void pack_panel(const T* weight, int rows, int k, const float* scale, const float* gate, int width,
-                float* panel) {
+void pack_chunk(const T* weight, int rows, int k, const float* scale, const float* gate, int width,
+                float* packed) {
   // Weights come from far: kLanes rows at a time, the next ones are asked for meanwhile, in the order of
   // memory.
   constexpr int kBlock = kLanes * 4;
@@ -93,7 +93,7 @@ void pack_panel(const T* weight, int rows, int k, const float* scale, const floa
       if (r + kLanes < rows) prefetch(next + c * kLanes, kBlock);
       Vec columns[4];
       load_columns_up_to(weight + static_cast<int64_t>(r) * k + c, k, rows - r, k - c, columns);
-      float* out = panel + static_cast<int64_t>(c) * width + r;
+      float* out = packed + static_cast<int64_t>(c) * width + r;
       for (int j = 0; j < smaller(4, k - c); ++j, out += width) {
         const Vec scaled = columns[j] * factor;
         store(out, gate == nullptr ? scaled : scaled * broadcast(gate[c + j]));
@@ -102,13 +102,13 @@ void pack_panel(const T* weight, int rows, int k, const float* scale, const floa
   }
 }
 
-// The panel of `channels` output channels from `first`, with BatchNorm's scale in it, and their shift.
-// `width` is `channels` in whole vectors.
+// Packs the weights of `channels` output channels from `first`, times BatchNorm's scale, and gives their
+// shift. `width` is `channels` in whole vectors.
 inline void pack_folded(const void* weight, Dtype dtype, int64_t first, int channels, int k, const Norm& norm,
-                        const float* gate, int width, float* panel, float* scale, float* shift) {
+                        const float* gate, int width, float* packed, float* scale, float* shift) {
   fold_norm(norm, first, channels, scale, shift);
   with_dtype(dtype, [&](const auto* type) {
-    pack_panel(static_cast<decltype(type)>(weight) + first * k, channels, k, scale, gate, width, panel);
+    pack_chunk(static_cast<decltype(type)>(weight) + first * k, channels, k, scale, gate, width, packed);
   });
 }
 

@@ -23,15 +23,9 @@ void exponential_of(const float* x, float* y, int64_t count) {
 
 }  // namespace
 
+#define EFFKERNELS_ADDRESS_OF(op, Args) &op,
 extern const Kernels kKernels;
 constinit const Kernels kKernels{EFFKERNELS_NAME(EFFKERNELS_ISA),
-                                 &depthwise_conv_bn_act,
-                                 &conv_bn_act,
-                                 &pointwise_conv_bn_act,
-                                 &squeeze_excite_gate,
-                                 &squeeze_excite,
-                                 &mbconv,
-                                 &linear,
-                                 exponential_of};
+                                 EFFKERNELS_FOR_EACH_OP(EFFKERNELS_ADDRESS_OF) exponential_of};
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

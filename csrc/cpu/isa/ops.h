@@ -1,17 +1,13 @@
 #pragma once
 
-// The ops of this instruction set, one file each.
+// The ops of this instruction set; each is defined by the file of its name.
 
 #include "cpu/kernels.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 
-extern const Op<DepthwiseConvBnActArgs> depthwise_conv_bn_act;
-extern const Op<ConvBnActArgs> conv_bn_act;
-extern const Op<PointwiseConvBnActArgs> pointwise_conv_bn_act;
-extern const Op<SqueezeExciteGateArgs> squeeze_excite_gate;
-extern const Op<SqueezeExciteArgs> squeeze_excite;
-extern const Op<MbconvArgs> mbconv;
-extern const Op<LinearArgs> linear;
+#define EFFKERNELS_DECLARE_OP(op, Args) extern const Op<Args> op;
+EFFKERNELS_FOR_EACH_OP(EFFKERNELS_DECLARE_OP)
+#undef EFFKERNELS_DECLARE_OP
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

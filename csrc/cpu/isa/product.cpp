@@ -9,7 +9,7 @@ namespace {
 constexpr int kChain = 64;
 
 template <int kRows, int kVectors>
-void tile(const Rows& rows, int64_t first, const float* panel, const float* initial, float* result,
+void tile(const Rows& rows, int64_t first, const float* packed, const float* initial, float* result,
           int64_t result_stride, Ahead& ahead) {
   constexpr int kWidth = kVectors * kLanes;
   const int64_t stride = rows.row_stride;
@@ -24,11 +24,11 @@ void tile(const Rows& rows, int64_t first, const float* panel, const float* init
       const float* in = rows.parts[part] + first * stride + k;
       const int count = smaller(left, rows.k - k);
       int64_t line_step;
-      const char* line = ahead.take(count, panel, &line_step);
-      for (int n = 0; n < count; ++n, ++in, panel += kWidth, line += line_step) {
+      const char* line = ahead.take(count, packed, &line_step);
+      for (int n = 0; n < count; ++n, ++in, packed += kWidth, line += line_step) {
         __builtin_prefetch(line, 0, 2);
         Vec weights[kVectors];
-        for (int v = 0; v < kVectors; ++v) weights[v] = load(panel + v * kLanes);
+        for (int v = 0; v < kVectors; ++v) weights[v] = load(packed + v * kLanes);
         for (int i = 0; i < kRows; ++i) {
           const Vec x = broadcast(in[i * stride]);
           for (int v = 0; v < kVectors; ++v) sums[i][v] = fma(x, weights[v], sums[i][v]);
@@ -52,16 +52,16 @@ void tile(const Rows& rows, int64_t first, const float* panel, const float* init
 
 // Full tiles, then what is left in tiles of half as many rows, down to one.
 template <int kRows, int kVectors>
-void tiles(const Rows& rows, int64_t first, int count, const float* panel, const float* initial,
+void tiles(const Rows& rows, int64_t first, int count, const float* packed, const float* initial,
            float* result, int64_t result_stride, Ahead& ahead) {
   int done = 0;
   for (; done + kRows <= count; done += kRows) {
-    tile<kRows, kVectors>(rows, first + done, panel, initial, result + done * result_stride, result_stride,
+    tile<kRows, kVectors>(rows, first + done, packed, initial, result + done * result_stride, result_stride,
                           ahead);
   }
   if constexpr (kRows > 1) {
     if (done < count) {
-      tiles<(kRows + 1) / 2, kVectors>(rows, first + done, count - done, panel, initial,
+      tiles<(kRows + 1) / 2, kVectors>(rows, first + done, count - done, packed, initial,
                                        result + done * result_stride, result_stride, ahead);
     }
   }
@@ -69,18 +69,18 @@ void tiles(const Rows& rows, int64_t first, int count, const float* panel, const
 
 }  // namespace
 
-void multiply(const Rows& rows, int64_t first, int count, const float* panel, int width, const float* initial,
-              float* result, int64_t result_stride, Ahead& ahead) {
+void multiply(const Rows& rows, int64_t first, int count, const float* packed, int width,
+              const float* initial, float* result, int64_t result_stride, Ahead& ahead) {
   switch (width / kLanes) {
     case 1:
-      return tiles<tile_rows(1), 1>(rows, first, count, panel, initial, result, result_stride, ahead);
+      return tiles<tile_rows(1), 1>(rows, first, count, packed, initial, result, result_stride, ahead);
     case 2:
-      return tiles<tile_rows(2), 2>(rows, first, count, panel, initial, result, result_stride, ahead);
+      return tiles<tile_rows(2), 2>(rows, first, count, packed, initial, result, result_stride, ahead);
     case 3:
-      return tiles<tile_rows(3), 3>(rows, first, count, panel, initial, result, result_stride, ahead);
+      return tiles<tile_rows(3), 3>(rows, first, count, packed, initial, result, result_stride, ahead);
     default:
-      if constexpr (kMaxPanelVectors == 4) {
-        return tiles<tile_rows(4), 4>(rows, first, count, panel, initial, result, result_stride, ahead);
+      if constexpr (kMaxChunkVectors == 4) {
+        return tiles<tile_rows(4), 4>(rows, first, count, packed, initial, result, result_stride, ahead);
       }
   }
 }

@@ -1,16 +1,16 @@
 #pragma once
 
-// The matrix product that all dense convolutions are made of: rows of the input (pixels) times a packed panel
-// of weights, in tiles that stay in registers.
+// The matrix product that all dense convolutions are made of: rows of the input (pixels) times the packed
+// weights of a chunk of output channels, in tiles that stay in registers.
 
-#include "cpu/runtime/parallel.h"
 #include "cpu/isa/vec.h"
+#include "cpu/runtime/parallel.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 
-// Vectors across a panel: with 16 registers, fewer leave room for enough rows.
-constexpr int kMaxPanelVectors = kRegisters == 32 ? 4 : 3;
-constexpr int kMaxPanel = kMaxPanelVectors * kLanes;
+// Vectors across a chunk, at most: with 16 registers, fewer leave room for enough rows.
+constexpr int kMaxChunkVectors = kRegisters == 32 ? 4 : 3;
+constexpr int kMaxChunk = kMaxChunkVectors * kLanes;
 
 // The most rows that a tile of `vectors` vectors has. Its sums, one row of weights and one element of the
 // input must fit into the registers; and every row needs a general register for its address.
@@ -27,7 +27,7 @@ struct Rows {
   int64_t row_stride;
 };
 
-// Memory that will be needed soon: the weights of the next panel. Products ask for it line by line while they
+// Memory that will be needed soon: the weights of the next chunk. Products ask for it line by line while they
 // compute, so that it is near when it is packed (2.5 % of B0's time where weights come from the third-level
 // cache).
 class Ahead {
@@ -53,16 +53,16 @@ class Ahead {
   int64_t lines_ = 0;
 };
 
-// The rows of a (`channels`, `k`) matrix of weights from `first` on, as many as a panel has.
-inline Ahead panel_ahead(const void* weight, Dtype dtype, int64_t first, int channels, int k, int width) {
+// The rows of a (`channels`, `k`) matrix of weights from `first` on, as many as a chunk has.
+inline Ahead weights_ahead(const void* weight, Dtype dtype, int64_t first, int channels, int k, int width) {
   const int64_t row = static_cast<int64_t>(k) * size_of(dtype);
   return Ahead(static_cast<const char*>(weight) + first * row,
                larger<int64_t>(0, smaller<int64_t>(width, channels - first)) * row);
 }
 
-// result[i][0..width) = initial + rows[i] * panel for `count` rows from `first`; `panel` is [part_count *
-// k][width] and `width` a multiple of kLanes up to kMaxPanel. Results are `result_stride` apart.
-void multiply(const Rows& rows, int64_t first, int count, const float* panel, int width, const float* initial,
-              float* result, int64_t result_stride, Ahead& ahead);
+// result[i][0..width) = initial + rows[i] * packed for `count` rows from `first`; `packed` is [part_count *
+// k][width] and `width` a multiple of kLanes up to kMaxChunk. Results are `result_stride` apart.
+void multiply(const Rows& rows, int64_t first, int count, const float* packed, int width,
+              const float* initial, float* result, int64_t result_stride, Ahead& ahead);
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

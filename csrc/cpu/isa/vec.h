@@ -13,9 +13,7 @@
 #include <immintrin.h>
 #endif
 
-#include "args/dtype.h"
-
-#define EFFKERNELS_INLINE inline __attribute__((always_inline))
+#include "args/common.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 

@@ -2,8 +2,8 @@
 
 // Sharing tasks among the workers of a pool.
 
-#include "cpu/kernels.h"
 #include "cpu/isa/vec.h"
+#include "cpu/runtime/threads.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 

@@ -6,12 +6,9 @@
 #include <cmath>
 #include <cstdint>
 
-#include "args/dtype.h"
+#include "args/common.h"
 
 namespace effkernels::cuda {
-
-using BFloat16;
-using Half;
 
 // A launch: `blocks` may exceed what a grid holds, which is an error then.
 struct Grid {

@@ -2,8 +2,8 @@
 
 // BatchNorm folded per channel, and activations, as PyTorch computes them: NaN stays NaN.
 
+#include "args/common.h"
 #include "cuda/common/device.cuh"
-#include "cuda/expand_depthwise_conv_bn_act.h"
 
 namespace effkernels::cuda {
 

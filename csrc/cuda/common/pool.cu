@@ -1,7 +1,8 @@
 // Means from the partial sums of blocks.
 
+#include "cuda/common/pool.cuh"
+
 #include "cuda/common/elements.cuh"
-#include "cuda/expand_depthwise_conv_bn_act.h"
 
 namespace effkernels::cuda {
 namespace {

@@ -6,6 +6,10 @@
 
 namespace effkernels::cuda {
 
+// Means over `pixels` from partial sums [images][parts][channels], added in their order.
+const char* mean_of_parts(const float* sums, int64_t images, int parts, int channels, int64_t pixels,
+                          float* mean, void* stream);
+
 // Adds up what the groups of threads hold: each group has `channels` channels, kCount neighbouring ones a
 // thread. Thread `lane` of `group` holds `x`; `memory` has room for groups * channels floats, and all of the
 // block come here, those beyond the groups too. The first `there` sums go to `sums`.

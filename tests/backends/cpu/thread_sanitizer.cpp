@@ -16,8 +16,8 @@
 #include <thread>
 #include <vector>
 
-#include "cpu/runtime/instruction_sets.h"
 #include "cpu/kernels.h"
+#include "cpu/runtime/instruction_sets.h"
 
 namespace {
 
@@ -90,11 +90,13 @@ Call depthwise(Numbers& n, Shape in, Shape out, Window window, bool pooled) {
   const int64_t means = pooled ? out.images * out.channels : 0;
   const int64_t results = out.images * out.pixels() * out.channels;
   if (!pooled)
-    return call<DepthwiseConvBnActArgs>(&Kernels::depthwise_conv_bn_act, args, results, [](auto& a, float* y) { a.y = y; });
-  return call<DepthwiseConvBnActArgs>(&Kernels::depthwise_conv_bn_act, args, results + means, [](auto& a, float* y) {
-    a.mean = y;
-    a.y = y + a.out.images * a.out.channels;
-  });
+    return call<DepthwiseConvBnActArgs>(&Kernels::depthwise_conv_bn_act, args, results,
+                                        [](auto& a, float* y) { a.y = y; });
+  return call<DepthwiseConvBnActArgs>(&Kernels::depthwise_conv_bn_act, args, results + means,
+                                      [](auto& a, float* y) {
+                                        a.mean = y;
+                                        a.y = y + a.out.images * a.out.channels;
+                                      });
 }
 
 Call convolution(Numbers& n, Shape in, Shape out, Window window) {
@@ -119,11 +121,12 @@ Call pointwise(Numbers& n, Shape in, int out_channels, bool gated, bool mean_onl
   if (gated) args.gate = n.take(in.images * in.channels);
   if (mean_only) {
     return call<PointwiseConvBnActArgs>(&Kernels::pointwise_conv_bn_act, args, in.images * out_channels,
-                               [](auto& a, float* y) { a.mean = y; });
+                                        [](auto& a, float* y) { a.mean = y; });
   }
   const int64_t results = in.images * in.pixels() * out_channels;
   args.residual = n.take(results);
-  return call<PointwiseConvBnActArgs>(&Kernels::pointwise_conv_bn_act, args, results, [](auto& a, float* y) { a.y = y; });
+  return call<PointwiseConvBnActArgs>(&Kernels::pointwise_conv_bn_act, args, results,
+                                      [](auto& a, float* y) { a.y = y; });
 }
 
 SqueezeExciteGateArgs gate_args(Numbers& n, int64_t images, int channels, int squeezed) {
@@ -139,7 +142,8 @@ SqueezeExciteGateArgs gate_args(Numbers& n, int64_t images, int channels, int sq
 Call gate(Numbers& n, int64_t images, int channels, int squeezed) {
   SqueezeExciteGateArgs args = gate_args(n, images, channels, squeezed);
   args.pooled = n.take(images * channels);
-  return call<SqueezeExciteGateArgs>(&Kernels::squeeze_excite_gate, args, images * channels, [](auto& a, float* y) { a.gate = y; });
+  return call<SqueezeExciteGateArgs>(&Kernels::squeeze_excite_gate, args, images * channels,
+                                     [](auto& a, float* y) { a.gate = y; });
 }
 
 Call squeeze_excite(Numbers& n, Shape in, int squeezed) {
