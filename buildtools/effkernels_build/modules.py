@@ -155,7 +155,7 @@ def shim_module(
     csrc = root / "csrc"
     sanitize = tuple(f"-fsanitize={name}" for name in sanitizers)
     if sanitizers:
-        sanitize += ("-fno-sanitize-recover=all",)
+        sanitize += ("-fno-sanitize-recover=all", "-DEFFKERNELS_SANITIZED")
     flags = (
         *(
             f"-std=c++{CXX_STANDARD}",
