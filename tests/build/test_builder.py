@@ -166,7 +166,8 @@ class TestKernels:
         for source, language in module.sources:
             compiled.setdefault(source.name, []).append(language)
             assert language in module.languages
-        assert compiled["depthwise_conv_bn_act.cpp"] == ["cpp", *instruction_sets()]  # the binding first
+        # The binding, then the kernel.
+        assert compiled["depthwise_conv_bn_act.cpp"] == ["cpp", *instruction_sets()]
         assert compiled["depthwise_row.cpp"] == list(instruction_sets())
         assert compiled["processor.cpp"] == compiled["instruction_sets.cpp"] == ["cpp"]
         for isa, flags in instruction_sets().items():

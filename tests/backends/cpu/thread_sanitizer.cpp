@@ -21,6 +21,7 @@
 
 namespace {
 
+using namespace effkernels;
 using namespace effkernels::cpu;
 using Floats = std::vector<float>;
 
