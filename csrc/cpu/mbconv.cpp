@@ -15,8 +15,8 @@ namespace {
 
 // Pixels that are expanded and activated at a time, in the first-level cache.
 constexpr int kStripPixels = 24;
-// Floats of the buffer of expanded rows of a worker, and of D over all workers' second-level caches: of 1 MB
-// each on the machine that this was measured on.
+// Floats of a worker's buffer of expanded rows, and of D for each worker. Measured on a machine whose
+// second-level caches have 1 MB each.
 constexpr int64_t kBufferFloats = 48 << 10;
 constexpr int64_t kWideFloats = 256 << 10;
 

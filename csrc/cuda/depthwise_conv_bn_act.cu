@@ -75,7 +75,7 @@ constexpr int kTileRows = Traits::kStride == 1 || Traits::kKernel == 3 ? 8
 template <class Traits>
 constexpr int kTileColumns = Traits::kStride == 1 && Traits::kKernel < 7 ? 16 : 8;
 
-// Shared memory.
+// Bytes of shared memory that a channel of a chunk takes.
 template <class T, class Traits>
 int64_t bytes_of_a_channel(const Plan& p) {
   return p.in_rows * p.in_columns * sizeof(T) + Traits::kTaps * sizeof(float) + sizeof(Folded);

@@ -19,14 +19,14 @@ namespace {
 using namespace depthwise_tiles;
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
-// What a warp multiplies at a time: two products of the tensor cores each way, so that what is read of shared
-// memory serves twice. A product of them sums kTerms terms.
+// A warp computes 2 x 2 tensor-core products at a time, so that each value read from shared memory is used
+// twice. One product sums kTerms terms.
 constexpr int kPixels = 32, kChannels = 16, kTerms = 16;
-// Elements between rows of shared memory. Rows are multiples of 32 bytes, so that with these 16 more the same
-// 16 bytes of eight rows lie in all 32 banks.
+// Elements of padding behind each row of shared memory. Rows are multiples of 32 bytes; with these 16 more,
+// the same 16 bytes of eight rows lie in 32 different banks.
 constexpr int kGap = 8;
-// Shared memory of a block: two of them, and what the system takes of it, fit on a multiprocessor of an A100
-// (164 KB) and the later ones of its kind, one on all others.
+// Shared memory of a block, at most. On an A100 (164 KB a multiprocessor) and its successors two blocks fit
+// beside what the system reserves; on all other GPUs one does.
 constexpr int64_t kTileBytes = 80 * 1024;
 constexpr int kMostColumns = 32;
 static_assert(kTileBytes <= kMostSharedBytes);
@@ -39,7 +39,7 @@ struct Blocks {
   int shares;           // blocks of a tile, which share its channels
   int chunks_of_share;  // at most
   bool weight_vectors;  // whether weights may be read 16 bytes at a time
-  // Where things are in shared memory, in bytes, and how many there are of them.
+  // Offsets of the parts of shared memory, in bytes, and the size of all.
   int expanded, weights, taps, expand_norm, norm, places, totals, bytes;
 
   EFFKERNELS_HOST_DEVICE int row() const { return terms + kGap; }
@@ -87,7 +87,7 @@ EFFKERNELS_DEVICE void expand(const Blocks& b, Activation activation, int pixels
   for (int item = thread_index() / kWarp; item < strips * (b.plan.chunk / kChannels); item += kWarps) {
     const int first = item % strips * kPixels, channel = item / strips * kChannels;
     // The rows that this lane names: of 16 pixels first the left halves, of 8 channels both halves in turns.
-    // What a strip has beyond the last pixel goes nowhere.
+    // Results of a strip beyond the last pixel are not stored.
     const T* pixel[2];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {

@@ -10,19 +10,20 @@ namespace {
 
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / kWarp;
-// What takes time here is waiting for L2, so that each thread asks for much at once: for so many neighbouring
-// weights of the first product; and, since the rows of the second are short, for the weights of several of
-// its channels, each of which some lanes share.
+// Most of the time goes into waiting for L2, so each thread asks for many weights at once: in the first
+// product for kTogether neighbouring ones; in the second, whose rows are short, for those of several
+// channels, with kLanes lanes on each channel.
 constexpr int kTogether = 8, kLanes = 8;
 constexpr int kGroups = kThreads / kLanes;
-// Sums of a thread: of as many channels of one image, or of as many images.
+// Sums of a thread: of kSums channels of one image, or of one channel of kSums images.
 constexpr int kSums = 4;
 template <int kImages>
 constexpr int kChannels = kSums / kImages;
-// Images of a block. Where images fill the GPU they share, and the weights are read less often.
+// Images of a block where there are enough of them to fill the GPU: they share the weights that are read.
 constexpr int kShared = kSums;
 constexpr int64_t kManyImages = kBlocksToFill;
-// Blocks of an image, where there are few: each computes all hidden channels.
+// Where there are few images, several blocks share one: each computes all hidden channels, and a chunk of the
+// output channels.
 constexpr int kMostChunks = 8;
 
 // How one call is cut into blocks.
@@ -148,7 +149,7 @@ squeeze_excite_gate_fwd_kernel(const SqueezeExciteGateArgs a, const Cut cut) {
 template <int kImages>
 const char* launch_gate(const SqueezeExciteGateArgs& a, void* stream) {
   const int64_t groups = divide_up<int64_t>(a.images, kImages);
-  // Of the channels that all threads of a block take at once.
+  // How often a block goes through all of its threads to cover the channels.
   const int rounds = divide_up(a.channels, kGroups * kChannels<kImages>);
   const auto wanted = static_cast<int>(smaller<int64_t>(kMostChunks, kBlocksToFill / groups));
   const int chunk_rounds = divide_up(rounds, larger(1, smaller(rounds, wanted)));

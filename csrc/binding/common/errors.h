@@ -1,8 +1,8 @@
 #pragma once
 
-// Error messages, put together without iostreams. These format numbers by tables of the C++ library, and
-// where a module is linked with a library of its own (-static-libstdc++) it finds the tables of another: what
-// is written ends at the first number, or the process does.
+// Error messages, put together without iostreams. Those format numbers through tables of the C++ library. A
+// module that is linked with a C++ library of its own (-static-libstdc++) may find the tables of torch's
+// instead, which do not fit: the message ends at its first number, or the process does.
 
 #include <dlfcn.h>
 

@@ -31,13 +31,13 @@ EFFKERNELS_INLINE void add_row(const DepthwiseRow& row, int channel, Vec total) 
   if (row.sums != nullptr) store(row.sums + channel, load(row.sums + channel) + total);
 }
 
-// Which of the pixels under a block there are; the others are padding.
+// The pixels under a block that lie in the image; the others are padding.
 struct Span {
   int begin, end;
 };
 
 // `count` pixels of the result from `first`, one vector of channels. `inputs` are the rows of input under the
-// block, from its first pixel; null where padding is. With kEdge only the pixels of `span` are there.
+// block, from its first pixel; null where padding is. With kEdge, only those of `span` lie in the image.
 template <class In, class Out, int kKernel, int kStride, int kWidth, bool kEdge>
 EFFKERNELS_INLINE void block(const DepthwiseRow& row, const In* const (&inputs)[kKernel], int64_t pixel,
                              Span span, int first, int count, int channel, Vec& total) {
@@ -60,7 +60,8 @@ EFFKERNELS_INLINE void block(const DepthwiseRow& row, const In* const (&inputs)[
   finish<Out>(row, first, count, channel, row.channels - channel, sums, total);
 }
 
-// A block with the last few channels: what there is of its input is copied into a tile of zeros.
+// A block of the last few channels, fewer than a vector has lanes: its input is copied into a tile whose
+// other lanes are zeros.
 template <class In, class Out, int kKernel, int kStride, int kWidth>
 void last_channels(const DepthwiseRow& row, const In* const (&inputs)[kKernel], Span span, int first,
                    int count, int channel, Vec& total) {
@@ -160,7 +161,7 @@ DepthwiseRowKernel kernel_for(const Window& w, int out_width) {
 }  // namespace
 
 int depthwise_margin(const Window& w, int width, int out_width) {
-  if (!is_square(w)) return 0;  // the general kernel asks
+  if (!is_square(w)) return 0;  // the general kernel checks every column
   const int block =
       block_width(w.kernel_w, w.stride_w) + takes_wider_blocks(w.kernel_w, w.stride_w, out_width);
   const int end = (round_up(out_width, block) - 1) * w.stride_w - w.left + w.kernel_w;

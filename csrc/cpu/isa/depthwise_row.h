@@ -30,7 +30,7 @@ using DepthwiseRowKernel = void (*)(const DepthwiseRow& row);
 // The kernel for a window and rows of this many results, for elements of `in` read and `out` written.
 DepthwiseRowKernel depthwise_row_kernel(const Window& window, int out_width, Dtype in, Dtype out);
 
-// The margin with which a kernel never has to ask where a row ends.
+// Pixels of zeros around a row with which the kernel need not check where the row ends.
 int depthwise_margin(const Window& window, int width, int out_width);
 
 // Pointers to the rows of input under row `out_y` of the result; null where it lies in the padding. `x` is

@@ -1,13 +1,15 @@
 #pragma once
 
-// The product of two vectors, for products of a matrix with so few of them that packing it would not pay.
+// The dot product of two vectors: for products of a matrix with so few vectors that packing the matrix would
+// not pay.
 
 #include "cpu/isa/vec.h"
 #include "cpu/runtime/parallel.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 
-// Several sums at once: one alone waits for itself. Of thousands of terms they round less, too.
+// Several sums at once, because each addition waits for the one before it in its sum. Over thousands of terms
+// they also round less.
 template <class T>
 EFFKERNELS_INLINE float dot(const T* a, const float* b, int count) {
   constexpr int kSums = 4;

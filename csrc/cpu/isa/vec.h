@@ -29,7 +29,8 @@ constexpr int kLanes = 8;
 constexpr int kRegisters = 16;
 using Native = __m256;
 
-#else  // SSE2, NEON: what every processor of its kind has, through the compiler's vector extension
+#else  // SSE2 or NEON, which every x86-64 or 64-bit Arm processor has, through the compiler's vector
+       // extension
 
 constexpr int kLanes = 4;
 #if defined(__aarch64__)

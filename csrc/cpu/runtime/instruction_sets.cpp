@@ -17,8 +17,8 @@ namespace {
 
 bool processor_has(const std::string& isa) {
 #if defined(__x86_64__)
-  // The names must be literals. The builtins ask the operating system too: registers it does not save don't
-  // count.
+  // The names must be literals. The builtins ask the operating system too: a register that it does not save
+  // cannot be used.
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (isa == "avx2") return avx2;

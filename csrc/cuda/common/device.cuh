@@ -10,7 +10,7 @@
 
 namespace effkernels::cuda {
 
-// A launch: `blocks` may exceed what a grid holds, which is an error then.
+// The size of a launch. More blocks than a grid can have are an error that `launch` reports.
 struct Grid {
   int64_t blocks;
   int threads;
@@ -19,9 +19,9 @@ struct Grid {
 
 constexpr int kWarp = 32;
 constexpr int64_t kMostBlocks = INT32_MAX;
-// What every GPU gives a block without being asked for more.
+// Shared memory that every GPU gives a block without an attribute.
 constexpr int64_t kSharedBytes = 48 * 1024;
-// What the GPUs with the least of it (compute capability 8.6, 8.9, 12.0) give a block that asks for it.
+// Shared memory that a block can ask for on the GPUs with the least (compute capability 8.6, 8.9, 12.0).
 constexpr int64_t kMostSharedBytes = 99 * 1024;
 
 }  // namespace effkernels::cuda
@@ -118,8 +118,8 @@ EFFKERNELS_DEVICE void narrow(float x, BFloat16& to) {
 }
 EFFKERNELS_DEVICE void narrow(float x, Half& to) { to.bits = __half_as_ushort(__float2half_rn(x)); }
 
-// One special-function operation each, with errors of a few units in the last place. What is subnormal counts
-// as 0: __expf and __fdividef keep it, with three instructions more.
+// One special-function operation each, with errors of a few units in the last place. Subnormal numbers count
+// as 0; __expf and __fdividef keep them, for three instructions more.
 EFFKERNELS_DEVICE float fast_power_of_2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -131,12 +131,13 @@ EFFKERNELS_DEVICE float fast_reciprocal(float x) {
   return y;
 }
 
-// Launches on a stream; returns nullptr, or CUDA's own words for what went wrong.
+// Launches on a stream; returns nullptr, or CUDA's error message.
 template <class... Parameters>
 const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream, Parameters... parameters) {
   if (grid.blocks > kMostBlocks) return "the tensors are too large for one launch";
   if (grid.shared_bytes > kSharedBytes) {
-    // The same for all launches, each time: a device has its own, and threads may launch at once.
+    // Set at each launch, always to the same: the attribute belongs to the current device, and several
+    // threads may launch at once.
     const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                     static_cast<int>(kMostSharedBytes));
     if (status != cudaSuccess) return cudaGetErrorString(status);
@@ -147,7 +148,7 @@ const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream
   config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
   config.stream = static_cast<cudaStream_t>(stream);
   cudaError_t status = cudaLaunchKernelEx(&config, kernel, parameters...);
-  // Takes the error back too, which the next launch would report otherwise.
+  // Also clears the error, which the next launch would report otherwise.
   const cudaError_t last = cudaGetLastError();
   if (status == cudaSuccess) status = last;
   return status == cudaSuccess ? nullptr : cudaGetErrorString(status);

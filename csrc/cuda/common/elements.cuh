@@ -6,7 +6,7 @@
 
 namespace effkernels::cuda {
 
-// Aligned to 16 bytes at most: what one access reads.
+// Alignment in bytes; at most 16, which one access reads.
 template <class T, int kCount>
 constexpr int kAlignment = sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16;
 
@@ -15,12 +15,12 @@ struct alignas(kAlignment<T, kCount>) Elements {
   T at[kCount];
 };
 
-// Elements of 16 bytes.
+// The number of elements in 16 bytes.
 template <class T>
 constexpr int kVector = 16 / static_cast<int>(sizeof(T));
 
-// `kCount` elements in one access where `together`, which needs alignment; else those of them that are there,
-// one by one, and zeros.
+// Loads `kCount` elements: in one access where `together`, which needs alignment; else the first `there` of
+// them one by one, and zeros for the others.
 template <int kCount, class T>
 EFFKERNELS_DEVICE void load(const T* p, bool together, int64_t there, float (&x)[kCount]) {
   Elements<T, kCount> elements{};

@@ -39,7 +39,7 @@ EFFKERNELS_DEVICE Folded fold(const Norm& norm, int channel) {
   return folded;
 }
 
-// Those of `there` channels from `first`, once for all of the block, and of none up to `count`.
+// Folds `there` channels from `first`, once for the whole block. Entries beyond them, up to `count`, are 0.
 EFFKERNELS_DEVICE void fold_channels(const Norm& norm, int first, int there, int count, Folded* folded) {
   for (int c = thread_index(); c < count; c += block_threads()) {
     folded[c] = c < there ? fold(norm, first + c) : Folded{};
@@ -57,7 +57,7 @@ EFFKERNELS_DEVICE float silu(float x) {
   return x * fast_reciprocal(1.0f + fast_power_of_2(x * -1.44269504f));
 }
 
-// The factor first: x * 6 may be too large for float.
+// The clamped factor is divided by 6 first: x * 6 may overflow.
 EFFKERNELS_DEVICE float hardswish(float x) { return x * (between(0.0f, x + 3.0f, 6.0f) * (1.0f / 6.0f)); }
 
 template <int kCount, class F>
@@ -66,7 +66,8 @@ EFFKERNELS_DEVICE void for_each(float (&x)[kCount], const F& f) {
   for (int i = 0; i < kCount; ++i) x[i] = f(x[i]);
 }
 
-// Several at once: a branch for each element would cost as much as SiLU, and make each wait for the last.
+// Several elements at a time: a branch for each would cost as much as SiLU itself, and make each wait for the
+// one before.
 template <int kCount>
 EFFKERNELS_DEVICE void activate(Activation activation, float (&x)[kCount]) {
   switch (activation) {
@@ -83,7 +84,7 @@ EFFKERNELS_DEVICE void activate(Activation activation, float (&x)[kCount]) {
   }
 }
 
-// Not on every element of a map, so exact to the last place or two, and 0 only where PyTorch's is.
+// Gates are few, so this one is accurate: within two units in the last place, and 0 only where PyTorch's is.
 EFFKERNELS_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // Calls f with a null pointer of the element type, on the host.

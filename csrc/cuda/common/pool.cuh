@@ -10,9 +10,9 @@ namespace effkernels::cuda {
 const char* mean_of_parts(const float* sums, int64_t images, int parts, int channels, int64_t pixels,
                           float* mean, void* stream);
 
-// Adds up what the groups of threads hold: each group has `channels` channels, kCount neighbouring ones a
-// thread. Thread `lane` of `group` holds `x`; `memory` has room for groups * channels floats, and all of the
-// block come here, those beyond the groups too. The first `there` sums go to `sums`.
+// Adds up, channel by channel, what groups of threads hold. Each group has `channels` channels, kCount
+// neighbouring ones in the `x` of each thread. `memory` has room for groups * channels floats. All threads of
+// the block must call this, also those that belong to no group. The first `there` sums go to `sums`.
 template <int kCount>
 EFFKERNELS_DEVICE void add_groups(const float (&x)[kCount], int group, int groups, int lane, int channels,
                                   int there, float* memory, float* sums) {
