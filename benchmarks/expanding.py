@@ -24,7 +24,7 @@ from effkernels.ops._define import defined
 
 OP = "expand_depthwise_conv_bn_act_pool"
 NETWORKS = tuple(f"efficientnet_{name}" for name in ("b0", "b4", "b5", "b7"))
-_MOST_CHANNELS = 128  # that the kernel takes: kMostExpanding in csrc/cuda/kernels.h
+_MOST_CHANNELS = 128  # that the kernel takes: kMostExpanding of csrc/cuda/expand_depthwise_conv_bn_act.h
 _ROUNDS = 15
 _MOST_COPIES = 64  # of inputs that are taken in turn
 

@@ -110,5 +110,9 @@ class Builder:
     def _compile(self, module: Module) -> None:
         output = self.target / FILE_NAMES[module.name]
         ninja = require(find_ninja(self.env))
-        log = ninja_build.build(module, ROOT, self.work / module.name, output, ninja, self.jobs)
-        print(log, end="", flush=True)
+        work = self.work / module.name
+        ninja_build.build(module, ROOT, work, output, ninja, self.jobs, _show)
+
+
+def _show(line: str) -> None:
+    print(line, end="", flush=True)

@@ -1,14 +1,16 @@
 """What the compiled modules consist of: sources, flags, libraries.
 
-`_C`       csrc/binding/module.cpp (pybind11), csrc/binding/cpu and all of csrc/cpu.
-`_C_cuda`  csrc/binding/cuda, what it shares of csrc/binding/cpu, and all of csrc/cuda.
+`_C`       csrc/binding/{common,cpu} (pybind11 in module.cpp) and csrc/cpu.
+`_C_cuda`  csrc/binding/{common,cuda} and csrc/cuda.
 
 Only the bindings see torch, through its stable ABI, so the modules load in every torch from the
-target version up. The kernels of csrc/cpu are compiled once for each instruction set.
+target version up. The kernels (csrc/cpu and csrc/cpu/isa) are compiled once for each instruction
+set, what chooses among them (csrc/cpu/runtime) once.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import sysconfig
@@ -38,10 +40,6 @@ _NVCC_DEPFILE = ("-MD", "-MF")
 _SHARED = ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
 
 
-# The bindings of csrc/binding/cpu that those of csrc/binding/cuda read their arguments with.
-_SHARED_BINDINGS = ("arguments", "window_args")
-# Files of csrc/cpu that are compiled once; they choose among the instruction sets of all others.
-_COMPILED_ONCE = ("instruction_sets.cpp", "processor.cpp")
 # Kernels round as they are written, but for fused multiply-adds. GCC 12 takes its own intrinsics for
 # uninitialised.
 _KERNEL_FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-Wno-maybe-uninitialized")
@@ -74,8 +72,13 @@ def _system_includes(*folders: Path) -> list[str]:
     return [word for folder in folders for word in ("-isystem", str(folder))]
 
 
-def _cpp(folder: Path) -> list[tuple[Path, str]]:
-    return [(source, "cpp") for source in sorted(folder.glob("*.cpp"))]
+def _cpp(*folders: Path) -> list[tuple[Path, str]]:
+    return [(source, "cpp") for folder in folders for source in sorted(folder.glob("*.cpp"))]
+
+
+def _without_paths(root: Path, torch: Torch) -> tuple[str, ...]:
+    """Flags by which file names in messages are those of this project, not of this machine."""
+    return (f"-ffile-prefix-map={root}{os.sep}=", f"-ffile-prefix-map={torch.include}{os.sep}=")
 
 
 def cpu_module(
@@ -101,13 +104,13 @@ def cpu_module(
         f"-I{record}",
         each,
         f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}",
+        *_without_paths(root, torch),
         *_system_includes(python, pybind11, torch.include),
     )
     languages = {"cpp": Language(compiler.command, flags, _CXX_DEPFILE)}
-    sources = [(csrc / "binding" / "module.cpp", "cpp"), *_cpp(csrc / "binding" / "cpu")]
-    for source, language in _cpp(csrc / "cpu"):
-        once = source.name in _COMPILED_ONCE
-        sources += [(source, isa) for isa in ([language] if once else isas)]
+    sources = _cpp(csrc / "binding" / "common", csrc / "binding" / "cpu", csrc / "cpu" / "runtime")
+    for source, _ in _cpp(csrc / "cpu", csrc / "cpu" / "isa"):
+        sources += [(source, isa) for isa in isas]
     for isa, isa_flags in isas.items():
         flags = (*base, *_KERNEL_FLAGS, *isa_flags, f"-DEFFKERNELS_ISA={isa}")
         languages[isa] = Language(compiler.command, flags, _CXX_DEPFILE)
@@ -125,21 +128,34 @@ def nvcc_flags(archs: Sequence[str]) -> tuple[str, ...]:
     return (f"-std=c++{CXX_STANDARD}", "-O3", *gencode_flags(archs))
 
 
+def cuda_kernels(csrc: Path) -> list[Path]:
+    """Every .cu file: one for each op, and what they share."""
+    return sorted((csrc / "cuda").rglob("*.cu"))
+
+
 def _cuda_sources(csrc: Path) -> list[tuple[Path, str]]:
     return [
-        *_cpp(csrc / "binding" / "cuda"),
-        *((csrc / "binding" / "cpu" / f"{name}.cpp", "cpp") for name in _SHARED_BINDINGS),
-        *((source, "cu") for source in sorted((csrc / "cuda").glob("*.cu"))),
+        *_cpp(csrc / "binding" / "common", csrc / "binding" / "cuda"),
+        *((source, "cu") for source in cuda_kernels(csrc)),
     ]
 
 
-def shim_module(root: Path, shim: Path, compiler: Compiler, torch: Torch, python: Path) -> Module:
+def shim_module(
+    root: Path,
+    shim: Path,
+    compiler: Compiler,
+    torch: Torch,
+    python: Path,
+    sanitizers: Sequence[str] = ("address", "undefined"),
+) -> Module:
     """`_C_cuda` for CPU tensors: all of it compiled as C++, with the tests' stand-in for CUDA in `shim`.
 
-    Without the probe for device code, which there is none of.
+    Without the op that asks which device code runs, since there is none.
     """
     csrc = root / "csrc"
-    sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    sanitize = tuple(f"-fsanitize={name}" for name in sanitizers)
+    if sanitizers:
+        sanitize += ("-fno-sanitize-recover=all", "-DEFFKERNELS_SANITIZED")
     flags = (
         *(
             f"-std=c++{CXX_STANDARD}",
@@ -154,6 +170,7 @@ def shim_module(root: Path, shim: Path, compiler: Compiler, torch: Torch, python
         *("-Wno-attributes", *sanitize),
         *("-DEFFKERNELS_HOST_SHIM", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"),
         *("-DPy_LIMITED_API=0x030a0000", f"-I{csrc}", f"-I{shim}"),
+        *_without_paths(root, torch),
         *_system_includes(python, torch.include),
     )
     kernels = [*_cuda_sources(csrc), *_cpp(shim), *((f, "cu") for f in sorted(shim.glob("*.cu")))]
@@ -181,6 +198,7 @@ def cuda_module(
         "-DUSE_CUDA",  # declares the part of the C shim that speaks of CUDA streams
         "-DPy_LIMITED_API=0x030a0000",
         f"-I{csrc}",
+        *_without_paths(root, torch),
         *_system_includes(python, torch.include),
     )
     device_flags = (

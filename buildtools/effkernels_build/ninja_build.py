@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from effkernels_build.toolchain import run
 
 COMPILE_TIMEOUT = 3600.0  # seconds for all of one module
 
@@ -71,24 +71,44 @@ def ninja_text(module: Module, objects: Sequence[Path], folder: Path, output: Pa
         lines += [
             f"rule compile_{name}",
             f"  command = {command} -c $in -o $out",
+            "  description = $what",
         ]
         lines += ["  depfile = $out.d", "  deps = gcc", ""]
     lines += [
         "rule link",
         f"  command = {_command([*module.link, '$in', '-o', '$out', *module.link_flags])}",
+        "  description = $what",
         "",
     ]
     for (source, language), target in zip(module.sources, objects, strict=True):
-        lines.append(f"build {_escape(target)}: compile_{language} {_escape(source)}")
+        what = f"{module.name}: {source.parent.name}/{source.name} ({language})"
+        lines += [
+            f"build {_escape(target)}: compile_{language} {_escape(source)}",
+            f"  what = {what.replace('$', '$$')}",
+        ]
     inputs = " ".join(map(_escape, objects))
-    lines += [f"build {_escape(output)}: link {inputs}", f"default {_escape(output)}", ""]
+    lines += [
+        f"build {_escape(output)}: link {inputs}",
+        f"  what = {module.name}: link",
+        f"default {_escape(output)}",
+        "",
+    ]
     return "\n".join(lines)
 
 
 def build(
-    module: Module, root: Path, folder: Path, output: Path, ninja: str, jobs: int | None
-) -> str:
-    """Compile and link `module` (sources below `root`) in `folder`; returns the log.
+    module: Module,
+    root: Path,
+    folder: Path,
+    output: Path,
+    ninja: str,
+    jobs: int | None,
+    progress: Callable[[str], object] = lambda line: None,
+) -> None:
+    """Compile and link `module` (sources below `root`) in `folder`.
+
+    Args:
+        progress: called with each line that ninja and the tools say, as soon as they say it.
 
     Raises:
         CompileError: a command failed.
@@ -101,7 +121,28 @@ def build(
     script = folder / "build.ninja"
     script.write_text(ninja_text(module, objects, folder, output))
     parallel = [] if jobs is None else ["-j", str(jobs)]
-    status, log = run([ninja, "-f", str(script), *parallel], timeout=COMPILE_TIMEOUT)
+    _run([ninja, "-f", str(script), *parallel], progress)
+
+
+def _run(command: Sequence[str], progress: Callable[[str], object]) -> None:
+    lines: list[str] = []
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        # A tool that hangs says nothing: only another thread can end the wait for its next line.
+        watchdog = threading.Timer(COMPILE_TIMEOUT, process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            progress(line)
+        status = process.wait()
+        watchdog.cancel()
     if status != 0:
-        raise CompileError(log)
-    return log
+        raise CompileError("".join(lines))

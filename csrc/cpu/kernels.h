@@ -1,128 +1,25 @@
 #pragma once
 
-// What the kernels take: plain sizes and pointers. Feature maps are NHWC without gaps; `Dtype` is that of all
-// feature maps and convolution weights of a call. The binding has checked everything, and owns all memory.
+// The kernels of one instruction set, op by op. A new op adds a line to the list, its arguments to the
+// includes, and a file of its own in this folder.
 
 #include <cstdint>
 
-#include "cpu/storage.h"
-#include "cpu/threads.h"
+#include "args/conv_bn_act.h"
+#include "args/depthwise_conv_bn_act.h"
+#include "args/linear.h"
+#include "args/mbconv.h"
+#include "args/pointwise_conv_bn_act.h"
+#include "args/squeeze_excite.h"
+#include "args/squeeze_excite_gate.h"
+#include "cpu/runtime/threads.h"
+
+#define EFFKERNELS_FOR_EACH_OP(f)                                                                    \
+  f(depthwise_conv_bn_act, DepthwiseConvBnActArgs) f(conv_bn_act, ConvBnActArgs)                     \
+      f(pointwise_conv_bn_act, PointwiseConvBnActArgs) f(squeeze_excite_gate, SqueezeExciteGateArgs) \
+          f(squeeze_excite, SqueezeExciteArgs) f(mbconv, MbconvArgs) f(linear, LinearArgs)
 
 namespace effkernels::cpu {
-
-enum class Activation : uint8_t { kIdentity, kSilu, kRelu, kRelu6, kHardswish };
-
-// A vector or a matrix of parameters without gaps; null where there is none.
-struct Parameters {
-  const void* data;
-  Dtype dtype;
-};
-
-// What follows a convolution: a bias, then BatchNorm as it stands in a module. Without `mean`, no BatchNorm.
-struct Norm {
-  Parameters bias, weight, shift, mean, variance;
-  float eps;
-};
-
-struct Shape {
-  int64_t images;
-  int height, width, channels;
-
-  int64_t pixels() const { return static_cast<int64_t>(height) * width; }
-};
-
-// How a kernel moves over its input. Padding above and left; what lies below and right follows from the
-// output's size.
-struct Window {
-  int kernel_h, kernel_w, stride_h, stride_w, top, left, dilation_h, dilation_w;
-};
-
-struct DepthwiseArgs {
-  Shape in, out;
-  Dtype dtype;
-  Window window;
-  const void* x;
-  const void* weight;  // (channels, kernel_h, kernel_w)
-  Norm norm;
-  Activation activation;
-  void* y;
-  float* mean;  // (images, channels), or null
-};
-
-struct ConvArgs {
-  Shape in, out;
-  Dtype dtype;  // of weight and y; of x too unless it is `bytes`
-  Window window;
-  const void* x;
-  bool planar;                       // x is NCHW, as images come, without gaps
-  bool bytes;                        // x is uint8
-  Parameters image_mean, image_std;  // (in channels), of x: it is normalised first, padding not; or null
-  const void* weight;  // (out channels, in channels, kernel_h, kernel_w) with these strides, in elements
-  int64_t weight_strides[4];
-  Norm norm;
-  Activation activation;
-  void* y;
-};
-
-struct PointwiseArgs {
-  Shape in;
-  int out_channels;
-  Dtype dtype;
-  const void* x;
-  const void* weight;  // (out channels, in channels)
-  Norm norm;
-  const float* gate;     // (images, in channels), or null
-  const void* residual;  // as y, or null
-  Activation activation;
-  void* y;      // null where only the mean is wanted
-  float* mean;  // (images, out channels): of y over height and width, or null
-};
-
-struct GateArgs {
-  int64_t images;
-  int channels, squeezed;
-  Parameters reduce_weight, reduce_bias;  // (squeezed, channels), (squeezed)
-  Parameters expand_weight, expand_bias;  // (channels, squeezed), (channels)
-  Activation activation;
-  const float* pooled;  // (images, channels)
-  float* gate;          // (images, channels)
-};
-
-struct SqueezeExciteArgs {
-  Shape in;
-  Dtype dtype;
-  const void* x;
-  GateArgs gate;  // without pooled and gate
-  void* y;
-};
-
-struct MbconvArgs {
-  Shape in, out;
-  int expanded;  // channels inside
-  Dtype dtype;
-  Window window;
-  const void* x;
-  const void* expand_weight;  // (expanded, in channels), or null where nothing expands
-  Norm expand_norm;
-  const void* depthwise_weight;  // (expanded, kernel_h, kernel_w)
-  Norm depthwise_norm;
-  GateArgs gate;               // without pooled and gate; squeezed is 0 where there is none
-  const void* project_weight;  // (out channels, expanded)
-  Norm project_norm;
-  bool residual;
-  Activation activation;
-  void* y;
-};
-
-struct LinearArgs {
-  int64_t images;
-  int in_features, out_features;
-  Dtype dtype;         // of weight and y
-  const float* x;      // (images, in features)
-  const void* weight;  // (out features, in features)
-  Parameters bias;
-  void* y;  // (images, out features)
-};
 
 // One op of one instruction set. `scratch_floats` says how much workspace `run` wants beside its result.
 template <class Args>
@@ -132,18 +29,11 @@ struct Op {
 };
 
 struct Kernels {
-  const char* name;
-  const Op<DepthwiseArgs>* depthwise;
-  const Op<ConvArgs>* conv;
-  const Op<PointwiseArgs>* pointwise;
-  const Op<GateArgs>* gate;
-  const Op<SqueezeExciteArgs>* squeeze_excite;
-  const Op<MbconvArgs>* mbconv;
-  const Op<LinearArgs>* linear;
+  const char* name;  // of the instruction set
+#define EFFKERNELS_MEMBER(op, Args) const Op<Args>* op;
+  EFFKERNELS_FOR_EACH_OP(EFFKERNELS_MEMBER)
+#undef EFFKERNELS_MEMBER
   void (*exponential)(const float* x, float* y, int64_t count);  // for tests
 };
-
-// Kernels with more rows than this are not supported.
-constexpr int kMaxKernelRows = 64;
 
 }  // namespace effkernels::cpu

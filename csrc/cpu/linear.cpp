@@ -1,10 +1,10 @@
 // linear: the classifier behind the pooled features. Its weights are read once, from far, and used for as
 // many rows as there are images.
 
-#include "cpu/dense.h"
-#include "cpu/dot.h"
-#include "cpu/fold.h"
-#include "cpu/ops.h"
+#include "cpu/isa/dense.h"
+#include "cpu/isa/dot.h"
+#include "cpu/isa/fold.h"
+#include "cpu/isa/ops.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
@@ -64,6 +64,6 @@ void run(const LinearArgs& a, float* scratch, const Threads& threads) {
 
 }  // namespace
 
-constinit const Op<LinearArgs> kLinear{scratch_floats, run};
+constinit const Op<LinearArgs> linear{scratch_floats, run};
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

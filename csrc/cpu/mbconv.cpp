@@ -1,36 +1,36 @@
-// mbconv: a whole inference block. The expanded map E is never written to memory: for a panel of its
+// mbconv: a whole inference block. The expanded map E is never written to memory: for a chunk of its
 // channels, a few rows at a time are multiplied into a buffer that stays in the cache, and convolved from
 // there. What the depthwise convolution makes (D) lies in the workspace, for as many images as caches hold,
 // until the gate is known.
 
-#include "cpu/activation.h"
-#include "cpu/dense.h"
-#include "cpu/depthwise_row.h"
-#include "cpu/fold.h"
-#include "cpu/ops.h"
-#include "cpu/product.h"
+#include "cpu/isa/activation.h"
+#include "cpu/isa/dense.h"
+#include "cpu/isa/depthwise_row.h"
+#include "cpu/isa/fold.h"
+#include "cpu/isa/ops.h"
+#include "cpu/isa/product.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
 // Pixels that are expanded and activated at a time, in the first-level cache.
 constexpr int kStripPixels = 24;
-// Floats of the buffer of expanded rows of a worker, and of D over all workers' second-level caches: of 1 MB
-// each on the machine that this was measured on.
+// Floats of a worker's buffer of expanded rows, and of D for each worker. Measured on a machine whose
+// second-level caches have 1 MB each.
 constexpr int64_t kBufferFloats = 48 << 10;
 constexpr int64_t kWideFloats = 256 << 10;
 
 struct Plan {
   bool expands;
   int64_t group;  // images that go through the block together
-  int width, panels;
-  int band_rows, bands;  // of the depthwise result: tasks of each image and panel
+  int width, chunks;
+  int band_rows, bands;  // of the depthwise result: tasks of each image and chunk
   int buffer_rows;       // expanded rows in a worker's buffer
   int margin;            // pixels of zeros before, between and behind them
   int workers;
-  int64_t padded;  // expanded channels in whole panels: from one pixel of D to the next
+  int64_t padded;  // expanded channels in whole chunks: from one pixel of D to the next
 
-  int64_t tasks(int64_t images) const { return images * panels * bands; }
+  int64_t tasks(int64_t images) const { return images * chunks * bands; }
 };
 
 // Nanoseconds, roughly, that a worker spends on a task: what choices are compared by.
@@ -51,24 +51,24 @@ Plan make_plan(const MbconvArgs& a, int threads) {
   const int64_t wide = a.out.pixels() * a.expanded;
   p.group =
       larger<int64_t>(1, smaller<int64_t>(a.in.images, threads * kWideFloats / larger<int64_t>(1, wide)));
-  // Panels and bands such that the slowest worker is done first.
+  // Chunks and bands such that the slowest worker is done first.
   int64_t best = INT64_MAX;
-  for (int vectors = 1; vectors <= kMaxPanelVectors; ++vectors) {
+  for (int vectors = 1; vectors <= kMaxChunkVectors; ++vectors) {
     for (int bands = 1; bands <= a.out.height && bands <= 4 * threads; bands = bands == 1 ? 2 : bands + 2) {
       const int band_rows = divide_up(a.out.height, bands);
-      const int panels = divide_up(a.expanded, vectors * kLanes);
-      const int64_t tasks = p.group * panels * divide_up(a.out.height, band_rows);
+      const int chunks = divide_up(a.expanded, vectors * kLanes);
+      const int64_t tasks = p.group * chunks * divide_up(a.out.height, band_rows);
       const int64_t cost = divide_up<int64_t>(tasks, threads) * task_cost(a, vectors, band_rows);
       if (cost < best) {
         best = cost;
         p.width = vectors * kLanes;
-        p.panels = panels;
+        p.chunks = chunks;
         p.band_rows = band_rows;
         p.bands = divide_up(a.out.height, band_rows);
       }
     }
   }
-  p.padded = static_cast<int64_t>(p.panels) * p.width;
+  p.padded = static_cast<int64_t>(p.chunks) * p.width;
   p.margin = depthwise_margin(a.window, a.in.width, a.out.width);
   const int64_t row = static_cast<int64_t>(a.in.width + p.margin) * p.width;
   const int64_t least = a.window.kernel_h + a.window.stride_h;
@@ -120,14 +120,6 @@ Shared shared(float* scratch, const MbconvArgs& a, const Plan& p) {
   return s;
 }
 
-GateArgs gate_args(const MbconvArgs& a, const Shared& s, int64_t images) {
-  GateArgs gate = a.gate;
-  gate.images = images;
-  gate.pooled = s.pooled;
-  gate.gate = s.gate;
-  return gate;
-}
-
 Dense project(const MbconvArgs& a, const Plan& p, const Shared& s, int64_t first, int64_t images) {
   const int64_t in_image = a.in.pixels() * a.in.channels, out_image = a.out.pixels() * a.out.channels;
   const int element = size_of(a.dtype);
@@ -155,7 +147,7 @@ int64_t scratch_floats(const MbconvArgs& a, int threads) {
   memory(one, a, p);
   // The three steps follow each other, and use the same memory.
   int64_t rest = one.used() * workers_for(p.tasks(p.group), Threads{threads, nullptr});
-  rest = larger(rest, kGate.scratch_floats(gate_args(a, s, p.group), threads));
+  rest = larger(rest, squeeze_excite_gate.scratch_floats(a.gate.with(p.group, s.pooled, s.gate), threads));
   // The last group may be smaller, and cut otherwise.
   const int64_t groups[] = {1, p.group};
   for (const int64_t images : groups) {
@@ -167,7 +159,7 @@ int64_t scratch_floats(const MbconvArgs& a, int threads) {
   return s.used + rest;
 }
 
-// Rows [begin, end) of the expanded map of an image, one panel of channels, into rows of the buffer.
+// Rows [begin, end) of the expanded map of an image, one chunk of channels, into rows of the buffer.
 void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, int64_t image, int begin, int end,
                  int width, float* rows, Ahead& ahead) {
   const int channels = a.in.channels;
@@ -201,9 +193,9 @@ void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, int64_t im
 
 void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared& s, int64_t group_first,
               int64_t task) {
-  const int band = static_cast<int>(task % p.bands), panel = static_cast<int>(task / p.bands % p.panels);
-  const int64_t image = task / p.bands / p.panels;
-  const int channel = panel * p.width;
+  const int band = static_cast<int>(task % p.bands), chunk = static_cast<int>(task / p.bands % p.chunks);
+  const int64_t image = task / p.bands / p.chunks;
+  const int channel = chunk * p.width;
   const int channels = smaller(p.width, a.expanded - channel);
   const int width = round_up(channels, kLanes);
   const Window& w = a.window;
@@ -223,7 +215,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
   row.channels = p.expands ? width : channels;
   row.weights = m.weights;
   row.shift = m.shift;
-  row.panel = width;
+  row.chunk = width;
   row.activation = a.activation;
   row.out_pixel = p.padded;
   row.out_width = a.out.width;
@@ -247,9 +239,9 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
     }
     return;
   }
-  // Most likely this worker's next panel: the others take those between.
-  const int64_t next = (task + p.workers) / p.bands % p.panels * p.width;
-  Ahead ahead = panel_ahead(a.expand_weight, a.dtype, next, a.expanded, a.in.channels, p.width);
+  // Most likely this worker's next chunk: the others take those between.
+  const int64_t next = (task + p.workers) / p.bands % p.chunks * p.width;
+  Ahead ahead = weights_ahead(a.expand_weight, a.dtype, next, a.expanded, a.in.channels, p.width);
   float* buffer = m.buffer + p.margin * width;
   const int64_t floats = buffer_floats(a, p, width);
   for (int64_t i = 0; i < floats; i += in_row) {
@@ -296,7 +288,7 @@ void run(const MbconvArgs& a, float* scratch, const Threads& threads) {
     if (a.gate.squeezed > 0) {
       mean_of_bands(s.sums, images, p.bands, p.padded, {images, a.out.height, a.out.width, a.expanded},
                     s.pooled);
-      kGate.run(gate_args(a, s, images), s.rest, threads);
+      squeeze_excite_gate.run(a.gate.with(images, s.pooled, s.gate), s.rest, threads);
     }
     run_dense(project(a, p, s, first, images), s.rest, threads);
   }
@@ -304,6 +296,6 @@ void run(const MbconvArgs& a, float* scratch, const Threads& threads) {
 
 }  // namespace
 
-constinit const Op<MbconvArgs> kMbconv{scratch_floats, run};
+constinit const Op<MbconvArgs> mbconv{scratch_floats, run};
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -1,7 +1,7 @@
 // squeeze_excite: means of the map, the gate, and the map times the gate.
 
-#include "cpu/fold.h"
-#include "cpu/ops.h"
+#include "cpu/isa/fold.h"
+#include "cpu/isa/ops.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
@@ -30,17 +30,13 @@ Memory memory(float* scratch, const SqueezeExciteArgs& a, int threads) {
   return m;
 }
 
-GateArgs gate_args(const SqueezeExciteArgs& a, const Memory& m) {
-  GateArgs gate = a.gate;
-  gate.images = a.in.images;
-  gate.pooled = m.pooled;
-  gate.gate = m.gate;
-  return gate;
+SqueezeExciteGateArgs gate_of(const SqueezeExciteArgs& a, const Memory& m) {
+  return a.gate.with(a.in.images, m.pooled, m.gate);
 }
 
 int64_t scratch_floats(const SqueezeExciteArgs& a, int threads) {
   const Memory m = memory(nullptr, a, threads);
-  return m.used + kGate.scratch_floats(gate_args(a, m), threads);
+  return m.used + squeeze_excite_gate.scratch_floats(gate_of(a, m), threads);
 }
 
 // Pixels are summed in short chains, and those are added: long ones lose too much.
@@ -48,7 +44,7 @@ constexpr int64_t kChain = 64;
 
 // sums[0 .. kVectors * kLanes) of the pixels' first `count` channels.
 template <int kVectors, class T>
-void add_panel(const T* x, int64_t pixels, int channels, int count, float* sums) {
+void add_chunk(const T* x, int64_t pixels, int channels, int count, float* sums) {
   for (int v = 0; v < kVectors; ++v) store(sums + v * kLanes, broadcast(0.0f));
   for (int64_t begin = 0; begin < pixels; begin += kChain) {
     Vec totals[kVectors];
@@ -63,7 +59,7 @@ void add_panel(const T* x, int64_t pixels, int channels, int count, float* sums)
   }
 }
 
-// add_panel for the most vectors, of 1, 2, 4 and 8, that the channels from `first` on fill; how many.
+// add_chunk for the most vectors, of 1, 2, 4 and 8, that the channels from `first` on fill; how many.
 template <int kVectors, class T>
 int add_widest(const T* x, int64_t pixels, int channels, int first, float* sums) {
   if constexpr (kVectors > 1) {
@@ -71,7 +67,7 @@ int add_widest(const T* x, int64_t pixels, int channels, int first, float* sums)
       return add_widest<kVectors / 2>(x, pixels, channels, first, sums);
     }
   }
-  add_panel<kVectors>(x + first, pixels, channels, channels - first, sums + first);
+  add_chunk<kVectors>(x + first, pixels, channels, channels - first, sums + first);
   return kVectors;
 }
 
@@ -114,7 +110,7 @@ void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
     add_pixels(x, count, a.in.channels, sums);
   });
   mean_of_bands(m.sums, a.in.images, bands, stride, a.in, m.pooled);
-  kGate.run(gate_args(a, m), m.rest, threads);
+  squeeze_excite_gate.run(gate_of(a, m), m.rest, threads);
   for_bands([&](const auto* x, auto* y, int64_t image, int64_t count, float*) {
     scale_pixels(x, m.gate + image * a.in.channels, count, a.in.channels, y);
   });
@@ -122,6 +118,6 @@ void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
 
 }  // namespace
 
-constinit const Op<SqueezeExciteArgs> kSqueezeExcite{scratch_floats, run};
+constinit const Op<SqueezeExciteArgs> squeeze_excite{scratch_floats, run};
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -1,10 +1,13 @@
 // squeeze_excite: means of the map, the gate, and the map times the gate: two passes over memory.
 
+#include "cuda/squeeze_excite.h"
+
 #include <type_traits>
 
-#include "cuda/elements.cuh"
-#include "cuda/fold.cuh"
-#include "cuda/pool.cuh"
+#include "cuda/common/elements.cuh"
+#include "cuda/common/fold.cuh"
+#include "cuda/common/pool.cuh"
+#include "cuda/squeeze_excite_gate.h"
 
 namespace effkernels::cuda {
 namespace {
@@ -58,7 +61,7 @@ struct Thread {
 
 template <class T>
 EFFKERNELS_KERNEL(kThreads, 4)
-squeeze_kernel(const Plan p, const T* x, float* sums) {
+squeeze_nhwc_fwd_kernel(const Plan p, const T* x, float* sums) {
   const Thread<T> me(p);
   float total[kVector<T>] = {};
   if (me.there > 0) {
@@ -78,7 +81,7 @@ squeeze_kernel(const Plan p, const T* x, float* sums) {
 
 template <class T>
 EFFKERNELS_KERNEL(kThreads, 4)
-scale_kernel(const Plan p, const T* x, const float* gate, T* y) {
+scale_nhwc_fwd_kernel(const Plan p, const T* x, const float* gate, T* y) {
   const Thread<T> me(p);
   if (me.there <= 0) return;
   float factor[kVector<T>];
@@ -98,20 +101,17 @@ const char* run(const SqueezeExciteArgs& a, float* workspace, void* stream) {
   const Plan p = make_plan<T>(a);
   const int64_t images = a.in.images;
   const T* x = static_cast<const T*>(a.x);
-  GateArgs gate_args = a.gate;
   float* sums = workspace;
   float* pooled = sums + images * p.bands * p.channels;
-  gate_args.images = images;
-  gate_args.pooled = pooled;
-  gate_args.gate = pooled + images * p.channels;
+  float* gate = pooled + images * p.channels;
   const int64_t totals = int64_t{kThreads} * kVector<T> * 4;
   const Grid grid{images * p.bands * p.chunks, kThreads, totals};
-  const char* error = launch(squeeze_kernel<T>, grid, stream, p, x, sums);
+  const char* error = launch(squeeze_nhwc_fwd_kernel<T>, grid, stream, p, x, sums);
   if (error == nullptr) error = mean_of_parts(sums, images, p.bands, p.channels, p.pixels, pooled, stream);
-  if (error == nullptr) error = gate(gate_args, stream);
+  if (error == nullptr) error = squeeze_excite_gate(a.gate.with(images, pooled, gate), stream);
   if (error != nullptr) return error;
-  const float* factors = gate_args.gate;
-  return launch(scale_kernel<T>, {grid.blocks, kThreads, 0}, stream, p, x, factors, static_cast<T*>(a.y));
+  return launch(scale_nhwc_fwd_kernel<T>, {grid.blocks, kThreads, 0}, stream, p, x,
+                static_cast<const float*>(gate), static_cast<T*>(a.y));
 }
 
 }  // namespace
@@ -121,6 +121,7 @@ int64_t squeeze_excite_workspace(const SqueezeExciteArgs& a) {
 }
 
 const char* squeeze_excite(const SqueezeExciteArgs& a, float* workspace, void* stream) {
+  if (const char* reason = refusal(a.gate)) return reason;
   if (a.in.images == 0) return nullptr;
   return with_dtype(
       a.dtype, [&](auto* type) { return run<std::remove_pointer_t<decltype(type)>>(a, workspace, stream); });

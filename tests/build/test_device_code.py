@@ -9,23 +9,23 @@ from pathlib import Path
 import pytest
 
 from effkernels_build.cuda import Nvcc, default_archs, device_archs
-from effkernels_build.modules import nvcc_flags
+from effkernels_build.modules import cuda_kernels, nvcc_flags
 from source_tree import ROOT
 
 CSRC = ROOT / "csrc"
-SOURCES = sorted((CSRC / "cuda").glob("*.cu"))
+SOURCES = cuda_kernels(CSRC)
 # Beside the default architectures the one with wgmma, and one that others serve.
 ARCHS = sorted({*default_archs((13, 0), "x86_64"), "8.9", "9.0a"})
 
 # Registers of a thread, by what mangled names contain; the first that fits. So many blocks fit on a
 # multiprocessor as the kernels say: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
 CEILINGS = {
-    r"depthwise_nhwc_kernel.*TraitsILi[35]E": 128,  # expand_depthwise_nhwc_kernel too
-    r"depthwise_nhwc_kernel.*TraitsILi7E": 208,
-    r"depthwise_nhwc_general_kernel": 80,
-    r"conv_nhwc_kernel": 128,
-    r"gate_kernel": 64,
-    r"squeeze_kernel|scale_kernel": 64,
+    r"depthwise_nhwc_fwd_kernel.*TraitsILi[35]E": 128,  # expand_depthwise_nhwc_fwd_kernel too
+    r"depthwise_nhwc_fwd_kernel.*TraitsILi7E": 208,
+    r"depthwise_nhwc_general_fwd_kernel": 80,
+    r"conv_nhwc_fwd_kernel": 128,
+    r"squeeze_excite_gate_fwd_kernel": 64,
+    r"squeeze_nhwc_fwd_kernel|scale_nhwc_fwd_kernel": 64,
     r"mean_of_parts_kernel": 40,
     r"device_arch_kernel": 16,
 }
@@ -65,7 +65,7 @@ def test_cubin_without_spills(source: Path, arch: str, nvcc: Nvcc, tmp_path: Pat
     assert {k: n for k, n in used.items() if n > ceiling(k)} == {}
 
 
-@pytest.mark.parametrize("source", ["conv", "depthwise"])
+@pytest.mark.parametrize("source", ["conv_bn_act", "depthwise_conv_bn_act"])
 def test_silu_takes_few_instructions(source: str, nvcc: Nvcc) -> None:
     """One exponential and one reciprocal, bare, of several elements between two branches."""
     command = [str(nvcc.path), "-ptx", *nvcc_flags(["8.0"]), f"-I{CSRC}", "-o", "/dev/stdout"]
@@ -80,7 +80,7 @@ def test_silu_takes_few_instructions(source: str, nvcc: Nvcc) -> None:
         assert reciprocals == len(found)
         blocks = re.split(r"^\$\w+:|\bbra\b", function, flags=re.MULTILINE)
         together = max(block.count("ex2.approx") for block in blocks)
-        assert together == (1 if "general_kernel" in function.partition("(")[0] else 8)
+        assert together == (1 if "general_fwd_kernel" in function.partition("(")[0] else 8)
 
 
 def test_there_are_sources() -> None:

@@ -5,7 +5,11 @@
 #include <type_traits>
 #include <variant>
 
-#include "binding/cpu/ops.h"
+#include "binding/common/conv_bn_act.h"
+#include "binding/common/linear.h"
+#include "binding/common/mbconv.h"
+#include "binding/common/pointwise_conv_bn_act.h"
+#include "binding/cpu/run.h"
 
 namespace effkernels::binding {
 namespace {
@@ -32,11 +36,10 @@ class Steps {
   }
 
   int64_t kind() const { return number(0); }
-  cpu::Activation activation() const {
+  Activation activation() const {
     // In the order of effkernels.reference.elementwise.ACTIVATIONS.
-    constexpr cpu::Activation kOrder[] = {cpu::Activation::kSilu, cpu::Activation::kRelu,
-                                          cpu::Activation::kRelu6, cpu::Activation::kHardswish,
-                                          cpu::Activation::kIdentity};
+    constexpr Activation kOrder[] = {Activation::kSilu, Activation::kRelu, Activation::kRelu6,
+                                     Activation::kHardswish, Activation::kIdentity};
     check(number(2) >= 0 && number(2) < 5, "unknown activation");
     return kOrder[number(2)];
   }
@@ -59,7 +62,9 @@ class Steps {
  private:
   static constexpr int kNumbers = 12, kMostTensors = 22;
 
-  static void check(bool fine, const char* what) { STD_TORCH_CHECK(fine, "effkernels_cpu::network: ", what); }
+  static void check(bool fine, const char* what) {
+    if (!fine) fail("effkernels_cpu::network: ", what);
+  }
   int64_t number(int i) const { return numbers_[static_cast<size_t>(step_) * kNumbers + i]; }
 
   const std::vector<Tensor>& tensors_;
@@ -75,36 +80,32 @@ class Steps {
 // again costs little.
 constexpr int64_t kMapBytes = 8 << 20;
 
-using AnyArgs = std::variant<cpu::ConvArgs, cpu::MbconvArgs, cpu::PointwiseArgs, cpu::LinearArgs>;
+using AnyArgs = std::variant<ConvBnActArgs, MbconvArgs, PointwiseConvBnActArgs, LinearArgs>;
 
-const cpu::Op<cpu::ConvArgs>& op_for(const cpu::Kernels& kernels, const cpu::ConvArgs&) {
-  return *kernels.conv;
+const cpu::Op<ConvBnActArgs>& op_for(const cpu::Kernels& kernels, const ConvBnActArgs&) {
+  return *kernels.conv_bn_act;
 }
-const cpu::Op<cpu::MbconvArgs>& op_for(const cpu::Kernels& kernels, const cpu::MbconvArgs&) {
-  return *kernels.mbconv;
+const cpu::Op<MbconvArgs>& op_for(const cpu::Kernels& kernels, const MbconvArgs&) { return *kernels.mbconv; }
+const cpu::Op<PointwiseConvBnActArgs>& op_for(const cpu::Kernels& kernels, const PointwiseConvBnActArgs&) {
+  return *kernels.pointwise_conv_bn_act;
 }
-const cpu::Op<cpu::PointwiseArgs>& op_for(const cpu::Kernels& kernels, const cpu::PointwiseArgs&) {
-  return *kernels.pointwise;
-}
-const cpu::Op<cpu::LinearArgs>& op_for(const cpu::Kernels& kernels, const cpu::LinearArgs&) {
-  return *kernels.linear;
-}
+const cpu::Op<LinearArgs>& op_for(const cpu::Kernels& kernels, const LinearArgs&) { return *kernels.linear; }
 
 // Bytes of the map that a step makes of an image; vectors do not count.
 template <class Args>
 int64_t map_bytes(const Args& args) {
-  return args.out.pixels() * args.out.channels * cpu::size_of(args.dtype);
+  return args.out.pixels() * args.out.channels * size_of(args.dtype);
 }
-int64_t map_bytes(const cpu::PointwiseArgs&) { return 0; }
-int64_t map_bytes(const cpu::LinearArgs&) { return 0; }
+int64_t map_bytes(const PointwiseConvBnActArgs&) { return 0; }
+int64_t map_bytes(const LinearArgs&) { return 0; }
 
 // Sets the number of images of a step.
 template <class Args>
 void set_images(Args& args, int64_t images) {
   args.in.images = args.out.images = images;
 }
-void set_images(cpu::PointwiseArgs& args, int64_t images) { args.in.images = images; }
-void set_images(cpu::LinearArgs& args, int64_t images) { args.images = images; }
+void set_images(PointwiseConvBnActArgs& args, int64_t images) { args.in.images = images; }
+void set_images(LinearArgs& args, int64_t images) { args.images = images; }
 
 // Where a step reads and writes. Vectors behind the mean lie in the result if they are that.
 struct Places {
@@ -119,11 +120,11 @@ void set_places(Args& args, const Places& places) {
   args.x = places.x;
   args.y = places.map;
 }
-void set_places(cpu::PointwiseArgs& args, const Places& places) {
+void set_places(PointwiseConvBnActArgs& args, const Places& places) {
   args.x = places.x;
   args.mean = places.pooled;
 }
-void set_places(cpu::LinearArgs& args, const Places& places) {
+void set_places(LinearArgs& args, const Places& places) {
   args.x = places.pooled;
   args.y = places.result;
 }
@@ -135,15 +136,16 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
   x.shape.images = 1;
   x.data = nullptr;
   while (s.next()) {
-    const bool pooled = !prepared.empty() && std::holds_alternative<cpu::PointwiseArgs>(prepared.back());
+    const bool pooled = !prepared.empty() && std::holds_alternative<PointwiseConvBnActArgs>(prepared.back());
     arguments.check(pooled == (s.kind() == 3) &&
-                        (prepared.empty() || !std::holds_alternative<cpu::LinearArgs>(prepared.back())),
+                        (prepared.empty() || !std::holds_alternative<LinearArgs>(prepared.back())),
                     "only one linear step may follow the step that pools");
     switch (s.kind()) {
       case 0:
-        prepared.emplace_back(conv_args(arguments, x, {s.maybe(6), s.maybe(7)}, s.tensor(0), s.norm(1, 0),
-                                        s.stride(), s.padding(), s.dilation(), s.activation()));
-        x.shape = std::get<cpu::ConvArgs>(prepared.back()).out;
+        prepared.emplace_back(conv_bn_act_args(arguments, x, {s.maybe(6), s.maybe(7)}, s.tensor(0),
+                                               s.norm(1, 0), s.stride(), s.padding(), s.dilation(),
+                                               s.activation()));
+        x.shape = std::get<ConvBnActArgs>(prepared.back()).out;
         x.planar = x.bytes = false;
         break;
       case 1:
@@ -152,21 +154,21 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
                         {s.maybe(0), s.norm(1, 0), s.tensor(6), s.norm(7, 1), s.maybe(12), s.maybe(13),
                          s.maybe(14), s.maybe(15), s.tensor(16), s.norm(17, 2)},
                         s.stride(), s.padding(), s.residual(), s.activation()));
-        x.shape = std::get<cpu::MbconvArgs>(prepared.back()).out;
+        x.shape = std::get<MbconvArgs>(prepared.back()).out;
         break;
       case 2:
-        prepared.emplace_back(
-            pointwise_args(arguments, x, s.tensor(0), s.norm(1, 0), std::nullopt, s.activation()));
+        prepared.emplace_back(pointwise_conv_bn_act_args(arguments, x, s.tensor(0), s.norm(1, 0),
+                                                         std::nullopt, s.activation()));
         break;
       default:
         arguments.check(s.kind() == 3, "unknown step");
         prepared.emplace_back(linear_args(arguments, x.dtype,
-                                          std::get<cpu::PointwiseArgs>(prepared.back()).out_channels,
+                                          std::get<PointwiseConvBnActArgs>(prepared.back()).out_channels,
                                           s.tensor(0), s.maybe(1)));
     }
   }
-  arguments.check(!prepared.empty() && (std::holds_alternative<cpu::PointwiseArgs>(prepared.back()) ||
-                                        std::holds_alternative<cpu::LinearArgs>(prepared.back())),
+  arguments.check(!prepared.empty() && (std::holds_alternative<PointwiseConvBnActArgs>(prepared.back()) ||
+                                        std::holds_alternative<LinearArgs>(prepared.back())),
                   "the last map must be pooled");
   return prepared;
 }
@@ -184,8 +186,8 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   std::vector<AnyArgs> steps = prepare(arguments, map, Steps(tensors, numbers, eps));
   // All weights have one type, and a weight is the first tensor.
   // Per image: vectors that are pooled, and what is made of them.
-  const auto* linear = std::get_if<cpu::LinearArgs>(&steps.back());
-  const auto& head = std::get<cpu::PointwiseArgs>(steps[steps.size() - (linear == nullptr ? 1 : 2)]);
+  const auto* linear = std::get_if<LinearArgs>(&steps.back());
+  const auto& head = std::get<PointwiseConvBnActArgs>(steps[steps.size() - (linear == nullptr ? 1 : 2)]);
   Tensor result = linear == nullptr ? empty_floats(input, map.shape.images, head.out_channels)
                                     : empty_rows(tensors.front(), map.shape.images, linear->out_features);
   if (map.shape.images == 0) return result;
@@ -221,10 +223,9 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   maps[1] = maps[0] + map_floats;
   float* scratch = maps[1] + map_floats + pooled_floats;
 
-  const int64_t image_bytes =
-      map.shape.pixels() * map.shape.channels * (map.bytes ? 1 : cpu::size_of(map.dtype));
+  const int64_t image_bytes = map.shape.pixels() * map.shape.channels * (map.bytes ? 1 : size_of(map.dtype));
   const int64_t result_bytes = linear == nullptr ? head.out_channels * int64_t{sizeof(float)}
-                                                 : linear->out_features * cpu::size_of(linear->dtype);
+                                                 : linear->out_features * size_of(linear->dtype);
   for (int64_t first = 0; first < map.shape.images; first += chunk) {
     const int64_t images = std::min(chunk, map.shape.images - first);
     Places places{static_cast<const char*>(map.data) + first * image_bytes, nullptr, nullptr,

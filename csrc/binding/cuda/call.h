@@ -2,13 +2,11 @@
 
 // One call of a CUDA operator: its arguments, read as those of the CPU's, and the device that it runs on.
 
-#include "binding/cpu/ops.h"
+#include "args/depthwise_conv_bn_act.h"
+#include "binding/common/arguments.h"
 #include "binding/cuda/launch.h"
-#include "cuda/kernels.h"
 
 namespace effkernels::binding {
-
-inline float* floats_of(Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
 
 class Call {
  public:
@@ -24,14 +22,15 @@ class Call {
     check_launch(op_, launcher(args..., device_.stream()));
   }
 
-  // So many floats, which live as long as the result: torch gives them to others in the order of the stream.
+  // So many floats. The memory may be given back before the kernel has run: torch hands it out again only to
+  // what comes later on the stream.
   Tensor workspace(int64_t floats) const { return empty_floats(first_, 1, floats); }
 
-  // The map that a launcher of `args` makes, for which `depthwise` is all of them or a part; the means too
-  // where `pooled` is somewhere.
+  // Launches a kernel whose result is that of `depthwise`, which is `args` or a part of them; returns its
+  // map. The means go to `pooled`, unless it is null.
   template <class Args>
   Tensor launch_depthwise(int64_t (*floats)(const Args&), const char* (*launcher)(const Args&, float*, void*),
-                          const Args& args, cpu::DepthwiseArgs& depthwise, const Tensor& x,
+                          const Args& args, DepthwiseConvBnActArgs& depthwise, const Tensor& x,
                           Tensor* pooled) const {
     Tensor y = empty_map(x, depthwise.out);
     depthwise.y = y.mutable_data_ptr();

@@ -2,9 +2,6 @@
 
 #include "cuda/device_arch.h"
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
 #include "binding/cuda/launch.h"
 
 namespace effkernels::binding {
@@ -13,7 +10,7 @@ namespace {
 using torch::stable::Tensor;
 
 Tensor device_arch(const Tensor& probe) {
-  STD_TORCH_CHECK(probe.is_cuda(), "effkernels_cuda::device_arch: probe must be a CUDA tensor");
+  if (!probe.is_cuda()) fail("effkernels_cuda::device_arch: probe must be a CUDA tensor");
   const OnDevice device(probe);
   Tensor result = torch::stable::new_empty(probe, {1}, torch::headeronly::ScalarType::Int);
   int* out = static_cast<int*>(result.mutable_data_ptr());

@@ -2,10 +2,10 @@
 
 // What every CUDA operator needs around its launch.
 
+#include "binding/common/torch.h"
+
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
 namespace effkernels::binding {
 
@@ -43,9 +43,9 @@ class OnDevice {
 
 #endif
 
-// Throws where a launcher returned words for an error.
+// Throws where a launcher returned an error message.
 inline void check_launch(const char* op, const char* error) {
-  STD_TORCH_CHECK(error == nullptr, "effkernels_cuda::", op, ": ", error);
+  if (error != nullptr) fail("effkernels_cuda::", op, ": ", error);
 }
 
 }  // namespace effkernels::binding

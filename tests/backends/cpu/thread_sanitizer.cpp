@@ -16,11 +16,12 @@
 #include <thread>
 #include <vector>
 
-#include "cpu/instruction_sets.h"
 #include "cpu/kernels.h"
+#include "cpu/runtime/instruction_sets.h"
 
 namespace {
 
+using namespace effkernels;
 using namespace effkernels::cpu;
 using Floats = std::vector<float>;
 
@@ -82,7 +83,7 @@ Call call(const Op<Args>* const Kernels::* op, Args args, int64_t results,
 }
 
 Call depthwise(Numbers& n, Shape in, Shape out, Window window, bool pooled) {
-  DepthwiseArgs args{};
+  DepthwiseConvBnActArgs args{};
   args.in = in, args.out = out, args.window = window, args.dtype = Dtype::kFloat;
   args.x = n.take(in.images * in.pixels() * in.channels);
   args.weight = n.take(static_cast<int64_t>(in.channels) * window.kernel_h * window.kernel_w);
@@ -90,15 +91,17 @@ Call depthwise(Numbers& n, Shape in, Shape out, Window window, bool pooled) {
   const int64_t means = pooled ? out.images * out.channels : 0;
   const int64_t results = out.images * out.pixels() * out.channels;
   if (!pooled)
-    return call<DepthwiseArgs>(&Kernels::depthwise, args, results, [](auto& a, float* y) { a.y = y; });
-  return call<DepthwiseArgs>(&Kernels::depthwise, args, results + means, [](auto& a, float* y) {
-    a.mean = y;
-    a.y = y + a.out.images * a.out.channels;
-  });
+    return call<DepthwiseConvBnActArgs>(&Kernels::depthwise_conv_bn_act, args, results,
+                                        [](auto& a, float* y) { a.y = y; });
+  return call<DepthwiseConvBnActArgs>(&Kernels::depthwise_conv_bn_act, args, results + means,
+                                      [](auto& a, float* y) {
+                                        a.mean = y;
+                                        a.y = y + a.out.images * a.out.channels;
+                                      });
 }
 
 Call convolution(Numbers& n, Shape in, Shape out, Window window) {
-  ConvArgs args{};
+  ConvBnActArgs args{};
   args.in = in, args.out = out, args.window = window, args.dtype = Dtype::kFloat;
   args.x = n.take(in.images * in.pixels() * in.channels);
   const int64_t taps = static_cast<int64_t>(window.kernel_h) * window.kernel_w;
@@ -107,27 +110,28 @@ Call convolution(Numbers& n, Shape in, Shape out, Window window) {
   std::memcpy(args.weight_strides, strides, sizeof strides);
   args.norm = n.norm(out.channels), args.activation = Activation::kSilu;
   const int64_t results = out.images * out.pixels() * out.channels;
-  return call<ConvArgs>(&Kernels::conv, args, results, [](auto& a, float* y) { a.y = y; });
+  return call<ConvBnActArgs>(&Kernels::conv_bn_act, args, results, [](auto& a, float* y) { a.y = y; });
 }
 
 Call pointwise(Numbers& n, Shape in, int out_channels, bool gated, bool mean_only) {
-  PointwiseArgs args{};
+  PointwiseConvBnActArgs args{};
   args.in = in, args.out_channels = out_channels, args.dtype = Dtype::kFloat;
   args.x = n.take(in.images * in.pixels() * in.channels);
   args.weight = n.take(static_cast<int64_t>(out_channels) * in.channels);
   args.norm = n.norm(out_channels), args.activation = Activation::kHardswish;
   if (gated) args.gate = n.take(in.images * in.channels);
   if (mean_only) {
-    return call<PointwiseArgs>(&Kernels::pointwise, args, in.images * out_channels,
-                               [](auto& a, float* y) { a.mean = y; });
+    return call<PointwiseConvBnActArgs>(&Kernels::pointwise_conv_bn_act, args, in.images * out_channels,
+                                        [](auto& a, float* y) { a.mean = y; });
   }
   const int64_t results = in.images * in.pixels() * out_channels;
   args.residual = n.take(results);
-  return call<PointwiseArgs>(&Kernels::pointwise, args, results, [](auto& a, float* y) { a.y = y; });
+  return call<PointwiseConvBnActArgs>(&Kernels::pointwise_conv_bn_act, args, results,
+                                      [](auto& a, float* y) { a.y = y; });
 }
 
-GateArgs gate_args(Numbers& n, int64_t images, int channels, int squeezed) {
-  GateArgs args{};
+SqueezeExciteGateArgs gate_args(Numbers& n, int64_t images, int channels, int squeezed) {
+  SqueezeExciteGateArgs args{};
   args.images = images, args.channels = channels, args.squeezed = squeezed;
   const int64_t count = static_cast<int64_t>(channels) * squeezed;
   args.reduce_weight = n.parameters(count), args.reduce_bias = n.parameters(squeezed);
@@ -137,9 +141,10 @@ GateArgs gate_args(Numbers& n, int64_t images, int channels, int squeezed) {
 }
 
 Call gate(Numbers& n, int64_t images, int channels, int squeezed) {
-  GateArgs args = gate_args(n, images, channels, squeezed);
+  SqueezeExciteGateArgs args = gate_args(n, images, channels, squeezed);
   args.pooled = n.take(images * channels);
-  return call<GateArgs>(&Kernels::gate, args, images * channels, [](auto& a, float* y) { a.gate = y; });
+  return call<SqueezeExciteGateArgs>(&Kernels::squeeze_excite_gate, args, images * channels,
+                                     [](auto& a, float* y) { a.gate = y; });
 }
 
 Call squeeze_excite(Numbers& n, Shape in, int squeezed) {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -22,10 +21,9 @@ from effkernels._backends.compiled import compiled_status
 from effkernels.analysis.cost import model_cost
 from effkernels.models import get_config
 from fakes import Calls, fake_pass
-from host_shim import ShimError
+from host_shim import HostShim, ShimError
 from op_samples import labels, samples
 from parity import Runner, to_device
-from source_tree import ROOT
 
 needs_module = pytest.mark.skipif(
     compiled_status()["cuda"] is not None, reason=f"no _C_cuda: {compiled_status()['cuda']}"
@@ -252,12 +250,18 @@ def test_old_gpus_are_rejected(
     assert "GPU 0 has compute capability 7.5; 8.0 or newer is needed" in caplog.text
 
 
-def test_limits_are_the_kernels() -> None:
-    header = (ROOT / "csrc" / "cuda" / "kernels.h").read_text()
-    assert f"kMostTerms = {cuda._MOST_TERMS};" in header
-    assert f"kMostHidden = {cuda._MOST_HIDDEN};" in header
-    (most,) = re.findall(r"kMostExpanding = (\d+);", header)
-    assert max(cuda._MOST_EXPANDING.values()) <= int(most)
+def test_limits_are_the_kernels(shim: HostShim) -> None:
+    terms, hidden, expanding = shim.call("private", "limits", ())
+    assert (terms, hidden) == (cuda._MOST_TERMS, cuda._MOST_HIDDEN)
+    assert max(cuda._MOST_EXPANDING.values()) <= expanding
+
+
+@needs_module
+def test_limits_have_names() -> None:
+    schema = torch.ops.effkernels_cuda.limits.default._schema
+    names = [value.name for value in schema.returns]
+    assert names == ["conv_terms", "gate_hidden_channels", "expand_input_channels"]
+    assert all(limit > 0 for limit in torch.ops.effkernels_cuda.limits())
 
 
 NHWC = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)

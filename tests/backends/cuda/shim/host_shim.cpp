@@ -1,8 +1,7 @@
 // The fibres of the host shim.
 
-#include "cuda/device.cuh"
+#include "cuda/common/device.cuh"
 
-#include <sanitizer/common_interface_defs.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -13,6 +12,14 @@
 #include <random>
 #include <string>
 #include <vector>
+
+#ifdef EFFKERNELS_SANITIZED
+#include <sanitizer/common_interface_defs.h>
+#else
+// AddressSanitizer must be told of changes of stacks; without it there is nothing to tell.
+inline void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
+inline void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
+#endif
 
 namespace effkernels::host_shim {
 namespace {

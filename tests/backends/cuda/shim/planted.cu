@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "cuda/elements.cuh"
+#include "cuda/common/elements.cuh"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -152,8 +152,8 @@ EXPORT void effkernels_set_seed(uint64_t seed) { effkernels::host_shim::set_seed
 EXPORT void effkernels_convert(const float* from, uint16_t* half, uint16_t* bfloat16, int64_t count) {
   using namespace effkernels;
   for (int64_t i = 0; i < count; ++i) {
-    cpu::Half h;
-    cpu::BFloat16 b;
+    Half h;
+    BFloat16 b;
     cuda::narrow(from[i], h);
     cuda::narrow(from[i], b);
     half[i] = h.bits;

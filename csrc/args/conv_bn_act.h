@@ -1,0 +1,22 @@
+#pragma once
+
+#include "args/common.h"
+
+namespace effkernels {
+
+struct ConvBnActArgs {
+  Shape in, out;
+  Dtype dtype;  // of weight and y; of x too unless it is `bytes`
+  Window window;
+  const void* x;
+  bool planar;                       // x is NCHW without gaps, as images come
+  bool bytes;                        // x is uint8
+  Parameters image_mean, image_std;  // (in channels): x is normalised with them, padding stays 0; or null
+  const void* weight;  // (out channels, in channels, kernel_h, kernel_w) with these strides, in elements
+  int64_t weight_strides[4];
+  Norm norm;
+  Activation activation;
+  void* y;
+};
+
+}  // namespace effkernels

@@ -1,0 +1,17 @@
+#pragma once
+
+#include "args/common.h"
+#include "args/depthwise_conv_bn_act.h"
+
+namespace effkernels {
+
+// A 1x1 convolution and the depthwise one behind it, each with BatchNorm and the same activation.
+struct ExpandDepthwiseConvBnActArgs {
+  DepthwiseConvBnActArgs
+      depthwise;              // `in` is the expanded map, which is never in memory; x is the narrow one
+  int in_channels;            // of x
+  const void* expand_weight;  // (expanded channels, in channels)
+  Norm expand_norm;
+};
+
+}  // namespace effkernels

@@ -1,0 +1,21 @@
+#pragma once
+
+#include "args/common.h"
+
+namespace effkernels {
+
+struct PointwiseConvBnActArgs {
+  Shape in;
+  int out_channels;
+  Dtype dtype;  // of x, weight, residual and y
+  const void* x;
+  const void* weight;  // (out channels, in channels)
+  Norm norm;
+  const float* gate;     // (images, in channels), or null
+  const void* residual;  // as y, or null
+  Activation activation;
+  void* y;      // null where only the mean is wanted
+  float* mean;  // (images, out channels): of y over height and width, or null
+};
+
+}  // namespace effkernels

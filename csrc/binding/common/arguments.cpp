@@ -1,0 +1,154 @@
+#include "binding/common/arguments.h"
+
+namespace effkernels::binding {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+
+namespace {
+
+bool supported(ScalarType type) {
+  return type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Half;
+}
+
+int to_int(int64_t value) { return static_cast<int>(value); }
+
+// Dimensions in the order of memory, the densest first.
+constexpr int kNhwc[] = {1, 3, 2, 0}, kNchw[] = {3, 2, 1, 0};
+
+}  // namespace
+
+Dtype Arguments::dtype(const Tensor& tensor) const {
+  const ScalarType type = tensor.scalar_type();
+  check(supported(type), "tensors must be float32, bfloat16 or float16, not torch's scalar type ", type);
+  if (type == ScalarType::Float) return Dtype::kFloat;
+  return type == ScalarType::Half ? Dtype::kHalf : Dtype::kBFloat16;
+}
+
+Activation Arguments::activation(const std::string& name) const {
+  if (name == "silu") return Activation::kSilu;
+  if (name == "relu") return Activation::kRelu;
+  if (name == "relu6") return Activation::kRelu6;
+  if (name == "hardswish") return Activation::kHardswish;
+  check(name == "identity", "unknown activation '", name,
+        "': accepted are silu, relu, relu6, hardswish, identity");
+  return Activation::kIdentity;
+}
+
+std::optional<Shape> Arguments::ordered(const Tensor& x, const int (&order)[4]) const {
+  check(x.dim() == 4, "feature maps must have 4 dimensions, not ", x.dim());
+  const auto sizes = x.sizes(), strides = x.strides();
+  for (const int i : {1, 2, 3}) {
+    check(sizes[i] > 0 && sizes[i] < INT32_MAX, "size ", sizes[i], " of dimension ", i,
+          " of a feature map is out of range: 1 to ", INT32_MAX - 1);
+  }
+  // Strides of dimensions with one element mean nothing.
+  int64_t expected = 1;
+  for (const int i : order) {
+    if (sizes[i] > 1 && strides[i] != expected) return std::nullopt;
+    expected *= sizes[i];
+  }
+  return Shape{sizes[0], to_int(sizes[2]), to_int(sizes[3]), to_int(sizes[1])};
+}
+
+Map Arguments::map(const Tensor& x) { return map(x, dtype(x)); }
+
+Map Arguments::map(const Tensor& x, Dtype type) {
+  if (const auto shape = ordered(x, kNhwc)) return {*shape, type, x.const_data_ptr()};
+  copies_.push_back(torch::stable::contiguous(x, MemoryFormat::ChannelsLast));
+  const Tensor& copy = copies_.back();
+  return {*ordered(copy, kNhwc), type, copy.const_data_ptr()};
+}
+
+Map Arguments::image(const Tensor& x, const Tensor& weight) {
+  const bool bytes = x.scalar_type() == ScalarType::Byte;
+  const Dtype type = dtype(bytes ? weight : x);
+  const auto planar = ordered(x, kNchw);
+  if (!planar || ordered(x, kNhwc)) {
+    Map found = map(x, type);
+    found.bytes = bytes;
+    return found;
+  }
+  return {*planar, type, x.const_data_ptr(), true, bytes};
+}
+
+Window Arguments::window(const Tensor& weight, const Ints& stride, const Ints& padding,
+                         const Ints& dilation) const {
+  check(weight.dim() == 4 && stride.size() == 2 && padding.size() == 4 && dilation.size() == 2,
+        "a convolution needs a weight of 4 dimensions, 2 strides, 4 paddings and 2 dilations, not ",
+        weight.dim(), ", ", stride.size(), ", ", padding.size(), " and ", dilation.size());
+  for (const int64_t v : {stride[0], stride[1], dilation[0], dilation[1]}) {
+    check(v > 0 && v < INT32_MAX, "strides and dilations must be positive integers of 31 bits, not ", v);
+  }
+  for (const int64_t v : padding) {
+    check(v >= 0 && v < INT32_MAX / 2, "padding is out of range: ", v, " is not in 0 to ", INT32_MAX / 2 - 1);
+  }
+  check(weight.size(2) >= 1 && weight.size(3) >= 1 && weight.size(2) <= kMaxKernelRows,
+        "the kernel is too large or empty: ", weight.size(2), " by ", weight.size(3), ", at most ",
+        kMaxKernelRows, " rows are accepted");
+  return {to_int(weight.size(2)), to_int(weight.size(3)), to_int(stride[0]),   to_int(stride[1]),
+          to_int(padding[0]),     to_int(padding[2]),     to_int(dilation[0]), to_int(dilation[1])};
+}
+
+Shape Arguments::windowed(const Shape& in, int64_t channels, const Window& w, const Ints& padding) const {
+  const int64_t high = in.height + padding[0] + padding[1] - int64_t{w.dilation_h} * (w.kernel_h - 1) - 1;
+  const int64_t wide = in.width + padding[2] + padding[3] - int64_t{w.dilation_w} * (w.kernel_w - 1) - 1;
+  check(high >= 0 && wide >= 0, "the kernel does not fit into the input of ", in.height, " by ", in.width,
+        " with its padding");
+  return {in.images, to_int(high / w.stride_h + 1), to_int(wide / w.stride_w + 1), to_int(channels)};
+}
+
+Parameters Arguments::parameters(const Tensor& tensor, int64_t count) {
+  check(tensor.numel() == count, "a parameter has the wrong number of elements: ", tensor.numel(), ", not ",
+        count);
+  const Dtype type = dtype(tensor);
+  if (tensor.is_contiguous()) return {tensor.const_data_ptr(), type};
+  copies_.push_back(torch::stable::contiguous(tensor));
+  return {copies_.back().const_data_ptr(), type};
+}
+
+Parameters Arguments::parameters(const MaybeTensor& tensor, int64_t count) {
+  return tensor.has_value() ? parameters(*tensor, count) : Parameters{nullptr, Dtype::kFloat};
+}
+
+const void* Arguments::like(const Tensor& tensor, int64_t count, Dtype type) {
+  const Parameters found = parameters(tensor, count);
+  check(found.dtype == type, "weights must have the type of x");
+  return found.data;
+}
+
+Norm Arguments::norm(const NormTensors& t, int64_t channels) {
+  check(t.mean.has_value() == t.variance.has_value(),
+        "BatchNorm needs both of running mean and variance, or neither");
+  return {parameters(t.bias, channels), parameters(t.gamma, channels),    parameters(t.beta, channels),
+          parameters(t.mean, channels), parameters(t.variance, channels), static_cast<float>(t.eps)};
+}
+
+const float* Arguments::floats(const Tensor& tensor, int64_t count) {
+  return static_cast<const float*>(like(tensor, count, Dtype::kFloat));
+}
+
+Tensor empty_map(const Tensor& like, const Shape& s) {
+  const Ints sizes{s.images, s.channels, s.height, s.width};
+  return torch::stable::empty(sizes, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+                              MemoryFormat::ChannelsLast);
+}
+
+namespace {
+
+Tensor empty_matrix(const Tensor& like, ScalarType type, int64_t rows, int64_t columns) {
+  const Ints sizes{rows, columns};
+  return torch::stable::empty(sizes, type, std::nullopt, like.device());
+}
+
+}  // namespace
+
+Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns) {
+  return empty_matrix(like, ScalarType::Float, rows, columns);
+}
+
+Tensor empty_rows(const Tensor& like, int64_t rows, int64_t columns) {
+  return empty_matrix(like, like.scalar_type(), rows, columns);
+}
+
+}  // namespace effkernels::binding

@@ -1,0 +1,55 @@
+#pragma once
+
+#include "args/mbconv.h"
+#include "binding/common/squeeze_excite_gate.h"
+
+namespace effkernels::binding {
+
+// The tensors of a block beside x. `expand_weight` and those of the gate may be absent.
+struct MbconvTensors {
+  const MaybeTensor& expand_weight;
+  NormTensors expand;
+  const Tensor& depthwise_weight;
+  NormTensors depthwise;
+  const MaybeTensor &reduce_weight, &reduce_bias, &gate_weight, &gate_bias;
+  const Tensor& project_weight;
+  NormTensors project;
+};
+
+// All but the result.
+inline MbconvArgs mbconv_args(Arguments& arguments, const Map& x, const MbconvTensors& t, const Ints& stride,
+                              const Ints& padding, bool residual, Activation activation) {
+  MbconvArgs args{};
+  args.in = x.shape;
+  args.dtype = x.dtype;
+  args.window = arguments.window(t.depthwise_weight, stride, padding, {1, 1});
+  const int64_t wide = t.depthwise_weight.size(0);
+  args.expanded = static_cast<int>(wide);
+  args.out = arguments.windowed(args.in, t.project_weight.size(0), args.window, padding);
+  args.x = x.data;
+  if (t.expand_weight.has_value()) {
+    args.expand_weight = arguments.like(*t.expand_weight, wide * args.in.channels, args.dtype);
+    args.expand_norm = arguments.norm(t.expand, wide);
+  } else {
+    arguments.check(wide == args.in.channels,
+                    "without expand, the depthwise weight must have the channels of x");
+  }
+  const int64_t taps = int64_t{args.window.kernel_h} * args.window.kernel_w;
+  args.depthwise_weight = arguments.like(t.depthwise_weight, wide * taps, args.dtype);
+  args.depthwise_norm = arguments.norm(t.depthwise, wide);
+  args.activation = activation;
+  if (t.reduce_weight.has_value()) {
+    arguments.check(t.gate_weight.has_value(), "squeeze-excitation needs both weights");
+    args.gate = squeeze_excite_gate_args(
+        arguments, wide, {*t.reduce_weight, t.reduce_bias, *t.gate_weight, t.gate_bias}, activation);
+  }
+  args.project_weight = arguments.like(t.project_weight, t.project_weight.size(0) * wide, args.dtype);
+  args.project_norm = arguments.norm(t.project, args.out.channels);
+  args.residual = residual;
+  arguments.check(!residual || (args.out.height == args.in.height && args.out.width == args.in.width &&
+                                args.out.channels == args.in.channels),
+                  "residual needs a result of x's shape");
+  return args;
+}
+
+}  // namespace effkernels::binding

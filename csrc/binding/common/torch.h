@@ -1,0 +1,28 @@
+#pragma once
+
+// Torch's stable ABI, whose headers are included here and nowhere else: their checks are replaced first by
+// ones that throw messages as ours are. Torch's own go through iostreams (see errors.h), and show where its
+// headers lay on the machine that built.
+
+#include <torch/csrc/stable/macros.h>
+#include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/shim_utils.h>
+
+#include "binding/common/errors.h"
+
+#undef STD_TORCH_CHECK
+#define STD_TORCH_CHECK(condition, ...)                                \
+  if (!(condition)) {                                                  \
+    ::effkernels::binding::fail("effkernels: torch: ", ##__VA_ARGS__); \
+  }
+#undef TORCH_ERROR_CODE_CHECK
+#define TORCH_ERROR_CODE_CHECK(call)             \
+  if ((call) != TORCH_SUCCESS) {                 \
+    ::effkernels::binding::fail_in_torch(#call); \
+  }
+#undef STABLE_TORCH_ERROR_CODE_CHECK
+#define STABLE_TORCH_ERROR_CODE_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>

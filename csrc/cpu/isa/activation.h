@@ -1,0 +1,98 @@
+#pragma once
+
+// Activations, as PyTorch computes them, infinities and NaN included. They take several vectors at once and
+// go through them step by step: one vector's steps wait for each other, and fill the processor's queues
+// (measured on Zen 5, AVX-512: 2.4 ns a vector one by one, 2.0 ns in fours).
+
+#include "args/common.h"
+#include "cpu/isa/vec.h"
+
+namespace effkernels::cpu::EFFKERNELS_ISA {
+
+// `added` + e^-x for x in [-88, 87], e^-x within 2 units in the last place of the exact value (1.95 at most,
+// of all floats). NaN stays NaN; nothing else may lie outside. -x = n ln 2 / kPowers - r with |r| <= ln 2 / 2
+// / kPowers; then 2^(n / kPowers), partly looked up, times 1 - r + r^2 p(r), where p is the line with the
+// smallest relative error of the whole: 0.43 * 2^-24 before rounding, with kPowers = 8.
+template <int kCount>
+EFFKERNELS_INLINE void exponential_of_minus(Vec (&x)[kCount], float added) {
+  // Adding 1.5 * 2^23 rounds to an integer, and leaves it in the low bits.
+  const Vec shift = broadcast(12582912.0f);
+  Vec shifted[kCount], r[kCount], p[kCount];
+  for (int i = 0; i < kCount; ++i) shifted[i] = fma(x[i], broadcast(-1.44269504f * kPowers), shift);
+  for (int i = 0; i < kCount; ++i) p[i] = shifted[i] - shift;
+  // ln 2 in two parts: the product with the first is exact.
+  for (int i = 0; i < kCount; ++i) r[i] = fma(p[i], broadcast(0.693359375f / kPowers), x[i]);
+  for (int i = 0; i < kCount; ++i) r[i] = fma(p[i], broadcast(-2.12194440e-4f / kPowers), r[i]);
+  for (int i = 0; i < kCount; ++i) p[i] = fma(r[i], broadcast(-1.66668603e-1f), broadcast(5.00064491e-1f));
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], r[i], broadcast(-1.0f));
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], r[i], broadcast(1.0f));
+  for (int i = 0; i < kCount; ++i) x[i] = fma(p[i], power_of_two(shifted[i]), broadcast(added));
+}
+
+EFFKERNELS_INLINE Vec bounded_exponent(Vec x) { return min(broadcast(87.0f), max(broadcast(-88.0f), x)); }
+
+template <int kCount>
+EFFKERNELS_INLINE void sigmoid(Vec (&x)[kCount]) {
+  const Vec zero = broadcast(0.0f);
+  Vec beyond[kCount];
+  // Below -88.72 PyTorch's result is 0, which makes NaN of infinity.
+  for (int i = 0; i < kCount; ++i) beyond[i] = min(zero, x[i] + broadcast(88.72f));
+  for (int i = 0; i < kCount; ++i) x[i] = bounded_exponent(x[i]);
+  exponential_of_minus(x, 1.0f);
+  for (int i = 0; i < kCount; ++i) x[i] = broadcast(1.0f) / x[i];
+  for (int i = 0; i < kCount; ++i) x[i] = max(zero, x[i] + beyond[i]);
+}
+
+template <int kCount>
+EFFKERNELS_INLINE void silu(Vec (&x)[kCount]) {
+  const Vec zero = broadcast(0.0f);
+  Vec numerator[kCount], denominator[kCount];
+  // Below -88 PyTorch's result is -0; this one is above -1e-36.
+  for (int i = 0; i < kCount; ++i) numerator[i] = max(broadcast(-88.0f), x[i]);
+  for (int i = 0; i < kCount; ++i) denominator[i] = min(broadcast(87.0f), numerator[i]);
+  exponential_of_minus(denominator, 1.0f);
+  for (int i = 0; i < kCount; ++i) numerator[i] = numerator[i] / denominator[i];
+  for (int i = 0; i < kCount; ++i) x[i] = fma(min(zero, x[i]), zero, numerator[i]);  // -inf gives NaN
+}
+
+template <int kCount>
+EFFKERNELS_INLINE void activate(Activation activation, Vec (&x)[kCount]) {
+  const Vec zero = broadcast(0.0f), six = broadcast(6.0f);
+  switch (activation) {
+    case Activation::kSilu:
+      return silu(x);
+    case Activation::kRelu:
+      for (int i = 0; i < kCount; ++i) x[i] = max(zero, x[i]);
+      return;
+    case Activation::kRelu6:
+      for (int i = 0; i < kCount; ++i) x[i] = min(six, max(zero, x[i]));
+      return;
+    case Activation::kHardswish:
+      for (int i = 0; i < kCount; ++i) {
+        x[i] = x[i] * min(six, max(zero, x[i] + broadcast(3.0f))) * broadcast(1.0f / 6.0f);
+      }
+      return;
+    case Activation::kIdentity:
+      return;
+  }
+}
+
+// y = activation(x) for `count` floats, a multiple of kLanes.
+inline void activate(Activation activation, const float* x, int64_t count, float* y) {
+  if (activation == Activation::kIdentity && x == y) return;
+  constexpr int kAtOnce = 4;
+  int64_t i = 0;
+  for (; i + kAtOnce * kLanes <= count; i += kAtOnce * kLanes) {
+    Vec some[kAtOnce];
+    for (int j = 0; j < kAtOnce; ++j) some[j] = load(x + i + j * kLanes);
+    activate(activation, some);
+    for (int j = 0; j < kAtOnce; ++j) store(y + i + j * kLanes, some[j]);
+  }
+  for (; i < count; i += kLanes) {
+    Vec one[1] = {load(x + i)};
+    activate(activation, one);
+    store(y + i, one[0]);
+  }
+}
+
+}  // namespace effkernels::cpu::EFFKERNELS_ISA

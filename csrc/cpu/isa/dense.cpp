@@ -1,0 +1,174 @@
+#include "cpu/isa/dense.h"
+
+#include "cpu/isa/activation.h"
+#include "cpu/isa/fold.h"
+#include "cpu/isa/product.h"
+
+namespace effkernels::cpu::EFFKERNELS_ISA {
+namespace {
+
+// Rows that are multiplied, activated and stored at a time: their results stay in the first-level cache.
+constexpr int kStripRows = 24;
+
+// How a product is cut: groups of rows, and in each the chunks of output channels.
+struct Cut {
+  bool gate_rows;      // the gate multiplies the rows; else the weights of each image
+  int64_t group_rows;  // one image where chunks or means differ by image; else what stays in the second-level
+                       // cache
+  int64_t groups;
+  int width, chunks;
+  int workers;
+};
+
+// Packing a chunk's weights costs as much as multiplying 8 rows with them (measured).
+constexpr int64_t kPackingRows = 8;
+
+Cut cut(const Dense& d, int threads) {
+  Cut c;
+  const int64_t rows = d.images * d.pixels;
+  // Images of few pixels are not worth packing weights for each.
+  c.gate_rows = d.gate != nullptr && d.images > 1 && d.pixels < 128;
+  const bool by_image = d.mean != nullptr || (d.gate != nullptr && !c.gate_rows);
+  c.group_rows =
+      by_image ? d.pixels : smaller(rows, larger<int64_t>(512, (int64_t{1} << 18) / d.in_channels));
+  c.groups = divide_up(rows, c.group_rows);
+  c.width = chunk_width(d.out_channels);
+  c.chunks = divide_up(d.out_channels, c.width);
+  const int64_t chunks = c.groups * c.chunks;
+  c.workers = static_cast<int>(
+      smaller<int64_t>(threads, d.mean != nullptr ? chunks : divide_up(rows, kPackingRows) * c.chunks));
+  return c;
+}
+
+bool widens(const Dense& d, const Cut& c) { return c.gate_rows || d.x_dtype != Dtype::kFloat; }
+
+struct Memory {
+  float *packed, *scale, *shift, *strip, *rows, *sums;
+};
+
+Memory memory(Scratch& scratch, const Dense& d, const Cut& c) {
+  Memory m;
+  m.packed = scratch.take(static_cast<int64_t>(d.in_channels) * c.width);
+  m.scale = scratch.take(c.width);
+  m.shift = scratch.take(c.width);
+  m.sums = scratch.take(c.width);
+  m.strip = scratch.take(kStripRows * c.width);
+  m.rows = scratch.take(widens(d, c) ? static_cast<int64_t>(kStripRows) * d.in_channels : 0);
+  return m;
+}
+
+void run_strip(const Dense& d, const Cut& c, const Memory& m, int64_t first, int count, int64_t channel,
+               int channels, Ahead& ahead) {
+  const float* x = static_cast<const float*>(d.x) + first * d.row_stride;
+  Rows rows{&x, 1, d.in_channels, d.row_stride};
+  if (widens(d, c)) {
+    for (int i = 0; i < count; ++i) {
+      const float* gate = c.gate_rows ? d.gate + (first + i) / d.pixels * d.in_channels : nullptr;
+      widen_row(d.x, d.x_dtype, (first + i) * d.row_stride, d.in_channels, gate, m.rows + i * d.in_channels);
+    }
+    x = m.rows;
+    rows.row_stride = d.in_channels;
+  }
+  const int width = round_up(channels, kLanes);
+  multiply(rows, 0, count, m.packed, width, m.shift, m.strip, width, ahead);
+  activate(d.activation, m.strip, static_cast<int64_t>(count) * width, m.strip);
+  if (d.y != nullptr) {
+    store_rows(d.dtype, m.strip, count, width, channels, d.residual, d.y, first * d.out_channels + channel,
+               d.out_channels);
+  }
+  if (d.mean != nullptr) {
+    for (int v = 0; v < width; v += kLanes) {
+      Vec total = broadcast(0.0f);
+      for (int i = 0; i < count; ++i) total = total + load(m.strip + i * width + v);
+      store(m.sums + v, load(m.sums + v) + total);
+    }
+  }
+}
+
+// Rows [begin, end) of a group of rows, times the weights of one chunk.
+void run_chunk(const Dense& d, const Cut& c, const Memory& m, int64_t group, int chunk, int64_t begin,
+               int64_t end) {
+  const int64_t channel = static_cast<int64_t>(chunk) * c.width;
+  const int channels = smaller<int>(c.width, static_cast<int>(d.out_channels - channel));
+  const int width = round_up(channels, kLanes);
+  const float* gate = d.gate == nullptr || c.gate_rows ? nullptr : d.gate + group * d.in_channels;
+  pack_folded(d.weight, d.dtype, channel, channels, d.in_channels, d.norm, gate, width, m.packed, m.scale,
+              m.shift);
+  if (d.mean != nullptr) {
+    for (int v = 0; v < width; v += kLanes) store(m.sums + v, broadcast(0.0f));
+  }
+  const int64_t first = group * c.group_rows;
+  Ahead ahead = weights_ahead(d.weight, d.dtype, channel + channels, d.out_channels, d.in_channels, c.width);
+  for (int64_t row = begin; row < end; row += kStripRows) {
+    run_strip(d, c, m, first + row, static_cast<int>(smaller<int64_t>(kStripRows, end - row)), channel,
+              channels, ahead);
+  }
+  if (d.mean != nullptr) {
+    const float factor = 1.0f / static_cast<float>(d.pixels);
+    for (int i = 0; i < channels; ++i) d.mean[group * d.out_channels + channel + i] = m.sums[i] * factor;
+  }
+}
+
+// What a worker has to do of one chunk: rows in proportion to its share of all the work, which is counted in
+// rows times vectors. Chunks lie one behind the other in the work; `offset` is where this one begins. Both
+// neighbours of a boundary compute it from the same numbers.
+int64_t boundary(const Dense& d, int64_t share, int64_t offset, int64_t rows, int vectors) {
+  const int64_t within = larger<int64_t>(0, share - offset) / vectors;
+  if (d.mean != nullptr) return 2 * within < rows + kPackingRows ? 0 : rows;  // sums are made by one worker
+  if (within >= rows + kPackingRows) return rows;
+  return smaller(rows, round_up<int64_t>(larger<int64_t>(0, within - kPackingRows / 2), kPackingRows));
+}
+
+void run_worker(const Dense& d, const Cut& c, const Memory& m, int worker) {
+  const int64_t all_rows = d.images * d.pixels;
+  const int64_t vectors = divide_up(d.out_channels, kLanes);
+  const int64_t work = (all_rows + c.groups * kPackingRows) * vectors;
+  const int64_t from = work * worker / c.workers, to = work * (worker + 1) / c.workers;
+  int64_t offset = 0;
+  for (int64_t group = 0; group < c.groups && offset < to; ++group) {
+    const int64_t rows = smaller(c.group_rows, all_rows - group * c.group_rows);
+    for (int chunk = 0; chunk < c.chunks; ++chunk) {
+      const int width =
+          smaller<int>(c.width / kLanes, static_cast<int>(vectors - chunk * (c.width / kLanes)));
+      const int64_t begin = boundary(d, from, offset, rows, width);
+      const int64_t end = worker + 1 == c.workers ? rows : boundary(d, to, offset, rows, width);
+      if (begin < end) run_chunk(d, c, m, group, chunk, begin, end);
+      offset += (rows + kPackingRows) * width;
+    }
+  }
+}
+
+}  // namespace
+
+int chunk_width(int channels) {
+  int best = kLanes;
+  int64_t best_cost = INT64_MAX;
+  for (int vectors = 1; vectors <= kMaxChunkVectors; ++vectors) {
+    const int width = vectors * kLanes;
+    const int64_t chunks = divide_up(channels, width);
+    // Each chunk costs its vectors, and loading the rows once more.
+    const int64_t whole = divide_up(channels, kLanes);
+    const int64_t cost = whole * 8 + chunks * 3;
+    if (cost < best_cost) best = width, best_cost = cost;
+  }
+  return best;
+}
+
+int64_t dense_scratch(const Dense& d, int threads) {
+  const Cut c = cut(d, threads);
+  Scratch one(nullptr);
+  memory(one, d, c);
+  return one.used() * c.workers;
+}
+
+void run_dense(const Dense& d, float* scratch, const Threads& threads) {
+  const Cut c = cut(d, threads.count);
+  share_evenly(c.workers, threads, [&](int64_t, int64_t, int worker) {
+    Scratch mine(nullptr);
+    memory(mine, d, c);
+    mine = Scratch(scratch + mine.used() * worker);
+    run_worker(d, c, memory(mine, d, c), worker);
+  });
+}
+
+}  // namespace effkernels::cpu::EFFKERNELS_ISA

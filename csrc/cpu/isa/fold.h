@@ -1,0 +1,157 @@
+#pragma once
+
+// Parameters as the kernels want them: BatchNorm folded to scale and shift, weights scaled and laid out in
+// chunks of output channels. Each call does this for each chunk anew: there is no cache that could go stale.
+
+#include <type_traits>
+
+#include "args/common.h"
+#include "cpu/isa/vec.h"
+#include "cpu/runtime/parallel.h"
+
+namespace effkernels::cpu::EFFKERNELS_ISA {
+
+// `count` parameters from index `first`; lanes past them are 0.
+EFFKERNELS_INLINE Vec load_parameters(const Parameters& p, int64_t first, int count) {
+  switch (p.dtype) {
+    case Dtype::kFloat:
+      return load_up_to(static_cast<const float*>(p.data) + first, count);
+    case Dtype::kBFloat16:
+      return load_up_to(static_cast<const BFloat16*>(p.data) + first, count);
+    case Dtype::kHalf:
+      break;
+  }
+  return load_up_to(static_cast<const Half*>(p.data) + first, count);
+}
+
+// scale and shift of `channels` channels from `first`, padded with zeros to whole vectors:
+// norm(convolution) = scale * convolution + shift.
+inline void fold_norm(const Norm& norm, int64_t first, int channels, float* scale, float* shift) {
+  for (int c = 0; c < channels; c += kLanes) {
+    const int count = channels - c;
+    Vec factor = broadcast(1.0f), offset = broadcast(0.0f);
+    if (norm.bias.data != nullptr) offset = load_parameters(norm.bias, first + c, count);
+    if (norm.mean.data != nullptr) {
+      const Vec variance = load_parameters(norm.variance, first + c, count);
+      factor = factor / square_root(variance + broadcast(norm.eps));
+      if (norm.gamma.data != nullptr) factor = factor * load_parameters(norm.gamma, first + c, count);
+      offset = (offset - load_parameters(norm.mean, first + c, count)) * factor;
+      if (norm.beta.data != nullptr) offset = offset + load_parameters(norm.beta, first + c, count);
+    }
+    store(scale + c, factor);
+    store(shift + c, offset);
+  }
+}
+
+// Calls f with a null pointer of the element type.
+template <class F>
+EFFKERNELS_INLINE void with_dtype(Dtype dtype, const F& f) {
+  switch (dtype) {
+    case Dtype::kFloat:
+      return f(static_cast<const float*>(nullptr));
+    case Dtype::kBFloat16:
+      return f(static_cast<const BFloat16*>(nullptr));
+    case Dtype::kHalf:
+      return f(static_cast<const Half*>(nullptr));
+  }
+}
+
+// load_columns, for any element type and for blocks that end early: `rows` of kLanes rows and `count` of the
+// four columns are there, the rest is 0.
+template <class T>
+EFFKERNELS_INLINE void load_columns_up_to(const T* p, int64_t stride, int rows, int count,
+                                          Vec (&columns)[4]) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (rows >= kLanes && count >= 4) return load_columns(p, stride, columns);
+  }
+  float block[kLanes * 4] = {};
+  for (int i = 0; i < smaller(kLanes, rows); ++i) {
+    for (int j = 0; j < smaller(4, count); ++j) block[i * 4 + j] = widen(p[i * stride + j]);
+  }
+  load_columns(block, 4, columns);
+}
+
+template <class T>
+EFFKERNELS_INLINE void prefetch(const T* p, int64_t count) {
+  constexpr int kCacheLine = 64;
+  for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + i);
+}
+
+// Packs weights (`rows` rows of `k` elements, without gaps) as [k][width], each row times its scale and each
+// column times its gate, if any. Columns of `packed` past `rows` are 0.
+template <class T>
+void pack_chunk(const T* weight, int rows, int k, const float* scale, const float* gate, int width,
+                float* packed) {
+  // Weights come from far: kLanes rows at a time, the next ones are asked for meanwhile, in the order of
+  // memory.
+  constexpr int kBlock = kLanes * 4;
+  prefetch(weight, smaller(kLanes, rows) * static_cast<int64_t>(k));
+  for (int r = 0; r < width; r += kLanes) {
+    const Vec factor = load(scale + r);
+    const T* next = weight + static_cast<int64_t>(r + kLanes) * k;
+    for (int c = 0; c < k; c += 4) {
+      if (r + kLanes < rows) prefetch(next + c * kLanes, kBlock);
+      Vec columns[4];
+      load_columns_up_to(weight + static_cast<int64_t>(r) * k + c, k, rows - r, k - c, columns);
+      float* out = packed + static_cast<int64_t>(c) * width + r;
+      for (int j = 0; j < smaller(4, k - c); ++j, out += width) {
+        const Vec scaled = columns[j] * factor;
+        store(out, gate == nullptr ? scaled : scaled * broadcast(gate[c + j]));
+      }
+    }
+  }
+}
+
+// Packs the weights of `channels` output channels from `first`, times BatchNorm's scale, and gives their
+// shift. `width` is `channels` in whole vectors.
+inline void pack_folded(const void* weight, Dtype dtype, int64_t first, int channels, int k, const Norm& norm,
+                        const float* gate, int width, float* packed, float* scale, float* shift) {
+  fold_norm(norm, first, channels, scale, shift);
+  with_dtype(dtype, [&](const auto* type) {
+    pack_chunk(static_cast<decltype(type)>(weight) + first * k, channels, k, scale, gate, width, packed);
+  });
+}
+
+// `count` elements as floats, times the gate, if any.
+inline void widen_row(const void* from, Dtype dtype, int64_t first, int count, const float* gate, float* to) {
+  with_dtype(dtype, [&](const auto* type) {
+    const auto* in = static_cast<decltype(type)>(from) + first;
+    for (int i = 0; i < count; i += kLanes) {
+      Vec x = load_up_to(in + i, count - i);
+      if (gate != nullptr) x = x * load_up_to(gate + i, count - i);
+      store_up_to(to + i, x, count - i);
+    }
+  });
+}
+
+// Rows of results, `width` floats each, into a feature map: `channels` of each at element `at` of `y`, the
+// next row `row_stride` elements on; plus the same elements of the residual, if any.
+inline void store_rows(Dtype dtype, const float* results, int count, int width, int channels,
+                       const void* residual, void* y, int64_t at, int64_t row_stride) {
+  with_dtype(dtype, [&](const auto* type) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+    for (int i = 0; i < count; ++i, results += width, at += row_stride) {
+      for (int c = 0; c < channels; c += kLanes) {
+        Vec x = load(results + c);
+        if (residual != nullptr) x = x + load_up_to(static_cast<const T*>(residual) + at + c, channels - c);
+        store_up_to(static_cast<T*>(y) + at + c, x, channels - c);
+      }
+    }
+  });
+}
+
+// Sums of bands of rows, [images][bands][stride], as means over the map: added in order, so that the result
+// does not depend on who was first.
+inline void mean_of_bands(const float* sums, int64_t images, int bands, int64_t stride, const Shape& map,
+                          float* mean) {
+  const Vec pixels = broadcast(static_cast<float>(map.pixels()));
+  for (int64_t image = 0; image < images; ++image, sums += bands * stride, mean += map.channels) {
+    for (int c = 0; c < map.channels; c += kLanes) {
+      Vec total = load(sums + c);
+      for (int band = 1; band < bands; ++band) total = total + load(sums + band * stride + c);
+      store_up_to(mean + c, total / pixels, map.channels - c);
+    }
+  }
+}
+
+}  // namespace effkernels::cpu::EFFKERNELS_ISA

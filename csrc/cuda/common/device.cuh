@@ -1,0 +1,159 @@
+#pragma once
+
+// All that kernels use of CUDA beyond C++. With EFFKERNELS_HOST_SHIM the same names come from the host shim
+// of the tests, which runs the same kernels on a CPU. Grids and blocks have one dimension.
+
+#include <cmath>
+#include <cstdint>
+
+#include "args/common.h"
+
+namespace effkernels::cuda {
+
+// The size of a launch. More blocks than a grid can have are an error that `launch` reports.
+struct Grid {
+  int64_t blocks;
+  int threads;
+  int64_t shared_bytes;
+};
+
+constexpr int kWarp = 32;
+constexpr int64_t kMostBlocks = INT32_MAX;
+// Shared memory that every GPU gives a block without an attribute.
+constexpr int64_t kSharedBytes = 48 * 1024;
+// Shared memory that a block can ask for on the GPUs with the least (compute capability 8.6, 8.9, 12.0).
+constexpr int64_t kMostSharedBytes = 99 * 1024;
+
+}  // namespace effkernels::cuda
+
+#ifdef EFFKERNELS_HOST_SHIM
+#include "host_shim.h"
+#else
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define EFFKERNELS_DEVICE __device__ __forceinline__
+#define EFFKERNELS_HOST_DEVICE __host__ __device__ constexpr
+// At most `threads` a block, and registers few enough for `blocks` of them on a multiprocessor.
+#define EFFKERNELS_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
+
+namespace effkernels::cuda {
+
+// Blocks that keep a GPU busy: two on each of an H100's multiprocessors.
+constexpr int64_t kBlocksToFill = 2 * 132;
+
+EFFKERNELS_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+EFFKERNELS_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
+EFFKERNELS_DEVICE int64_t block_index() { return blockIdx.x; }
+
+// Every thread of the block must come here.
+EFFKERNELS_DEVICE void barrier() { __syncthreads(); }
+
+// The block's dynamic shared memory, aligned to 16 bytes. It holds garbage at first.
+EFFKERNELS_DEVICE char* shared_memory() {
+  extern __shared__ __align__(16) char memory[];
+  return memory;
+}
+
+// The value of the lane whose number differs by `mask`. Every lane of the warp must come here.
+EFFKERNELS_DEVICE float shuffle_xor(float value, int mask) {
+  return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+
+// Reads four 8x8 matrices of 16-bit elements from shared memory: lane 8 * i + j names row j of matrix i, 16
+// aligned bytes, and gets of each matrix the elements 2 * (lane % 4) and the next of row lane / 4. Every lane
+// of the warp must come here.
+EFFKERNELS_DEVICE void load_matrices(const void* row, uint32_t (&elements)[4]) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(elements[0]), "=r"(elements[1]), "=r"(elements[2]), "=r"(elements[3])
+               : "r"(address)
+               : "memory");
+}
+
+// sums += a * b on the tensor cores, for a of 16x16 elements, b of 16x8 and sums of 16x8, as PTX spreads
+// those of mma.m16n8k16 over the lanes. Every lane of the warp must come here.
+template <class T>
+EFFKERNELS_DEVICE void multiply_add(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sums)[4]);
+
+template <>
+EFFKERNELS_DEVICE void multiply_add<Half>(const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                                          float (&sums)[4]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+template <>
+EFFKERNELS_DEVICE void multiply_add<BFloat16>(const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                                              float (&sums)[4]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Starts to copy 16 aligned bytes to shared memory; zeros where not `valid`, when `from` is not read.
+EFFKERNELS_DEVICE void copy_16_bytes(void* to, const void* from, bool valid) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(valid ? 16 : 0)
+               : "memory");
+}
+
+// Waits for the copies that this thread has started. Others see them after a barrier.
+EFFKERNELS_DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+EFFKERNELS_DEVICE float widen(float x) { return x; }
+EFFKERNELS_DEVICE float widen(uint8_t x) { return static_cast<float>(x); }
+EFFKERNELS_DEVICE float widen(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
+EFFKERNELS_DEVICE float widen(Half x) { return __half2float(__ushort_as_half(x.bits)); }
+
+// To the nearest, ties to even.
+EFFKERNELS_DEVICE void narrow(float x, float& to) { to = x; }
+EFFKERNELS_DEVICE void narrow(float x, BFloat16& to) {
+  to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
+}
+EFFKERNELS_DEVICE void narrow(float x, Half& to) { to.bits = __half_as_ushort(__float2half_rn(x)); }
+
+// One special-function operation each, with errors of a few units in the last place. Subnormal numbers count
+// as 0; __expf and __fdividef keep them, for three instructions more.
+EFFKERNELS_DEVICE float fast_power_of_2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+EFFKERNELS_DEVICE float fast_reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Launches on a stream; returns nullptr, or CUDA's error message.
+template <class... Parameters>
+const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream, Parameters... parameters) {
+  if (grid.blocks > kMostBlocks) return "the tensors are too large for one launch";
+  if (grid.shared_bytes > kSharedBytes) {
+    // Set at each launch, always to the same: the attribute belongs to the current device, and several
+    // threads may launch at once.
+    const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                    static_cast<int>(kMostSharedBytes));
+    if (status != cudaSuccess) return cudaGetErrorString(status);
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(grid.blocks));
+  config.blockDim = dim3(static_cast<unsigned>(grid.threads));
+  config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
+  config.stream = static_cast<cudaStream_t>(stream);
+  cudaError_t status = cudaLaunchKernelEx(&config, kernel, parameters...);
+  // Also clears the error, which the next launch would report otherwise.
+  const cudaError_t last = cudaGetLastError();
+  if (status == cudaSuccess) status = last;
+  return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
+}
+
+}  // namespace effkernels::cuda
+
+#endif

@@ -1,0 +1,104 @@
+#pragma once
+
+// BatchNorm folded per channel, and activations, as PyTorch computes them: NaN stays NaN.
+
+#include "args/common.h"
+#include "cuda/common/device.cuh"
+
+namespace effkernels::cuda {
+
+EFFKERNELS_DEVICE float parameter(const Parameters& p, int64_t i) {
+  switch (p.dtype) {
+    case Dtype::kFloat:
+      return static_cast<const float*>(p.data)[i];
+    case Dtype::kBFloat16:
+      return widen(static_cast<const BFloat16*>(p.data)[i]);
+    case Dtype::kHalf:
+      break;
+  }
+  return widen(static_cast<const Half*>(p.data)[i]);
+}
+
+EFFKERNELS_DEVICE float parameter_or(const Parameters& p, int64_t i, float otherwise) {
+  return p.data == nullptr ? otherwise : parameter(p, i);
+}
+
+// norm(convolution) = scale * convolution + shift
+struct Folded {
+  float scale, shift;
+};
+
+EFFKERNELS_DEVICE Folded fold(const Norm& norm, int channel) {
+  Folded folded{1.0f, parameter_or(norm.bias, channel, 0.0f)};
+  if (norm.mean.data != nullptr) {
+    folded.scale =
+        parameter_or(norm.gamma, channel, 1.0f) / sqrtf(parameter(norm.variance, channel) + norm.eps);
+    folded.shift = (folded.shift - parameter(norm.mean, channel)) * folded.scale +
+                   parameter_or(norm.beta, channel, 0.0f);
+  }
+  return folded;
+}
+
+// Folds `there` channels from `first`, once for the whole block. Entries beyond them, up to `count`, are 0.
+EFFKERNELS_DEVICE void fold_channels(const Norm& norm, int first, int there, int count, Folded* folded) {
+  for (int c = thread_index(); c < count; c += block_threads()) {
+    folded[c] = c < there ? fold(norm, first + c) : Folded{};
+  }
+}
+
+EFFKERNELS_DEVICE float between(float low, float x, float high) {
+  return x < low ? low : x > high ? high : x;
+}
+
+// Two special-function operations and three others. e^-x is infinite below -88, and its reciprocal 0: as
+// PyTorch's, -0 there and NaN at minus infinity. With one such operation there is x/2 + x/2 * tanh(x/2), but
+// the tanh of GPUs may err by 2^-11: 10 % of the result at -6, more than the tolerance allows.
+EFFKERNELS_DEVICE float silu(float x) {
+  return x * fast_reciprocal(1.0f + fast_power_of_2(x * -1.44269504f));
+}
+
+// The clamped factor is divided by 6 first: x * 6 may overflow.
+EFFKERNELS_DEVICE float hardswish(float x) { return x * (between(0.0f, x + 3.0f, 6.0f) * (1.0f / 6.0f)); }
+
+template <int kCount, class F>
+EFFKERNELS_DEVICE void for_each(float (&x)[kCount], const F& f) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) x[i] = f(x[i]);
+}
+
+// Several elements at a time: a branch for each would cost as much as SiLU itself, and make each wait for the
+// one before.
+template <int kCount>
+EFFKERNELS_DEVICE void activate(Activation activation, float (&x)[kCount]) {
+  switch (activation) {
+    case Activation::kSilu:
+      return for_each(x, silu);
+    case Activation::kRelu:
+      return for_each(x, [](float v) { return v < 0.0f ? 0.0f : v; });
+    case Activation::kRelu6:
+      return for_each(x, [](float v) { return between(0.0f, v, 6.0f); });
+    case Activation::kHardswish:
+      return for_each(x, hardswish);
+    case Activation::kIdentity:
+      break;
+  }
+}
+
+// Gates are few, so this one is accurate: within two units in the last place, and 0 only where PyTorch's is.
+EFFKERNELS_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+// Calls f with a null pointer of the element type, on the host.
+template <class F>
+const char* with_dtype(Dtype dtype, const F& f) {
+  switch (dtype) {
+    case Dtype::kFloat:
+      return f(static_cast<float*>(nullptr));
+    case Dtype::kBFloat16:
+      return f(static_cast<BFloat16*>(nullptr));
+    case Dtype::kHalf:
+      break;
+  }
+  return f(static_cast<Half*>(nullptr));
+}
+
+}  // namespace effkernels::cuda

@@ -1,0 +1,153 @@
+"""Error messages of both compiled modules, whole where each is linked with a C++ library of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from effkernels_build import modules, ninja_build
+from effkernels_build.modules import CPU_MODULE, CUDA_MODULE, FILE_NAMES, cpu_module, shim_module
+from effkernels_build.ninja_build import CompileError, Module
+from effkernels_build.record import FILE_NAME, BuildRecord
+from effkernels_build.toolchain import (
+    Compiler,
+    Torch,
+    find_compiler,
+    find_ninja,
+    find_pybind11,
+    find_python_headers,
+    find_torch,
+)
+from processes import run_python
+from source_tree import ROOT
+
+pytestmark = pytest.mark.slow
+
+SHIM = ROOT / "tests" / "backends" / "cuda" / "shim"
+
+# Calls that the Python front would not let through, each of which must say all of this. The one that torch itself
+# cannot do: its result is larger than memory. What torch says about that reaches us from 2.13 on.
+SCRIPT = """
+import json
+import torch
+import effkernels
+from effkernels._backends.compiled import compiled_status
+
+assert set(compiled_status().values()) == {None}, compiled_status()
+cpu, cuda = torch.ops.effkernels_cpu, torch.ops.effkernels_cuda
+x = torch.ones(2, 6, 8, 8).to(memory_format=torch.channels_last)
+weight, dense, none = torch.ones(6, 1, 3, 3), torch.ones(5, 6, 7, 7), [None] * 5
+gate = torch.ones(3, 6), None, torch.ones(6, 3), None, "silu"
+
+
+def window(x=x, weight=weight, padding=1, activation="silu"):
+    return x, weight, *none, 1e-3, [1, 1], [padding] * 4, [1, 1], activation
+
+
+CALLS = {
+    "cpu dimensions": lambda: cpu.depthwise_conv_bn_act(*window(x[0])),
+    "cpu elements": lambda: cpu.depthwise_conv_bn_act_pool(*window(weight=weight[:5])),
+    "cpu activation": lambda: cpu.depthwise_conv_bn_act(*window(activation="gelu")),
+    "cpu matrix": lambda: cpu.squeeze_excite_gate(x, *gate),
+    "cpu steps": lambda: cpu.network(x, [], [0], []),
+    "cuda dimensions": lambda: cuda.depthwise_conv_bn_act(*window(x[0])),
+    "cuda matrix": lambda: cuda.squeeze_excite_gate(x, *gate),
+    "cuda launcher": lambda: cuda.conv_bn_act(*window(weight=dense), None, None),
+    "cpu memory": lambda: cpu.depthwise_conv_bn_act(*window(padding=2**29)),
+    "cuda memory": lambda: cuda.depthwise_conv_bn_act(*window(padding=2**29)),
+}
+said = {}
+for name, call in CALLS.items():
+    try:
+        call()
+    except RuntimeError as error:
+        said[name] = str(error)
+print(json.dumps(said))
+"""
+
+EXPECTED = {
+    "cpu dimensions": "effkernels_cpu::depthwise_conv_bn_act: feature maps must have 4 dimensions, not 3",
+    "cpu elements": "effkernels_cpu::depthwise_conv_bn_act_pool: a parameter has the wrong number of elements: 45,"
+    " not 54",
+    "cpu activation": "effkernels_cpu::depthwise_conv_bn_act: unknown activation 'gelu': accepted are silu, relu,"
+    " relu6, hardswish, identity",
+    "cpu matrix": "effkernels_cpu::squeeze_excite_gate: pooled must be a matrix, and has 4 dimensions",
+    "cpu steps": "effkernels_cpu::network: incomplete steps",
+    "cuda dimensions": "effkernels_cuda::depthwise_conv_bn_act: feature maps must have 4 dimensions, not 3",
+    "cuda matrix": "effkernels_cuda::squeeze_excite_gate: pooled must be a matrix, and has 4 dimensions",
+    "cuda launcher": "effkernels_cuda::conv_bn_act: a sum has too many terms",
+}
+
+
+def quickly(module: Module) -> Module:
+    """Without optimisation and debug information: what is computed does not matter here."""
+    return replace(
+        module,
+        languages={
+            name: replace(how, flags=(*(f for f in how.flags if f != "-g1"), "-O0"))
+            for name, how in module.languages.items()
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with both modules, the CUDA one for the CPU; each has a C++ library in it."""
+    compiler, ninja, torch = find_compiler(os.environ), find_ninja(os.environ), find_torch()
+    python, pybind11 = find_python_headers(), find_pybind11(torch)
+    if not isinstance(compiler, Compiler) or not isinstance(ninja, str):
+        pytest.skip("no C++ compiler or no ninja")
+    if not isinstance(python, Path) or not isinstance(pybind11, Path):
+        pytest.skip("no headers of Python or of pybind11")
+    assert isinstance(torch, Torch)
+    folder = tmp_path_factory.mktemp("static")
+    package = folder / "effkernels"
+    junk = shutil.ignore_patterns("__pycache__", "*.so", FILE_NAME, "data")
+    shutil.copytree(ROOT / "effkernels", package, ignore=junk)
+    record = BuildRecord({CPU_MODULE: None, CUDA_MODULE: None}, torch.version, None, "", None)
+    (folder / "build_record.h").write_text(record.as_header())
+    (package / FILE_NAME).write_text(record.as_json())
+    static = replace(compiler, command=(*compiler.command, "-static-libstdc++"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modules, "instruction_sets", lambda: {"baseline": ()})
+        built = (
+            cpu_module(ROOT, static, torch, python, pybind11, folder),
+            shim_module(ROOT, SHIM, static, torch, python, sanitizers=()),
+        )
+    for module in built:
+        output = package / FILE_NAMES[module.name]
+        try:
+            ninja_build.build(quickly(module), ROOT, folder / module.name, output, ninja, None)
+        except CompileError as error:
+            pytest.fail(error.log)
+    return package
+
+
+def test_messages_are_whole(package: Path) -> None:
+    done = run_python("-c", SCRIPT, PYTHONPATH=str(package.parent))
+    assert done.returncode == 0, done.stdout + done.stderr
+    said: dict[str, str] = json.loads(done.stdout)
+    failures = {said.pop("cpu memory"), said.pop("cuda memory")}
+    assert said == EXPECTED
+    (failure,) = failures
+    call, _, reason = failure.partition(" of torch failed")
+    assert call.removeprefix("effkernels: ").isidentifier(), failure
+    import torch
+
+    if torch.torch_version.TorchVersion(torch.__version__) >= (2, 13):
+        assert "sizes=[2, 6, 1073741830, 1073741830]" in reason
+
+
+def test_modules_do_not_show_where_they_were_built(package: Path) -> None:
+    torch = find_torch()
+    assert isinstance(torch, Torch)
+    for name in FILE_NAMES.values():
+        binary = (package / name).read_bytes()
+        assert b"csrc/binding/" in binary  # of the files that register operators
+        for folder in (ROOT, torch.include):
+            assert str(folder).encode() not in binary
