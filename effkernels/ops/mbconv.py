@@ -7,12 +7,13 @@ Source: Sandler et al. 2018 (arXiv 1801.04381) with the squeeze-excitation of Ta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
 from effkernels import reference
-from effkernels.ops._arguments import Conv, Gate, cast, channels_last, check_images
+from effkernels.ops._arguments import Conv, Gate, channels_last, check_images
+from effkernels.ops._arguments import cast as autocast
 from effkernels.ops._define import Op, define, nhwc_empty
 from effkernels.ops._schema import ConvNorm, Pair, Sides, named, schema
 from effkernels.ops._window import flops as window_flops
@@ -122,12 +123,9 @@ class MbconvArguments(NamedTuple):
         )
 
 
-# Groups that are not there.
-_Vector = Tensor | None
-_ConvNorm = tuple[_Vector, _Vector, _Vector, _Vector, _Vector, _Vector, float]
-_NO_CONV: _ConvNorm = (None, None, None, None, None, None, 0.0)
-_Gate = tuple[_Vector, _Vector, _Vector, _Vector]
-_NO_GATE: _Gate = (None, None, None, None)
+# What the fields of a group hold where it is not there.
+_NO_CONV = cast(ConvNorm, (None, None, None, None, None, None, 0.0))
+_NO_GATE = cast(Gate, (None, None, None, None))
 
 
 class _Pieces(NamedTuple):
@@ -249,16 +247,15 @@ def mbconv(
     """
     op = "mbconv"
     check_images(op, x)
-    x = channels_last(cast(x))
+    x = channels_last(autocast(x))
     n, c_in, height, width = x.shape
-    first: _ConvNorm = _NO_CONV
-    wide = c_in
+    first, wide = _NO_CONV, c_in
     if expand is not None:
-        first = expanding = checked_pointwise(op, "expand", x, expand, c_in)
-        wide = expanding.weight.shape[0]
+        first = checked_pointwise(op, "expand", x, expand, c_in)
+        wide = first.weight.shape[0]
     second = checked_depthwise(op, x, depthwise, wide)
     kernel = second.weight.shape[2:]
-    weights: _Gate = _NO_GATE if gate is None else checked_gate(op, x, gate, wide)
+    weights = _NO_GATE if gate is None else checked_gate(op, x, gate, wide)
     last = checked_pointwise(op, "project", x, project, wide)
     strides, sides = checked_window(op, x, kernel, stride, padding, activation)
     if residual:
@@ -268,6 +265,7 @@ def mbconv(
             raise ValueError(
                 f"{op}: residual=True needs a result of x's shape {tuple(x.shape)}, got {shape}"
             )
+    groups = (*first, *second, *weights, *last)
     window = (strides, sides, residual, activation)
-    y: Tensor = _OP(*MbconvArguments(x, *first, *second, *weights, *last, *window))
+    y: Tensor = _OP(*MbconvArguments(x, *groups, *window))
     return y
