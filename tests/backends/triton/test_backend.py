@@ -13,7 +13,8 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import effkernels
-from effkernels import _cuda, dispatch
+from effkernels import dispatch
+from effkernels._backends import limits
 from fakes import fake_pass
 from interpreter import Interpreter
 from op_samples import labels, labels_of_parts, samples
@@ -91,7 +92,7 @@ def test_the_interpreter_computes_cpu_tensors_for_those_who_ask() -> None:
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """CUDA tensors without data, and the backend as it is beside a GPU of compute capability 9.0."""
-    monkeypatch.setattr(_cuda, "_capability", lambda _: (9, 0))
+    monkeypatch.setattr(limits, "capability", lambda _: (9, 0))
     monkeypatch.setattr(dispatch._BACKENDS["triton"], "unavailable", None)
     monkeypatch.setattr(dispatch, "_warned", set())
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
