@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +25,7 @@ from effkernels.ops.conv_bn_act import ConvArguments
 from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
 from fakes import Calls, fake_pass
+from fallbacks import fallbacks
 from host_shim import ShimError
 from op_samples import labels, samples
 from parity import Runner, to_device
@@ -113,10 +113,9 @@ def test_which_blocks_expand_and_convolve_in_one_kernel(name: str) -> None:
 @needs_module
 @pytest.mark.parametrize("name", TOGETHER)
 def test_networks_of_16_bits_expand_and_convolve_in_one_kernel(
-    pretended: FakeTensorMode, name: str, caplog: pytest.LogCaptureFixture
+    pretended: FakeTensorMode, name: str, recwarn: pytest.WarningsRecorder
 ) -> None:
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        model, _, calls = fake_pass(name, torch.bfloat16)
+    model, _, calls = fake_pass(name, torch.bfloat16)
     blocks = sum(len(stage) for stage in model.stages)
     together = sum(TOGETHER[name].values())
     assert ours(calls) == {
@@ -126,7 +125,7 @@ def test_networks_of_16_bits_expand_and_convolve_in_one_kernel(
         "effkernels_cuda.squeeze_excite_gate": blocks,
     }
     # Of those that run by parts nothing is said.
-    assert not any("expand_depthwise" in record.message for record in caplog.records)
+    assert not any("expand_depthwise" in message for message in fallbacks(recwarn))
 
 
 NO_NORM = Norm(None, None, None, None, None, 0.0)
@@ -232,26 +231,25 @@ REJECTED: dict[str, tuple[str, tuple[Any, ...], str]] = {
 @needs_module
 @pytest.mark.parametrize("name", REJECTED)
 def test_what_it_rejects_goes_to_the_reference_with_one_line(
-    pretended: FakeTensorMode, name: str, caplog: pytest.LogCaptureFixture
+    pretended: FakeTensorMode, name: str, recwarn: pytest.WarningsRecorder
 ) -> None:
     op, flat, reason = REJECTED[name]
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        for _ in range(2):
-            assert dispatch.choose(op, "cuda", to_device(flat, "cuda:0")) is None
-    (line,) = (record.message for record in caplog.records)
+    for _ in range(2):
+        assert dispatch.choose(op, "cuda", to_device(flat, "cuda:0")) is None
+    (line,) = fallbacks(recwarn)
     assert line.startswith(f"{op}: not on the cuda backend: ")
     assert reason in line
 
 
 @needs_module
 def test_old_gpus_are_rejected(
-    pretended: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pretended: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     monkeypatch.setattr(limits, "capability", lambda _: (7, 5))
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        flat = to_device(window(X, torch.empty(32, 1, 3, 3).half()), "cuda:0")
-        assert dispatch.choose("depthwise_conv_bn_act", "cuda", flat) is None
-    assert "GPU 0 has compute capability 7.5; 8.0 or newer is needed" in caplog.text
+    flat = to_device(window(X, torch.empty(32, 1, 3, 3).half()), "cuda:0")
+    assert dispatch.choose("depthwise_conv_bn_act", "cuda", flat) is None
+    (line,) = fallbacks(recwarn)
+    assert "GPU 0 has compute capability 7.5; 8.0 or newer is needed" in line
 
 
 @needs_module
