@@ -114,16 +114,15 @@ def checked_norm(
         check_beside(op, "bn.weight", bn.weight, x, vector)
     if bn.bias is not None:
         check_beside(op, "bn.bias", bn.bias, x, vector)
-    for name, statistics in (
-        ("bn.running_mean", bn.running_mean),
-        ("bn.running_var", bn.running_var),
-    ):
-        if statistics is None:
-            raise ValueError(f"{op}: {name} is None: inference needs running statistics")
-        check_beside(op, name, statistics, x, vector)
+    mean, var = bn.running_mean, bn.running_var
+    if mean is None or var is None:
+        name = "bn.running_mean" if mean is None else "bn.running_var"
+        raise ValueError(f"{op}: {name} is None: inference needs running statistics")
+    check_beside(op, "bn.running_mean", mean, x, vector)
+    check_beside(op, "bn.running_var", var, x, vector)
     if not bn.eps > 0.0:
         raise ValueError(f"{op}: bn.eps must be above 0, got {bn.eps}")
-    return Norm(bias, bn.weight, bn.bias, bn.running_mean, bn.running_var, float(bn.eps))
+    return Norm(bias, bn.weight, bn.bias, mean, var, float(bn.eps))
 
 
 def matrix(op: str, name: str, weight: Tensor) -> Tensor:
