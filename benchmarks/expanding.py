@@ -1,6 +1,6 @@
 """Expand and depthwise as one kernel against two, for every block of some networks, on a GPU.
 
-What ``effkernels._backends.cuda._MOST_EXPANDING`` is to be set by:
+What ``effkernels._backends.cuda.MOST_EXPANDING`` is to be set by:
 
     python -m benchmarks.expanding [--batch N] [--dtype bfloat16]
 """
@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from benchmarks.replay import ROTATED_BYTES, Replay
-from effkernels._backends.cuda import why_two_kernels
+from effkernels._backends import limits
+from effkernels._backends.cuda import MOST_EXPANDING
 from effkernels.analysis.cost import model_cost
 from effkernels.ops._define import defined
 
 OP = "expand_depthwise_conv_bn_act_pool"
 NETWORKS = tuple(f"efficientnet_{name}" for name in ("b0", "b4", "b5", "b7"))
-_MOST_CHANNELS = 128  # that the kernel takes: kMostExpanding of csrc/cuda/expand_depthwise_conv_bn_act.h
+_MOST_CHANNELS = limits.of_module("cuda").expand_input_channels
 _ROUNDS = 15
 _MOST_COPIES = 64  # of inputs that are taken in turn
 
@@ -102,7 +103,8 @@ def main() -> None:
     with torch.inference_mode():
         for block in blocks(NETWORKS):
             one, two = measure(block, options.batch, getattr(torch, options.dtype))
-            why = why_two_kernels(block.channels, [block.kernel] * 2, [block.stride] * 2)
+            window = [block.kernel] * 2, [block.stride] * 2
+            why = limits.why_two_kernels(MOST_EXPANDING, block.channels, *window)
             taken = "one" if why is None else "two"
             print(f"{block!s:34} one {one:8.1f} us, two {two:8.1f}: {two / one:.2f}, takes {taken}")
 

@@ -6,21 +6,22 @@ pooled values and gates are float32 (float64 for float64). Under ``torch.autocas
 to its dtype. The same ops as ``torch.ops.effkernels.*`` take flat arguments, checked by PyTorch alone.
 """
 
-from effkernels.ops._arguments import BatchNorm, Conv
+from effkernels.ops._arguments import BatchNorm, Conv, Gate
 from effkernels.ops.conv_bn_act import conv_bn_act
 from effkernels.ops.depthwise_conv_bn_act import depthwise_conv_bn_act, depthwise_conv_bn_act_pool
 from effkernels.ops.expand_depthwise_conv_bn_act import (
     expand_depthwise_conv_bn_act,
     expand_depthwise_conv_bn_act_pool,
 )
-from effkernels.ops.mbconv import Gate, mbconv
+from effkernels.ops.mbconv import mbconv
 from effkernels.ops.network import NETWORK as _NETWORK  # noqa: F401 - declared for backends
 from effkernels.ops.pointwise_conv_bn_act import (
     pointwise_conv_bn_act,
     pointwise_conv_bn_act_pool,
     pointwise_conv_bn_act_squeeze,
 )
-from effkernels.ops.squeeze_excite import squeeze_excite, squeeze_excite_gate
+from effkernels.ops.squeeze_excite import squeeze_excite
+from effkernels.ops.squeeze_excite_gate import squeeze_excite_gate
 
 __all__ = [
     "BatchNorm",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from effkernels.dispatch import autocast_enabled
+from effkernels.ops._schema import Norm, Pair, Sides
 from effkernels.reference.convolution import output_size
 from effkernels.reference.elementwise import ACTIVATIONS
 
@@ -47,7 +48,13 @@ class Conv(NamedTuple):
     bn: BatchNorm | None = None
 
 
-Flat = tuple["Tensor | None", "Tensor | None", "Tensor | None", "Tensor | None", float]
+class Gate(NamedTuple):
+    """The two products of squeeze-excitation; see :func:`effkernels.ops.squeeze_excite_gate`."""
+
+    reduce_weight: Tensor
+    reduce_bias: Tensor | None
+    expand_weight: Tensor
+    expand_bias: Tensor | None
 
 
 def check_images(op: str, x: Tensor, name: str = "x", *, uint8: bool = False) -> None:
@@ -94,23 +101,42 @@ def check_activation(op: str, activation: str) -> None:
         )
 
 
-def flat_norm(op: str, x: Tensor, channels: int, bias: Tensor | None, bn: BatchNorm | None) -> Flat:
-    """``bn`` as the schema has it, checked; five empty places where it is None."""
+def checked_norm(
+    op: str, x: Tensor, channels: int, bias: Tensor | None, bn: BatchNorm | None
+) -> Norm:
+    """``bias`` and ``bn`` as the schemas have them, checked; empty places where they are None."""
+    vector = (channels,)
     if bias is not None:
-        check_beside(op, "bias", bias, x, (channels,))
+        check_beside(op, "bias", bias, x, vector)
     if bn is None:
-        return None, None, None, None, 0.0
-    for name, vector in zip(BatchNorm._fields[:4], bn[:4], strict=True):
-        if vector is not None:
-            check_beside(op, f"bn.{name}", vector, x, (channels,))
-        elif name.startswith("running"):
-            raise ValueError(f"{op}: bn.{name} is None: inference needs running statistics")
+        return Norm(bias, None, None, None, None, 0.0)
+    if bn.weight is not None:
+        check_beside(op, "bn.weight", bn.weight, x, vector)
+    if bn.bias is not None:
+        check_beside(op, "bn.bias", bn.bias, x, vector)
+    mean, var = bn.running_mean, bn.running_var
+    if mean is None or var is None:
+        name = "bn.running_mean" if mean is None else "bn.running_var"
+        raise ValueError(f"{op}: {name} is None: inference needs running statistics")
+    check_beside(op, "bn.running_mean", mean, x, vector)
+    check_beside(op, "bn.running_var", var, x, vector)
     if not bn.eps > 0.0:
         raise ValueError(f"{op}: bn.eps must be above 0, got {bn.eps}")
-    return bn.weight, bn.bias, bn.running_mean, bn.running_var, float(bn.eps)
+    return Norm(bias, bn.weight, bn.bias, mean, var, float(bn.eps))
 
 
-def pair(op: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
+def matrix(op: str, name: str, weight: Tensor) -> Tensor:
+    """A 1x1 kernel (C_out, C_in, 1, 1), or a matrix (C_out, C_in), as a matrix; no copy."""
+    if weight.dim() == 2:
+        return weight
+    if weight.dim() != 4 or weight.shape[2:] != (1, 1):
+        raise ValueError(
+            f"{op}: {name} must be (C_out, C_in) or (C_out, C_in, 1, 1), got {tuple(weight.shape)}"
+        )
+    return weight.flatten(1)
+
+
+def pair(op: str, name: str, value: int | Sequence[int]) -> Pair:
     """An int, or (vertical, horizontal), at least 1."""
     result = (value, value) if isinstance(value, int) else tuple(value)
     if len(result) != 2 or min(result) < 1:
@@ -118,7 +144,7 @@ def pair(op: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
     return result[0], result[1]
 
 
-def four_sides(op: str, padding: int | Sequence[int]) -> tuple[int, int, int, int]:
+def four_sides(op: str, padding: int | Sequence[int]) -> Sides:
     """An int, (vertical, horizontal) or (top, bottom, left, right), at least 0."""
     sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
     if len(sides) == 2:
@@ -135,9 +161,9 @@ def check_output(
     op: str,
     x: Tensor,
     kernel: Sequence[int],
-    stride: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    dilation: tuple[int, int],
+    stride: Pair,
+    padding: Sides,
+    dilation: Pair,
 ) -> None:
     """The kernel must fit into the padded input at least once."""
     height, width = output_size(x.shape[2:], kernel, stride, padding, dilation)

@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 from torch import Tensor
 
 from effkernels import reference
 from effkernels.ops._arguments import BatchNorm, check_beside
 from effkernels.ops._define import Op, define, nhwc_empty
-from effkernels.ops._window import ARGUMENTS, checked, flops, result_size
+from effkernels.ops._schema import Norm, Pair, Sides, named, schema
+from effkernels.ops._window import checked, flops, result_size
 
 
-def _fake(*arguments: Any) -> Tensor:
-    return nhwc_empty(arguments[1], result_size(arguments))  # x may be uint8
+class ConvArguments(NamedTuple):
+    """Those of :class:`WindowArguments`, and what images are normalised with."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    bn_weight: Tensor | None
+    bn_bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    eps: float
+    stride: Pair
+    padding: Sides
+    dilation: Pair
+    activation: str
+    mean: Tensor | None
+    std: Tensor | None
+
+    @property
+    def norm(self) -> Norm:
+        """What follows the convolution."""
+        statistics = (self.running_mean, self.running_var, self.eps)
+        return Norm(self.bias, self.bn_weight, self.bn_bias, *statistics)
+
+
+def _fake(a: ConvArguments) -> Tensor:
+    return nhwc_empty(a.weight, result_size(a))  # x may be uint8
 
 
 _OP = define(
     Op(
         "conv_bn_act",
-        f"({ARGUMENTS}, Tensor? mean, Tensor? std) -> Tensor",
+        schema(ConvArguments, "Tensor"),
         reference.conv_bn_act,
-        _fake,
-        flops,
+        named(ConvArguments, _fake),
+        named(ConvArguments, flops),
     )
 )
 
@@ -65,12 +91,13 @@ def conv_bn_act(
             outside autocast.
     """
     op = "conv_bn_act"
-    window = (stride, padding, dilation, activation)
-    arguments = checked(op, x, weight, bias, bn, *window, depthwise=False)
+    window = checked(
+        op, x, weight, bias, bn, stride, padding, dilation, activation, depthwise=False
+    )
     for name, vector, other in (("mean", mean, std), ("std", std, mean)):
         if vector is not None:
             check_beside(op, name, vector, x, (x.shape[1],))
         elif other is not None:
             raise ValueError(f"{op}: {name} is None: to normalise x, give both of mean and std")
-    y: Tensor = _OP(*arguments, mean, std)
+    y: Tensor = _OP(*ConvArguments(*window, mean=mean, std=std))
     return y

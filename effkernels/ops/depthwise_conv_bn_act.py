@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from effkernels import reference
 from effkernels.ops._arguments import BatchNorm
 from effkernels.ops._define import Op, define, nhwc_empty
-from effkernels.ops._window import ARGUMENTS, checked, flops, result_size
+from effkernels.ops._schema import named, schema
+from effkernels.ops._window import WindowArguments, checked, flops, result_size
 from effkernels.reference.elementwise import accumulate_dtype
 
 
-def _fake(*arguments: Any) -> Tensor:
-    return nhwc_empty(arguments[0], result_size(arguments))
+def _fake(a: WindowArguments) -> Tensor:
+    return nhwc_empty(a.x, result_size(a))
 
 
-def _fake_pool(*arguments: Any) -> tuple[Tensor, Tensor]:
-    y = _fake(*arguments)
+def _fake_pool(a: WindowArguments) -> tuple[Tensor, Tensor]:
+    y = _fake(a)
     return y, y.new_empty(y.shape[:2], dtype=accumulate_dtype(y.dtype))
 
 
 DEPTHWISE = define(
     Op(
         "depthwise_conv_bn_act",
-        f"({ARGUMENTS}) -> Tensor",
+        schema(WindowArguments, "Tensor"),
         reference.depthwise_conv_bn_act,
-        _fake,
-        flops,
+        named(WindowArguments, _fake),
+        named(WindowArguments, flops),
     )
 )
 DEPTHWISE_POOL = define(
     Op(
         "depthwise_conv_bn_act_pool",
-        f"({ARGUMENTS}) -> (Tensor, Tensor)",
+        schema(WindowArguments, "(Tensor, Tensor)"),
         reference.depthwise_conv_bn_act_pool,
-        _fake_pool,
-        flops,
+        named(WindowArguments, _fake_pool),
+        named(WindowArguments, flops),
     )
 )
 
@@ -73,8 +73,10 @@ def depthwise_conv_bn_act(
         TypeError: a non-floating tensor, or dtypes of ``x`` and ``weight`` that differ outside autocast.
     """
     op = "depthwise_conv_bn_act"
-    window = (stride, padding, dilation, activation)
-    y: Tensor = DEPTHWISE(*checked(op, x, weight, bias, bn, *window, depthwise=True))
+    arguments = checked(
+        op, x, weight, bias, bn, stride, padding, dilation, activation, depthwise=True
+    )
+    y: Tensor = DEPTHWISE(*arguments)
     return y
 
 
@@ -98,6 +100,8 @@ def depthwise_conv_bn_act_pool(
     Arguments and errors are those of :func:`depthwise_conv_bn_act`.
     """
     op = "depthwise_conv_bn_act_pool"
-    window = (stride, padding, dilation, activation)
-    y, pooled = DEPTHWISE_POOL(*checked(op, x, weight, bias, bn, *window, depthwise=True))
+    arguments = checked(
+        op, x, weight, bias, bn, stride, padding, dilation, activation, depthwise=True
+    )
+    y, pooled = DEPTHWISE_POOL(*arguments)
     return y, pooled

@@ -7,7 +7,7 @@ such a kernel run the two ops one after the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -20,105 +20,149 @@ from effkernels.ops._arguments import (
     check_beside,
     check_images,
     check_output,
-    flat_norm,
+    checked_norm,
     four_sides,
+    matrix,
     pair,
 )
 from effkernels.ops._define import Op, define, nhwc_empty
+from effkernels.ops._schema import ConvNorm, Pair, Sides, named, schema
+from effkernels.ops._window import WindowArguments
 from effkernels.ops._window import flops as window_flops
-from effkernels.ops._window import norm
 from effkernels.ops.depthwise_conv_bn_act import DEPTHWISE, DEPTHWISE_POOL
-from effkernels.ops.pointwise_conv_bn_act import POINTWISE, matrix
+from effkernels.ops.pointwise_conv_bn_act import POINTWISE, PointwiseArguments
 from effkernels.reference.convolution import output_size
 from effkernels.reference.elementwise import accumulate_dtype
 
-_SCHEMA = (
-    f"(Tensor x, Tensor expand_weight, {norm('expand_')}, "
-    f"Tensor depthwise_weight, {norm('depthwise_')}, "
-    "SymInt[2] stride, SymInt[4] padding, str activation)"
-)
+
+class ExpandDepthwiseArguments(NamedTuple):
+    """Two groups of :class:`ConvNorm`, and how the depthwise window moves; ``expand_weight`` is a matrix."""
+
+    x: Tensor
+    expand_weight: Tensor
+    expand_bias: Tensor | None
+    expand_bn_weight: Tensor | None
+    expand_bn_bias: Tensor | None
+    expand_running_mean: Tensor | None
+    expand_running_var: Tensor | None
+    expand_eps: float
+    depthwise_weight: Tensor
+    depthwise_bias: Tensor | None
+    depthwise_bn_weight: Tensor | None
+    depthwise_bn_bias: Tensor | None
+    depthwise_running_mean: Tensor | None
+    depthwise_running_var: Tensor | None
+    depthwise_eps: float
+    stride: Pair
+    padding: Sides
+    activation: str
+
+    @property
+    def expand(self) -> ConvNorm:
+        """The 1x1 convolution."""
+        return ConvNorm(
+            self.expand_weight,
+            self.expand_bias,
+            self.expand_bn_weight,
+            self.expand_bn_bias,
+            self.expand_running_mean,
+            self.expand_running_var,
+            self.expand_eps,
+        )
+
+    @property
+    def depthwise(self) -> ConvNorm:
+        """The depthwise convolution."""
+        return ConvNorm(
+            self.depthwise_weight,
+            self.depthwise_bias,
+            self.depthwise_bn_weight,
+            self.depthwise_bn_bias,
+            self.depthwise_running_mean,
+            self.depthwise_running_var,
+            self.depthwise_eps,
+        )
 
 
-def _parts(arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """x, (expand), (depthwise), stride, padding, activation."""
-    a = tuple(arguments)
-    return a[0], a[1:8], a[8:15], *a[15:]
+def on_window(
+    x: Any, depthwise: ConvNorm, stride: Pair, padding: Sides, activation: str
+) -> WindowArguments:
+    """The depthwise convolution of a block on its own, of the block's arguments; blocks have no dilation."""
+    return WindowArguments(x, *depthwise, stride, padding, (1, 1), activation)
 
 
 def _compose(
-    pointwise: Callable[..., Any], depthwise: Callable[..., Any], arguments: Sequence[Any]
+    pointwise: Callable[..., Any], depthwise: Callable[..., Any], a: ExpandDepthwiseArguments
 ) -> Any:
-    x, expand, deep, stride, padding, activation = _parts(arguments)
-    expanded = pointwise(x, *expand, None, None, activation)
-    return depthwise(expanded, *deep, stride, padding, (1, 1), activation)
+    expand = PointwiseArguments(a.x, *a.expand, gate=None, residual=None, activation=a.activation)
+    wide = pointwise(*expand)
+    return depthwise(*on_window(wide, a.depthwise, a.stride, a.padding, a.activation))
 
 
-def _reference(*arguments: Any) -> Any:
-    return _compose(reference.pointwise_conv_bn_act, reference.depthwise_conv_bn_act, arguments)
+def _reference(a: ExpandDepthwiseArguments) -> Any:
+    return _compose(reference.pointwise_conv_bn_act, reference.depthwise_conv_bn_act, a)
 
 
-def _reference_pool(*arguments: Any) -> Any:
-    depthwise = reference.depthwise_conv_bn_act_pool
-    return _compose(reference.pointwise_conv_bn_act, depthwise, arguments)
+def _reference_pool(a: ExpandDepthwiseArguments) -> Any:
+    return _compose(reference.pointwise_conv_bn_act, reference.depthwise_conv_bn_act_pool, a)
 
 
-def _of_ops(*arguments: Any) -> Any:
-    return _compose(POINTWISE, DEPTHWISE, arguments)
+def _of_ops(a: ExpandDepthwiseArguments) -> Any:
+    return _compose(POINTWISE, DEPTHWISE, a)
 
 
-def _of_ops_pool(*arguments: Any) -> Any:
-    return _compose(POINTWISE, DEPTHWISE_POOL, arguments)
+def _of_ops_pool(a: ExpandDepthwiseArguments) -> Any:
+    return _compose(POINTWISE, DEPTHWISE_POOL, a)
 
 
-def _fake(*arguments: Any) -> Tensor:
-    x, _, deep, stride, padding, _ = _parts(arguments)
-    channels, _, *kernel = deep[0].shape
-    size = output_size(x.shape[2:], kernel, stride, padding, (1, 1))
-    return nhwc_empty(x, (x.shape[0], channels, *size))
+def _fake(a: ExpandDepthwiseArguments) -> Tensor:
+    channels, _, *kernel = a.depthwise_weight.shape
+    size = output_size(a.x.shape[2:], kernel, a.stride, a.padding, (1, 1))
+    return nhwc_empty(a.x, (a.x.shape[0], channels, *size))
 
 
-def _fake_pool(*arguments: Any) -> tuple[Tensor, Tensor]:
-    y = _fake(*arguments)
+def _fake_pool(a: ExpandDepthwiseArguments) -> tuple[Tensor, Tensor]:
+    y = _fake(a)
     return y, y.new_empty(y.shape[:2], dtype=accumulate_dtype(y.dtype))
 
 
-def _flops(*arguments: Any) -> int:
-    (n, c_in, height, width), expand, deep, stride, padding, activation = _parts(arguments)
-    wide = (n, expand[0][0], height, width)
-    window = (stride, padding, (1, 1), activation)
-    return int(2 * n * height * width * c_in * wide[1]) + window_flops(wide, *deep, *window)
+def _flops(a: Any) -> int:
+    n, c_in, height, width = a.x
+    wide = (n, a.expand_weight[0], height, width)
+    window = on_window(wide, a.depthwise, a.stride, a.padding, a.activation)
+    return int(2 * n * height * width * c_in * wide[1]) + window_flops(window)
 
 
 EXPAND_DEPTHWISE = define(
     Op(
         "expand_depthwise_conv_bn_act",
-        f"{_SCHEMA} -> Tensor",
-        _reference,
-        _fake,
-        _flops,
-        composed=_of_ops,
+        schema(ExpandDepthwiseArguments, "Tensor"),
+        named(ExpandDepthwiseArguments, _reference),
+        named(ExpandDepthwiseArguments, _fake),
+        named(ExpandDepthwiseArguments, _flops),
+        composed=named(ExpandDepthwiseArguments, _of_ops),
     )
 )
 EXPAND_DEPTHWISE_POOL = define(
     Op(
         "expand_depthwise_conv_bn_act_pool",
-        f"{_SCHEMA} -> (Tensor, Tensor)",
-        _reference_pool,
-        _fake_pool,
-        _flops,
-        composed=_of_ops_pool,
+        schema(ExpandDepthwiseArguments, "(Tensor, Tensor)"),
+        named(ExpandDepthwiseArguments, _reference_pool),
+        named(ExpandDepthwiseArguments, _fake_pool),
+        named(ExpandDepthwiseArguments, _flops),
+        composed=named(ExpandDepthwiseArguments, _of_ops_pool),
     )
 )
 
 
-def checked_pointwise(op: str, name: str, x: Tensor, conv: Conv, c_in: int) -> tuple[Any, ...]:
+def checked_pointwise(op: str, name: str, x: Tensor, conv: Conv, c_in: int) -> ConvNorm:
     """A 1x1 convolution of ``c_in`` channels as the schemas have it, checked and cast."""
     weight = cast(matrix(op, f"{name}.weight", conv.weight))
     check_beside(op, f"{name}.weight", weight, x, (weight.shape[0], c_in), dtype=True)
-    return weight, conv.bias, *flat_norm(op, x, weight.shape[0], conv.bias, conv.bn)
+    return ConvNorm(weight, *checked_norm(op, x, weight.shape[0], conv.bias, conv.bn))
 
 
-def checked_depthwise(op: str, x: Tensor, conv: Conv, channels: int) -> tuple[Any, ...]:
+def checked_depthwise(op: str, x: Tensor, conv: Conv, channels: int) -> ConvNorm:
     """The same of a depthwise convolution."""
     weight = cast(conv.weight)
     if weight.dim() != 4:
@@ -127,7 +171,7 @@ def checked_depthwise(op: str, x: Tensor, conv: Conv, channels: int) -> tuple[An
         )
     shape = (channels, 1, *weight.shape[2:])
     check_beside(op, "depthwise.weight", weight, x, shape, dtype=True)
-    return weight, conv.bias, *flat_norm(op, x, channels, conv.bias, conv.bn)
+    return ConvNorm(weight, *checked_norm(op, x, channels, conv.bias, conv.bn))
 
 
 def checked_window(
@@ -137,7 +181,7 @@ def checked_window(
     stride: int | Sequence[int],
     padding: int | Sequence[int],
     activation: str,
-) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+) -> tuple[Pair, Sides]:
     """How the depthwise kernel moves over ``x``, checked with the activation."""
     strides, sides = pair(op, "stride", stride), four_sides(op, padding)
     check_output(op, x, kernel, strides, sides, (1, 1))
@@ -153,13 +197,13 @@ def _checked(
     stride: int | Sequence[int],
     padding: int | Sequence[int],
     activation: str,
-) -> tuple[Any, ...]:
+) -> ExpandDepthwiseArguments:
     check_images(op, x)
     x = channels_last(cast(x))
     first = checked_pointwise(op, "expand", x, expand, x.shape[1])
-    deep = checked_depthwise(op, x, depthwise, first[0].shape[0])
-    window = checked_window(op, x, deep[0].shape[2:], stride, padding, activation)
-    return x, *first, *deep, *window, activation
+    second = checked_depthwise(op, x, depthwise, first.weight.shape[0])
+    strides, sides = checked_window(op, x, second.weight.shape[2:], stride, padding, activation)
+    return ExpandDepthwiseArguments(x, *first, *second, strides, sides, activation)
 
 
 def expand_depthwise_conv_bn_act(

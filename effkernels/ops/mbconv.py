@@ -7,51 +7,125 @@ Source: Sandler et al. 2018 (arXiv 1801.04381) with the squeeze-excitation of Ta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
 from effkernels import reference
-from effkernels.ops._arguments import Conv, cast, channels_last, check_images
+from effkernels.ops._arguments import Conv, Gate, channels_last, check_images
+from effkernels.ops._arguments import cast as autocast
 from effkernels.ops._define import Op, define, nhwc_empty
+from effkernels.ops._schema import ConvNorm, Pair, Sides, named, schema
 from effkernels.ops._window import flops as window_flops
-from effkernels.ops._window import norm
 from effkernels.ops.depthwise_conv_bn_act import DEPTHWISE, DEPTHWISE_POOL
 from effkernels.ops.expand_depthwise_conv_bn_act import (
     EXPAND_DEPTHWISE,
     EXPAND_DEPTHWISE_POOL,
+    ExpandDepthwiseArguments,
     checked_depthwise,
     checked_pointwise,
     checked_window,
+    on_window,
 )
-from effkernels.ops.pointwise_conv_bn_act import POINTWISE
-from effkernels.ops.squeeze_excite import GATE, checked_weights, gate_flops
+from effkernels.ops.pointwise_conv_bn_act import POINTWISE, PointwiseArguments
+from effkernels.ops.squeeze_excite_gate import GATE, GateArguments, checked_gate, gate_flops
 from effkernels.reference.convolution import output_size
 
 
-class Gate(NamedTuple):
-    """The two products of squeeze-excitation; see :func:`effkernels.ops.squeeze_excite_gate`."""
+class MbconvArguments(NamedTuple):
+    """Three groups of :class:`ConvNorm` and one of :class:`Gate`; 1x1 weights are matrices.
 
-    reduce_weight: Tensor
-    reduce_bias: Tensor | None
-    expand_weight: Tensor
+    Without ``expand_weight`` nothing expands, and without ``se_reduce_weight`` there is no gate; the other fields
+    of their groups then count for nothing.
+    """
+
+    x: Tensor
+    expand_weight: Tensor | None
     expand_bias: Tensor | None
+    expand_bn_weight: Tensor | None
+    expand_bn_bias: Tensor | None
+    expand_running_mean: Tensor | None
+    expand_running_var: Tensor | None
+    expand_eps: float
+    depthwise_weight: Tensor
+    depthwise_bias: Tensor | None
+    depthwise_bn_weight: Tensor | None
+    depthwise_bn_bias: Tensor | None
+    depthwise_running_mean: Tensor | None
+    depthwise_running_var: Tensor | None
+    depthwise_eps: float
+    se_reduce_weight: Tensor | None
+    se_reduce_bias: Tensor | None
+    se_expand_weight: Tensor | None
+    se_expand_bias: Tensor | None
+    project_weight: Tensor
+    project_bias: Tensor | None
+    project_bn_weight: Tensor | None
+    project_bn_bias: Tensor | None
+    project_running_mean: Tensor | None
+    project_running_var: Tensor | None
+    project_eps: float
+    stride: Pair
+    padding: Sides
+    residual: bool
+    activation: str
+
+    @property
+    def expand(self) -> ConvNorm | None:
+        """The 1x1 convolution that expands, or None."""
+        if self.expand_weight is None:
+            return None
+        return ConvNorm(
+            self.expand_weight,
+            self.expand_bias,
+            self.expand_bn_weight,
+            self.expand_bn_bias,
+            self.expand_running_mean,
+            self.expand_running_var,
+            self.expand_eps,
+        )
+
+    @property
+    def depthwise(self) -> ConvNorm:
+        """The depthwise convolution."""
+        return ConvNorm(
+            self.depthwise_weight,
+            self.depthwise_bias,
+            self.depthwise_bn_weight,
+            self.depthwise_bn_bias,
+            self.depthwise_running_mean,
+            self.depthwise_running_var,
+            self.depthwise_eps,
+        )
+
+    @property
+    def gate(self) -> Gate | None:
+        """Squeeze-excitation, or None."""
+        if self.se_reduce_weight is None:
+            return None
+        assert self.se_expand_weight is not None, (
+            "mbconv: se_reduce_weight without se_expand_weight"
+        )
+        reduce = (self.se_reduce_weight, self.se_reduce_bias)
+        return Gate(*reduce, self.se_expand_weight, self.se_expand_bias)
+
+    @property
+    def project(self) -> ConvNorm:
+        """The 1x1 convolution that projects."""
+        return ConvNorm(
+            self.project_weight,
+            self.project_bias,
+            self.project_bn_weight,
+            self.project_bn_bias,
+            self.project_running_mean,
+            self.project_running_var,
+            self.project_eps,
+        )
 
 
-_SCHEMA = (
-    f"(Tensor x, Tensor? expand_weight, {norm('expand_')}, "
-    f"Tensor depthwise_weight, {norm('depthwise_')}, "
-    "Tensor? se_reduce_weight, Tensor? se_reduce_bias, "
-    "Tensor? se_expand_weight, Tensor? se_expand_bias, "
-    f"Tensor project_weight, {norm('project_')}, "
-    "SymInt[2] stride, SymInt[4] padding, bool residual, str activation) -> Tensor"
-)
-
-
-def _parts(arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """x, (expand), (depthwise), (squeeze-excitation), (project), stride, padding, residual, activation."""
-    a = tuple(arguments)
-    return a[0], a[1:8], a[8:15], a[15:19], a[19:26], *a[26:]
+# What the fields of a group hold where it is not there.
+_NO_CONV = cast(ConvNorm, (None, None, None, None, None, None, 0.0))
+_NO_GATE = cast(Gate, (None, None, None, None))
 
 
 class _Pieces(NamedTuple):
@@ -76,51 +150,67 @@ _REFERENCE = _Pieces(
 _OPS = _Pieces(POINTWISE, DEPTHWISE, DEPTHWISE_POOL, EXPAND_DEPTHWISE, EXPAND_DEPTHWISE_POOL, GATE)
 
 
-def _compose(pieces: _Pieces, *arguments: Any) -> Any:
+def _compose(pieces: _Pieces, a: MbconvArguments) -> Any:
     """Two passes, or three where the first is itself composed, and the small gate."""
-    x, expand, depthwise, se, project, stride, padding, residual, activation = _parts(arguments)
-    if expand[0] is None:
+    expand, depthwise, gate = a.expand, a.depthwise, a.gate
+    operands: tuple[Any, ...]
+    if expand is None:
         first, pooling = pieces.depthwise, pieces.depthwise_pool
-        operands = (x, *depthwise, stride, padding, (1, 1), activation)
+        operands = on_window(a.x, depthwise, a.stride, a.padding, a.activation)
     else:
         first, pooling = pieces.expand_depthwise, pieces.expand_depthwise_pool
-        operands = (x, *expand, *depthwise, stride, padding, activation)
-    if se[0] is None:
-        wide, gate = first(*operands), None
+        window = (a.stride, a.padding, a.activation)
+        operands = ExpandDepthwiseArguments(a.x, *expand, *depthwise, *window)
+    if gate is None:
+        wide, factors = first(*operands), None
     else:
         wide, pooled = pooling(*operands)
-        gate = pieces.gate(pooled, *se, activation)
-    return pieces.pointwise(wide, *project, gate, x if residual else None, "identity")
+        factors = pieces.gate(*GateArguments(pooled, *gate, a.activation))
+    residual = a.x if a.residual else None
+    project = PointwiseArguments(
+        wide, *a.project, gate=factors, residual=residual, activation="identity"
+    )
+    return pieces.pointwise(*project)
 
 
-def _reference(*arguments: Any) -> Any:
-    return _compose(_REFERENCE, *arguments)
+def _reference(a: MbconvArguments) -> Any:
+    return _compose(_REFERENCE, a)
 
 
-def _of_ops(*arguments: Any) -> Any:
-    return _compose(_OPS, *arguments)
+def _of_ops(a: MbconvArguments) -> Any:
+    return _compose(_OPS, a)
 
 
-def _fake(*arguments: Any) -> Tensor:
-    x, _, depthwise, _, project, stride, padding, _, _ = _parts(arguments)
-    kernel = depthwise[0].shape[2:]
-    size = output_size(x.shape[2:], kernel, stride, padding, (1, 1))
-    return nhwc_empty(x, (x.shape[0], project[0].shape[0], *size))
+def _fake(a: MbconvArguments) -> Tensor:
+    kernel = a.depthwise_weight.shape[2:]
+    size = output_size(a.x.shape[2:], kernel, a.stride, a.padding, (1, 1))
+    return nhwc_empty(a.x, (a.x.shape[0], a.project_weight.shape[0], *size))
 
 
-def _flops(*arguments: Any) -> int:
-    x, expand, depthwise, se, project, stride, padding, _, activation = _parts(arguments)
-    n, _, height, width = x
-    total = 0 if expand[0] is None else 2 * n * height * width * expand[0][0] * expand[0][1]
-    window = (stride, padding, (1, 1), activation)
-    total += window_flops(x, *depthwise, *window)
-    if se[0] is not None:
-        total += gate_flops(x, se[0])
-    height, width = output_size(x[2:], depthwise[0][2:], stride, padding, (1, 1))
-    return int(total + 2 * n * height * width * project[0][0] * project[0][1])
+def _flops(a: Any) -> int:
+    n, _, height, width = a.x
+    total = 0
+    if a.expand_weight is not None:
+        total += 2 * n * height * width * a.expand_weight[0] * a.expand_weight[1]
+    window = on_window(a.x, a.depthwise, a.stride, a.padding, a.activation)
+    total += window_flops(window)
+    if a.se_reduce_weight is not None:
+        total += gate_flops(n, a.se_reduce_weight)
+    kernel, (c_out, c_wide) = a.depthwise_weight[2:], a.project_weight
+    height, width = output_size(a.x[2:], kernel, a.stride, a.padding, (1, 1))
+    return int(total + 2 * n * height * width * c_out * c_wide)
 
 
-_OP = define(Op("mbconv", _SCHEMA, _reference, _fake, _flops, composed=_of_ops))
+_OP = define(
+    Op(
+        "mbconv",
+        schema(MbconvArguments, "Tensor"),
+        named(MbconvArguments, _reference),
+        named(MbconvArguments, _fake),
+        named(MbconvArguments, _flops),
+        composed=named(MbconvArguments, _of_ops),
+    )
+)
 
 
 def mbconv(
@@ -157,27 +247,25 @@ def mbconv(
     """
     op = "mbconv"
     check_images(op, x)
-    x = channels_last(cast(x))
+    x = channels_last(autocast(x))
     n, c_in, height, width = x.shape
-    flat_expand: tuple[Any, ...] = (None,) * 6 + (0.0,)
-    wide = c_in
+    first, wide = _NO_CONV, c_in
     if expand is not None:
-        flat_expand = checked_pointwise(op, "expand", x, expand, c_in)
-        wide = flat_expand[0].shape[0]
-    flat_depthwise = checked_depthwise(op, x, depthwise, wide)
-    kernel = flat_depthwise[0].shape[2:]
-    weights: tuple[Any, ...] = (None,) * 4
-    if gate is not None:
-        weights = checked_weights(op, x, *gate, wide)
-    flat_project = checked_pointwise(op, "project", x, project, wide)
+        first = checked_pointwise(op, "expand", x, expand, c_in)
+        wide = first.weight.shape[0]
+    second = checked_depthwise(op, x, depthwise, wide)
+    kernel = second.weight.shape[2:]
+    weights = _NO_GATE if gate is None else checked_gate(op, x, gate, wide)
+    last = checked_pointwise(op, "project", x, project, wide)
     strides, sides = checked_window(op, x, kernel, stride, padding, activation)
     if residual:
         size = output_size((height, width), kernel, strides, sides, (1, 1))
-        shape = (n, flat_project[0].shape[0], *size)
+        shape = (n, last.weight.shape[0], *size)
         if shape != tuple(x.shape):
             raise ValueError(
                 f"{op}: residual=True needs a result of x's shape {tuple(x.shape)}, got {shape}"
             )
+    groups = (*first, *second, *weights, *last)
     window = (strides, sides, residual, activation)
-    y: Tensor = _OP(x, *flat_expand, *flat_depthwise, *weights, *flat_project, *window)
+    y: Tensor = _OP(*MbconvArguments(x, *groups, *window))
     return y

@@ -2,108 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from effkernels import reference
 from effkernels.ops._arguments import (
     BatchNorm,
-    Flat,
     cast,
     channels_last,
     check_activation,
     check_beside,
     check_images,
-    flat_norm,
+    checked_norm,
+    matrix,
 )
 from effkernels.ops._define import Op, define, nhwc_empty
-from effkernels.ops._window import NORM
+from effkernels.ops._schema import Norm, named, schema
 from effkernels.reference.elementwise import accumulate_dtype
 
 
-def _fake(*arguments: Any) -> Tensor:
-    x, weight = arguments[:2]
-    return nhwc_empty(x, (x.shape[0], weight.shape[0], *x.shape[2:]))
+class PointwiseArguments(NamedTuple):
+    """Those of the convolution alone; ``weight`` is a matrix."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    bn_weight: Tensor | None
+    bn_bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    eps: float
+    gate: Tensor | None
+    residual: Tensor | None
+    activation: str
+
+    @property
+    def norm(self) -> Norm:
+        """What follows the convolution."""
+        statistics = (self.running_mean, self.running_var, self.eps)
+        return Norm(self.bias, self.bn_weight, self.bn_bias, *statistics)
 
 
-def _flops(*arguments: Any) -> int:
-    (n, c_in, height, width), (c_out, _) = arguments[:2]
+class PointwisePoolArguments(NamedTuple):
+    """Those of the convolution that is pooled, or squeezed."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    bn_weight: Tensor | None
+    bn_bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    eps: float
+    activation: str
+
+    @property
+    def convolution(self) -> PointwiseArguments:
+        """The same convolution without the mean."""
+        statistics = (self.running_mean, self.running_var, self.eps)
+        norm = Norm(self.bias, self.bn_weight, self.bn_bias, *statistics)
+        return PointwiseArguments(
+            self.x, self.weight, *norm, gate=None, residual=None, activation=self.activation
+        )
+
+
+def _fake(a: PointwiseArguments | PointwisePoolArguments) -> Tensor:
+    return nhwc_empty(a.x, (a.x.shape[0], a.weight.shape[0], *a.x.shape[2:]))
+
+
+def _flops(a: Any) -> int:
+    (n, c_in, height, width), (c_out, _) = a.x, a.weight
     return int(2 * n * height * width * c_in * c_out)
 
 
 POINTWISE = define(
     Op(
         "pointwise_conv_bn_act",
-        f"(Tensor x, Tensor weight, {NORM}, Tensor? gate, Tensor? residual, str activation) -> Tensor",
+        schema(PointwiseArguments, "Tensor"),
         reference.pointwise_conv_bn_act,
-        _fake,
-        _flops,
+        named(PointwiseArguments, _fake),
+        named(PointwiseArguments, _flops),
     )
 )
 
 
-def _with_mean(run: Callable[..., Tensor], arguments: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    *operands, activation = arguments
-    y = run(*operands, None, None, activation)
+def _with_mean(run: Callable[..., Tensor], a: PointwisePoolArguments) -> tuple[Tensor, Tensor]:
+    y = run(*a.convolution)
     return y, y.mean((2, 3), dtype=accumulate_dtype(y.dtype))
 
 
-def _reference_pool(*arguments: Any) -> Tensor:
-    return _with_mean(reference.pointwise_conv_bn_act, arguments)[1]
+def _reference_pool(a: PointwisePoolArguments) -> Tensor:
+    return _with_mean(reference.pointwise_conv_bn_act, a)[1]
 
 
-def _fake_pool(*arguments: Any) -> Tensor:
-    x: Tensor = arguments[0]
-    weight: Tensor = arguments[1]
-    return x.new_empty((x.shape[0], weight.shape[0]), dtype=accumulate_dtype(x.dtype))
+def _fake_pool(a: PointwisePoolArguments) -> Tensor:
+    return a.x.new_empty((a.x.shape[0], a.weight.shape[0]), dtype=accumulate_dtype(a.x.dtype))
 
 
 POINTWISE_POOL = define(
     Op(
         "pointwise_conv_bn_act_pool",
-        f"(Tensor x, Tensor weight, {NORM}, str activation) -> Tensor",
-        _reference_pool,
-        _fake_pool,
-        _flops,
+        schema(PointwisePoolArguments, "Tensor"),
+        named(PointwisePoolArguments, _reference_pool),
+        named(PointwisePoolArguments, _fake_pool),
+        named(PointwisePoolArguments, _flops),
     )
 )
 
 
-def _reference_squeeze(*arguments: Any) -> tuple[Tensor, Tensor]:
-    return _with_mean(reference.pointwise_conv_bn_act, arguments)
+def _reference_squeeze(a: PointwisePoolArguments) -> tuple[Tensor, Tensor]:
+    return _with_mean(reference.pointwise_conv_bn_act, a)
 
 
-def _of_ops_squeeze(*arguments: Any) -> tuple[Tensor, Tensor]:
-    return _with_mean(POINTWISE, arguments)
+def _of_ops_squeeze(a: PointwisePoolArguments) -> tuple[Tensor, Tensor]:
+    return _with_mean(POINTWISE, a)
 
 
-def _fake_squeeze(*arguments: Any) -> tuple[Tensor, Tensor]:
-    return _fake(*arguments), _fake_pool(*arguments)
+def _fake_squeeze(a: PointwisePoolArguments) -> tuple[Tensor, Tensor]:
+    return _fake(a), _fake_pool(a)
 
 
 POINTWISE_SQUEEZE = define(
     Op(
         "pointwise_conv_bn_act_squeeze",
-        f"(Tensor x, Tensor weight, {NORM}, str activation) -> (Tensor, Tensor)",
-        _reference_squeeze,
-        _fake_squeeze,
-        _flops,
-        composed=_of_ops_squeeze,
+        schema(PointwisePoolArguments, "(Tensor, Tensor)"),
+        named(PointwisePoolArguments, _reference_squeeze),
+        named(PointwisePoolArguments, _fake_squeeze),
+        named(PointwisePoolArguments, _flops),
+        composed=named(PointwisePoolArguments, _of_ops_squeeze),
     )
 )
-
-
-def matrix(op: str, name: str, weight: Tensor) -> Tensor:
-    """A 1x1 kernel (C_out, C_in, 1, 1), or a matrix (C_out, C_in), as a matrix; no copy."""
-    if weight.dim() == 2:
-        return weight
-    if weight.dim() != 4 or weight.shape[2:] != (1, 1):
-        raise ValueError(
-            f"{op}: {name} must be (C_out, C_in) or (C_out, C_in, 1, 1), got {tuple(weight.shape)}"
-        )
-    return weight.flatten(1)
 
 
 def pointwise_conv_bn_act(
@@ -143,7 +173,7 @@ def pointwise_conv_bn_act(
         residual = cast(residual)
         check_beside(op, "residual", residual, x, (n, weight.shape[0], height, width), dtype=True)
         residual = channels_last(residual)
-    y: Tensor = POINTWISE(x, weight, bias, *norm, gate, residual, activation)
+    y: Tensor = POINTWISE(*PointwiseArguments(x, weight, *norm, gate, residual, activation))
     return y
 
 
@@ -165,7 +195,7 @@ def pointwise_conv_bn_act_pool(
     Arguments and errors are those of :func:`pointwise_conv_bn_act`.
     """
     x, weight, norm = _checked("pointwise_conv_bn_act_pool", x, weight, bias, bn, activation)
-    pooled: Tensor = POINTWISE_POOL(x, weight, bias, *norm, activation)
+    pooled: Tensor = POINTWISE_POOL(*PointwisePoolArguments(x, weight, *norm, activation))
     return pooled
 
 
@@ -189,16 +219,16 @@ def pointwise_conv_bn_act_squeeze(
     Arguments and errors are those of :func:`pointwise_conv_bn_act`.
     """
     x, weight, norm = _checked("pointwise_conv_bn_act_squeeze", x, weight, bias, bn, activation)
-    y, pooled = POINTWISE_SQUEEZE(x, weight, bias, *norm, activation)
+    y, pooled = POINTWISE_SQUEEZE(*PointwisePoolArguments(x, weight, *norm, activation))
     return y, pooled
 
 
 def _checked(
     op: str, x: Tensor, weight: Tensor, bias: Tensor | None, bn: BatchNorm | None, activation: str
-) -> tuple[Tensor, Tensor, Flat]:
+) -> tuple[Tensor, Tensor, Norm]:
     check_images(op, x)
     x, weight = channels_last(cast(x)), matrix(op, "weight", cast(weight))
     check_beside(op, "weight", weight, x, (weight.shape[0], x.shape[1]), dtype=True)
-    norm = flat_norm(op, x, weight.shape[0], bias, bn)
+    norm = checked_norm(op, x, weight.shape[0], bias, bn)
     check_activation(op, activation)
     return x, weight, norm

@@ -4,16 +4,16 @@ Differentiable by construction, on any device and in any floating dtype. In floa
 otherwise pooling and gates are float32 and the rest has the precision of the same PyTorch modules.
 """
 
-from effkernels.reference.convolution import (
-    conv2d,
-    conv_bn_act,
+from effkernels.reference.conv_bn_act import conv_bn_act
+from effkernels.reference.convolution import conv2d, same_padding
+from effkernels.reference.depthwise_conv_bn_act import (
     depthwise_conv_bn_act,
     depthwise_conv_bn_act_pool,
-    pointwise_conv_bn_act,
-    same_padding,
 )
 from effkernels.reference.elementwise import normalise
-from effkernels.reference.squeeze_excite import squeeze_excite, squeeze_excite_gate
+from effkernels.reference.pointwise_conv_bn_act import pointwise_conv_bn_act
+from effkernels.reference.squeeze_excite import squeeze_excite
+from effkernels.reference.squeeze_excite_gate import squeeze_excite_gate
 
 __all__ = [
     "conv2d",

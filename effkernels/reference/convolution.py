@@ -1,17 +1,11 @@
-"""Convolutions with BatchNorm, activation, squeeze, gate and residual, in plain PyTorch.
-
-The arguments are those of the op schemas: see ``effkernels.ops`` for shapes and meaning.
-"""
+"""Convolutions of any padding in plain PyTorch, and the sizes of what they make."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from effkernels.reference.elementwise import accumulate_dtype, bn_act, normalise
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
@@ -64,91 +58,3 @@ def output_size(
     height = (size[0] + top + bottom - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
     width = (size[1] + left + right - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
     return height, width
-
-
-def conv_bn_act(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    bn_weight: Tensor | None,
-    bn_bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    eps: float,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    activation: str,
-    mean: Tensor | None = None,
-    std: Tensor | None = None,
-    groups: int = 1,
-) -> Tensor:
-    """Dense convolution of ``x``, normalised where there are ``mean`` and ``std``; BN, activation."""
-    x = normalise(x, mean, std, weight.dtype)
-    y = conv2d(x, weight, bias, stride, padding, dilation, groups)
-    y = bn_act(y, bn_weight, bn_bias, running_mean, running_var, eps, activation)
-    return y.contiguous(memory_format=torch.channels_last)
-
-
-def depthwise_conv_bn_act(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    bn_weight: Tensor | None,
-    bn_bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    eps: float,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    activation: str,
-) -> Tensor:
-    """Depthwise convolution, BN, activation."""
-    bn = (bn_weight, bn_bias, running_mean, running_var, eps)
-    return conv_bn_act(
-        x, weight, bias, *bn, stride, padding, dilation, activation, groups=x.shape[1]
-    )
-
-
-def depthwise_conv_bn_act_pool(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    bn_weight: Tensor | None,
-    bn_bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    eps: float,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    activation: str,
-) -> tuple[Tensor, Tensor]:
-    """The same, and its mean over height and width."""
-    bn = (bn_weight, bn_bias, running_mean, running_var, eps)
-    y = depthwise_conv_bn_act(x, weight, bias, *bn, stride, padding, dilation, activation)
-    return y, y.mean((2, 3), dtype=accumulate_dtype(y.dtype))
-
-
-def pointwise_conv_bn_act(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    bn_weight: Tensor | None,
-    bn_bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    eps: float,
-    gate: Tensor | None,
-    residual: Tensor | None,
-    activation: str,
-) -> Tensor:
-    """1x1 convolution of ``x * gate``, BN, activation, plus ``residual``."""
-    if gate is not None:
-        x = x * gate.to(x.dtype)[:, :, None, None]
-    bn = (bn_weight, bn_bias, running_mean, running_var, eps)
-    y = conv_bn_act(
-        x, weight[:, :, None, None], bias, *bn, (1, 1), (0, 0, 0, 0), (1, 1), activation
-    )
-    return y if residual is None else y + residual

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from effkernels._backends.triton import depthwise_conv_bn_act, launch, squeeze_excite
+from effkernels._backends.triton import depthwise_conv_bn_act, launch, squeeze_excite_gate
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def several_parts() -> Iterator[None]:
     with (
         patch.object(launch, "BUSY", 3),
         patch.object(depthwise_conv_bn_act, "_AT_ONCE", 1),
-        patch.object(squeeze_excite, "_REPEATED", 1),
+        patch.object(squeeze_excite_gate, "_REPEATED", 1),
     ):
         kept.cache_clear()
         try:

@@ -17,23 +17,40 @@ from typing import Any
 import torch
 
 from effkernels import dispatch
-from effkernels._backends.cpu import _rejects_dtype, _rejects_gate, uint8_too
-from effkernels._backends.cuda import few_hidden, few_terms, new_enough, register_network
+from effkernels._backends import limits
+from effkernels._backends.limits import other_dtypes, refusal
 from effkernels.ops._define import define_private, implement_private
+from effkernels.ops._window import WindowArguments
+from effkernels.ops.conv_bn_act import ConvArguments
+from effkernels.ops.network import by_steps
+from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePoolArguments
+from effkernels.ops.squeeze_excite import SqueezeExciteArguments
+from effkernels.ops.squeeze_excite_gate import GateArguments
 
-# Hidden channels are held in the registers of one program.
-_MOST_HIDDEN = 1024
+_terms = limits.too_many_terms(256)  # as the cuda backend: it is a kernel for stems
+_hidden = limits.too_many_hidden(1024)  # held in the registers of one program
 
-# The file of each op in this folder, and what it rejects.
-_OPS: dict[str, tuple[str, Callable[..., str | None]]] = {
-    "conv_bn_act": ("conv_bn_act", few_terms(uint8_too(_rejects_dtype))),
-    "depthwise_conv_bn_act": ("depthwise_conv_bn_act", _rejects_dtype),
-    "depthwise_conv_bn_act_pool": ("depthwise_conv_bn_act", _rejects_dtype),
-    "pointwise_conv_bn_act": ("pointwise_conv_bn_act", _rejects_dtype),
-    "pointwise_conv_bn_act_pool": ("pointwise_conv_bn_act", _rejects_dtype),
-    "pointwise_conv_bn_act_squeeze": ("pointwise_conv_bn_act", _rejects_dtype),
-    "squeeze_excite_gate": ("squeeze_excite", few_hidden(_MOST_HIDDEN, _rejects_gate)),
-    "squeeze_excite": ("squeeze_excite", few_hidden(_MOST_HIDDEN, _rejects_dtype)),
+_window = refusal(WindowArguments, other_dtypes)
+_pooled = refusal(PointwisePoolArguments, other_dtypes)
+# The file of each op in this folder, and what it does not take.
+_OPS: dict[str, tuple[str, limits.Refusal]] = {
+    "conv_bn_act": (
+        "conv_bn_act",
+        refusal(ConvArguments, _terms, limits.other_dtypes_but_uint8_images),
+    ),
+    "depthwise_conv_bn_act": ("depthwise_conv_bn_act", _window),
+    "depthwise_conv_bn_act_pool": ("depthwise_conv_bn_act", _window),
+    "pointwise_conv_bn_act": ("pointwise_conv_bn_act", refusal(PointwiseArguments, other_dtypes)),
+    "pointwise_conv_bn_act_pool": ("pointwise_conv_bn_act", _pooled),
+    "pointwise_conv_bn_act_squeeze": ("pointwise_conv_bn_act", _pooled),
+    "squeeze_excite_gate": (
+        "squeeze_excite_gate",
+        refusal(GateArguments, _hidden, limits.pooled_not_float32, other_dtypes),
+    ),
+    "squeeze_excite": (
+        "squeeze_excite",
+        refusal(SqueezeExciteArguments, _hidden, other_dtypes),
+    ),
 }
 
 
@@ -72,12 +89,14 @@ def register() -> None:
         dispatch.mark_unavailable("triton", "triton is not installed")
         return
     keys = ("CUDA", "CPU") if interpreted() else ("CUDA",)
-    for name, (file, rejects) in _OPS.items():
+    for name, (file, refuses) in _OPS.items():
         private = define_private(name, "triton")
         for key in keys:
             implement_private(name, "triton", key, _imported_when_called(file, name))
-        dispatch.register_kernel("triton", name, private, new_enough(rejects))
-    register_network("triton")
+        dispatch.register_kernel("triton", name, private, limits.on_gpu(refuses))
+    dispatch.register_kernel(
+        "triton", "network", by_steps, limits.on_gpu(limits.network), by_parts=True
+    )
     if interpreted():
         dispatch.restrict_to_requests("triton", ("cuda", "cpu"))
         dispatch.mark_available("triton")

@@ -17,10 +17,12 @@ from effkernels._backends.triton.launch import (
     launch,
     product_precision,
     share,
+    vectors,
 )
 from effkernels._backends.triton.tuning import tuned, tuning
 from effkernels.ops._define import nhwc_empty
 from effkernels.ops._window import result_size
+from effkernels.ops.conv_bn_act import ConvArguments
 
 # Beyond any map: where a pixel or a term is none.
 _NOWHERE = tl.constexpr(1 << 30)
@@ -215,48 +217,40 @@ def choose(c_out: int, found: Sequence[Config]) -> Config:
 
 def conv_bn_act(*arguments: Any) -> Tensor:
     """See :func:`effkernels.ops.conv_bn_act`; takes the arguments of the op's schema."""
-    x, weight, *_, stride, padding, dilation, activation, mean, _ = arguments
-    found = candidates(weight.dtype, weight[0].numel(), normalise=mean is not None)
-    config = choose(weight.shape[0], found)
-    if tuning(x) and len(found) > 1:
-        key = ("conv", weight.dtype, *x.stride(), *weight.shape, *stride, *padding, *dilation)
-        key += (activation, mean is not None)
-        config = tuned(x, key, config, found, lambda config: _start(config, arguments))
-    return _start(config, arguments)
+    a = ConvArguments(*arguments)
+    found = candidates(a.weight.dtype, a.weight[0].numel(), normalise=a.mean is not None)
+    config = choose(a.weight.shape[0], found)
+    if tuning(a.x) and len(found) > 1:
+        key = ("conv", a.weight.dtype, *a.x.stride(), *a.weight.shape, *a.stride, *a.padding)
+        key += (*a.dilation, a.activation, a.mean is not None)
+        config = tuned(a.x, key, config, found, lambda config: start(config, a))
+    return start(config, a)
 
 
-def _start(config: Config, arguments: Sequence[Any]) -> Tensor:
-    x, weight, *vectors, eps, stride, padding, dilation, activation, mean, std = arguments
-    y = nhwc_empty(weight, result_size(arguments))
+def start(config: Config, a: ConvArguments) -> Tensor:
+    """Run it as ``config`` says."""
+    y = nhwc_empty(a.weight, result_size(a))
     images, c_out, out_height, out_width = y.shape
     block_m, block_n, block_k, warps = config
     parts, chunks = divide_up(out_height * out_width, block_m), divide_up(c_out, block_n)
     steps, tiles = share(parts, images * chunks)
-    _, c_in, kernel_h, kernel_w = weight.shape
-    top, _, left, _ = padding
+    _, c_in, kernel_h, kernel_w = a.weight.shape
+    top, _, left, _ = a.padding
     units, unit = in_units(c_out)
     launch(
         _conv_kernel,
         images * tiles * chunks,
-        (
-            x,
-            weight,
-            *dense(*vectors, mean, std),
-            eps,
-            y,
-            *x.stride(),
-            *weight.stride(),
-            *x.shape[1:],
-        )
-        + (units, out_height, out_width, *stride, top, left, *dilation)
+        (a.x, a.weight, *dense(*vectors(a.norm), a.mean, a.std), a.eps, y)
+        + (*a.x.stride(), *a.weight.stride(), *a.x.shape[1:])
+        + (units, out_height, out_width, *a.stride, top, left, *a.dilation)
         + (tiles, chunks, steps),
         {
             "KERNEL_H": kernel_h,
             "KERNEL_W": kernel_w,
             "ONE_K": c_in * kernel_h * kernel_w <= block_k,
             "UNIT": unit,
-            "ACTIVATION": activation,
-            "PRECISION": product_precision(weight.dtype),
+            "ACTIVATION": a.activation,
+            "PRECISION": product_precision(a.weight.dtype),
             "BLOCK_M": block_m,
             "BLOCK_N": block_n,
             "BLOCK_K": block_k,

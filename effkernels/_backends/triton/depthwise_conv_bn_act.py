@@ -10,10 +10,18 @@ import triton.language as tl
 from torch import Tensor
 
 from effkernels._backends.triton.elementwise import activate, fold, mean_of_parts
-from effkernels._backends.triton.launch import dense, divide_up, in_units, launch, nhwc, share
+from effkernels._backends.triton.launch import (
+    dense,
+    divide_up,
+    in_units,
+    launch,
+    nhwc,
+    share,
+    vectors,
+)
 from effkernels._backends.triton.tuning import tuned, tuning
 from effkernels.ops._define import nhwc_empty
-from effkernels.ops._window import result_size
+from effkernels.ops._window import WindowArguments, result_size
 
 
 @triton.jit
@@ -42,7 +50,7 @@ def _finish_row(
     channels,
     ACTIVATION: tl.constexpr,
 ):
-    """Norm, activation and store of one row of a tile; what of it counts in sums."""
+    """Norm, activation and store of one row of a tile; returns it with zeros for pixels and channels beyond the map."""
     rows = tl.zeros(column.shape, tl.int32) + row
     inside = ((column < out_width) & (rows < out_height))[:, None] & channels_inside[None, :]
     result = activate(total * scale[None, :] + shift[None, :], ACTIVATION)
@@ -327,57 +335,51 @@ def choose(
     return min(found, key=lambda config: time(config, found[config]), default=GENERAL)
 
 
-def _run(arguments: Sequence[Any], *, pool: bool) -> tuple[Tensor, Tensor | None]:
+def _run(a: WindowArguments, *, pool: bool) -> tuple[Tensor, Tensor | None]:
     """The result; and with ``pool``, sums of its tiles, (N, tiles, C)."""
-    x, weight, *_, stride, padding, dilation, activation = arguments
-    window = (tuple(weight.shape[2:]), tuple(stride), tuple(dilation))
-    config = choose(*window, tuple(result_size(arguments)))
+    window = (tuple(a.weight.shape[2:]), tuple(a.stride), tuple(a.dilation))
+    config = choose(*window, tuple(result_size(a)))
     found = candidates(*window)
-    if tuning(x) and len(found) > 1:
-        key = ("depthwise", *weight.shape[2:], *stride, *padding, activation, pool)
-        config = tuned(x, key, config, found, lambda config: _start(config, arguments, pool=pool))
-    return _start(config, arguments, pool=pool)
+    if tuning(a.x) and len(found) > 1:
+        key = ("depthwise", *a.weight.shape[2:], *a.stride, *a.padding, a.activation, pool)
+        config = tuned(a.x, key, config, found, lambda config: start(config, a, pool=pool))
+    return start(config, a, pool=pool)
 
 
-def _start(config: Config, arguments: Sequence[Any], *, pool: bool) -> tuple[Tensor, Tensor | None]:
-    x, weight, *vectors, eps, stride, padding, dilation, activation = arguments
-    images, channels, height, width = x.shape
-    y = nhwc_empty(x, result_size(arguments))
+def start(config: Config, a: WindowArguments, *, pool: bool) -> tuple[Tensor, Tensor | None]:
+    """Run it as ``config`` says; what it returns is what ``_run`` does."""
+    images, channels, height, width = a.x.shape
+    y = nhwc_empty(a.x, result_size(a))
     out_height, out_width = y.shape[2:]
-    kernel_h, kernel_w = weight.shape[2:]
+    kernel_h, kernel_w = a.weight.shape[2:]
     rows, columns, block_c, warps = config
     across, chunks = divide_up(out_width, columns), divide_up(channels, block_c)
     parts = divide_up(out_height, rows) * across
     steps, tiles = (1, parts) if config == GENERAL else share(parts, images * chunks)
-    sums = x.new_empty((images, tiles, channels), dtype=torch.float32) if pool else None
-    top, _, left, _ = padding
+    sums = a.x.new_empty((images, tiles, channels), dtype=torch.float32) if pool else None
+    top, _, left, _ = a.padding
     units, unit = in_units(channels)
-    common = (nhwc(x), weight.contiguous(), *dense(*vectors), eps, y, sums, height, width, units)
-    common += (out_height, out_width, top, left, across, tiles, chunks)
-    cut = {"UNIT": unit, "ACTIVATION": activation, "COLUMNS": columns, "BLOCK_C": block_c}
+    common = (nhwc(a.x), a.weight.contiguous(), *dense(*vectors(a.norm)), a.eps, y, sums)
+    common += (height, width, units, out_height, out_width, top, left, across, tiles, chunks)
+    cut = {"UNIT": unit, "ACTIVATION": a.activation, "COLUMNS": columns, "BLOCK_C": block_c}
+    programs = images * tiles * chunks
     if config == GENERAL:
-        window = (kernel_h, kernel_w, *stride, *dilation)
-        launch(
-            _depthwise_nhwc_general_kernel,
-            images * tiles * chunks,
-            common + window,
-            cut,
-            warps=warps,
-        )
+        window = (kernel_h, kernel_w, *a.stride, *a.dilation)
+        launch(_depthwise_nhwc_general_kernel, programs, common + window, cut, warps=warps)
     else:
-        cut |= {"KERNEL": kernel_h, "STRIDE": stride[0], "ROWS": rows}
-        programs = images * tiles * chunks
+        stride, _ = a.stride
+        cut |= {"KERNEL": kernel_h, "STRIDE": stride, "ROWS": rows}
         launch(_depthwise_nhwc_kernel, programs, (*common, steps), cut, warps=warps)
     return y, sums
 
 
 def depthwise_conv_bn_act(*arguments: Any) -> Tensor:
     """See :func:`effkernels.ops.depthwise_conv_bn_act`; takes the arguments of the op's schema."""
-    return _run(arguments, pool=False)[0]
+    return _run(WindowArguments(*arguments), pool=False)[0]
 
 
 def depthwise_conv_bn_act_pool(*arguments: Any) -> tuple[Tensor, Tensor]:
     """See :func:`effkernels.ops.depthwise_conv_bn_act_pool`; takes the arguments of the op's schema."""
-    y, sums = _run(arguments, pool=True)
+    y, sums = _run(WindowArguments(*arguments), pool=True)
     assert sums is not None
     return y, mean_of_parts(sums, y.shape[2] * y.shape[3])

@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effkernels.ops._schema import Norm
+
 # Whether TRITON_INTERPRET was set when the kernels were made. Then products must be of float32: the
 # interpreter multiplies bfloat16 wrongly.
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
@@ -68,6 +70,12 @@ def nhwc(x: Tensor) -> Tensor:
 def dense(*vectors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The vectors without gaps; a copy only of those that have some."""
     return tuple(None if v is None else v.contiguous() for v in vectors)
+
+
+def vectors(norm: Norm) -> tuple[Tensor | None, ...]:
+    """Those of ``norm``, in the order in which all kernels take them, before ``eps``."""
+    statistics = (norm.running_mean, norm.running_var)
+    return norm.bias, norm.bn_weight, norm.bn_bias, *statistics
 
 
 def product_precision(dtype: torch.dtype) -> str:

@@ -1,7 +1,6 @@
 """1x1 convolution as a product of matrices, (pixels, C_in) times (C_in, C_out), alone and with the mean."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +18,11 @@ from effkernels._backends.triton.launch import (
     nhwc,
     product_precision,
     share,
+    vectors,
 )
 from effkernels._backends.triton.tuning import tuned, tuning
 from effkernels.ops._define import nhwc_empty
+from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePoolArguments
 
 
 @triton.jit
@@ -191,72 +192,53 @@ def candidates(c_in: int, dtype: torch.dtype) -> list[Config]:
     return list(dict.fromkeys(fitting))
 
 
-def _run(
-    x: Tensor,
-    weight: Tensor,
-    norm: tuple[Any, ...],
-    gate: Tensor | None,
-    residual: Tensor | None,
-    y: Tensor | None,
-    activation: str,
-    *,
-    pool: bool = False,
-) -> Tensor | None:
+def _run(a: PointwiseArguments, y: Tensor | None, *, pool: bool = False) -> Tensor | None:
     """Into ``y``, if given; with ``pool``, sums of tiles, (N, tiles, C_out)."""
-    images, c_in, height, width = x.shape
-    c_out = weight.shape[0]
+    images, c_in, height, width = a.x.shape
+    c_out = a.weight.shape[0]
 
     def fitting(config: Config) -> Config:
         # Sums take registers beside the pixels that are kept, or stored: of whole tiles some spill.
         fewer = pool and (config.one_k or y is not None)
         return config._replace(block_m=max(config.block_m // 2, 32)) if fewer else config
 
-    config = fitting(choose(images * height * width, c_in, c_out, x.dtype))
-    operands = (x, weight, norm, gate, residual, y, activation, pool)
-    if tuning(x):
-        given = gate is not None, residual is not None, y is not None, pool
-        key = ("pointwise", c_out, *given, activation)
-        found = list(dict.fromkeys(map(fitting, candidates(c_in, x.dtype))))
-        config = tuned(x, key, config, found, lambda config: _start(config, *operands))
-    return _start(config, *operands)
+    config = fitting(choose(images * height * width, c_in, c_out, a.x.dtype))
+    if tuning(a.x):
+        given = a.gate is not None, a.residual is not None, y is not None, pool
+        key = ("pointwise", c_out, *given, a.activation)
+        found = list(dict.fromkeys(map(fitting, candidates(c_in, a.x.dtype))))
+        config = tuned(a.x, key, config, found, lambda config: start(config, a, y, pool=pool))
+    return start(config, a, y, pool=pool)
 
 
-def _start(
-    config: Config,
-    x: Tensor,
-    weight: Tensor,
-    norm: tuple[Any, ...],
-    gate: Tensor | None,
-    residual: Tensor | None,
-    y: Tensor | None,
-    activation: str,
-    pool: bool,
+def start(
+    config: Config, a: PointwiseArguments, y: Tensor | None, *, pool: bool = False
 ) -> Tensor | None:
-    images, c_in, height, width = x.shape
-    c_out, pixels = weight.shape[0], height * width
+    """Run it as ``config`` says; what it takes and returns is what ``_run`` does."""
+    images, c_in, height, width = a.x.shape
+    c_out, pixels = a.weight.shape[0], height * width
     # Tiles that end with an image read one vector of gates; where images are small, too much of them is empty.
     large = pixels >= 4 * config.block_m or images * pixels >= 2**31
-    apart = pool or (gate is not None and large)
+    apart = pool or (a.gate is not None and large)
     segments, rows = (images, pixels) if apart else (1, images * pixels)
     # Else the gates of each pixel would take more shared memory than the pixels, in each of the stages.
-    stages = config.stages if apart or gate is None else min(config.stages, 2)
+    stages = config.stages if apart or a.gate is None else min(config.stages, 2)
     tiles, blocks = divide_up(rows, config.block_m), divide_up(c_out, config.block_n)
     steps, groups = share(blocks, segments * tiles) if config.one_k else (1, blocks)
-    sums = x.new_empty((images, tiles, c_out), dtype=torch.float32) if pool else None
-    *vectors, eps = norm
+    sums = a.x.new_empty((images, tiles, c_out), dtype=torch.float32) if pool else None
     (in_count, in_unit), (out_count, out_unit) = in_units(c_in), in_units(c_out)
     launch(
         _pointwise_nhwc_kernel,
         segments * tiles * groups,
-        (nhwc(x), weight.contiguous(), *dense(*vectors), eps, *dense(gate))
-        + (None if residual is None else nhwc(residual), y, sums)
+        (nhwc(a.x), a.weight.contiguous(), *dense(*vectors(a.norm)), a.eps, *dense(a.gate))
+        + (None if a.residual is None else nhwc(a.residual), y, sums)
         + (rows, pixels, in_count, out_count, tiles, groups, steps),
         {
             "IN_UNIT": in_unit,
             "OUT_UNIT": out_unit,
-            "ACTIVATION": activation,
+            "ACTIVATION": a.activation,
             "ONE_IMAGE": apart,
-            "PRECISION": product_precision(x.dtype),
+            "PRECISION": product_precision(a.x.dtype),
             "ONE_K": config.one_k,
             "BLOCK_M": config.block_m,
             "BLOCK_N": config.block_n,
@@ -268,41 +250,32 @@ def _start(
     return sums
 
 
-def pointwise_conv_bn_act(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    bn_weight: Tensor | None,
-    bn_bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    eps: float,
-    gate: Tensor | None,
-    residual: Tensor | None,
-    activation: str,
-) -> Tensor:
-    """See :func:`effkernels.ops.pointwise_conv_bn_act`."""
-    y = nhwc_empty(x, (x.shape[0], weight.shape[0], *x.shape[2:]))
-    norm = (bias, bn_weight, bn_bias, running_mean, running_var, eps)
-    _run(x, weight, norm, gate, residual, y, activation)
+def _empty_result(a: PointwiseArguments) -> Tensor:
+    return nhwc_empty(a.x, (a.x.shape[0], a.weight.shape[0], *a.x.shape[2:]))
+
+
+def pointwise_conv_bn_act(*arguments: Any) -> Tensor:
+    """See :func:`effkernels.ops.pointwise_conv_bn_act`; takes the arguments of the op's schema."""
+    a = PointwiseArguments(*arguments)
+    y = _empty_result(a)
+    _run(a, y)
     return y
 
 
-def _mean(y: Tensor | None, arguments: Sequence[Any]) -> Tensor:
+def _mean(a: PointwiseArguments, y: Tensor | None) -> Tensor:
     """The mean of the result, which goes into ``y``, if given."""
-    x, weight, *norm, activation = arguments
-    sums = _run(x, weight, tuple(norm), None, None, y, activation, pool=True)
+    sums = _run(a, y, pool=True)
     assert sums is not None
-    return mean_of_parts(sums, x.shape[2] * x.shape[3])
+    return mean_of_parts(sums, a.x.shape[2] * a.x.shape[3])
 
 
 def pointwise_conv_bn_act_pool(*arguments: Any) -> Tensor:
     """See :func:`effkernels.ops.pointwise_conv_bn_act_pool`; takes the arguments of the op's schema."""
-    return _mean(None, arguments)
+    return _mean(PointwisePoolArguments(*arguments).convolution, None)
 
 
 def pointwise_conv_bn_act_squeeze(*arguments: Any) -> tuple[Tensor, Tensor]:
     """See :func:`effkernels.ops.pointwise_conv_bn_act_squeeze`; takes the arguments of the op's schema."""
-    x, weight = arguments[:2]
-    y = nhwc_empty(x, (x.shape[0], weight.shape[0], *x.shape[2:]))
-    return y, _mean(y, arguments)
+    a = PointwisePoolArguments(*arguments).convolution
+    y = _empty_result(a)
+    return y, _mean(a, y)

@@ -1,6 +1,5 @@
-"""Squeeze-excitation: the gate from pooled values in one launch, and the whole layer."""
+"""The whole layer of squeeze-excitation: squeeze, gate, scale, each a launch."""
 
-import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -8,70 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from effkernels._backends.triton.elementwise import activate, load_float, mean_of_parts, sigmoid
-from effkernels._backends.triton.launch import dense, divide_up, in_units, launch, nhwc, share
+from effkernels._backends.triton.elementwise import load_float, mean_of_parts
+from effkernels._backends.triton.launch import divide_up, in_units, launch, nhwc
+from effkernels._backends.triton.squeeze_excite_gate import squeeze_excite_gate
 from effkernels._backends.triton.tuning import tuned, tuning
 from effkernels.ops._define import nhwc_empty
-
-
-@triton.jit
-def _gate_kernel(
-    pooled,  # (images, channels)
-    reduce_weight,  # (hidden, channels)
-    reduce_bias,
-    expand_weight,  # (channels, hidden)
-    expand_bias,
-    gate,  # (images, channels)
-    images,
-    channels,
-    hidden,
-    shares,  # programs of the same images, which share the gates' blocks of channels
-    steps,  # blocks of each
-    ACTIVATION: tl.constexpr,
-    IMAGES: tl.constexpr,
-    HIDDEN: tl.constexpr,  # holds all hidden channels
-    BLOCK_C: tl.constexpr,
-):
-    first = (tl.program_id(0) // shares).to(tl.int64) * IMAGES
-    image = tl.arange(0, IMAGES)
-    image_inside = first + image < images
-    pooled += first * channels
-    gate += first * channels
-    h = tl.arange(0, HIDDEN)
-    h_inside = h < hidden
-    c = tl.arange(0, BLOCK_C)
-    # Sums of every BLOCK_C-th channel, and those across threads once at the end.
-    total = tl.zeros((IMAGES, HIDDEN, BLOCK_C), tl.float32)
-    for first_c in range(0, channels, BLOCK_C):
-        channel = first_c + c
-        inside = channel < channels
-        weights = load_float(
-            reduce_weight + h[:, None] * channels + channel[None, :],
-            h_inside[:, None] & inside[None, :],
-        )
-        means = load_float(
-            pooled + image[:, None] * channels + channel[None, :],
-            image_inside[:, None] & inside[None, :],
-        )
-        total += weights[None, :, :] * means[:, None, :]
-    squeezed = tl.sum(total, 2)
-    if reduce_bias is not None:
-        squeezed += load_float(reduce_bias + h, h_inside)[None, :]
-    # Of hidden channels that are not there, 0 also beside infinite means, for which it was NaN.
-    squeezed = tl.where(h_inside[None, :], activate(squeezed, ACTIVATION), 0.0)
-    own = tl.program_id(0) % shares * steps
-    for block in range(own, own + steps):
-        channel = block * BLOCK_C + c
-        inside = channel < channels
-        weights = load_float(
-            expand_weight + channel[:, None] * hidden + h[None, :],
-            inside[:, None] & h_inside[None, :],
-        )
-        result = tl.sum(weights[None, :, :] * squeezed[:, None, :], 2)
-        if expand_bias is not None:
-            result += load_float(expand_bias + channel, inside)[None, :]
-        at = gate + image[:, None] * channels + channel[None, :]
-        tl.store(at, sigmoid(result), mask=image_inside[:, None] & inside[None, :])
+from effkernels.ops.squeeze_excite import SqueezeExciteArguments
 
 
 @triton.jit
@@ -138,38 +79,7 @@ def _scale_nhwc_kernel(
         tl.store(y + at, result.to(y.dtype.element_ty), mask=mask)
 
 
-class GateConfig(NamedTuple):
-    """A program's images, and the tile of weights that it reads at once: all hidden channels by ``block_c``."""
-
-    images: int
-    hidden: int
-    block_c: int
-    warps: int
-
-
-# Products in flight in a program, so that a read from L2 is waited for few times: 16 a thread, for 32 spill.
-_PRODUCTS = 8192
-# From so many images on, which fill a GPU, two share what a program reads of the weights.
-_MANY_IMAGES = 264
-# The hidden channels that each program of an image computes take as long as so many blocks of gates.
-_REPEATED = 8
-
-
-@functools.cache
-def gate_candidates(hidden: int) -> tuple[GateConfig, ...]:
-    """What so many hidden channels can run with: an image a program, and where there is room two."""
-    block_h = max(16, triton.next_power_of_2(hidden))
-    shared = (1, 2) if block_h <= 128 else (1,)
-    # The sums of more images take registers too: of two, half as many products.
-    return tuple(GateConfig(n, block_h, _PRODUCTS // (block_h * n * n), 16) for n in shared)
-
-
-def choose_gate(images: int, hidden: int) -> GateConfig:
-    """How to cut the gates. Counted, not measured yet."""
-    return gate_candidates(hidden)[-1 if images >= _MANY_IMAGES else 0]
-
-
-class LayerConfig(NamedTuple):
+class Config(NamedTuple):
     """A program's pixels, ``step`` at a time, and channels."""
 
     pixels: int
@@ -179,62 +89,22 @@ class LayerConfig(NamedTuple):
 
 
 # 128 bytes of bfloat16 channels; the second, which tuning tries, for few images. Counted, not measured yet.
-LAYER = (LayerConfig(128, 32, 64, 4), LayerConfig(32, 32, 64, 4))
-
-
-def squeeze_excite_gate(*arguments: Any) -> Tensor:
-    """See :func:`effkernels.ops.squeeze_excite_gate`; takes the arguments of the op's schema."""
-    pooled, weight, *_, activation = arguments
-    hidden = weight.shape[0]
-    config, found = choose_gate(pooled.shape[0], hidden), gate_candidates(hidden)
-    if tuning(pooled) and len(found) > 1:
-        key = ("gate", hidden, weight.dtype, activation)
-        config = tuned(pooled, key, config, found, lambda config: _start_gate(config, *arguments))
-    return _start_gate(config, *arguments)
-
-
-def _start_gate(
-    config: GateConfig,
-    pooled: Tensor,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor | None,
-    expand_weight: Tensor,
-    expand_bias: Tensor | None,
-    activation: str,
-) -> Tensor:
-    gate = pooled.new_empty(pooled.shape)
-    images, channels = pooled.shape
-    weights = dense(reduce_weight, reduce_bias, expand_weight, expand_bias)
-    groups = divide_up(images, config.images)
-    steps, shares = share(divide_up(channels, config.block_c), _REPEATED * groups)
-    sizes = (images, channels, reduce_weight.shape[0], shares, steps)
-    launch(
-        _gate_kernel,
-        groups * shares,
-        (pooled.contiguous(), *weights, gate, *sizes),
-        {
-            "ACTIVATION": activation,
-            "IMAGES": config.images,
-            "HIDDEN": config.hidden,
-            "BLOCK_C": config.block_c,
-        },
-        warps=config.warps,
-    )
-    return gate
+CONFIGS = (Config(128, 32, 64, 4), Config(32, 32, 64, 4))
 
 
 def squeeze_excite(*arguments: Any) -> Tensor:
     """See :func:`effkernels.ops.squeeze_excite`; takes the arguments of the op's schema."""
-    x, weight, *_, activation = arguments
-    config = LAYER[0]
-    if tuning(x):
-        key = ("layer", weight.shape[0], activation)
-        config = tuned(x, key, config, LAYER, lambda config: _start_layer(config, *arguments))
-    return _start_layer(config, *arguments)
+    a = SqueezeExciteArguments(*arguments)
+    config = CONFIGS[0]
+    if tuning(a.x):
+        key = ("layer", a.reduce_weight.shape[0], a.activation)
+        config = tuned(a.x, key, config, CONFIGS, lambda config: start(config, a))
+    return start(config, a)
 
 
-def _start_layer(config: LayerConfig, x: Tensor, *gate_arguments: Any) -> Tensor:
-    x = nhwc(x)
+def start(config: Config, a: SqueezeExciteArguments) -> Tensor:
+    """Run it as ``config`` says."""
+    x = nhwc(a.x)
     y = nhwc_empty(x, x.shape)
     images, channels, height, width = x.shape
     pixels = height * width
@@ -244,6 +114,6 @@ def _start_layer(config: LayerConfig, x: Tensor, *gate_arguments: Any) -> Tensor
     programs, sizes = images * bands * chunks, (pixels, units, bands, chunks)
     cut = {"UNIT": unit, "PIXELS": config.pixels, "STEP": config.step, "BLOCK_C": config.block_c}
     launch(_squeeze_nhwc_kernel, programs, (x, sums, *sizes), cut, warps=config.warps)
-    gate = squeeze_excite_gate(mean_of_parts(sums, pixels), *gate_arguments)
+    gate = squeeze_excite_gate(*a.gate(mean_of_parts(sums, pixels)))
     launch(_scale_nhwc_kernel, programs, (x, gate, y, *sizes), cut, warps=config.warps)
     return y

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 import effkernels
 from cpu_kernels import in_float64, instruction_set, poisoned, tensors, usable_instruction_sets
 from effkernels import dispatch, nn, ops
+from fallbacks import fallbacks
 from op_cases import Block
 from op_samples import labels, samples
 from oracle_convolutions import OracleConvolutions
@@ -106,15 +106,14 @@ def test_gradients_are_the_references(label: str) -> None:
 
 
 def test_float64_falls_back_with_one_line_for_each_op(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "_warned", set())
     arguments = in_float64(BLOCK.arguments())
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        for _ in range(3):
-            y = ops.mbconv(**arguments)
+    for _ in range(3):
+        y = ops.mbconv(**arguments)
     assert y.dtype == torch.float64
-    lines = [record.message for record in caplog.records]
+    lines = fallbacks(recwarn)
     # Those that the block is composed of.
     assert lines[0] == (
         "pointwise_conv_bn_act: not on the cpu backend: it computes float32, bfloat16 and float16, "

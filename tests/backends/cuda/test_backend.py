@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -16,11 +15,17 @@ from torch._subclasses import FakeTensorMode
 import effkernels
 from cuda_kernels import LABELS
 from effkernels import dispatch, ops
-from effkernels._backends import cuda
+from effkernels._backends import cuda, limits
 from effkernels._backends.compiled import compiled_status
 from effkernels.analysis.cost import model_cost
 from effkernels.models import get_config
+from effkernels.ops._schema import ConvNorm, Norm
+from effkernels.ops._window import WindowArguments
+from effkernels.ops.conv_bn_act import ConvArguments
+from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
+from effkernels.ops.squeeze_excite_gate import GateArguments
 from fakes import Calls, fake_pass
+from fallbacks import fallbacks
 from host_shim import HostShim, ShimError
 from op_samples import labels, samples
 from parity import Runner, to_device
@@ -33,7 +38,7 @@ needs_module = pytest.mark.skipif(
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """CUDA tensors without data, and the backend as it is beside a GPU of compute capability 9.0."""
-    monkeypatch.setattr(cuda, "_capability", lambda _: (9, 0))
+    monkeypatch.setattr(limits, "capability", lambda _: (9, 0))
     monkeypatch.setattr(dispatch._BACKENDS["cuda"], "unavailable", None)
     monkeypatch.setattr(dispatch, "_warned", set())
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -61,11 +66,6 @@ def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
     first = first[0] if isinstance(first, tuple) else first
     assert first.device == torch.device("cuda:0")
     assert first.dim() == 2 or first.is_contiguous(memory_format=torch.channels_last)
-
-
-def changed(flat: tuple[Any, ...], **places: Any) -> tuple[Any, ...]:
-    """With others at some places, such as p3 for the fourth."""
-    return tuple(places.get(f"p{i}", value) for i, value in enumerate(flat))
 
 
 def ours(calls: Calls) -> dict[str, int]:
@@ -103,7 +103,9 @@ def test_which_blocks_expand_and_convolve_in_one_kernel(name: str) -> None:
         if first.kind == "expand"
     ]
     together = Counter(
-        p for p in pairs if cuda.why_two_kernels(p[0], p[1:2] * 2, p[2:] * 2) is None
+        (c_in, kernel, stride)
+        for c_in, kernel, stride in pairs
+        if limits.why_two_kernels(cuda.MOST_EXPANDING, c_in, [kernel] * 2, [stride] * 2) is None
     )
     assert together == TOGETHER[name]
 
@@ -111,10 +113,9 @@ def test_which_blocks_expand_and_convolve_in_one_kernel(name: str) -> None:
 @needs_module
 @pytest.mark.parametrize("name", TOGETHER)
 def test_networks_of_16_bits_expand_and_convolve_in_one_kernel(
-    pretended: FakeTensorMode, name: str, caplog: pytest.LogCaptureFixture
+    pretended: FakeTensorMode, name: str, recwarn: pytest.WarningsRecorder
 ) -> None:
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        model, _, calls = fake_pass(name, torch.bfloat16)
+    model, _, calls = fake_pass(name, torch.bfloat16)
     blocks = sum(len(stage) for stage in model.stages)
     together = sum(TOGETHER[name].values())
     assert ours(calls) == {
@@ -124,15 +125,17 @@ def test_networks_of_16_bits_expand_and_convolve_in_one_kernel(
         "effkernels_cuda.squeeze_excite_gate": blocks,
     }
     # Of those that run by parts nothing is said.
-    assert not any("expand_depthwise" in record.message for record in caplog.records)
+    assert not any("expand_depthwise" in message for message in fallbacks(recwarn))
 
 
-def expanding(x: Tensor, wide: int, kernel: int, stride: int = 1) -> tuple[Any, ...]:
-    return (
-        *(x, torch.empty(wide, x.shape[1], dtype=x.dtype), *(None,) * 5, 0.0),
-        *(torch.empty(wide, 1, kernel, kernel, dtype=x.dtype), *(None,) * 5, 0.0),
-        *([stride, stride], [1] * 4, "silu"),
-    )
+NO_NORM = Norm(None, None, None, None, None, 0.0)
+
+
+def expanding(x: Tensor, wide: int, kernel: int, stride: int = 1) -> ExpandDepthwiseArguments:
+    expand = ConvNorm(torch.empty(wide, x.shape[1], dtype=x.dtype), *NO_NORM)
+    depthwise = ConvNorm(torch.empty(wide, 1, kernel, kernel, dtype=x.dtype), *NO_NORM)
+    window = ((stride, stride), (1, 1, 1, 1))
+    return ExpandDepthwiseArguments(x, *expand, *depthwise, *window, activation="silu")
 
 
 BY_PARTS = {
@@ -145,8 +148,8 @@ BY_PARTS = {
     "no kernel for 3x3 kernels of stride 3 by 3": expanding(
         torch.empty(1, 8, 8, 8).half(), 16, 3, 3
     ),
-    "not torch.float64": changed(
-        expanding(torch.empty(1, 8, 8, 8).half(), 16, 3), p2=torch.empty(16).double()
+    "not torch.float64": expanding(torch.empty(1, 8, 8, 8).half(), 16, 3)._replace(
+        expand_bias=torch.empty(16).double()
     ),
 }
 
@@ -181,17 +184,17 @@ def test_uint8_images_are_read_by_the_stem(pretended: FakeTensorMode) -> None:
     assert not calls.counts["aten.sub.Tensor"]
 
 
-def window(x: Tensor, weight: Tensor) -> tuple[Any, ...]:
-    return (x, weight, *(None,) * 5, 0.0, [1, 1], [1] * 4, [1, 1], "silu")
+def window(x: Tensor, weight: Tensor) -> WindowArguments:
+    return WindowArguments(x, weight, *NO_NORM, (1, 1), (1, 1, 1, 1), (1, 1), "silu")
 
 
-def dense(x: Tensor, weight: Tensor, mean: Any = None, std: Any = None) -> tuple[Any, ...]:
-    return (*window(x, weight), mean, std)
+def dense(x: Tensor, weight: Tensor, mean: Any = None, std: Any = None) -> ConvArguments:
+    return ConvArguments(*window(x, weight), mean=mean, std=std)
 
 
-def gate(x: Tensor, hidden: int) -> tuple[Any, ...]:
+def gate(x: Tensor, hidden: int) -> GateArguments:
     weight = torch.empty(hidden, x.shape[1], dtype=x.dtype)
-    return (x, weight, None, weight.t(), None, "silu")
+    return GateArguments(x, weight, None, weight.t(), None, "silu")
 
 
 X = torch.empty(2, 32, 8, 8, dtype=torch.float16)
@@ -228,32 +231,29 @@ REJECTED: dict[str, tuple[str, tuple[Any, ...], str]] = {
 @needs_module
 @pytest.mark.parametrize("name", REJECTED)
 def test_what_it_rejects_goes_to_the_reference_with_one_line(
-    pretended: FakeTensorMode, name: str, caplog: pytest.LogCaptureFixture
+    pretended: FakeTensorMode, name: str, recwarn: pytest.WarningsRecorder
 ) -> None:
     op, flat, reason = REJECTED[name]
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        for _ in range(2):
-            assert dispatch.choose(op, "cuda", to_device(flat, "cuda:0")) is None
-    (line,) = (record.message for record in caplog.records)
+    for _ in range(2):
+        assert dispatch.choose(op, "cuda", to_device(flat, "cuda:0")) is None
+    (line,) = fallbacks(recwarn)
     assert line.startswith(f"{op}: not on the cuda backend: ")
     assert reason in line
 
 
 @needs_module
 def test_old_gpus_are_rejected(
-    pretended: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pretended: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr(cuda, "_capability", lambda _: (7, 5))
-    with caplog.at_level(logging.WARNING, "effkernels"):
-        flat = to_device(window(X, torch.empty(32, 1, 3, 3).half()), "cuda:0")
-        assert dispatch.choose("depthwise_conv_bn_act", "cuda", flat) is None
-    assert "GPU 0 has compute capability 7.5; 8.0 or newer is needed" in caplog.text
+    monkeypatch.setattr(limits, "capability", lambda _: (7, 5))
+    flat = to_device(window(X, torch.empty(32, 1, 3, 3).half()), "cuda:0")
+    assert dispatch.choose("depthwise_conv_bn_act", "cuda", flat) is None
+    (line,) = fallbacks(recwarn)
+    assert "GPU 0 has compute capability 7.5; 8.0 or newer is needed" in line
 
 
-def test_limits_are_the_kernels(shim: HostShim) -> None:
-    terms, hidden, expanding = shim.call("private", "limits", ())
-    assert (terms, hidden) == (cuda._MOST_TERMS, cuda._MOST_HIDDEN)
-    assert max(cuda._MOST_EXPANDING.values()) <= expanding
+def test_the_shim_has_the_same_limits(shim: HostShim) -> None:
+    assert tuple(shim.call("private", "limits", ())) == limits.of_module("cuda")[1:]
 
 
 @needs_module
@@ -264,11 +264,17 @@ def test_limits_have_names() -> None:
     assert all(limit > 0 for limit in torch.ops.effkernels_cuda.limits())
 
 
+@needs_module
+def test_no_block_expands_in_one_kernel_beyond_what_that_takes() -> None:
+    most = limits.of_module("cuda").expand_input_channels
+    assert 0 < max(cuda.MOST_EXPANDING.values()) <= most
+
+
 NHWC = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)
 DEEP = torch.randn(6, 1, 3, 3)
 
 
-GATE = (torch.randn(2, 6), torch.randn(3, 6), None, torch.randn(6, 3), None, "silu")
+GATE = GateArguments(torch.randn(2, 6), torch.randn(3, 6), None, torch.randn(6, 3), None, "silu")
 EXPANDING = expanding(torch.randn(2, 8, 5, 5).half(), 12, 3)
 # What the front would not let through, given to the private ops: they must not read or write out of bounds.
 MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
@@ -280,32 +286,32 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "short bias": (
         "depthwise_conv_bn_act",
         "wrong number",
-        changed(window(NHWC, DEEP), p2=torch.ones(5)),
+        window(NHWC, DEEP)._replace(bias=torch.ones(5)),
     ),
     "half a norm": (
         "depthwise_conv_bn_act",
         "both of running mean and variance",
-        changed(window(NHWC, DEEP), p5=torch.ones(6)),
+        window(NHWC, DEEP)._replace(running_mean=torch.ones(6)),
     ),
     "stride": (
         "depthwise_conv_bn_act",
         "must be positive",
-        changed(window(NHWC, DEEP), p8=[0, 1]),
+        window(NHWC, DEEP)._replace(stride=(0, 1)),
     ),
     "padding": (
         "depthwise_conv_bn_act",
         "padding is out of range",
-        changed(window(NHWC, DEEP), p9=[-1, 1, 1, 1]),
+        window(NHWC, DEEP)._replace(padding=(-1, 1, 1, 1)),
     ),
     "no output": (
         "depthwise_conv_bn_act",
         "does not fit",
-        changed(window(NHWC, DEEP), p9=[0] * 4, p10=[9, 9]),
+        window(NHWC, DEEP)._replace(padding=(0, 0, 0, 0), dilation=(9, 9)),
     ),
     "activation": (
         "depthwise_conv_bn_act",
         "unknown activation",
-        changed(window(NHWC, DEEP), p11="gelu"),
+        window(NHWC, DEEP)._replace(activation="gelu"),
     ),
     "dense channels": (
         "conv_bn_act",
@@ -332,22 +338,22 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "few expand weights": (
         "expand_depthwise_conv_bn_act",
         "wrong number",
-        changed(EXPANDING, p1=torch.randn(12, 4).half()),
+        EXPANDING._replace(expand_weight=torch.randn(12, 4).half()),
     ),
     "expand weights of floats": (
         "expand_depthwise_conv_bn_act",
         "type of x",
-        changed(EXPANDING, p1=torch.randn(12, 8)),
+        EXPANDING._replace(expand_weight=torch.randn(12, 8)),
     ),
     "short expand bias": (
         "expand_depthwise_conv_bn_act",
         "wrong number",
-        changed(EXPANDING, p2=torch.ones(11)),
+        EXPANDING._replace(expand_bias=torch.ones(11)),
     ),
     "few expanded": (
         "expand_depthwise_conv_bn_act_pool",
         "wrong number",
-        changed(EXPANDING, p8=torch.randn(11, 1, 3, 3).half()),
+        EXPANDING._replace(depthwise_weight=torch.randn(11, 1, 3, 3).half()),
     ),
     "float maps": (
         "expand_depthwise_conv_bn_act_pool",
@@ -364,17 +370,23 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         "too many input channels",
         expanding(torch.randn(1, 136, 4, 4).half(), 12, 3),
     ),
-    "gate of a map": ("squeeze_excite_gate", "must be a matrix", changed(GATE, p0=NHWC)),
+    "gate of a map": ("squeeze_excite_gate", "must be a matrix", GATE._replace(pooled=NHWC)),
     "short expand": (
         "squeeze_excite_gate",
         "wrong number",
-        changed(GATE, p3=torch.randn(5, 3)),
+        GATE._replace(expand_weight=torch.randn(5, 3)),
     ),
-    "half means": ("squeeze_excite_gate", "type of x", changed(GATE, p0=torch.ones(2, 6).half())),
+    "half means": (
+        "squeeze_excite_gate",
+        "type of x",
+        GATE._replace(pooled=torch.ones(2, 6).half()),
+    ),
     "hidden": (
         "squeeze_excite",
         "too many hidden",
-        changed(GATE, p0=NHWC, p1=torch.empty(12289, 6), p3=torch.empty(6, 12289)),
+        GATE._replace(
+            pooled=NHWC, reduce_weight=torch.empty(12289, 6), expand_weight=torch.empty(6, 12289)
+        ),
     ),
 }
 

@@ -28,9 +28,20 @@ from effkernels._backends.triton import (
     launch,
     pointwise_conv_bn_act,
     squeeze_excite,
+    squeeze_excite_gate,
 )
+from effkernels.ops._window import WindowArguments
+from effkernels.ops.squeeze_excite import SqueezeExciteArguments
+from effkernels.ops.squeeze_excite_gate import GateArguments
 
-_MODULES = (conv_bn_act, depthwise_conv_bn_act, elementwise, pointwise_conv_bn_act, squeeze_excite)
+_MODULES = (
+    conv_bn_act,
+    depthwise_conv_bn_act,
+    elementwise,
+    pointwise_conv_bn_act,
+    squeeze_excite,
+    squeeze_excite_gate,
+)
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 _TYPES = {
     torch.float32: "*fp32",
@@ -151,20 +162,20 @@ def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
         for kernel, stride in [*windows, (4, (2, 1))]:
             x, weight = torch.empty(2, 40, 29, 29, dtype=dtype), torch.empty(40, 1, kernel, kernel)
             window = (stride, (1, 1, 1, 1), (1, 1), "silu")
-            flat = (x, weight.to(dtype), *vectors(40, dtype), *window)
+            named = WindowArguments(x, weight.to(dtype), *vectors(40, dtype), *window)
             for config in depthwise_conv_bn_act.candidates((kernel, kernel), stride, (1, 1)):
                 yield f"{kernel}x{kernel}/{stride} {config} {dtype}"
-                depthwise_conv_bn_act._start(config, flat, pool=True)
+                depthwise_conv_bn_act.start(config, named, pool=True)
         for images, hidden in ((2, 4), (2, 48), (2, 1000), (128, 4), (128, 112)):
             weight = torch.empty(hidden, 96, dtype=dtype)
             gate = (weight, weight[:, 0], weight.t(), weight[0], "silu")
-            for shared in squeeze_excite.gate_candidates(hidden):
+            for shared in squeeze_excite_gate.candidates(hidden):
                 yield f"{shared} for {images} {dtype}"
-                squeeze_excite._start_gate(shared, torch.ones(images, 96), *gate)
-        for layer in squeeze_excite.LAYER:
+                squeeze_excite_gate.start(shared, GateArguments(torch.ones(images, 96), *gate))
+        for layer in squeeze_excite.CONFIGS:
             yield f"{layer} {dtype}"
             x = torch.empty(2, 96, 9, 9, dtype=dtype)
-            squeeze_excite._start_layer(layer, x, *gate)
+            squeeze_excite.start(layer, SqueezeExciteArguments(x, *gate))
         for c_out in (32, 64):
             yield f"stem of {c_out} {dtype}"
             x, weight = torch.empty(2, 3, 33, 33, dtype=dtype), torch.empty(c_out, 3, 3, 3)

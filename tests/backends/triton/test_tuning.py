@@ -21,6 +21,7 @@ from effkernels._backends.triton import (  # noqa: E402
     elementwise,
     pointwise_conv_bn_act,
     squeeze_excite,
+    squeeze_excite_gate,
     tuning,
 )
 from effkernels._backends.triton.launch import share  # noqa: E402
@@ -220,7 +221,7 @@ OPS: dict[str, Callable[[], object]] = {
     "convolution": lambda: conv_bn_act.conv_bn_act(
         X[:, :3], torch.empty(8, 3, 3, 3).half(), *NORM, *WINDOW, None, None
     ),
-    "gate": lambda: squeeze_excite.squeeze_excite_gate(torch.empty(2, 32), *GATE),
+    "gate": lambda: squeeze_excite_gate.squeeze_excite_gate(torch.empty(2, 32), *GATE),
     "layer": lambda: squeeze_excite.squeeze_excite(X, *GATE),
 }
 
@@ -250,7 +251,8 @@ def test_every_op_runs_with_what_is_picked(monkeypatch: pytest.MonkeyPatch, name
         return found[-1]
 
     expected: list[str] = []
-    modules = (conv_bn_act, depthwise_conv_bn_act, pointwise_conv_bn_act, squeeze_excite)
+    modules = (conv_bn_act, depthwise_conv_bn_act, pointwise_conv_bn_act)
+    modules += (squeeze_excite, squeeze_excite_gate)
     for module in (*modules, elementwise):
         monkeypatch.setattr(module, "launch", launch)
     for module in modules:

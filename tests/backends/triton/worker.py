@@ -24,6 +24,7 @@ from effkernels._backends.triton import (
     depthwise_conv_bn_act,
     pointwise_conv_bn_act,
     squeeze_excite,
+    squeeze_excite_gate,
 )
 from interpreter_loops import allow_loops
 from networks import run_network
@@ -31,7 +32,13 @@ from several_parts import several_parts
 from workers import serve
 
 Results = tuple[Tensor, ...]
-TUNED = (conv_bn_act, depthwise_conv_bn_act, pointwise_conv_bn_act, squeeze_excite)
+TUNED = (
+    conv_bn_act,
+    depthwise_conv_bn_act,
+    pointwise_conv_bn_act,
+    squeeze_excite,
+    squeeze_excite_gate,
+)
 
 
 class Memory:

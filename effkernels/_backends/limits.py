@@ -1,0 +1,209 @@
+"""What backends do not take, and why: a small function for each reason, which they put together for each op.
+
+Such a function takes an op's arguments by name, and returns the reason why a kernel does not take them, or None.
+Fast backends refuse at every call, so what is asked here is cheap; torch.compile traces it.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from effkernels.ops.conv_bn_act import ConvArguments
+from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
+from effkernels.ops.mbconv import MbconvArguments
+from effkernels.ops.network import STEPS
+from effkernels.ops.squeeze_excite_gate import GateArguments
+
+Limit = Callable[[Any], "str | None"]
+Refusal = Callable[..., "str | None"]
+"""Takes the arguments of an op's schema, flat: what :func:`effkernels.dispatch.register_kernel` wants."""
+
+FLOATS = frozenset((torch.float32, torch.bfloat16, torch.float16))
+CAPABILITY = (8, 0)  # the oldest that device code is built for: older ones lack bfloat16
+
+
+class KernelLimits(NamedTuple):
+    """The most that compiled kernels take."""
+
+    kernel_rows: int = 64
+    """Of a convolution's window."""
+    conv_terms: int = 256
+    """Terms of a sum of the cuda backend's ``conv_bn_act``."""
+    gate_hidden_channels: int = 12288
+    """Of the cuda backend's gates."""
+    expand_input_channels: int = 128
+    """Input channels of the cuda backend's ``expand_depthwise_conv_bn_act``."""
+
+
+def of_module(backend: str) -> KernelLimits:
+    """What the loaded module of "cpu" or "cuda" says by its op ``limits``, by name, and the defaults for the rest."""
+    packet = getattr(getattr(torch.ops, f"effkernels_{backend}"), "limits", None)
+    if packet is None:
+        return KernelLimits()
+    names = [result.name for result in packet.default._schema.returns]
+    found = packet()
+    values = found if isinstance(found, tuple) else (found,)
+    return KernelLimits()._replace(**dict(zip(names, values, strict=True)))
+
+
+def refusal(arguments: Callable[..., Any], *limits: Limit) -> Refusal:
+    """The first reason that one of ``limits`` gives against an op's ``arguments``."""
+
+    def refuses(*flat: Any) -> str | None:
+        named = arguments(*flat)
+        for limit in limits:
+            reason = limit(named)
+            if reason is not None:
+                return reason
+        return None
+
+    return refuses
+
+
+def other_dtypes(arguments: Sequence[Any]) -> str | None:
+    """A tensor that is not of ``FLOATS``."""
+    for argument in arguments:
+        if isinstance(argument, Tensor) and argument.dtype not in FLOATS:
+            return f"it computes float32, bfloat16 and float16, not {argument.dtype}"
+    return None
+
+
+def other_dtypes_but_uint8_images(arguments: ConvArguments) -> str | None:
+    """The same, but for images, which may be uint8."""
+    if arguments.x.dtype == torch.uint8:
+        return other_dtypes(arguments._replace(x=arguments.weight))
+    return other_dtypes(arguments)
+
+
+def not_of_16_bits(arguments: ExpandDepthwiseArguments) -> str | None:
+    """Images of more bits than the tensor cores of a kernel take."""
+    if arguments.x.dtype not in (torch.float16, torch.bfloat16):
+        return f"it computes float16 and bfloat16, not {arguments.x.dtype}"
+    return None
+
+
+def pooled_not_float32(arguments: GateArguments) -> str | None:
+    """Pooled values of another dtype, such as float64."""
+    if arguments.pooled.dtype != torch.float32:
+        return f"it computes gates from float32, not {arguments.pooled.dtype}"
+    return None
+
+
+def too_many_rows(most: int, weight: str = "weight") -> Limit:
+    """A kernel of more than ``most`` rows, in the argument ``weight``."""
+
+    def limit(arguments: Any) -> str | None:
+        if getattr(arguments, weight).shape[2] > most:
+            return f"its kernels have at most {most} rows"
+        return None
+
+    return limit
+
+
+def too_many_terms(most: int) -> Limit:
+    """A dense convolution of more than ``most`` terms a sum."""
+
+    def limit(arguments: ConvArguments) -> str | None:
+        terms = arguments.weight.shape[1:].numel()
+        if terms > most:
+            return f"its direct convolution sums at most {most} terms, not {terms}"
+        return None
+
+    return limit
+
+
+def too_many_hidden(most: int) -> Limit:
+    """A gate of more than ``most`` hidden channels."""
+
+    def limit(arguments: Any) -> str | None:
+        hidden = arguments.reduce_weight.shape[0]
+        if hidden > most:
+            return f"its gates have at most {most} hidden channels, not {hidden}"
+        return None
+
+    return limit
+
+
+def no_hidden(arguments: MbconvArguments) -> str | None:
+    """A gate that is there, but without hidden channels."""
+    weight = arguments.se_reduce_weight
+    if weight is not None and weight.shape[0] == 0:
+        return "its blocks have no gates without hidden channels"
+    return None
+
+
+def two_kernels_better(most: dict[tuple[int, int], int]) -> Limit:
+    """Blocks whose expand and depthwise convolutions are to be two kernels; see :func:`why_two_kernels`."""
+
+    def limit(arguments: ExpandDepthwiseArguments) -> str | None:
+        c_in, kernel = arguments.x.shape[1], arguments.depthwise_weight.shape[2:]
+        return why_two_kernels(most, c_in, kernel, arguments.stride)
+
+    return limit
+
+
+def why_two_kernels(
+    most: dict[tuple[int, int], int], c_in: int, kernel: Sequence[int], stride: Sequence[int]
+) -> str | None:
+    """Why expand and depthwise are to be two kernels for these shapes; None where one is counted to be faster.
+
+    Args:
+        most: input channels up to which one is, by kernel size and stride; those that there is a kernel for.
+        c_in: channels before they are expanded.
+        kernel, stride: of the depthwise convolution, (vertical, horizontal).
+    """
+    window = f"{kernel[0]}x{kernel[1]} kernels of stride {stride[0]} by {stride[1]}"
+    channels = most.get((kernel[0], stride[0]))
+    if channels is None or kernel[0] != kernel[1] or stride[0] != stride[1]:
+        return f"it has no kernel for {window}: only 3x3 and 5x5, stride 1 and 2"
+    if c_in > channels:
+        return f"two kernels are counted to be faster for {c_in} channels and {window}"
+    return f"it takes multiples of 8 channels, not {c_in}" if c_in % 8 else None
+
+
+@functools.cache
+def capability(index: int) -> tuple[int, int]:
+    """Compute capability of a GPU."""
+    return torch.cuda.get_device_capability(index)
+
+
+def _old_gpu(index: int) -> str | None:
+    found = capability(index)
+    if found >= CAPABILITY:
+        return None
+    have, want = (".".join(map(str, version)) for version in (found, CAPABILITY))
+    return f"GPU {index} has compute capability {have}; {want} or newer is needed"
+
+
+# torch.compile takes the answer as it is while tracing, as for dispatch.warn_once.
+_old_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def old_gpu(device: torch.device) -> str | None:
+    """A GPU that no device code is built for. The CPU is fine: interpreters run there."""
+    return _old_gpu(device.index) if device.type == "cuda" else None
+
+
+def on_gpu(refuses: Refusal) -> Refusal:
+    """Old GPUs, and on others what ``refuses`` says. Ops run where their first argument is."""
+
+    def on_new_ones(first: Tensor, *others: Any) -> str | None:
+        return old_gpu(first.device) or refuses(first, *others)
+
+    return on_new_ones
+
+
+def network(x: Tensor, tensors: list[Tensor], numbers: list[int], *_: Any) -> str | None:
+    """What no backend takes of networks."""
+    # Of hundreds of tensors, at each call: no loop of Python's.
+    others = set(map(operator.attrgetter("dtype"), tensors)) - FLOATS
+    if others:
+        return other_dtypes(tensors)
+    convolution = STEPS[numbers[0]] == "conv_bn_act"
+    return None if convolution and x.dtype == torch.uint8 else other_dtypes((x,))

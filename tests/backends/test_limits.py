@@ -1,0 +1,92 @@
+"""What backends do not take: where the limits come from, and that every op of a backend has its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from effkernels import dispatch
+from effkernels._backends import limits
+from effkernels._backends.limits import KernelLimits, refusal
+from effkernels.ops._schema import Norm
+from effkernels.ops.conv_bn_act import ConvArguments
+from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments
+
+NO_NORM = Norm(None, None, None, None, None, 0.0)
+IMAGES, MATRIX = torch.empty(1, 3, 2, 2), torch.empty(4, 3)
+POINTWISE = PointwiseArguments(IMAGES, MATRIX, *NO_NORM, None, None, "silu")
+WINDOW = ((1, 1), (0, 0, 0, 0), (1, 1), "silu")
+CONV = ConvArguments(IMAGES, torch.empty(4, 3, 2, 2), *NO_NORM, *WINDOW, None, None)
+
+
+def stating(backend: str, results: str, *values: int) -> torch.library.Library:
+    """A module of kernels that states limits."""
+    library = torch.library.Library(f"effkernels_{backend}", "FRAGMENT")
+    library.define(f"limits() -> {results}")
+    made = values if len(values) > 1 else values[0]
+    library.impl("limits", lambda: made, "CompositeExplicitAutograd")
+    return library
+
+
+def test_limits_are_what_the_module_says_by_name() -> None:
+    library = stating("example_of_two", "(int conv_terms, int kernel_rows)", 7, 5)
+    assert limits.of_module("example_of_two") == KernelLimits(kernel_rows=5, conv_terms=7)
+    library._destroy()
+
+
+def test_a_module_may_state_one_limit() -> None:
+    library = stating("example_of_one", "int kernel_rows", 5)
+    assert limits.of_module("example_of_one") == KernelLimits(kernel_rows=5)
+    library._destroy()
+
+
+def test_a_limit_that_python_does_not_know_is_an_error() -> None:
+    library = stating("example_of_another", "int kernel_depth", 5)
+    with pytest.raises(ValueError, match="kernel_depth"):
+        limits.of_module("example_of_another")
+    library._destroy()
+
+
+def test_a_module_that_says_nothing_has_the_defaults() -> None:
+    assert limits.of_module("example_of_none") == KernelLimits()
+
+
+def test_the_first_reason_is_given() -> None:
+    def never(_: object) -> str:
+        return "never"
+
+    assert refusal(PointwiseArguments, limits.other_dtypes)(*POINTWISE) is None
+    refuses = refusal(PointwiseArguments, limits.other_dtypes, never)
+    assert refuses(*POINTWISE) == "never"
+    doubles = POINTWISE._replace(residual=IMAGES.double())
+    assert refuses(*doubles) == "it computes float32, bfloat16 and float16, not torch.float64"
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype"),
+    [
+        ({}, None),
+        ({"x": IMAGES.byte()}, None),
+        ({"weight": torch.empty(4, 3, 2, 2).byte()}, "uint8"),
+        ({"x": IMAGES.byte(), "weight": torch.empty(4, 3, 2, 2).byte()}, "uint8"),
+        ({"x": IMAGES.byte(), "mean": torch.empty(3).double()}, "float64"),
+        ({"x": IMAGES.double()}, "float64"),
+    ],
+)
+def test_images_alone_may_be_uint8(changes: dict[str, torch.Tensor], dtype: str | None) -> None:
+    reason = limits.other_dtypes_but_uint8_images(CONV._replace(**changes))
+    expected = dtype and f"it computes float32, bfloat16 and float16, not torch.{dtype}"
+    assert reason == expected
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda", "triton"])
+def test_refusals_take_the_arguments_of_their_op(backend: str) -> None:
+    """Neither fewer nor more; of any values, since refusals come before the kernels' own checks."""
+    for name, kernel in dispatch._BACKENDS[backend].kernels.items():
+        if name == "network":
+            continue
+        count = len(getattr(torch.ops.effkernels, name).default._schema.arguments)
+        kernel.rejects(*[IMAGES] * count)
+        for other in (count - 1, count + 1):
+            with pytest.raises(TypeError, match="argument"):
+                kernel.rejects(*[IMAGES] * other)

@@ -1,0 +1,187 @@
+"""Imports point one way: no module of the package imports one of a layer above it, and none go in a circle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import effkernels
+
+PACKAGE = Path(effkernels.__file__).parent
+
+# From the lowest on. Modules of one row may import each other, and all that is above it here.
+LAYERS = (
+    ("dispatch",),
+    ("reference",),
+    ("ops",),
+    ("nn",),
+    ("models", "checkpoints", "analysis", "preprocessing", "data"),
+    ("explaining", "graphs", "scaling"),
+    ("cli",),
+)
+RANKS = {part: rank for rank, row in enumerate(LAYERS) for part in row}
+# Backends stand beside the layers: they compute what `ops` declares, and nothing there knows of them.
+BACKENDS = "_backends"
+BELOW_BACKENDS = ("dispatch", "reference", "ops")
+ABOVE_BACKENDS = ("__init__", "cli")
+# What points upward and has to, by name, with the reason.
+ALLOWED: dict[tuple[str, str], str] = {}
+
+
+def name_of(file: Path) -> str:
+    """Such as "effkernels.ops.mbconv"; a package by its own name."""
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(file): file for file in PACKAGE.rglob("*.py")}
+
+
+def imported(tree: ast.AST, known: frozenset[str]) -> Iterator[tuple[str, bool]]:
+    """The modules of ``known`` that this source imports; and whether that happens when it is imported itself.
+
+    What stands under ``if TYPE_CHECKING`` is for type checkers alone: it never happens, but points somewhere too.
+    """
+
+    def visit(node: ast.AST, now: bool) -> Iterator[tuple[str, bool]]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in known:
+                    yield alias.name, now
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                if inner in known or node.module in known:
+                    yield (inner if inner in known else str(node.module)), now
+        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        checking = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, now and not inside and not checking)
+
+    yield from visit(tree, True)
+
+
+def read(known: dict[str, Path]) -> dict[str, list[tuple[str, bool]]]:
+    names = frozenset(known)
+    return {
+        name: list(imported(ast.parse(file.read_text()), names)) for name, file in known.items()
+    }
+
+
+def part_of(module: str) -> str:
+    """The part of the package that a module belongs to: "ops" for "effkernels.ops.mbconv"."""
+    _, _, inner = module.partition(".")
+    return inner.partition(".")[0] or "__init__"
+
+
+def points_upward(importer: str, target: str) -> bool:
+    """Whether the one may not import the other."""
+    here, there = part_of(importer), part_of(target)
+    if here == there or here == "__init__":
+        return False
+    if there == "__init__":
+        return here not in ("cli", "__init__")
+    if there == BACKENDS:
+        return here not in ABOVE_BACKENDS
+    if here == BACKENDS:
+        return there not in BELOW_BACKENDS
+    return RANKS[there] > RANKS[here]
+
+
+def upward(imports: dict[str, list[tuple[str, bool]]]) -> set[tuple[str, str]]:
+    return {
+        (importer, target)
+        for importer, targets in imports.items()
+        for target, _ in targets
+        if points_upward(importer, target)
+    }
+
+
+def circle(imports: dict[str, list[tuple[str, bool]]]) -> list[str] | None:
+    """Modules that import each other while they are imported, the first of them again at the end; or None.
+
+    To import a module also runs its package's ``__init__``. That is not counted: `effkernels.ops` imports
+    `effkernels.ops.mbconv`, which may import its siblings by name, but no name from `effkernels.ops`.
+    """
+    finished: set[str] = set()
+
+    def follow(module: str, path: list[str]) -> list[str] | None:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in finished:
+            return None
+        for target, now in imports[module]:
+            if now and (found := follow(target, [*path, module])):
+                return found
+        finished.add(module)
+        return None
+
+    for module in sorted(imports):
+        if found := follow(module, []):
+            return found
+    return None
+
+
+IMPORTS = read(FILES)
+
+
+def test_every_part_has_its_layer() -> None:
+    parts = {part_of(module) for module in FILES} - {"__init__", BACKENDS}
+    assert parts <= set(RANKS), "give it a place in LAYERS"
+
+
+def test_nothing_imports_what_is_above_it() -> None:
+    found = upward(IMPORTS)
+    assert sorted(found - set(ALLOWED)) == []
+    assert sorted(set(ALLOWED) - found) == [], "these need no allowance any more"
+
+
+def test_nothing_imports_itself_on_the_way() -> None:
+    assert circle(IMPORTS) is None
+
+
+def sources(tmp_path: Path, **files: str) -> dict[str, list[tuple[str, bool]]]:
+    """What modules of this package import, had it only these: "ops__mbconv" for effkernels.ops.mbconv."""
+    known = {}
+    for name, text in files.items():
+        file = tmp_path / f"{name}.py"
+        file.write_text(text)
+        known[f"effkernels.{name.replace('__', '.')}"] = file
+    return read(known)
+
+
+@pytest.mark.parametrize(
+    ("importer", "target", "wrong"),
+    [
+        ("ops__one", "reference__one", False),
+        ("reference__one", "ops__one", True),
+        ("ops__one", "_backends__cpu", True),
+        ("_backends__cpu", "ops__one", False),
+        ("_backends__cpu", "models__one", True),
+        ("cli__one", "_backends__cpu", False),
+        ("models__one", "analysis__one", False),
+        ("models__one", "explaining__one", True),
+        ("nn__one", "nn__other", False),
+    ],
+)
+@pytest.mark.parametrize("how", ["from effkernels.{} import x", "import effkernels.{}", "lazily"])
+def test_imports_upward_are_found(
+    tmp_path: Path, importer: str, target: str, wrong: bool, how: str
+) -> None:
+    lazily = "def f():\n    from effkernels.{} import x\n"
+    text = (lazily if how == "lazily" else how).format(target.replace("__", "."))
+    found = upward(sources(tmp_path, **{importer: text, target: ""}))
+    names = tuple(f"effkernels.{name.replace('__', '.')}" for name in (importer, target))
+    assert found == ({names} if wrong else set())
+
+
+def test_circles_are_found(tmp_path: Path) -> None:
+    to = "from effkernels.{} import x\n".format
+    made = sources(tmp_path, ops__a=to("ops.b"), ops__b=to("ops.c"), ops__c=to("ops.a"))
+    assert circle(made) == [f"effkernels.ops.{name}" for name in "abca"]
+    later = "def f():\n    from effkernels.ops.a import x\n"
+    assert circle(sources(tmp_path, ops__a=to("ops.b"), ops__b=later)) is None
