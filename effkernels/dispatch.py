@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch.autograd import forward_ad
 
 logger = logging.getLogger("effkernels")
 
 Accepts = Callable[..., "str | None"]
+_PROXY = torch._C._TorchDispatchModeKey.PROXY
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,32 @@ def _refusal(backend: Backend, op: str, device_type: str, arguments: tuple[Any, 
 def autocast_enabled(device_type: str) -> bool:
     """Whether ``torch.autocast`` is on for this type of device. The meta device has none, and raises if asked."""
     return device_type != "meta" and torch.is_autocast_enabled(device_type)
+
+
+def forward_mode() -> bool:
+    """Whether forward-mode derivatives are on: tensors may have tangents, which no kernel computes."""
+    return forward_ad._current_level >= 0
+
+
+def needs_plain_operators() -> bool:
+    """Whether calls must be made of PyTorch's own operators: torch.func or forward mode transforms them, or
+    torch.jit.trace writes them down. Not to be asked while compiling. Under a microsecond.
+    """
+    return (
+        forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
+    )
+
+
+def records_ops() -> bool:
+    """Whether ``make_fx`` records the calls: it is to find the public ops, not those of a backend."""
+    return torch._C._get_dispatch_mode(_PROXY) is not None
+
+
+def observed() -> bool:
+    """Whether calls are compiled, transformed or recorded here, rather than just run."""
+    return torch.compiler.is_compiling() or needs_plain_operators() or records_ops()
 
 
 def backends() -> Mapping[str, BackendStatus]:

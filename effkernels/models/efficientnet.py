@@ -18,6 +18,7 @@ from effkernels.nn import ConvBnAct, MBConv
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.preprocessing import Preprocessing, pixel_norm
 from effkernels.reference import normalise
+from effkernels.reference.elementwise import channels_last
 
 
 class _Trunk(nn.Module):
@@ -74,7 +75,7 @@ class _Trunk(nn.Module):
             if is_plain(self.stem, ConvBnAct) and not any_global_hook():
                 return self.stem(x, mean, std)  # type: ignore[no-any-return]
             x = normalise(x, mean, std, self.stem.conv.weight.dtype)
-        return self.stem(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        return self.stem(channels_last(x))  # type: ignore[no-any-return]
 
     def _pixel_norm(self, x: Tensor) -> list[Tensor]:
         """Mean and standard deviation of pixels from 0 to 255 where ``x`` has such; of others nothing."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from effkernels import ops, reference
 from effkernels.nn._plain import any_global_hook, is_plain
+from effkernels.reference.elementwise import channels_last
 
 _ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
@@ -143,8 +144,7 @@ class ConvBnAct(nn.Module):
         name = None if any_global_hook() or not self.fusible() else activation_name(self.act)
         dense = name is not None and conv.groups == 1 and not self.pointwise and not self.depthwise
         if not dense and mean is not None:
-            x = reference.normalise(x, mean, std, conv.weight.dtype)
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = channels_last(reference.normalise(x, mean, std, conv.weight.dtype))
         if name is None or (conv.groups != 1 and not self.depthwise):
             y: Tensor = self.act(self.bn(conv(x)))
             return y

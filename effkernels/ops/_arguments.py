@@ -11,6 +11,7 @@ from torch import Tensor
 from effkernels.dispatch import autocast_enabled
 from effkernels.reference.convolution import output_size
 from effkernels.reference.elementwise import ACTIVATIONS
+from effkernels.reference.elementwise import channels_last as channels_last
 
 
 class BatchNorm(NamedTuple):
@@ -154,8 +155,3 @@ def cast(tensor: Tensor) -> Tensor:
     if not autocast_enabled(device_type) or tensor.dtype == torch.float64:
         return tensor
     return tensor.to(torch.get_autocast_dtype(device_type))
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """``x`` in NHWC memory; a copy only where it is not."""
-    return x.contiguous(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effkernels.reference.elementwise import accumulate_dtype, bn_act, normalise
+from effkernels.reference.elementwise import accumulate_dtype, bn_act, channels_last, normalise
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def conv_bn_act(
     x = normalise(x, mean, std, weight.dtype)
     y = conv2d(x, weight, bias, stride, padding, dilation, groups)
     y = bn_act(y, bn_weight, bn_bias, running_mean, running_var, eps, activation)
-    return y.contiguous(memory_format=torch.channels_last)
+    return channels_last(y)
 
 
 def depthwise_conv_bn_act(

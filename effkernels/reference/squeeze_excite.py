@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effkernels.reference.elementwise import ACTIVATIONS, accumulate_dtype
+from effkernels.reference.elementwise import ACTIVATIONS, accumulate_dtype, channels_last
 
 
 def squeeze_excite_gate(
@@ -40,4 +40,4 @@ def squeeze_excite(
         pooled, reduce_weight, reduce_bias, expand_weight, expand_bias, activation
     )
     y = x * gate.to(x.dtype)[:, :, None, None]
-    return y.contiguous(memory_format=torch.channels_last)
+    return channels_last(y)
