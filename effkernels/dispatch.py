@@ -20,6 +20,7 @@ logger = logging.getLogger("effkernels")
 
 Accepts = Callable[..., "str | None"]
 _PROXY = torch._C._TorchDispatchModeKey.PROXY
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
 
 
 @dataclass(frozen=True)
@@ -296,30 +297,33 @@ def autocast_enabled(device_type: str) -> bool:
     return device_type != "meta" and torch.is_autocast_enabled(device_type)
 
 
-def forward_mode() -> bool:
-    """Whether forward-mode derivatives are on: tensors may have tangents, which no kernel computes."""
-    return forward_ad._current_level >= 0
-
-
-def needs_plain_operators() -> bool:
-    """Whether calls must be made of PyTorch's own operators: torch.func or forward mode transforms them, or
-    torch.jit.trace writes them down. Not to be asked while compiling. Under a microsecond.
+def transformed() -> bool:
+    """Whether torch.func transforms the calls here, or tensors may have tangents: forward-mode derivatives, which
+    no kernel computes. Either needs PyTorch's own operators.
     """
-    return (
-        forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._is_tracing()
-    )
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
-def records_ops() -> bool:
-    """Whether ``make_fx`` records the calls: it is to find the public ops, not those of a backend."""
-    return torch._C._get_dispatch_mode(_PROXY) is not None
+# torch.compile asks while it traces, as for _log_once, when torch.func's transforms are under way as they will be
+# when the graph runs. It guards on them itself.
+transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def observed() -> bool:
-    """Whether calls are compiled, transformed or recorded here, rather than just run."""
-    return torch.compiler.is_compiling() or needs_plain_operators() or records_ops()
+def traced() -> bool:
+    """Whether torch.jit.trace writes the calls down, which it can of PyTorch's own operators alone."""
+    return torch._C._is_tracing()
+
+
+def recorded() -> bool:
+    """Whether ``make_fx`` writes the calls down: it is to find the public ops, not those of a backend."""
+    return torch._C._get_dispatch_mode(
+        _PROXY
+    ) is not None or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
+
+
+def merely_runs() -> bool:
+    """Whether the calls here are just run: not compiled, transformed, traced or recorded. About a microsecond."""
+    return not (torch.compiler.is_compiling() or transformed() or traced() or recorded())
 
 
 def backends() -> Mapping[str, BackendStatus]:

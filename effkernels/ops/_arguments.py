@@ -124,7 +124,9 @@ def four_sides(op: str, padding: int | Sequence[int]) -> tuple[int, int, int, in
     sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
     if len(sides) == 2:
         sides = (sides[0], sides[0], sides[1], sides[1])
-    if len(sides) != 4 or min(sides) < 0:
+    # Of symbols of torch.export nothing is asked: each question would become a condition of the graph.
+    known = [side for side in sides if not isinstance(side, torch.SymInt)]
+    if len(sides) != 4 or min(known, default=0) < 0:
         raise ValueError(
             f"{op}: padding must be an int, (vertical, horizontal) or (top, bottom, left, right), "
             f"none negative, got {padding!r}"

@@ -44,11 +44,13 @@ class Op:
 
     def __call__(self, *arguments: Any) -> Any:
         """Run on the chosen backend, or be recorded. ``arguments`` are checked and in the order of the schema."""
+        if dispatch.transformed():
+            return self.plain(*arguments)
         if torch.compiler.is_compiling():
             return self._compiled(arguments)
-        if dispatch.needs_plain_operators():
+        if dispatch.traced():
             return self.plain(*arguments)
-        if dispatch.records_ops():
+        if dispatch.recorded():
             return self.public(*arguments)
         return self.run(*arguments)
 
@@ -71,11 +73,10 @@ class Op:
         torch.compile fuses plain operators itself: it gets them where nothing else would run. An exported graph
         gets them on request alone (``use_backend("torch")``): it may run where there are kernels.
         """
-        device_type = arguments[0].device.type
         if torch.compiler.is_exporting():
-            if dispatch.asked_for()[0] != "torch":
-                return self.public(*arguments)
-            return _without_autocast(device_type, self.reference, arguments)
+            wanted, _ = dispatch.asked_for()
+            return (self.plain if wanted == "torch" else self.public)(*arguments)
+        device_type = arguments[0].device.type
         composite = self.composed is not None
         run = dispatch.choose(self.name, device_type, arguments, composite=composite)
         if run is not None:

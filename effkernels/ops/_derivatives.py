@@ -41,7 +41,7 @@ def autograd_kernel(op: Op, overload: Any) -> Callable[..., Any]:
     function: Any = type(f"Fused_{op.name}", (torch.autograd.Function,), methods)
 
     def kernel(keys: Any, *arguments: Any) -> Any:
-        if dispatch.forward_mode():
+        if dispatch.transformed():
             return op.plain(*arguments)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
             if not op.differentiable:

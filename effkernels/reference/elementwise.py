@@ -29,9 +29,15 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def channels_last(x: Tensor) -> Tensor:
     """``x`` in NHWC memory, a copy only where it is not. Within torch.func, as it is: vmap knows no memory formats."""
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        return x
-    return x.contiguous(memory_format=torch.channels_last)
+    return x if _batching() else x.contiguous(memory_format=torch.channels_last)
+
+
+def _batching() -> bool:
+    return torch._C._are_functorch_transforms_active()
+
+
+# torch.compile asks while it traces, and leaves no trace of it in its graph.
+_batching._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def normalise(x: Tensor, mean: Tensor | None, std: Tensor | None, dtype: torch.dtype) -> Tensor:
