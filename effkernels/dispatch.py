@@ -321,6 +321,18 @@ def recorded() -> bool:
     ) is not None or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
 
 
+# As for transformed.
+traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def layers_traced(x: object) -> bool:
+    """Whether torch.fx or torch.jit.trace writes down what modules do to ``x``.
+
+    Then layers call their inner modules, which either knows, and values are not looked at.
+    """
+    return traced() or isinstance(x, torch.fx.Proxy)
+
+
 def merely_runs() -> bool:
     """Whether the calls here are just run: not compiled, transformed, traced or recorded. About a microsecond."""
     return not (torch.compiler.is_compiling() or transformed() or traced() or recorded())

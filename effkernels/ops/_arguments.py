@@ -56,6 +56,10 @@ def check_images(op: str, x: Tensor, name: str = "x", *, uint8: bool = False) ->
 
     An empty batch is fine.
     """
+    if isinstance(x, torch.fx.Proxy):
+        raise TypeError(
+            f"{op}: torch.fx traces the op where it is called as effkernels.ops.{op}, not by a name imported from there"
+        )
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(x).__name__}")
     if x.dim() != 4:
@@ -125,7 +129,7 @@ def four_sides(op: str, padding: int | Sequence[int]) -> tuple[int, int, int, in
     if len(sides) == 2:
         sides = (sides[0], sides[0], sides[1], sides[1])
     # Of symbols of torch.export nothing is asked: each question would become a condition of the graph.
-    known = [side for side in sides if not isinstance(side, torch.SymInt)]
+    known = [side for side in sides if isinstance(side, int)]
     if len(sides) != 4 or min(known, default=0) < 0:
         raise ValueError(
             f"{op}: padding must be an int, (vertical, horizontal) or (top, bottom, left, right), "

@@ -45,12 +45,12 @@ def conv2d(
     """``F.conv2d`` with ``padding`` as (top, bottom, left, right), without a padded copy of ``x``.
 
     Asymmetric padding is a slice of a convolution with symmetric padding: a row or a column more of the
-    output costs less than a pass over the input. But for symbols of torch.export: a copy is made for them, which
-    is right whatever they are.
+    output costs less than a pass over the input. But where sizes are symbols (torch.export, torch.jit.trace):
+    a copy is made for them, which is right whatever they are.
     """
     top, bottom, left, right = padding
     bias = None if bias is None else bias.to(weight.dtype)
-    if any(isinstance(side, torch.SymInt) for side in padding):
+    if not all(isinstance(side, int) for side in padding):
         x = F.pad(x, (left, right, top, bottom))
         return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
     if top == bottom and left == right:
