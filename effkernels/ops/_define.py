@@ -10,6 +10,7 @@ another, or is decomposed there.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,9 +178,21 @@ def _let_export_decompose(op: Op) -> None:
         exporting = torch._C.DispatchKey.AutogradCPU in kernels
         if exporting and kernels.get(key) is decompose:
             return op.plain(*arguments)
+        _withdraw_from_inductor(op.public)
         return NotImplemented
 
     op.public.py_impl(key)(decompose)
+
+
+def _withdraw_from_inductor(overload: Any) -> None:
+    """Take an op out of Inductor's decompositions, which are export's and more.
+
+    Inductor wants to call ops that it finds whole in a graph only if it has no decomposition of them. It asks for
+    that after it has tried to decompose them.
+    """
+    module: Any = sys.modules.get("torch._inductor.decomposition")
+    if module is not None and module.decompositions.pop(overload, None) is not None:
+        module.fast_random_decomps.cache_clear()  # a copy of them
 
 
 def _exact_strides(result: Any) -> Any:
