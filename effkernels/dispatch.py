@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch.autograd import forward_ad
 
 Accepts = Callable[..., "str | None"]
+_PROXY = torch._C._TorchDispatchModeKey.PROXY
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
 
 
 @dataclass(frozen=True)
@@ -315,6 +318,47 @@ def _refusal(backend: Backend, op: str, device_type: str, arguments: tuple[Any, 
 def autocast_enabled(device_type: str) -> bool:
     """Whether ``torch.autocast`` is on for this type of device. The meta device has none, and raises if asked."""
     return device_type != "meta" and torch.is_autocast_enabled(device_type)
+
+
+def transformed() -> bool:
+    """Whether torch.func transforms the calls here, or tensors may have tangents: forward-mode derivatives, which
+    no kernel computes. Either needs PyTorch's own operators.
+    """
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+# torch.compile asks while it traces, as for _log_once, when torch.func's transforms are under way as they will be
+# when the graph runs. It guards on them itself.
+transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def traced() -> bool:
+    """Whether torch.jit.trace writes the calls down, which it can of PyTorch's own operators alone."""
+    return torch._C._is_tracing()
+
+
+def recorded() -> bool:
+    """Whether ``make_fx`` writes the calls down: it is to find the public ops, not those of a backend."""
+    return torch._C._get_dispatch_mode(
+        _PROXY
+    ) is not None or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
+
+
+# As for transformed.
+traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def layers_traced(x: object) -> bool:
+    """Whether torch.fx or torch.jit.trace writes down what modules do to ``x``.
+
+    Then layers call their inner modules, which either knows, and values are not looked at.
+    """
+    return traced() or isinstance(x, torch.fx.Proxy)
+
+
+def merely_runs() -> bool:
+    """Whether the calls here are just run: not compiled, transformed, traced or recorded. About a microsecond."""
+    return not (torch.compiler.is_compiling() or transformed() or traced() or recorded())
 
 
 def backends() -> Mapping[str, BackendStatus]:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from effkernels.dispatch import autocast_enabled
+from effkernels.dispatch import autocast_enabled, layers_traced
 from effkernels.models.config import EfficientNetConfig
 from effkernels.models.inference import Parts, run_whole
 from effkernels.nn import ConvBnAct, MBConv
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.preprocessing import Preprocessing, pixel_norm
 from effkernels.reference import normalise
+from effkernels.reference.elementwise import channels_last
 
 
 class _Trunk(nn.Module):
@@ -68,13 +69,15 @@ class _Trunk(nn.Module):
 
     def _first_map(self, x: Tensor) -> Tensor:
         """What the stem makes of a batch of images, checked. In NHWC: once for the whole network."""
+        if layers_traced(x) and not (isinstance(x, Tensor) and x.dtype == torch.uint8):
+            return self.stem(x)  # type: ignore[no-any-return]
         self._check_images(x)
         if x.dtype == torch.uint8:
             mean, std = self._pixel_norm(x)
             if is_plain(self.stem, ConvBnAct) and not any_global_hook():
                 return self.stem(x, mean, std)  # type: ignore[no-any-return]
             x = normalise(x, mean, std, self.stem.conv.weight.dtype)
-        return self.stem(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        return self.stem(channels_last(x))  # type: ignore[no-any-return]
 
     def _pixel_norm(self, x: Tensor) -> list[Tensor]:
         """Mean and standard deviation of pixels from 0 to 255 where ``x`` has such; of others nothing."""
@@ -174,6 +177,13 @@ class _Trunk(nn.Module):
         super().train(mode)
         return self
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script asks of a module before anything else."""
+        raise NotImplementedError(
+            "torch.jit.script cannot compile the models of effkernels: use torch.export.export(model, (x,)), or "
+            "torch.jit.trace(model, x)"
+        )
+
     def _fuse(self) -> _Trunk:
         fused = copy.deepcopy(self).eval().requires_grad_(False)
         for module in fused.modules():
@@ -243,7 +253,7 @@ class EfficientNet(_Trunk):
             ValueError, TypeError: a shape, dtype or device that does not fit the model; uint8 images and a
                 model whose ``preprocessing`` is None, or not for its number of channels.
         """
-        if type(self) is EfficientNet:
+        if type(self) is EfficientNet and not layers_traced(x):
             self._check_images(x)
             found = run_whole(self, self._parts, x, self._pixel_norm(x))
             if found is not None:

@@ -229,7 +229,8 @@ def run_whole(
     """What a classifier makes of ``x``, by one op; without its classifier, where that is no linear layer.
 
     None where the layers have to run one by one: something is hooked, in training or replaced, a gradient
-    is wanted, x is no ordinary uint8, float32 or 16-bit tensor, PyTorch compiles, or no backend has the op.
+    is wanted, x is no ordinary uint8, float32 or 16-bit tensor, PyTorch compiles, transforms or traces the
+    call, or no backend has the op.
 
     Args:
         network: whose layers they are.
@@ -237,7 +238,7 @@ def run_whole(
         x: (N, C, H, W), best in NCHW or channels_last memory.
         image_norm: mean and standard deviation of ``x`` where that is uint8, else empty.
     """
-    if torch.compiler.is_compiling():
+    if not dispatch.merely_runs():
         return None
     found = _arguments(network, parts, x, image_norm)
     if isinstance(found, str):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effkernels import ops, reference
+from effkernels.dispatch import layers_traced
 from effkernels.nn._plain import any_global_hook, is_plain
+from effkernels.reference.elementwise import channels_last
 
 _ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
@@ -30,30 +33,39 @@ def activation_name(module: nn.Module) -> str | None:
     return _ACTIVATION_NAMES[type(module)] if is_plain(module, *_ACTIVATION_NAMES) else None
 
 
+def _same_padding(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, int, int, int]:
+    top, bottom = reference.same_padding(x.shape[2], kernel[0], stride[0], dilation[0])
+    left, right = reference.same_padding(x.shape[3], kernel[1], stride[1], dilation[1])
+    return top, bottom, left, right
+
+
 class Conv2dSame(nn.Conv2d):
     """``nn.Conv2d`` with TensorFlow's 'SAME' padding, which depends on the input size; no padded copy."""
 
     def same_padding(self, x: Tensor) -> tuple[int, int, int, int]:
         """(top, bottom, left, right) in pixels for this input."""
-        top, bottom = reference.same_padding(
-            x.shape[2], self.kernel_size[0], self.stride[0], self.dilation[0]
-        )
-        left, right = reference.same_padding(
-            x.shape[3], self.kernel_size[1], self.stride[1], self.dilation[1]
-        )
-        return top, bottom, left, right
+        return _same_padding(x, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
-        return reference.conv2d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.same_padding(input),
-            self.dilation,
-            self.groups,
-        )
+        window = (self.kernel_size, self.stride, self.dilation)
+        return _conv2d_same(input, self.weight, self.bias, *window, self.groups)
+
+
+@torch.fx.wrap  # a node of its own in torch.fx's graphs: it asks for height and width
+def _conv2d_same(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Tensor:
+    padding = _same_padding(x, kernel, stride, dilation)
+    return reference.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
 class ConvBnAct(nn.Module):
@@ -140,11 +152,11 @@ class ConvBnAct(nn.Module):
         With ``mean`` and ``std``, (C_in,) each, ``x`` is normalised first, and may be uint8.
         """
         conv = self.conv
-        name = None if any_global_hook() or not self.fusible() else activation_name(self.act)
+        by_layers = any_global_hook() or layers_traced(x) or not self.fusible()
+        name = None if by_layers else activation_name(self.act)
         dense = name is not None and conv.groups == 1 and not self.pointwise and not self.depthwise
         if not dense and mean is not None:
-            x = reference.normalise(x, mean, std, conv.weight.dtype)
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = channels_last(reference.normalise(x, mean, std, conv.weight.dtype))
         if name is None or (conv.groups != 1 and not self.depthwise):
             y: Tensor = self.act(self.bn(conv(x)))
             return y

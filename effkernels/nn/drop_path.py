@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+
+@torch.fx.wrap  # a node of its own in torch.fx's graphs: it asks for dimensions
+def _drop(x: Tensor, rate: float) -> Tensor:
+    keep = 1.0 - rate
+    mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
+    return x * mask.div_(keep)
 
 
 class DropPath(nn.Module):
@@ -21,9 +29,7 @@ class DropPath(nn.Module):
         """(N, ...) to the same shape."""
         if not self.training or self.rate == 0.0:
             return x
-        keep = 1.0 - self.rate
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
-        return x * mask.div_(keep)
+        return _drop(x, self.rate)
 
     def extra_repr(self) -> str:
         """For ``repr``."""

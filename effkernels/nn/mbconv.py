@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from effkernels import ops
+from effkernels.dispatch import layers_traced
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.nn.conv_bn_act import ConvBnAct, activation_name
 from effkernels.nn.drop_path import DropPath
@@ -92,7 +93,8 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
-        activation = None if any_global_hook() else self.fusible()
+        by_layers = any_global_hook() or layers_traced(x)
+        activation = None if by_layers else self.fusible()
         if activation is not None:
             return ops.mbconv(
                 x,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from effkernels import ops
+from effkernels.dispatch import layers_traced
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.nn.conv_bn_act import activation_module, activation_name
 
@@ -37,7 +38,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        if any_global_hook() or not self.fusible():
+        if any_global_hook() or layers_traced(x) or not self.fusible():
             pooled = x.mean((2, 3), keepdim=True)
             return x * torch.sigmoid(self.expand(self.act(self.reduce(pooled))))
         name = activation_name(self.act)

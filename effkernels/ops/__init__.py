@@ -6,6 +6,8 @@ pooled values and gates are float32 (float64 for float64). Under ``torch.autocas
 to its dtype. The same ops as ``torch.ops.effkernels.*`` take flat arguments, checked by PyTorch alone.
 """
 
+import torch.fx
+
 from effkernels.ops._arguments import BatchNorm, Conv, Gate
 from effkernels.ops.conv_bn_act import conv_bn_act
 from effkernels.ops.depthwise_conv_bn_act import depthwise_conv_bn_act, depthwise_conv_bn_act_pool
@@ -39,3 +41,8 @@ __all__ = [
     "squeeze_excite",
     "squeeze_excite_gate",
 ]
+
+# torch.fx.symbolic_trace makes one node of each call of effkernels.ops.<name>, as of an operator of PyTorch's.
+for _name in __all__:
+    if _name.islower():
+        torch.fx.wrap(_name)

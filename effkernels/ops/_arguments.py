@@ -12,6 +12,7 @@ from effkernels.dispatch import autocast_enabled
 from effkernels.ops._schema import Norm, Pair, Sides
 from effkernels.reference.convolution import output_size
 from effkernels.reference.elementwise import ACTIVATIONS
+from effkernels.reference.elementwise import channels_last as channels_last
 
 
 class BatchNorm(NamedTuple):
@@ -62,6 +63,10 @@ def check_images(op: str, x: Tensor, name: str = "x", *, uint8: bool = False) ->
 
     An empty batch is fine.
     """
+    if isinstance(x, torch.fx.Proxy):
+        raise TypeError(
+            f"{op}: torch.fx traces the op where it is called as effkernels.ops.{op}, not by a name imported from there"
+        )
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(x).__name__}")
     if x.dim() != 4:
@@ -149,7 +154,9 @@ def four_sides(op: str, padding: int | Sequence[int]) -> Sides:
     sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
     if len(sides) == 2:
         sides = (sides[0], sides[0], sides[1], sides[1])
-    if len(sides) != 4 or min(sides) < 0:
+    # Of symbols of torch.export nothing is asked: each question would become a condition of the graph.
+    known = [side for side in sides if isinstance(side, int)]
+    if len(sides) != 4 or min(known, default=0) < 0:
         raise ValueError(
             f"{op}: padding must be an int, (vertical, horizontal) or (top, bottom, left, right), "
             f"none negative, got {padding!r}"
@@ -180,8 +187,3 @@ def cast(tensor: Tensor) -> Tensor:
     if not autocast_enabled(device_type) or tensor.dtype == torch.float64:
         return tensor
     return tensor.to(torch.get_autocast_dtype(device_type))
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """``x`` in NHWC memory; a copy only where it is not."""
-    return x.contiguous(memory_format=torch.channels_last)

@@ -1,14 +1,18 @@
 """How an op comes to be: one schema that the public op and every backend's private op share.
 
-``define`` gives ``torch.ops.effkernels.<name>`` its schema, its fake (exact strides), its autograd formula
-and its FLOP formula. A backend's compiled op gets the same four through :func:`define_private`. So all of
-them exist whether or not anything was compiled.
+``define`` gives ``torch.ops.effkernels.<name>`` its schema, its fake (exact strides), its derivatives, its
+decomposition into plain operators and its FLOP formula. A backend's compiled op gets the same, but for the
+decomposition, through :func:`define_private`. So all of them exist whether or not anything was compiled.
+
+Graphs hold the public ops alone, never those of a backend: a graph that was captured on one machine runs on
+another, or is decomposed there.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,13 +20,14 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from effkernels import dispatch
+from effkernels.ops._derivatives import autograd_kernel
 
 _NAMESPACE = "effkernels"
 _libraries: dict[str, torch.library.Library] = {}
 _defined: dict[str, Op] = {}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Op:
     """One contract. All callables take the arguments of ``schema``, in order; ``flops`` takes shapes
     where they take tensors. ``composed`` computes the op from others, for backends that lack it. Ops that
@@ -35,18 +40,56 @@ class Op:
     flops: Callable[..., int]
     composed: Callable[..., Any] | None = None
     differentiable: bool = True
+    public: Any = field(default=None, init=False)
+    """``torch.ops.effkernels.<name>.default``, once it is defined."""
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run on the chosen backend. ``arguments`` are checked and in the order of the schema."""
+        """Run on the chosen backend, or be recorded. ``arguments`` are checked and in the order of the schema."""
+        if dispatch.transformed():
+            return self.plain(*arguments)
+        if torch.compiler.is_compiling():
+            return self._compiled(arguments)
+        if dispatch.traced():
+            return self.plain(*arguments)
+        if dispatch.recorded():
+            return self.public(*arguments)
+        return self.run(*arguments)
+
+    def run(self, *arguments: Any) -> Any:
+        """Run on the chosen backend, now."""
         device_type = arguments[0].device.type
         composite = self.composed is not None
         otherwise = self.composed or self.reference
         run = dispatch.choose(self.name, device_type, arguments, otherwise, composite=composite)
         assert run is not None
-        if dispatch.autocast_enabled(device_type):
-            # Casting is done (see _arguments.cast); autocast would also cast gates and BN to 16 bits.
-            with torch.autocast(device_type, enabled=False):
-                return run(*arguments)
+        return _without_autocast(device_type, run, arguments)
+
+    def plain(self, *arguments: Any) -> Any:
+        """Run in plain operators, which PyTorch can transform, record and differentiate as it likes."""
+        return _without_autocast(arguments[0].device.type, self.reference, arguments)
+
+    def _compiled(self, arguments: tuple[Any, ...]) -> Any:
+        """What goes into a graph: the public op, which chooses when the graph runs; or plain operators.
+
+        torch.compile fuses plain operators itself: it gets them where nothing else would run. An exported graph
+        gets them on request alone (``use_backend("torch")``): it may run where there are kernels.
+        """
+        if torch.compiler.is_exporting():
+            wanted, _ = dispatch.asked_for()
+            return (self.plain if wanted == "torch" else self.public)(*arguments)
+        device_type = arguments[0].device.type
+        composite = self.composed is not None
+        run = dispatch.choose(self.name, device_type, arguments, composite=composite)
+        if run is not None:
+            return self.public(*arguments)
+        return _without_autocast(device_type, self.composed or self.reference, arguments)
+
+
+def _without_autocast(device_type: str, run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    if not dispatch.autocast_enabled(device_type):
+        return run(*arguments)
+    # Casting is done (see _arguments.cast); autocast would also cast gates and BN to 16 bits.
+    with torch.autocast(device_type, enabled=False):
         return run(*arguments)
 
 
@@ -67,10 +110,11 @@ def define(op: Op) -> Op:
     """Register the public op ``torch.ops.effkernels.<name>``, which chooses its backend at run time."""
 
     def run(*arguments: Any) -> Any:
-        return _exact_strides(op(*arguments))
+        return _exact_strides(op.run(*arguments))
 
-    library = _register(op, _NAMESPACE)
+    library, op.public = _register(op, _NAMESPACE)
     library.impl(op.name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    _let_export_decompose(op)
     return declare(op)
 
 
@@ -90,9 +134,7 @@ def define_private(name: str, backend: str) -> Callable[..., Any]:
 
     The backend implements it for its dispatch key and gives it to :func:`effkernels.dispatch.register_kernel`.
     """
-    _register(defined(name), f"{_NAMESPACE}_{backend}")
-    packet = getattr(getattr(torch.ops, f"{_NAMESPACE}_{backend}"), name)
-    overload: Callable[..., Any] = packet.default
+    _, overload = _register(defined(name), f"{_NAMESPACE}_{backend}")
     return overload
 
 
@@ -101,24 +143,56 @@ def implement_private(name: str, backend: str, key: str, run: Callable[..., Any]
     _library(f"{_NAMESPACE}_{backend}").impl(name, run, key)  # type: ignore[no-untyped-call]
 
 
-def _register(op: Op, namespace: str) -> torch.library.Library:
+def _register(op: Op, namespace: str) -> tuple[torch.library.Library, Callable[..., Any]]:
     library, name = _library(namespace), f"{namespace}::{op.name}"
     library.define(  # type: ignore[no-untyped-call]
         op.name + op.schema, tags=(torch.Tag.pt2_compliant_tag,)
     )
+    packet = getattr(getattr(torch.ops, namespace), op.name)
+    overload: Callable[..., Any] = packet.default
     torch.library.register_fake(name, op.fake, lib=library)
-    if op.differentiable:
-        torch.library.register_autograd(
-            name, _recompute(op.reference), setup_context=_save_inputs, lib=library
-        )
-    else:
-        torch.library.register_autograd(name, _refuse(op.name), lib=library)
+    library.impl(op.name, autograd_kernel(op, overload), "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
+    # In front of the transforms of torch.func: they see the plain operators.
+    library.impl(op.name, op.plain, "FuncTorchDynamicLayerFrontMode")  # type: ignore[no-untyped-call]
 
     def flops(*arguments: Any, out_shape: Any = None, **named: Any) -> int:
         return op.flops(*arguments)
 
-    register_flop_formula(getattr(getattr(torch.ops, namespace), op.name))(flops)
-    return library
+    register_flop_formula(packet)(flops)
+    return library, overload
+
+
+def _let_export_decompose(op: Op) -> None:
+    """Let ``ExportedProgram.run_decompositions`` and ``torch.onnx.export`` replace the op by plain operators.
+
+    The default table of decompositions holds PyTorch's own operators and those with a composite kernel. This
+    is one that declines wherever else PyTorch tries to decompose operators (torch.compile, make_fx), so that the
+    op stays whole there.
+    """
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    kernels = op.public.py_kernels
+
+    def decompose(*arguments: Any) -> Any:
+        # Exporting gives ops that it keeps or decomposes kernels for autograd's keys, for that time: one that it
+        # keeps has another composite kernel then.
+        exporting = torch._C.DispatchKey.AutogradCPU in kernels
+        if exporting and kernels.get(key) is decompose:
+            return op.plain(*arguments)
+        _withdraw_from_inductor(op.public)
+        return NotImplemented
+
+    op.public.py_impl(key)(decompose)
+
+
+def _withdraw_from_inductor(overload: Any) -> None:
+    """Take an op out of Inductor's decompositions, which are export's and more.
+
+    Inductor wants to call ops that it finds whole in a graph only if it has no decomposition of them. It asks for
+    that after it has tried to decompose them.
+    """
+    module: Any = sys.modules.get("torch._inductor.decomposition")
+    if module is not None and module.decompositions.pop(overload, None) is not None:
+        module.fast_random_decomps.cache_clear()  # a copy of them
 
 
 def _exact_strides(result: Any) -> Any:
@@ -127,61 +201,9 @@ def _exact_strides(result: Any) -> Any:
         return tuple(_exact_strides(part) for part in result)
     if result.dim() != 4:
         return result.contiguous()
-    result = result.contiguous(memory_format=torch.channels_last)
     _, channels, height, width = result.shape
     c = max(channels, 1)
     exact = (max(height, 1) * max(width, 1) * c, 1, max(width, 1) * c, c)
-    return result.as_strided(result.shape, exact)
-
-
-class _Saved:
-    """Stands in ``ctx.arguments`` for a tensor that lies in ``ctx.saved_tensors``."""
-
-
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*(a for a in inputs if isinstance(a, Tensor)))
-    ctx.arguments = tuple(_Saved if isinstance(a, Tensor) else a for a in inputs)
-
-
-def _refuse(name: str) -> Callable[..., Any]:
-    def backward(ctx: Any, *grad_outputs: Tensor | None) -> Any:
-        raise NotImplementedError(f"{name}: it has no gradient; call the ops of its parts")
-
-    return backward
-
-
-def _recompute(reference: Callable[..., Any]) -> Callable[..., tuple[Tensor | None, ...]]:
-    """An autograd formula for a fused forward: run the reference again and differentiate that."""
-
-    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved = iter(ctx.saved_tensors)
-        with torch.enable_grad():
-            # Views, not detached copies: with create_graph the gradients stay connected to the inputs.
-            arguments: list[Any] = []
-            for argument, needed in zip(ctx.arguments, ctx.needs_input_grad, strict=True):
-                if argument is _Saved:
-                    tensor = next(saved)
-                    argument = tensor.view_as(tensor) if needed else tensor.detach()
-                arguments.append(argument)
-            results = reference(*arguments)
-        results = results if isinstance(results, tuple) else (results,)
-        pairs = [
-            (r, g)
-            for r, g in zip(results, grad_outputs, strict=True)
-            if g is not None and r.requires_grad
-        ]
-        wanted = [i for i, needed in enumerate(ctx.needs_input_grad) if needed]
-        gradients: list[Tensor | None] = [None] * len(arguments)
-        if pairs and wanted:
-            found = torch.autograd.grad(
-                [r for r, _ in pairs],
-                [arguments[i] for i in wanted],
-                [g for _, g in pairs],
-                create_graph=torch.is_grad_enabled(),
-                allow_unused=True,
-            )
-            for i, gradient in zip(wanted, found, strict=True):
-                gradients[i] = gradient
-        return tuple(gradients)
-
-    return backward
+    if result.stride() == exact:
+        return result
+    return result.contiguous(memory_format=torch.channels_last).as_strided(result.shape, exact)

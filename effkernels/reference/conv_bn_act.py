@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from effkernels.reference.convolution import conv2d
-from effkernels.reference.elementwise import bn_act, normalise
+from effkernels.reference.elementwise import bn_act, channels_last, normalise
 
 
 def conv_bn_act(
@@ -35,4 +34,4 @@ def conv_bn_act(
     x = normalise(x, mean, std, weight.dtype)
     y = conv2d(x, weight, bias, stride, padding, dilation, groups)
     y = bn_act(y, bn_weight, bn_bias, running_mean, running_var, eps, activation)
-    return y.contiguous(memory_format=torch.channels_last)
+    return channels_last(y)

@@ -9,8 +9,14 @@ from torch import Tensor
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """Rows before and after one side of ``size`` that TensorFlow's 'SAME' pads."""
-    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    """Rows before and after one side of ``size`` that TensorFlow's 'SAME' pads.
+
+    ``size`` may be a symbol of torch.export: nothing here asks for its value where the kernel covers the stride.
+    """
+    extent = (kernel - 1) * dilation + 1
+    total = ((size + stride - 1) // stride - 1) * stride + extent - size
+    if extent < stride:
+        total = max(total, 0)
     return total // 2, total - total // 2
 
 
@@ -33,10 +39,14 @@ def conv2d(
     """``F.conv2d`` with ``padding`` as (top, bottom, left, right), without a padded copy of ``x``.
 
     Asymmetric padding is a slice of a convolution with symmetric padding: a row or a column more of the
-    output costs less than a pass over the input.
+    output costs less than a pass over the input. But where sizes are symbols (torch.export, torch.jit.trace):
+    a copy is made for them, which is right whatever they are.
     """
     top, bottom, left, right = padding
     bias = None if bias is None else bias.to(weight.dtype)
+    if not all(isinstance(side, int) for side in padding):
+        x = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
     if top == bottom and left == right:
         return F.conv2d(x, weight, bias, stride, (top, left), dilation, groups)
     pad_h, first_h = _symmetric_axis(top, bottom, stride[0])

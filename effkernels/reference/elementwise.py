@@ -27,6 +27,19 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """``x`` in NHWC memory, a copy only where it is not. Within torch.func, as it is: vmap knows no memory formats."""
+    return x if _batching() else x.contiguous(memory_format=torch.channels_last)
+
+
+def _batching() -> bool:
+    return torch._C._are_functorch_transforms_active()
+
+
+# torch.compile asks while it traces, and leaves no trace of it in its graph.
+_batching._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def normalise(x: Tensor, mean: Tensor | None, std: Tensor | None, dtype: torch.dtype) -> Tensor:
     """``(x - mean) / std`` over dim 1, or ``x`` where there are none; uint8 images in ``dtype``, others in theirs."""
     if x.is_floating_point():

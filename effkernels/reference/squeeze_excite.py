@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from effkernels.reference.elementwise import accumulate_dtype
+from effkernels.reference.elementwise import accumulate_dtype, channels_last
 from effkernels.reference.squeeze_excite_gate import squeeze_excite_gate
 
 
@@ -23,4 +22,4 @@ def squeeze_excite(
         pooled, reduce_weight, reduce_bias, expand_weight, expand_bias, activation
     )
     y = x * gate.to(x.dtype)[:, :, None, None]
-    return y.contiguous(memory_format=torch.channels_last)
+    return channels_last(y)

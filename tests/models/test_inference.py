@@ -360,9 +360,8 @@ def test_op_refuses_gradients() -> None:
     model = thousand()
     with torch.no_grad():
         case = arguments(model, torch.randn(1, 3, 32, 32))
-    y = torch.ops.effkernels_cpu.network(*case)
     with pytest.raises(NotImplementedError, match="network: it has no gradient"):
-        y.sum().backward()
+        torch.ops.effkernels_cpu.network(*case)
 
 
 def batched(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
