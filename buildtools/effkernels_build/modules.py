@@ -10,6 +10,7 @@ target version up. The kernels of csrc/cpu are compiled once for each instructio
 from __future__ import annotations
 
 import platform
+import runpy
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -78,6 +79,13 @@ def _cpp(folder: Path) -> list[tuple[Path, str]]:
     return [(source, "cpp") for source in sorted(folder.glob("*.cpp"))]
 
 
+def network_layout_header(root: Path) -> str:
+    """network_layout.h: how Python writes down a network for the op in C++, from Python's own definition."""
+    source = root / "effkernels" / "_backends" / "network_layout.py"
+    header: str = runpy.run_path(str(source))["header"]()
+    return header
+
+
 def cpu_module(
     root: Path,
     compiler: Compiler,
@@ -87,7 +95,7 @@ def cpu_module(
     record: Path,
     sanitizers: Sequence[str] = (),
 ) -> Module:
-    """`_C`; `record` is the folder of the generated build_record.h."""
+    """`_C`; `record` is the folder of the generated build_record.h and network_layout.h."""
     csrc = root / "csrc"
     isas = instruction_sets()
     each = "-DEFFKERNELS_FOR_EACH_ISA(f)=" + " ".join(f"f({isa})" for isa in isas)

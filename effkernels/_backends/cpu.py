@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from effkernels import dispatch
+from effkernels._backends import network_layout
 from effkernels._backends.compiled import compiled_status, cpu_module
+from effkernels._backends.cpu_network import define_network, run_network
 from effkernels.ops._define import define_private
-from effkernels.ops.network import STEPS
+from effkernels.ops._steps import LINEAR, NETWORK, Network
 
 _DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16))
 _MAX_KERNEL_ROWS = 64
@@ -73,14 +74,30 @@ def _rejects_block(*arguments: Any) -> str | None:
     return _rejects(_OPS["mbconv"])(*arguments)
 
 
-def rejects_network(x: Tensor, tensors: list[Tensor], numbers: list[int], *_: Any) -> str | None:
+_CHECKS: dict[str, Callable[..., str | None]] = {
+    **{name: _rejects(kernel) for name, kernel in _OPS.items()},
+    "conv_bn_act": uint8_too(_rejects(_OPS["conv_bn_act"])),
+    "squeeze_excite_gate": _rejects_gate,
+    "mbconv": _rejects_block,
+}
+
+
+def rejects_network(x: Tensor, tensors: Sequence[Tensor], network: Network) -> str | None:
     """What no backend takes of networks."""
-    # Of hundreds of tensors, at each call: no loop of Python's.
-    others = set(map(operator.attrgetter("dtype"), tensors)) - _DTYPES
-    if others:
-        return _rejects_dtype(*tensors)
-    convolution = STEPS[numbers[0]] == "conv_bn_act"
-    return None if convolution and x.dtype == torch.uint8 else _rejects_dtype(x)
+    first = network.steps[0].op == "conv_bn_act"
+    return _rejects_dtype(*tensors) if first and x.dtype == torch.uint8 else _rejects_dtype(x, *tensors)
+
+
+def _rejects_whole(x: Tensor, tensors: Sequence[Tensor], network: Network) -> str | None:
+    """What the one op of a network does not take: what the ops of its steps do not."""
+    of_x, of_maps = x, tensors[0]
+    for step in network.steps:
+        if step.op != LINEAR:
+            reason = _CHECKS[step.op](of_x, *step.arguments(tensors))
+            if reason is not None:
+                return f"{step.op}: {reason}"
+        of_x = of_maps
+    return rejects_network(x, tensors, network)
 
 
 def register() -> None:
@@ -92,6 +109,9 @@ def register() -> None:
     if module is None:
         dispatch.mark_unavailable("cpu", compiled_status()["cpu"] or "not loaded")
         return
+    if module.network_layout() != network_layout.fingerprint():
+        dispatch.mark_unavailable("cpu", "effkernels._C was built from other sources: build it again")
+        return
     isa = os.environ.get("EFFKERNELS_CPU_ISA", "").strip().lower()
     if isa:
         try:
@@ -99,11 +119,8 @@ def register() -> None:
         except ValueError as error:
             dispatch.mark_unavailable("cpu", f"EFFKERNELS_CPU_ISA: {error}")
             return
-    checks = {name: _rejects(kernel) for name, kernel in _OPS.items()}
-    checks["conv_bn_act"] = uint8_too(checks["conv_bn_act"])
-    checks["squeeze_excite_gate"] = _rejects_gate
-    checks["mbconv"] = _rejects_block
-    checks["network"] = rejects_network
-    for name, rejects in checks.items():
+    define_network()
+    for name, rejects in _CHECKS.items():
         dispatch.register_kernel("cpu", name, define_private(name, "cpu"), rejects)
+    dispatch.register_kernel("cpu", NETWORK, run_network, _rejects_whole)
     dispatch.mark_available("cpu")

@@ -19,7 +19,7 @@ from effkernels._backends.cpu import (
     uint8_too,
 )
 from effkernels.ops._define import define_private
-from effkernels.ops.network import by_steps
+from effkernels.ops._steps import NETWORK, run_by_steps
 
 _CAPABILITY = (8, 0)  # the oldest that device code is built for: older ones lack bfloat16
 _MOST_TERMS = 256
@@ -130,7 +130,7 @@ def new_enough(rejects: Callable[..., str | None]) -> Callable[..., str | None]:
 def register_network(backend: str) -> None:
     """Let a GPU backend run whole networks, by the ops of their steps."""
     dispatch.register_kernel(
-        backend, "network", by_steps, new_enough(rejects_network), by_parts=True
+        backend, NETWORK, run_by_steps, new_enough(rejects_network), by_parts=True
     )
 
 

@@ -4,13 +4,49 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules import module as _module
 
+# What the classes computed when effkernels was imported: somebody may replace that later.
+_FORWARDS: dict[type[nn.Module], Any] = {}
+
+
+def remember(*types: type[nn.Module]) -> None:
+    """Take the ``forward`` that these classes have now for what they are known to compute."""
+    for cls in types:
+        _FORWARDS[cls] = cls.forward
+
+
+remember(
+    *(nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.Linear, nn.Dropout),
+    *(nn.SiLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Identity, nn.Sequential, nn.ModuleList),
+)
+_CALL = nn.Module.__call__
+
+
+def unpatched(cls: type[nn.Module]) -> bool:
+    """Whether instances of the class are called, and compute, as when effkernels was imported."""
+    return cls.__call__ is _CALL and cls.forward is _FORWARDS.get(cls)
+
+
+# torch.compile takes the answer as it is while tracing, as for dispatch._log_once.
+unpatched._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
 
 def is_plain(module: nn.Module, *types: type[nn.Module]) -> bool:
-    """One of ``types`` itself (no subclass: quantised, parametrised), without hooks or a patched forward."""
-    return type(module) in types and not has_hooks(module) and "forward" not in module.__dict__
+    """One of ``types`` itself, and nothing around or in the place of its class's ``forward``.
+
+    No subclass (quantised, parametrised), no hooks, no patched ``forward`` of the module or of its class, not
+    compiled on its own.
+    """
+    return (
+        type(module) in types
+        and not has_hooks(module)
+        and "forward" not in module.__dict__
+        and "_compiled_call_impl" not in module.__dict__
+        and unpatched(type(module))
+    )
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -35,4 +71,13 @@ def any_global_hook() -> bool:
         or _module._global_forward_pre_hooks
         or _module._global_backward_hooks
         or _module._global_backward_pre_hooks
+    )
+
+
+def transformed() -> bool:
+    """Whether PyTorch differentiates forwards, maps over a batch, or traces: calls are not what they seem then."""
+    return (
+        torch.autograd.forward_ad._current_level >= 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
     )
