@@ -85,7 +85,11 @@ _CHECKS: dict[str, Callable[..., str | None]] = {
 def rejects_network(x: Tensor, tensors: Sequence[Tensor], network: Network) -> str | None:
     """What no backend takes of networks."""
     first = network.steps[0].op == "conv_bn_act"
-    return _rejects_dtype(*tensors) if first and x.dtype == torch.uint8 else _rejects_dtype(x, *tensors)
+    return (
+        _rejects_dtype(*tensors)
+        if first and x.dtype == torch.uint8
+        else _rejects_dtype(x, *tensors)
+    )
 
 
 def _rejects_whole(x: Tensor, tensors: Sequence[Tensor], network: Network) -> str | None:
@@ -110,7 +114,9 @@ def register() -> None:
         dispatch.mark_unavailable("cpu", compiled_status()["cpu"] or "not loaded")
         return
     if module.network_layout() != network_layout.fingerprint():
-        dispatch.mark_unavailable("cpu", "effkernels._C was built from other sources: build it again")
+        dispatch.mark_unavailable(
+            "cpu", "effkernels._C was built from other sources: build it again"
+        )
         return
     isa = os.environ.get("EFFKERNELS_CPU_ISA", "").strip().lower()
     if isa:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from effkernels.dispatch import autocast_enabled
+from effkernels.models import inference
 from effkernels.models.config import EfficientNetConfig
 from effkernels.models.parts import methods_of
-from effkernels.models import inference
 from effkernels.nn import ConvBnAct, MBConv
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.preprocessing import Preprocessing, pixel_norm

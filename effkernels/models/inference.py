@@ -174,8 +174,10 @@ def _logits(model: Any, methods: Mapping[str, Any], x: Tensor) -> Tensor | str |
     model._check_images(x)
     if x.dtype not in _DTYPES and x.dtype != torch.uint8:
         return f"it takes uint8, float32, bfloat16 and float16, not {x.dtype}"
-    if transformed() or dispatch.autocast_enabled(x.device.type):
-        return "torch.autocast, a transform of functions or a trace is on"
+    if dispatch.autocast_enabled(x.device.type):
+        return "torch.autocast is on"
+    if transformed():
+        return "PyTorch transforms or traces the call"
     tensors = plan.tensors()
     if tensors is None:
         plan = _plan(model, methods, anew=True)

@@ -152,7 +152,9 @@ class Recording:
 
     def _launches(self, last: _Number, network: Network, given: int) -> Launches:
         """The calls with places in one list for all that they take and make, used again as soon as they can be."""
-        last_use = {n: i for i, c in enumerate(self._calls) for n in c.arguments if type(n) is _Number}
+        last_use = {
+            n: i for i, c in enumerate(self._calls) for n in c.arguments if type(n) is _Number
+        }
         last_use[last] = len(self._calls)
         places = {_Number(i): i for i in range(given)}
         constants: list[Any] = []

@@ -141,7 +141,9 @@ def _checked(path: str, module: Any, types: _Types, modules: list[nn.Module]) ->
     """``module``, exactly one of ``types`` down to its leaves, which are added to ``modules``."""
     cls = type(module)
     if cls not in types:
-        raise _Found(f"{path} is {'a ' + cls.__name__ if isinstance(module, nn.Module) else 'no module'}")
+        raise _Found(
+            f"{path} is {'a ' + cls.__name__ if isinstance(module, nn.Module) else 'no module'}"
+        )
     if has_hooks(module):
         raise _Found("there are hooks")
     own = vars(module)
