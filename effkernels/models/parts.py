@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from effkernels.nn import Conv2dSame, ConvBnAct, DropPath, MBConv, SqueezeExcite
-from effkernels.nn._plain import any_global_hook, has_hooks, hook_dicts, unpatched
+from effkernels.nn._plain import HOOK_DICTS, any_global_hook, has_hooks, unpatched
 
 _ACTS = (nn.SiLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Identity)
 _CONVS = (nn.Conv2d, Conv2dSame)
@@ -53,6 +53,8 @@ _SETTINGS: Mapping[type, operator.itemgetter[Any]] = {
     MBConv: operator.itemgetter("residual"),
 }
 _METHODS = ("forward", "forward_features", "forward_head")  # of a classifier
+_METHODS_OF = operator.attrgetter(*_METHODS)
+_HOOKS = operator.itemgetter(*HOOK_DICTS)
 _OF_CLASS = operator.attrgetter("forward", "__call__")
 _MISSING = object()
 
@@ -175,7 +177,8 @@ class Snapshot:
         self._classes = list(dict.fromkeys([type(network), *map(type, modules)]))
         self._attributes = [vars(network), *map(vars, modules)]
         self._children = [m._modules for m in (network, *modules) if m._modules]
-        self._hooks = [hooks for m in modules for hooks in hook_dicts(m)]
+        self._network_class = type(network)
+        self._module_attributes = self._attributes[1:]
         self._settings = [
             (getter, [vars(m) for m in modules if _SETTINGS.get(type(m)) is getter])
             for getter in dict.fromkeys(_SETTINGS.values())
@@ -187,6 +190,7 @@ class Snapshot:
             list(map(type, self._modules)),
             list(map(len, self._attributes)),
             list(map(_OF_CLASS, self._classes)),
+            list(_METHODS_OF(self._network_class)),
             *itertools.starmap(_get_all, self._settings),
         ]
 
@@ -195,7 +199,8 @@ class Snapshot:
 
     def hooked(self) -> bool:
         """Whether calling the modules runs more than their forwards."""
-        return any(self._hooks) or any_global_hook()
+        hooks = itertools.chain.from_iterable(map(_HOOKS, self._module_attributes))
+        return any(hooks) or any_global_hook()
 
     def changed(self) -> bool:
         """Whether anything but hooks and tensors is not as it was."""

@@ -23,6 +23,8 @@ remember(
     *(nn.SiLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Identity, nn.Sequential, nn.ModuleList),
 )
 _CALL = nn.Module.__call__
+# A module's own dictionaries of hooks, of all kinds that run with a call.
+HOOK_DICTS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def unpatched(cls: type[nn.Module]) -> bool:
@@ -37,13 +39,14 @@ unpatched._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def is_plain(module: nn.Module, *types: type[nn.Module]) -> bool:
     """One of ``types`` itself, and nothing around or in the place of its class's ``forward``.
 
-    No subclass (quantised, parametrised), no hooks, no patched ``forward`` of the module or of its class, not
-    compiled on its own.
+    No subclass (quantised, parametrised), no hooks, no patched ``forward`` of the module or of its class (nor a
+    convolution's ``_conv_forward``, which tools replace), not compiled on its own.
     """
     return (
         type(module) in types
         and not has_hooks(module)
         and "forward" not in module.__dict__
+        and "_conv_forward" not in module.__dict__
         and "_compiled_call_impl" not in module.__dict__
         and unpatched(type(module))
     )
