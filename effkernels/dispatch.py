@@ -234,6 +234,11 @@ class watching:  # noqa: N801 - used like a function
         _choice.watcher = self._previous
 
 
+def watched() -> bool:
+    """Whether somebody is told of the choices in this thread."""
+    return _choice.watcher is not None
+
+
 def asked_for() -> tuple[str | None, bool]:
     """The backend that ``use_backend`` or the environment asks for in this thread, or None; whether others may do."""
     return _choice.name, _choice.fallback

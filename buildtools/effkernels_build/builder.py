@@ -8,7 +8,14 @@ from pathlib import Path
 
 from effkernels_build import ninja_build
 from effkernels_build.cuda import arch_list, cuda_mode, find_nvcc, why_not
-from effkernels_build.modules import CPU_MODULE, CUDA_MODULE, FILE_NAMES, cpu_module, cuda_module
+from effkernels_build.modules import (
+    CPU_MODULE,
+    CUDA_MODULE,
+    FILE_NAMES,
+    cpu_module,
+    cuda_module,
+    network_layout_header,
+)
 from effkernels_build.ninja_build import CompileError, Module
 from effkernels_build.record import FILE_NAME, BuildRecord
 from effkernels_build.toolchain import (
@@ -88,6 +95,10 @@ class Builder:
         header_folder = self.work / "generated"
         header_folder.mkdir(parents=True, exist_ok=True)
         (header_folder / "build_record.h").write_text(self.record.as_header())
+        # Written again only where it differs: what includes it would be compiled again.
+        layout, text = header_folder / "network_layout.h", network_layout_header(ROOT)
+        if not layout.exists() or layout.read_text() != text:
+            layout.write_text(text)
         sanitizers = self.env.get("EFFKERNELS_SANITIZE", "").replace(",", " ").split()
         self._compile(
             cpu_module(ROOT, compiler, torch, python, pybind11, header_folder, sanitizers)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
+import runpy
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -81,6 +82,13 @@ def _without_paths(root: Path, torch: Torch) -> tuple[str, ...]:
     return (f"-ffile-prefix-map={root}{os.sep}=", f"-ffile-prefix-map={torch.include}{os.sep}=")
 
 
+def network_layout_header(root: Path) -> str:
+    """network_layout.h: how Python writes down a network for the op in C++, from Python's own definition."""
+    source = root / "effkernels" / "_backends" / "network_layout.py"
+    header: str = runpy.run_path(str(source))["header"]()
+    return header
+
+
 def cpu_module(
     root: Path,
     compiler: Compiler,
@@ -90,7 +98,7 @@ def cpu_module(
     record: Path,
     sanitizers: Sequence[str] = (),
 ) -> Module:
-    """`_C`; `record` is the folder of the generated build_record.h."""
+    """`_C`; `record` is the folder of the generated build_record.h and network_layout.h."""
     csrc = root / "csrc"
     isas = instruction_sets()
     each = "-DEFFKERNELS_FOR_EACH_ISA(f)=" + " ".join(f"f({isa})" for isa in isas)

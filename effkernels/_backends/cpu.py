@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 from effkernels import dispatch
-from effkernels._backends import limits
+from effkernels._backends import limits, network_layout
 from effkernels._backends.compiled import compiled_status, cpu_module
+from effkernels._backends.cpu_network import define_network, run_network
 from effkernels._backends.limits import other_dtypes, refusal
 from effkernels.ops._define import define_private
+from effkernels.ops._steps import NETWORK
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
 from effkernels.ops.mbconv import MbconvArguments
@@ -32,7 +34,6 @@ def refusals() -> dict[str, limits.Refusal]:
         "squeeze_excite_gate": refusal(GateArguments, limits.pooled_not_float32, other_dtypes),
         "squeeze_excite": refusal(SqueezeExciteArguments, other_dtypes),
         "mbconv": refusal(MbconvArguments, limits.no_hidden, block_rows, other_dtypes),
-        "network": limits.network,
     }
 
 
@@ -46,6 +47,11 @@ def register() -> None:
     if module is None:
         dispatch.mark_unavailable("cpu", compiled_status()["cpu"] or "not loaded")
         return
+    if module.network_layout() != network_layout.fingerprint():
+        dispatch.mark_unavailable(
+            "cpu", "effkernels._C was built from other sources: build it again"
+        )
+        return
     isa = os.environ.get("EFFKERNELS_CPU_ISA", "").strip().lower()
     if isa:
         try:
@@ -53,6 +59,9 @@ def register() -> None:
         except ValueError as error:
             dispatch.mark_mistaken("cpu", f"EFFKERNELS_CPU_ISA: {error}")
             return
-    for name, refuses in refusals().items():
+    define_network()
+    found = refusals()
+    for name, refuses in found.items():
         dispatch.register_kernel("cpu", name, define_private(name, "cpu"), refuses)
+    dispatch.register_kernel("cpu", NETWORK, run_network, limits.steps_of_network(found))
     dispatch.mark_available("cpu")

@@ -9,10 +9,10 @@ from effkernels._backends import limits
 from effkernels._backends.compiled import compiled_status, cuda_module
 from effkernels._backends.limits import other_dtypes, refusal
 from effkernels.ops._define import define_private
+from effkernels.ops._steps import NETWORK, run_by_steps
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
 from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
-from effkernels.ops.network import by_steps
 from effkernels.ops.squeeze_excite import SqueezeExciteArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
 
@@ -56,7 +56,7 @@ def register() -> None:
         private = define_private(name, "cuda")
         dispatch.register_kernel("cuda", name, private, limits.on_gpu(refuses))
     dispatch.register_kernel(
-        "cuda", "network", by_steps, limits.on_gpu(limits.network), by_parts=True
+        "cuda", NETWORK, run_by_steps, limits.on_gpu(limits.network), by_parts=True
     )
     # Asks the driver's library for management: no process that forks later is spoilt by it.
     if torch.cuda.device_count() == 0:

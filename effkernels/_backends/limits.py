@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from effkernels.ops._steps import LINEAR, Network
 from effkernels.ops.conv_bn_act import ConvArguments
 from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
 from effkernels.ops.mbconv import MbconvArguments
-from effkernels.ops.network import STEPS
 from effkernels.ops.squeeze_excite_gate import GateArguments
 
 Limit = Callable[[Any], "str | None"]
@@ -199,11 +199,27 @@ def on_gpu(refuses: Refusal) -> Refusal:
     return on_new_ones
 
 
-def network(x: Tensor, tensors: list[Tensor], numbers: list[int], *_: Any) -> str | None:
+def network(x: Tensor, tensors: Sequence[Tensor], steps: Network) -> str | None:
     """What no backend takes of networks."""
-    # Of hundreds of tensors, at each call: no loop of Python's.
+    # Of hundreds of tensors: no loop of Python's.
     others = set(map(operator.attrgetter("dtype"), tensors)) - FLOATS
     if others:
         return other_dtypes(tensors)
-    convolution = STEPS[numbers[0]] == "conv_bn_act"
-    return None if convolution and x.dtype == torch.uint8 else other_dtypes((x,))
+    first = steps.steps[0].op == "conv_bn_act"
+    return None if first and x.dtype == torch.uint8 else other_dtypes((x,))
+
+
+def steps_of_network(refusals: Mapping[str, Refusal]) -> Refusal:
+    """For a backend with one kernel for a whole network: what ``refusals`` say of its steps."""
+
+    def refuses(x: Tensor, tensors: Sequence[Tensor], steps: Network) -> str | None:
+        images, maps = x, tensors[0]  # whose dtype stands for that of the maps between
+        for step in steps.steps:
+            if step.op != LINEAR:
+                reason = refusals[step.op](images, *step.arguments(tensors))
+                if reason is not None:
+                    return f"{step.op}: {reason}"
+            images = maps
+        return network(x, tensors, steps)
+
+    return refuses

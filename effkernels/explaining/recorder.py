@@ -16,7 +16,7 @@ from effkernels.dispatch import Decision
 from effkernels.nn import ConvBnAct, SqueezeExcite
 from effkernels.nn._plain import any_global_hook, has_hooks
 from effkernels.ops._define import defined
-from effkernels.ops.network import NETWORK, step_flops, walk
+from effkernels.ops._steps import NETWORK, Network, step_flops, traced
 
 # Their inner modules run together: those are named after the layer.
 _LAYERS = (ConvBnAct, SqueezeExcite)
@@ -187,16 +187,20 @@ class Recorder(TorchDispatchMode):
 
     def _add_call(self, decision: Decision, arguments: tuple[Any, ...], made: list[Tensor]) -> None:
         why = _why(decision, *self._composites)
-        if decision.op == NETWORK.name:
-            why = f"one call of {decision.op}: {why}"
-            x = torch.empty_like(arguments[0], device="meta")
-            for step, before, after in walk(x, *arguments[1:]):
-                flops = step_flops(step, before.shape)
-                taken = [before, *_tensors(step.tensors)]
-                self._add(step.op, decision.backend, taken, [after], flops, why)
+        if decision.op == NETWORK:
+            self._add_steps(decision.backend, f"one call of {NETWORK}: {why}", *arguments)
             return
         flops = defined(decision.op).flops(*_shapes(arguments))
         self._add(decision.op, decision.backend, list(_tensors(arguments)), made, flops, why)
+
+    def _add_steps(
+        self, backend: str, why: str, x: Tensor, tensors: Sequence[Tensor], network: Network
+    ) -> None:
+        shapes = [tensor.shape for tensor in network.with_matrices(tensors)]
+        images = torch.empty_like(x, device="meta")
+        for step, before, taken, after in traced(images, tensors, network):
+            flops = step_flops(step, before.shape, shapes)
+            self._add(step.op, backend, [before, *taken], [after], flops, why)
 
     def _add(
         self,

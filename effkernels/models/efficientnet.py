@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from effkernels.dispatch import autocast_enabled, layers_traced
+from effkernels.models import inference
 from effkernels.models.config import EfficientNetConfig
-from effkernels.models.inference import Parts, run_whole
+from effkernels.models.parts import methods_of
 from effkernels.nn import ConvBnAct, MBConv
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.preprocessing import Preprocessing, pixel_norm
@@ -254,20 +255,10 @@ class EfficientNet(_Trunk):
                 model whose ``preprocessing`` is None, or not for its number of channels.
         """
         if type(self) is EfficientNet and not layers_traced(x):
-            self._check_images(x)
-            found = run_whole(self, self._parts, x, self._pixel_norm(x))
-            if found is not None:
-                if not found.pooled:
-                    return found.values
-                features = found.values.to(self.stem.conv.weight.dtype)
-                logits: Tensor = self.classifier(self.dropout(features))
+            logits = inference.run(self, _METHODS, x)
+            if logits is not None:
                 return logits
         return self.forward_head(self.forward_features(x))
-
-    def _parts(self) -> Parts:
-        blocks = [block for stage in self.stages for block in cast(nn.Sequential, stage)]
-        layers = [self.stem, *blocks, self.head]
-        return Parts(layers, self.dropout, self.classifier, [self.stages, *self.stages])
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a freshly initialised one; 0 classes: return pooled features."""
@@ -282,6 +273,9 @@ class EfficientNet(_Trunk):
     def fuse(self) -> EfficientNet:
         """An inference copy with every BatchNorm folded into its convolution. This model is untouched."""
         return cast(EfficientNet, self._fuse())
+
+
+_METHODS = methods_of(EfficientNet)
 
 
 class EfficientNetFeatures(_Trunk):

@@ -1,278 +1,211 @@
-"""A classifier's layers as one op, where a backend has it: calling layer by layer costs as much as small networks take.
+"""A classifier's inference plan: the ops that it calls, and which backend runs each, found once.
 
-Layers stay ordinary modules that anybody may change: replace, hook, switch to training, load into. What is kept here
-between calls are references, and what was read to find that one op computes the same. All of it is compared again at
-each call, in bulk: some ten microseconds for B0.
+Calling layer by layer costs as much as small networks take. Where :func:`effkernels.models.parts.plain_parts` finds
+nothing but what the ops compute, a classifier's pass is a list of steps (:class:`effkernels.ops._steps.Network`), which
+runs by one kernel of a backend that has one for whole networks, and else as the list of the steps' own kernels
+(:class:`effkernels.models.launches.Launches`).
+
+What is kept between calls is looked at again at each: modules, their classes, attributes and hooks, and the kind of the
+tensors. Tensors themselves are taken from the modules at each call, so weights may change in place, or be swapped.
 """
 
 from __future__ import annotations
 
+import itertools
 import operator
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effkernels import dispatch
-from effkernels.nn import Conv2dSame, ConvBnAct, DropPath, MBConv
-from effkernels.nn._plain import any_global_hook, hook_dicts, is_plain
-from effkernels.nn.conv_bn_act import activation_name
-from effkernels.ops.network import NETWORK, Step, encode
-from effkernels.reference.convolution import output_size
+from effkernels.models.launches import Recording
+from effkernels.models.parts import Parts, Snapshot, plain_parts
+from effkernels.models.steps import Misfit, steps_of, tensor_slots
+from effkernels.ops._steps import NETWORK, Network
 
-# What attributes decide, by the type of module.
-_CONV = ("stride", "padding", "dilation", "groups", "padding_mode")
-_SETTINGS: dict[type[nn.Module], tuple[str, ...]] = {
-    nn.Conv2d: _CONV,
-    Conv2dSame: _CONV,
-    nn.BatchNorm2d: ("training", "eps"),
-    nn.SyncBatchNorm: ("training", "eps"),
-    DropPath: ("training", "rate"),
-    nn.Dropout: ("training",),
-    MBConv: ("residual",),
-}
 _TENSORS = frozenset((Tensor, nn.Parameter))
 _DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16))
-_METHODS = frozenset(
-    ("forward_features", "forward_head")
-)  # that somebody may have replaced in one model
-_MOST_SIZES = 64  # of images, whose numbers are kept
+_MOST_SHAPES = 64  # of images, whose steps and kernels are kept
+_KIND = operator.attrgetter("dtype", "device", "shape")
+_requires_grad = operator.attrgetter("requires_grad")
 
-Slot = tuple[dict[str, Any], str]
-
-
-def _get(slots: list[Slot]) -> list[Any]:
-    return [values[name] for values, name in slots]
+Run = Callable[[Tensor, Sequence[Tensor]], Tensor]
 
 
-def _same(now: list[Any], then: list[Any]) -> bool:
-    return len(now) == len(then) and all(map(operator.is_, now, then))
+class Plan:
+    """How one classifier runs, as it was when it was last looked at."""
 
+    def __init__(self, model: nn.Module, parts: Parts) -> None:
+        self.parts = parts
+        self.snapshot = Snapshot(model, parts.modules)
+        slots = tensor_slots(parts)
+        absent = [slot for slot in slots.values() if slot[0][slot[1]] is None]
+        self._absent_dicts = [values for values, _ in absent]
+        self._absent_names = [name for _, name in absent]
+        present = {path: slot for path, slot in slots.items() if slot[0][slot[1]] is not None}
+        self._present = list(present)
+        self._dicts = [values for values, _ in present.values()]
+        self._names = [name for _, name in present.values()]
+        self._memory: list[Any] = []
+        self._kinds: list[Any] = []
+        # By the shape of an image, and whether the stem normalises it.
+        self._networks: dict[tuple[torch.Size, bool], Network | str] = {}
+        # By all that decides about kernels.
+        self._runs: dict[Any, Run | None] = {}
 
-class Parts(NamedTuple):
-    """A classifier taken apart.
-
-    ``layers`` make the last feature map, in order, the last of them a 1x1 convolution. The means over its height
-    and width go through ``dropout`` and ``classifier``. ``containers`` are the modules around the layers.
-    """
-
-    layers: list[nn.Module]
-    dropout: nn.Module
-    classifier: nn.Module
-    containers: list[nn.Module]
-
-
-class _Layers:
-    """What one network's layers were when they were last looked at."""
-
-    def __init__(self, network: nn.Module, parts: Parts) -> None:
-        layers = parts.layers
-        self.linear = _only_linear(parts)
-        tail = [parts.dropout, parts.classifier] if self.linear else []
-        modules = parts.containers + [m for layer in layers for m in layer.modules()] + tail
-        self._modules = modules
-        self._types = list(map(type, modules))
-        self._attributes = [vars(m) for m in modules]
-        self._attribute_counts = list(map(len, self._attributes))
-        self._hooks = [hooks for m in modules for hooks in hook_dicts(m)]
-        parents = [network, *modules]
-        self._child_slots: list[Slot] = [(m._modules, name) for m in parents for name in m._modules]
-        self._children = _get(self._child_slots)
-        self._child_dicts = [m._modules for m in parents if m._modules]
-        self._child_counts = list(map(len, self._child_dicts))
-        self._setting_slots: list[Slot] = [
-            (vars(m), name) for m in modules for name in _SETTINGS.get(type(m), ())
-        ]
-        self._settings = _get(self._setting_slots)
-        self.fusible = all(_fusible(layer) for layer in layers)
-        if self.linear:
-            layers = [*layers, parts.classifier]
-        slots = [slot for layer in layers for slot in _slots(layer)] if self.fusible else []
-        # Behind these the stem's op has the mean and standard deviation of images.
-        stem = _slots(layers[0]) if self.fusible else ()
-        self._stem_tensors = sum(values[name] is not None for values, name in stem)
-        self._steps = layers
-        self._absent = [slot for slot in slots if slot[0][slot[1]] is None]
-        self._present = [slot for slot in slots if slot[0][slot[1]] is not None]
-        self._numbers: dict[tuple[int, int, bool], tuple[list[int], list[float]]] = {}
-
-    def hooked(self) -> bool:
-        return any(self._hooks) or any_global_hook()
-
-    def changed(self) -> bool:
+    def tensors(self) -> list[Any] | None:
+        """Those of the modules, in order; None where others are there, or none are, than when they were looked at."""
         try:
-            return not (
-                list(map(len, self._attributes)) == self._attribute_counts
-                and list(map(type, self._modules)) == self._types
-                and _same(_get(self._child_slots), self._children)
-                and list(map(len, self._child_dicts)) == self._child_counts
-                and _get(self._setting_slots) == self._settings
-                and all(value is None for value in _get(self._absent))
-            )
+            absent = list(map(operator.getitem, self._absent_dicts, self._absent_names))
+            tensors = list(map(operator.getitem, self._dicts, self._names))
         except KeyError:
-            return True
-
-    def arguments(self, x: Tensor, image_norm: Sequence[Tensor] = ()) -> tuple[Any, ...] | None:
-        """Those of the op; None where some parameter is no ordinary tensor, or a gradient is wanted."""
-        tensors = _get(self._present)
-        if not _TENSORS.issuperset(map(type, tensors)):
             return None
-        if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in tensors)):
-            return None
-        key = (x.shape[2], x.shape[3], bool(image_norm))
-        if key not in self._numbers:
-            if len(self._numbers) >= _MOST_SIZES:
-                self._numbers.clear()
-            self._numbers[key] = encode(list(_steps(self._steps, key[:2], image_norm)))[1:]
-        tensors[self._stem_tensors : self._stem_tensors] = image_norm
-        return x, tensors, *self._numbers[key]
+        missing = any(map(operator.is_, tensors, itertools.repeat(None)))
+        return None if missing or absent.count(None) != len(absent) else tensors
+
+    def look_at(self, tensors: list[Tensor]) -> None:
+        """Forget what was decided for tensors of other dtypes, devices or shapes."""
+        memory = [*map(Tensor.data_ptr, tensors), *map(Tensor.numel, tensors)]
+        if memory != self._memory:
+            kinds = list(map(_KIND, tensors))
+            if kinds != self._kinds:
+                self._networks.clear()
+                self._runs.clear()
+            self._memory, self._kinds = memory, kinds
+
+    def network(self, x: Tensor, tensors: list[Tensor], normed: bool) -> Network | str:
+        """The steps for images of this size; or why the ops do not take the layers' tensors."""
+        key = (x.shape[1:], normed)
+        if key not in self._networks:
+            if len(self._networks) >= _MOST_SHAPES:
+                self._networks.clear()
+            named = dict(zip(self._present, tensors, strict=False))
+            try:
+                self._networks[key] = steps_of(self.parts, named, x, normed)
+            except Misfit as misfit:
+                self._networks[key] = str(misfit)
+        return self._networks[key]
+
+    def run(self, x: Tensor, tensors: list[Tensor]) -> Tensor | str | None:
+        """What the steps make of ``x``. None where no backend computes networks; or why the layers have to.
+
+        ``tensors``: those of the modules, then what images are normalised with if they are.
+        """
+        key = (x.shape, x.dtype, x.device, dispatch.asked_for())
+        if key in self._runs and not dispatch.watched():
+            run = self._runs[key]
+            return None if run is None else run(x, tensors)
+        network = self.network(x, tensors, len(tensors) > len(self._names))
+        if isinstance(network, str):
+            return network
+        if dispatch.watched():
+            kernel = _choose(x, tensors, network)
+            result: Tensor | None = None if kernel is None else kernel(x, tensors, network)
+            return result
+        if len(self._runs) >= _MOST_SHAPES:
+            self._runs.clear()
+        y, self._runs[key] = _first_run(x, tensors, network)
+        return y
 
 
-def _only_linear(parts: Parts) -> bool:
-    """Whether nothing but a linear layer follows the pooling."""
-    dropout = parts.dropout
-    return (
-        type(dropout) is nn.Dropout
-        and not dropout.training
-        and is_plain(parts.classifier, nn.Linear)
-    )
+def _choose(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Callable[..., Any] | None:
+    arguments = (x, tensors, network)
+    return dispatch.choose(NETWORK, x.device.type, arguments, composite=True)
 
 
-def _fusible(layer: nn.Module) -> bool:
-    if type(layer) is MBConv:
-        return layer.fusible() is not None
-    return type(layer) is ConvBnAct and layer.fusible() and layer.conv.groups == 1
+def _first_run(
+    x: Tensor, tensors: list[Tensor], network: Network
+) -> tuple[Tensor | None, Run | None]:
+    """A pass that finds out which backends run it; what it makes, and what does the same with less ado."""
+    recording = Recording()
+    with dispatch.watching(recording):
+        kernel = _choose(x, tensors, network)
+        decision = recording.network_decision
+        if kernel is None or decision is None:
+            return None, None
+
+        def run(x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+            y: Tensor = kernel(x, tensors, network)
+            return y
+
+        if not decision.run_by_parts:
+            return run(x, tensors), run
+        y, launches = recording.run(x, tensors, network)
+    return y, run if launches is None else launches.run
 
 
-def _slots(layer: nn.Module) -> Iterator[Slot]:
-    """Where the tensors of the layer's step are, in order."""
-    if isinstance(layer, nn.Linear):
-        yield from ((layer._parameters, "weight"), (layer._parameters, "bias"))
-    elif isinstance(layer, ConvBnAct):
-        yield from ((layer.conv._parameters, "weight"), (layer.conv._parameters, "bias"))
-        if isinstance(layer.bn, nn.Identity):
-            yield from [({"none": None}, "none")] * 4
-        else:
-            yield from ((layer.bn._parameters, "weight"), (layer.bn._parameters, "bias"))
-            yield from ((layer.bn._buffers, "running_mean"), (layer.bn._buffers, "running_var"))
-    elif isinstance(layer, MBConv):
-        for part in (layer.expand, layer.depthwise):
-            yield from [({"none": None}, "none")] * 6 if part is None else _slots(part)
-        squeeze = layer.squeeze_excite
-        if squeeze is None:
-            yield from [({"none": None}, "none")] * 4
-        else:
-            for conv in (squeeze.reduce, squeeze.expand):
-                yield from ((conv._parameters, "weight"), (conv._parameters, "bias"))
-        yield from _slots(layer.project)
+# A model's copies and pickles are to know nothing of it.
+_plans: weakref.WeakKeyDictionary[nn.Module, Plan] = weakref.WeakKeyDictionary()
 
 
-def _steps(
-    layers: list[nn.Module], size: tuple[int, int], image_norm: Sequence[Tensor]
-) -> Iterator[Step]:
-    """The layers for images of this size, normalised by the first of them if there is something to do it with."""
-    x = torch.empty(
-        1, 1, *size, device="meta"
-    )  # stands for a feature map: its height and width are read
-    last = [layer for layer in layers if not isinstance(layer, nn.Linear)][-1]
-    for layer in layers:
-        tensors = [values[name] for values, name in _slots(layer)]
-        if layer is layers[0]:
-            tensors += image_norm
-        if isinstance(layer, nn.Linear):
-            yield Step("linear", tensors)
-            return
-        if isinstance(layer, MBConv):
-            window = layer.depthwise
-            parts = (layer.expand, layer.depthwise, layer.project)
-            eps = tuple(_eps(part) for part in parts)
-            activation = layer.fusible()
-        else:
-            assert isinstance(layer, ConvBnAct)
-            window, eps, activation = layer, (_eps(layer),), activation_name(layer.act)
-        assert activation is not None
-        stride, dilation = _pair(window.conv.stride), _pair(window.conv.dilation)
-        padding = window.padding(x)
-        name = "mbconv" if isinstance(layer, MBConv) else "conv_bn_act"
-        if layer is last:
-            name = "pointwise_conv_bn_act_pool"
-        residual = isinstance(layer, MBConv) and layer.residual
-        yield Step(name, tensors, eps, activation, stride, padding, dilation, residual)
-        kernel = window.conv.kernel_size
-        x = x.new_empty(1, 1, *output_size(x.shape[2:], kernel, stride, padding, dilation))
+def run(model: Any, methods: Mapping[str, Any], x: Tensor) -> Tensor | None:
+    """The logits of a classifier by its plan. None where its modules have to run one by one.
 
-
-def _pair(value: tuple[int, ...]) -> tuple[int, int]:
-    return value[0], value[1]
-
-
-def _eps(part: ConvBnAct | None) -> float:
-    bn = None if part is None else part.operands().bn
-    return 0.0 if bn is None else bn.eps
-
-
-_known: weakref.WeakKeyDictionary[nn.Module, _Layers] = weakref.WeakKeyDictionary()
-
-
-class Logits(NamedTuple):
-    """What came out: (N, classes) in the network's dtype; or, ``pooled``, the (N, C) means in float32."""
-
-    values: Tensor
-    pooled: bool
-
-
-def run_whole(
-    network: nn.Module, parts: Callable[[], Parts], x: Tensor, image_norm: Sequence[Tensor]
-) -> Logits | None:
-    """What a classifier makes of ``x``, by one op; without its classifier, where that is no linear layer.
-
-    None where the layers have to run one by one: something is hooked, in training or replaced, a gradient
-    is wanted, x is no ordinary uint8, float32 or 16-bit tensor, PyTorch compiles, transforms or traces the
-    call, or no backend has the op.
+    That is where something is hooked, patched, in training or not of effkernels, where a gradient is wanted, ``x`` is
+    no ordinary uint8, float32 or 16-bit tensor, PyTorch compiles or traces, or no backend computes networks.
 
     Args:
-        network: whose layers they are.
-        parts: gives them.
+        model: an :class:`effkernels.models.EfficientNet`.
+        methods: what its class's methods were, from :func:`effkernels.models.parts.methods_of`.
         x: (N, C, H, W), best in NCHW or channels_last memory.
-        image_norm: mean and standard deviation of ``x`` where that is uint8, else empty.
+
+    Raises:
+        ValueError, TypeError: as the model itself, where ``x`` does not fit it.
     """
     if not dispatch.merely_runs():
         return None
-    found = _arguments(network, parts, x, image_norm)
-    if isinstance(found, str):
-        dispatch.decline(NETWORK.name, found)
+    logits = _logits(model, methods, x)
+    if isinstance(logits, str):
+        dispatch.decline(NETWORK, logits)
         return None
-    arguments, pooled = found
-    run = dispatch.choose(NETWORK.name, x.device.type, arguments, composite=True)
-    return None if run is None else Logits(run(*arguments), pooled)
+    return logits
 
 
-def _arguments(
-    network: nn.Module, parts: Callable[[], Parts], x: Tensor, image_norm: Sequence[Tensor]
-) -> tuple[tuple[Any, ...], bool] | str:
-    """Those of the op, and whether it leaves the classifier out; or why the layers have to run one by one."""
-    if network.training:
-        return "the model is in training mode"
+def _logits(model: Any, methods: Mapping[str, Any], x: Tensor) -> Tensor | str | None:
     if type(x) is not Tensor:
         return f"the input is a {type(x).__name__}"
-    if x.dtype not in _DTYPES and not image_norm:
+    plan = _plan(model, methods)
+    if isinstance(plan, str):
+        return plan
+    model._check_images(x)
+    if x.dtype not in _DTYPES and x.dtype != torch.uint8:
         return f"it takes uint8, float32, bfloat16 and float16, not {x.dtype}"
     if dispatch.autocast_enabled(x.device.type):
         return "torch.autocast is on"
-    if _METHODS & vars(network).keys():
-        return "a method of the model is replaced"
-    known = _known.get(network)
-    hooked = known is not None and known.hooked()
-    if not hooked and (known is None or known.changed()):
-        known = _known[network] = _Layers(network, parts())
-        hooked = known.hooked()
-    if hooked or known is None:
-        return "there are hooks"
-    if not known.fusible:
-        return "a layer is in training, or not what the ops compute"
-    arguments = known.arguments(x, image_norm)
-    if arguments is None:
-        return "a gradient is wanted, or a parameter is no plain tensor"
-    return arguments, not known.linear
+    tensors = plan.tensors()
+    if tensors is None:
+        plan = _plan(model, methods, anew=True)
+        tensors = None if isinstance(plan, str) else plan.tensors()
+    if isinstance(plan, str):
+        return plan
+    if tensors is None or not _TENSORS.issuperset(map(type, tensors)):
+        return "a parameter is no plain tensor"
+    if torch.is_grad_enabled() and (x.requires_grad or any(map(_requires_grad, tensors))):
+        return "a gradient is wanted"
+    plan.look_at(tensors)
+    y = plan.run(x, tensors + model._pixel_norm(x))
+    if y is None or isinstance(y, str) or plan.parts.classifier is not None:
+        return y
+    logits: Tensor = model.classifier(model.dropout(y.to(model.stem.conv.weight.dtype)))
+    return logits
+
+
+def _plan(model: nn.Module, methods: Mapping[str, Any], *, anew: bool = False) -> Plan | str:
+    """The plan of a model, made again where the model is another than it was."""
+    if model.training:
+        return "the model is in training mode"
+    plan = _plans.get(model)
+    if plan is not None and not anew:
+        if plan.snapshot.hooked():
+            return "there are hooks"
+        if not plan.snapshot.changed():
+            return plan
+    parts = plain_parts(model, methods)
+    if isinstance(parts, str):
+        _plans.pop(model, None)
+        return parts
+    plan = _plans[model] = Plan(model, parts)
+    return plan

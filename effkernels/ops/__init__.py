@@ -16,7 +16,6 @@ from effkernels.ops.expand_depthwise_conv_bn_act import (
     expand_depthwise_conv_bn_act_pool,
 )
 from effkernels.ops.mbconv import mbconv
-from effkernels.ops.network import NETWORK as _NETWORK  # noqa: F401 - declared for backends
 from effkernels.ops.pointwise_conv_bn_act import (
     pointwise_conv_bn_act,
     pointwise_conv_bn_act_pool,

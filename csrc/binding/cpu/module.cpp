@@ -7,6 +7,7 @@
 #include "build_record.h"  // generated: the record of the build
 #include "cpu/runtime/instruction_sets.h"
 #include "cpu/runtime/processor.h"
+#include "network_layout.h"  // generated: how networks are written down
 
 namespace py = pybind11;
 
@@ -41,5 +42,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("use_instruction_set", &effkernels::cpu::use_instruction_set, pybind11::arg("name"),
              "Run the kernels of another instruction set from now on, in all threads. ValueError if it is "
              "not here.");
+  module.def(
+      "network_layout", [] { return effkernels::binding::layout::kFingerprint; },
+      "The fingerprint of the layout of networks that this build reads.");
   module.def("exponential", &exponential, pybind11::arg("x"), "The kernels' e^x, for tests.");
 }

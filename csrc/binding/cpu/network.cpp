@@ -1,7 +1,8 @@
-// effkernels_cpu: network. All layers of a classifier by one call; effkernels/ops/network.py defines how they
-// are written down.
+// effkernels_cpu: network. All layers of a classifier by one call; effkernels/_backends/network_layout.py
+// defines how they are written down.
 
 #include <algorithm>
+#include <iterator>
 #include <type_traits>
 #include <variant>
 
@@ -10,6 +11,7 @@
 #include "binding/common/mbconv.h"
 #include "binding/common/pointwise_conv_bn_act.h"
 #include "binding/cpu/run.h"
+#include "network_layout.h"  // generated
 
 namespace effkernels::binding {
 namespace {
@@ -19,60 +21,63 @@ class Steps {
  public:
   Steps(const std::vector<Tensor>& tensors, const Ints& numbers, const std::vector<double>& eps)
       : tensors_(tensors), numbers_(numbers), eps_(eps) {
-    check(numbers.size() % kNumbers == 0 && eps.size() == numbers.size() / kNumbers * 3, "incomplete steps");
+    check(numbers.size() % layout::kNumbers == 0 &&
+              eps.size() == numbers.size() / layout::kNumbers * layout::kMostEps,
+          "incomplete steps");
   }
 
   bool next() {
-    if (static_cast<size_t>(step_ + 1) * kNumbers >= numbers_.size()) return false;
+    if (static_cast<size_t>(step_ + 1) * layout::kNumbers >= numbers_.size()) return false;
     ++step_;
     // The tensors of this step in their places; a bit of the mask says whether one is there.
-    for (int i = 0; i < kMostTensors; ++i) {
+    for (int i = 0; i < layout::kMostTensors; ++i) {
       own_[i].reset();
-      if ((number(1) >> i & 1) == 0) continue;
+      if ((number(layout::kPresent) >> i & 1) == 0) continue;
       check(used_ < tensors_.size(), "too few tensors");
       own_[i] = tensors_[used_++];
     }
     return true;
   }
 
-  int64_t kind() const { return number(0); }
+  int64_t kind() const { return number(layout::kKind); }
   Activation activation() const {
-    // In the order of effkernels.reference.elementwise.ACTIVATIONS.
-    constexpr Activation kOrder[] = {Activation::kSilu, Activation::kRelu, Activation::kRelu6,
-                                     Activation::kHardswish, Activation::kIdentity};
-    check(number(2) >= 0 && number(2) < 5, "unknown activation");
-    return kOrder[number(2)];
+    const int64_t which = number(layout::kActivation);
+    check(which >= 0 && which < static_cast<int64_t>(std::size(layout::kActivations)), "unknown activation");
+    return layout::kActivations[which];
   }
-  Ints stride() const { return {number(3), number(4)}; }
-  Ints padding() const { return {number(5), number(6), number(7), number(8)}; }
-  Ints dilation() const { return {number(9), number(10)}; }
-  bool residual() const { return number(11) != 0; }
+  Ints stride() const { return {number(layout::kStrideVertical), number(layout::kStrideHorizontal)}; }
+  Ints padding() const {
+    return {number(layout::kPaddingTop), number(layout::kPaddingBottom), number(layout::kPaddingLeft),
+            number(layout::kPaddingRight)};
+  }
+  Ints dilation() const { return {number(layout::kDilationVertical), number(layout::kDilationHorizontal)}; }
+  bool residual() const { return number(layout::kResidual) != 0; }
 
   const MaybeTensor& maybe(int place) const { return own_[place]; }
   const Tensor& tensor(int place) const {
     check(own_[place].has_value(), "a weight is missing");
     return *own_[place];
   }
-  // The five vectors from `place` on.
-  NormTensors norm(int place, int which) const {
-    return {own_[place],     own_[place + 1], own_[place + 2],
-            own_[place + 3], own_[place + 4], eps_[static_cast<size_t>(step_) * 3 + which]};
+  // A bias and its BatchNorm, which lie together from `bias` on; and which eps is theirs.
+  NormTensors norm(int bias, int eps) const {
+    return {own_[bias],     own_[bias + 1], own_[bias + 2],
+            own_[bias + 3], own_[bias + 4], eps_[static_cast<size_t>(step_) * layout::kMostEps + eps]};
   }
 
  private:
-  static constexpr int kNumbers = 12, kMostTensors = 22;
-
   static void check(bool fine, const char* what) {
     if (!fine) fail("effkernels_cpu::network: ", what);
   }
-  int64_t number(int i) const { return numbers_[static_cast<size_t>(step_) * kNumbers + i]; }
+  int64_t number(layout::Number which) const {
+    return numbers_[static_cast<size_t>(step_) * layout::kNumbers + which];
+  }
 
   const std::vector<Tensor>& tensors_;
   const Ints& numbers_;
   const std::vector<double>& eps_;
   int64_t step_ = -1;
   size_t used_ = 0;
-  MaybeTensor own_[kMostTensors];
+  MaybeTensor own_[layout::kMostTensors];
 };
 
 // Images go through all layers in chunks, so that maps stay in the caches and the workspace small. A chunk's
@@ -137,34 +142,49 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
   x.data = nullptr;
   while (s.next()) {
     const bool pooled = !prepared.empty() && std::holds_alternative<PointwiseConvBnActArgs>(prepared.back());
-    arguments.check(pooled == (s.kind() == 3) &&
+    arguments.check(pooled == (s.kind() == layout::kLinear) &&
                         (prepared.empty() || !std::holds_alternative<LinearArgs>(prepared.back())),
                     "only one linear step may follow the step that pools");
     switch (s.kind()) {
-      case 0:
-        prepared.emplace_back(conv_bn_act_args(arguments, x, {s.maybe(6), s.maybe(7)}, s.tensor(0),
-                                               s.norm(1, 0), s.stride(), s.padding(), s.dilation(),
-                                               s.activation()));
+      case layout::kConvBnAct: {
+        namespace t = layout::conv_bn_act;
+        static_assert(t::kRunningVar == t::kBias + 4);
+        prepared.emplace_back(conv_bn_act_args(arguments, x, {s.maybe(t::kMean), s.maybe(t::kStd)},
+                                               s.tensor(t::kWeight), s.norm(t::kBias, t::kEps), s.stride(),
+                                               s.padding(), s.dilation(), s.activation()));
         x.shape = std::get<ConvBnActArgs>(prepared.back()).out;
         x.planar = x.bytes = false;
         break;
-      case 1:
-        prepared.emplace_back(
-            mbconv_args(arguments, x,
-                        {s.maybe(0), s.norm(1, 0), s.tensor(6), s.norm(7, 1), s.maybe(12), s.maybe(13),
-                         s.maybe(14), s.maybe(15), s.tensor(16), s.norm(17, 2)},
-                        s.stride(), s.padding(), s.residual(), s.activation()));
+      }
+      case layout::kMbconv: {
+        namespace t = layout::mbconv;
+        static_assert(t::kExpandRunningVar == t::kExpandBias + 4 &&
+                      t::kDepthwiseRunningVar == t::kDepthwiseBias + 4 &&
+                      t::kProjectRunningVar == t::kProjectBias + 4);
+        prepared.emplace_back(mbconv_bn_act_args(
+            arguments, x,
+            {s.maybe(t::kExpandWeight), s.norm(t::kExpandBias, t::kExpandEps), s.tensor(t::kDepthwiseWeight),
+             s.norm(t::kDepthwiseBias, t::kDepthwiseEps), s.maybe(t::kSeReduceWeight),
+             s.maybe(t::kSeReduceBias), s.maybe(t::kSeExpandWeight), s.maybe(t::kSeExpandBias),
+             s.tensor(t::kProjectWeight), s.norm(t::kProjectBias, t::kProjectEps)},
+            s.stride(), s.padding(), s.residual(), s.activation()));
         x.shape = std::get<MbconvArgs>(prepared.back()).out;
         break;
-      case 2:
-        prepared.emplace_back(pointwise_conv_bn_act_args(arguments, x, s.tensor(0), s.norm(1, 0),
-                                                         std::nullopt, s.activation()));
+      }
+      case layout::kPointwiseConvBnActPool: {
+        namespace t = layout::pointwise_conv_bn_act_pool;
+        static_assert(t::kRunningVar == t::kBias + 4);
+        prepared.emplace_back(pointwise_conv_bn_act_args(
+            arguments, x, s.tensor(t::kWeight), s.norm(t::kBias, t::kEps), std::nullopt, s.activation()));
         break;
-      default:
-        arguments.check(s.kind() == 3, "unknown step");
+      }
+      default: {
+        namespace t = layout::linear;
+        arguments.check(s.kind() == layout::kLinear, "unknown step");
         prepared.emplace_back(linear_args(arguments, x.dtype,
                                           std::get<PointwiseConvBnActArgs>(prepared.back()).out_channels,
-                                          s.tensor(0), s.maybe(1)));
+                                          s.tensor(t::kWeight), s.maybe(t::kBias)));
+      }
     }
   }
   arguments.check(!prepared.empty() && (std::holds_alternative<PointwiseConvBnActArgs>(prepared.back()) ||
@@ -175,7 +195,7 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
 
 // Whether the first step can read NCHW, and bytes. Its weight is the first tensor.
 bool begins_with_convolution(const std::vector<Tensor>& tensors, const Ints& numbers) {
-  return !numbers.empty() && numbers[0] == 0 && !tensors.empty();
+  return !numbers.empty() && numbers[layout::kKind] == layout::kConvBnAct && !tensors.empty();
 }
 
 Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,

@@ -20,9 +20,9 @@ from effkernels import dispatch
 from effkernels._backends import limits
 from effkernels._backends.limits import other_dtypes, refusal
 from effkernels.ops._define import define_private, implement_private
+from effkernels.ops._steps import NETWORK, run_by_steps
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
-from effkernels.ops.network import by_steps
 from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePoolArguments
 from effkernels.ops.squeeze_excite import SqueezeExciteArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
@@ -95,7 +95,7 @@ def register() -> None:
             implement_private(name, "triton", key, _imported_when_called(file, name))
         dispatch.register_kernel("triton", name, private, limits.on_gpu(refuses))
     dispatch.register_kernel(
-        "triton", "network", by_steps, limits.on_gpu(limits.network), by_parts=True
+        "triton", NETWORK, run_by_steps, limits.on_gpu(limits.network), by_parts=True
     )
     if interpreted():
         dispatch.restrict_to_requests("triton", ("cuda", "cpu"))

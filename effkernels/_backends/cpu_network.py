@@ -1,0 +1,130 @@
+"""The cpu backend's door for networks: their steps written down for one C++ op, once for each size of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from effkernels._backends.network_layout import ACTIVATIONS, EPS, MOST_EPS, NUMBERS, STEPS
+from effkernels.ops._define import Op, declare, define_private
+from effkernels.ops._steps import (
+    NETWORK,
+    Network,
+    Step,
+    argument_names,
+    run_by_steps,
+    step_flops,
+    traced,
+)
+
+_SCHEMA = "(Tensor x, Tensor[] tensors, int[] numbers, float[] eps) -> Tensor"
+_KINDS = tuple(STEPS)
+_KEY = "cpu"  # in Network.prepared
+# Options of several integers, and the ends of their numbers' names.
+_SEVERAL = {
+    "stride": ("vertical", "horizontal"),
+    "padding": ("top", "bottom", "left", "right"),
+    "dilation": ("vertical", "horizontal"),
+}
+_MATRICES = {
+    "mbconv": ("expand_weight", "se_reduce_weight", "se_expand_weight", "project_weight"),
+    "pointwise_conv_bn_act_pool": ("weight",),
+}
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A network as the op takes it: which of its tensors, in which order, and the numbers of all steps."""
+
+    tensors: tuple[int, ...]
+    numbers: list[int]
+    eps: list[float]
+
+
+def flatten(network: Network) -> Flat:
+    """The steps of a network, written down as :mod:`effkernels._backends.network_layout` says."""
+    tensors: list[int] = []
+    numbers: list[int] = []
+    eps: list[float] = []
+    for step in network.steps:
+        own = [step.tensors.get(name) for name in STEPS[step.op]]
+        tensors += [place for place in own if place is not None]
+        values = dict.fromkeys(NUMBERS, 0)
+        values["kind"] = _KINDS.index(step.op)
+        values["present"] = sum(1 << i for i, place in enumerate(own) if place is not None)
+        for option, value in step.options.items():
+            if option in _SEVERAL:
+                ends = _SEVERAL[option]
+                values |= {f"{option}_{end}": n for end, n in zip(ends, value, strict=True)}
+            elif option == "activation":
+                values[option] = ACTIVATIONS.index(value)
+            elif option not in EPS[step.op]:
+                values[option] = int(value)
+        numbers += [values[name] for name in NUMBERS]
+        own_eps = [step.options[name] for name in EPS[step.op]]
+        eps += own_eps + [0.0] * (MOST_EPS - len(own_eps))
+    return Flat(tuple(tensors), numbers, eps)
+
+
+def run_network(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Tensor:
+    """The kernel of networks."""
+    flat: Flat | None = network.prepared.get(_KEY)
+    if flat is None:
+        flat = network.prepared[_KEY] = flatten(network)
+    given = list(map(tensors.__getitem__, flat.tensors))
+    y: Tensor = torch.ops.effkernels_cpu.network.default(x, given, flat.numbers, flat.eps)
+    return y
+
+
+def unflatten(numbers: Sequence[int], eps: Sequence[float]) -> Network:
+    """The network of :func:`flatten`, whose tensors are in the op's order: for what asks about the op itself."""
+    steps: list[Step] = []
+    matrices: list[int] = []
+    used = 0
+    for i in range(len(numbers) // len(NUMBERS)):
+        values = dict(zip(NUMBERS, numbers[i * len(NUMBERS) :], strict=False))
+        op = _KINDS[values["kind"]]
+        names = [name for bit, name in enumerate(STEPS[op]) if values["present"] >> bit & 1]
+        own = {name: used + n for n, name in enumerate(names)}
+        used += len(names)
+        matrices += [own[name] for name in _MATRICES.get(op, ()) if name in own]
+        options: dict[str, Any] = dict(zip(EPS[op], eps[i * MOST_EPS :], strict=False))
+        for name in argument_names(op):
+            if name in _SEVERAL:
+                options[name] = [values[f"{name}_{end}"] for end in _SEVERAL[name]]
+            elif name == "activation":
+                options[name] = ACTIVATIONS[values[name]]
+            elif name == "residual" and op == "mbconv":
+                options[name] = bool(values[name])
+        steps.append(Step(op, own, options))
+    return Network(tuple(steps), tuple(matrices))
+
+
+def define_network() -> None:
+    """Define ``torch.ops.effkernels_cpu.network``, which `effkernels._C` computes."""
+    declare(Op(NETWORK, _SCHEMA, _reference, _fake, _flops, differentiable=False))
+    define_private(NETWORK, "cpu")
+
+
+def _reference(
+    x: Tensor, tensors: list[Tensor], numbers: Sequence[int], eps: Sequence[float]
+) -> Tensor:
+    return run_by_steps(x, tensors, unflatten(numbers, eps))
+
+
+def _fake(x: Tensor, tensors: list[Tensor], numbers: Sequence[int], eps: Sequence[float]) -> Tensor:
+    for *_, y in traced(x, tensors, unflatten(numbers, eps)):
+        x = y
+    return x
+
+
+def _flops(x: Any, tensors: Any, numbers: Sequence[int], eps: Sequence[float]) -> int:
+    images, *weights = (torch.empty(shape, device="meta") for shape in (x, *tensors))
+    network = unflatten(numbers, eps)
+    shapes = [tensor.shape for tensor in network.with_matrices(weights)]
+    steps = traced(images, weights, network)
+    return sum(step_flops(step, before.shape, shapes) for step, before, _, _ in steps)

@@ -1,0 +1,215 @@
+"""Whether a classifier is the plain thing that its class says, so that its ops may run without its modules.
+
+The modules stay ordinary ones that anybody may replace, hook, patch, compile, or switch to training. So what is
+read here are types and the modules' own dictionaries, which are always there: what is missing is a reason to run
+module by module, and no error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from effkernels.nn import Conv2dSame, ConvBnAct, DropPath, MBConv, SqueezeExcite
+from effkernels.nn._plain import HOOK_DICTS, any_global_hook, has_hooks, unpatched
+
+_ACTS = (nn.SiLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Identity)
+_CONVS = (nn.Conv2d, Conv2dSame)
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+_Types = tuple[type, ...]
+# The parts of each layer, by name, and what they may be. None: an attribute that is None in the place of a module.
+_CHILDREN: Mapping[type, Mapping[str, _Types]] = {
+    ConvBnAct: {"conv": _CONVS, "bn": (*_NORMS, nn.Identity), "act": _ACTS},
+    SqueezeExcite: {"reduce": (nn.Conv2d,), "act": _ACTS, "expand": (nn.Conv2d,)},
+    MBConv: {
+        "expand": (ConvBnAct, type(None)),
+        "depthwise": (ConvBnAct,),
+        "squeeze_excite": (SqueezeExcite, type(None)),
+        "project": (ConvBnAct,),
+        "drop_path": (DropPath,),
+    },
+}
+# Tensors, by type of module: they must be parameters and buffers, which a replica of DataParallel has not.
+_AFFINE = frozenset(("weight", "bias"))
+_STATISTICS = frozenset(("running_mean", "running_var", "num_batches_tracked"))
+_STATE: Mapping[type, tuple[frozenset[str], frozenset[str]]] = {
+    **dict.fromkeys((*_CONVS, nn.Linear), (_AFFINE, frozenset[str]())),
+    **dict.fromkeys(_NORMS, (_AFFINE, _STATISTICS)),
+}
+# Attributes that decide what a module computes, by its type.
+_CONV = operator.itemgetter(
+    "stride", "padding", "dilation", "groups", "padding_mode", "kernel_size"
+)
+_NORM = operator.itemgetter("training", "eps")
+_SETTINGS: Mapping[type, operator.itemgetter[Any]] = {
+    **dict.fromkeys(_CONVS, _CONV),
+    **dict.fromkeys(_NORMS, _NORM),
+    DropPath: operator.itemgetter("training", "rate"),
+    nn.Dropout: operator.itemgetter("training"),
+    MBConv: operator.itemgetter("residual"),
+}
+_METHODS = ("forward", "forward_features", "forward_head")  # of a classifier
+_METHODS_OF = operator.attrgetter(*_METHODS)
+_HOOKS = operator.itemgetter(*HOOK_DICTS)
+_OF_CLASS = operator.attrgetter("forward", "__call__")
+_MISSING = object()
+
+
+class Parts(NamedTuple):
+    """A classifier taken apart.
+
+    Attributes:
+        stem, blocks, head: make the last feature map; the head is a 1x1 convolution.
+        classifier: the linear layer that follows the pooling; None where something else does, which then is
+            called as a module.
+        modules: all of them, and the containers around them.
+    """
+
+    stem: ConvBnAct
+    blocks: tuple[MBConv, ...]
+    head: ConvBnAct
+    classifier: nn.Linear | None
+    modules: tuple[nn.Module, ...]
+
+
+class _Found(Exception):  # noqa: N818 - no error: a reason
+    """Why the modules have to run."""
+
+
+def plain_parts(network: nn.Module, methods: Mapping[str, Any]) -> Parts | str:
+    """The parts of a classifier that is exactly what it is taken for, or why its modules have to run one by one.
+
+    Args:
+        network: with ``stem``, ``stages`` (of blocks), ``head``, ``dropout`` and ``classifier``.
+        methods: ``forward`` and the methods that it calls, as the class of the network was written.
+    """
+    try:
+        return _take_apart(network, methods)
+    except _Found as reason:
+        return str(reason)
+
+
+def methods_of(network_class: type[nn.Module]) -> dict[str, Any]:
+    """What :func:`plain_parts` compares with, taken before anybody can replace it."""
+    return {name: getattr(network_class, name) for name in _METHODS}
+
+
+def _take_apart(network: nn.Module, methods: Mapping[str, Any]) -> Parts:
+    if network.training:
+        raise _Found("the model is in training mode")
+    if methods.keys() & vars(network).keys() or methods != methods_of(type(network)):
+        raise _Found("a method of the model is replaced")
+    if any_global_hook():
+        raise _Found("there are hooks")
+    children = network._modules
+    modules: list[nn.Module] = []
+    stem = _checked("stem", children.get("stem"), (ConvBnAct,), modules)
+    blocks = []
+    stages = _checked("stages", children.get("stages"), (nn.Sequential, nn.ModuleList), modules)
+    for i, stage in stages._modules.items():
+        sequential = _checked(f"stages.{i}", stage, (nn.Sequential,), modules)
+        for j, block in sequential._modules.items():
+            blocks.append(_checked(f"stages.{i}.{j}", block, (MBConv,), modules))
+    head = _checked("head", children.get("head"), (ConvBnAct,), modules)
+    for layer in (stem, *blocks, head):
+        if layer.fusible() in (None, False):
+            raise _Found("a layer is in training, or not what the ops compute")
+    if stem.conv.groups != 1 or not head.pointwise:
+        raise _Found("the stem is no dense convolution, or the head no 1x1 convolution")
+    dropout, classifier = children.get("dropout"), children.get("classifier")
+    if dropout is None or classifier is None:
+        raise _Found("dropout or classifier is no module")
+    if has_hooks(dropout) or has_hooks(classifier):
+        raise _Found("there are hooks")
+    modules += [dropout, classifier]
+    return Parts(stem, tuple(blocks), head, _linear(dropout, classifier), tuple(modules))
+
+
+def _linear(dropout: nn.Module, classifier: nn.Module) -> nn.Linear | None:
+    """The classifier where nothing but a linear layer follows the pooling."""
+    try:
+        _checked("dropout", dropout, (nn.Dropout,), [])
+        linear: nn.Linear = _checked("classifier", classifier, (nn.Linear,), [])
+    except _Found:
+        return None
+    return None if dropout.training else linear
+
+
+def _checked(path: str, module: Any, types: _Types, modules: list[nn.Module]) -> Any:
+    """``module``, exactly one of ``types`` down to its leaves, which are added to ``modules``."""
+    cls = type(module)
+    if cls not in types:
+        raise _Found(
+            f"{path} is {'a ' + cls.__name__ if isinstance(module, nn.Module) else 'no module'}"
+        )
+    if has_hooks(module):
+        raise _Found("there are hooks")
+    own = vars(module)
+    if not unpatched(cls) or "_compiled_call_impl" in own:
+        raise _Found(f"{path} is patched or compiled")
+    shadowed = [name for name in own if callable(getattr(cls, name, None))]
+    if shadowed:
+        raise _Found(f"{path}.{shadowed[0]} is replaced")
+    parameters, buffers = _STATE.get(cls, (frozenset[str](), frozenset[str]()))
+    if module._parameters.keys() != parameters or module._buffers.keys() != buffers:
+        raise _Found(f"{path} holds other tensors than a {cls.__name__}")
+    modules.append(module)
+    for name, expected in _CHILDREN.get(cls, {}).items():
+        child = module._modules[name] if name in module._modules else own.get(name, _MISSING)
+        if child is not None or type(None) not in expected:
+            _checked(f"{path}.{name}", child, expected, modules)
+    return module
+
+
+def _get_all(getter: Any, dicts: list[dict[str, Any]]) -> list[Any]:
+    return list(map(getter, dicts))
+
+
+class Snapshot:
+    """What was found in a network when it was last looked at. Compared in bulk: some ten microseconds for B0."""
+
+    def __init__(self, network: nn.Module, modules: tuple[nn.Module, ...]) -> None:
+        self._modules = modules
+        self._classes = list(dict.fromkeys([type(network), *map(type, modules)]))
+        self._attributes = [vars(network), *map(vars, modules)]
+        self._children = [m._modules for m in (network, *modules) if m._modules]
+        self._network_class = type(network)
+        self._module_attributes = self._attributes[1:]
+        self._settings = [
+            (getter, [vars(m) for m in modules if _SETTINGS.get(type(m)) is getter])
+            for getter in dict.fromkeys(_SETTINGS.values())
+        ]
+        self._then, self._parts = self._now(), self._now_parts()
+
+    def _now(self) -> list[list[Any]]:
+        return [
+            list(map(type, self._modules)),
+            list(map(len, self._attributes)),
+            list(map(_OF_CLASS, self._classes)),
+            list(_METHODS_OF(self._network_class)),
+            *itertools.starmap(_get_all, self._settings),
+        ]
+
+    def _now_parts(self) -> list[Any]:
+        return list(itertools.chain.from_iterable(map(dict.values, self._children)))
+
+    def hooked(self) -> bool:
+        """Whether calling the modules runs more than their forwards."""
+        hooks = itertools.chain.from_iterable(map(_HOOKS, self._module_attributes))
+        return any(hooks) or any_global_hook()
+
+    def changed(self) -> bool:
+        """Whether anything but hooks and tensors is not as it was."""
+        try:
+            parts = self._now_parts()
+            return (
+                len(parts) != len(self._parts)
+                or not all(map(operator.is_, parts, self._parts))
+                or self._now() != self._then
+            )
+        except (AttributeError, KeyError):
+            return True
