@@ -23,7 +23,9 @@ class DropPath(nn.Module):
             return x
         keep = 1.0 - self.rate
         mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
-        return x * mask.div_(keep)
+        if keep > 0.0:  # a rate that was set to 1 drops everything
+            mask.div_(keep)
+        return x * mask
 
     def extra_repr(self) -> str:
         """For ``repr``."""
