@@ -151,11 +151,13 @@ class _Trunk(nn.Module):
                 "uint8 images are normalised as model.preprocessing says, which is "
                 f"{type(found).__name__}: set it, or give floating-point images, normalised"
             )
-        if x.dim() != 4 or len(found.mean) != x.shape[1]:
+        if x.dim() != 4:
+            raise ValueError(f"uint8 images must be (N, C, H, W), got shape {tuple(x.shape)}")
+        if len(found.mean) != x.shape[1]:
+            owner = "these have " if self._stem_conv() is None else "the model has in_channels="
             raise ValueError(
                 f"uint8 images are normalised as model.preprocessing says, for {len(found.mean)} "
-                f"channels, and these are of shape {tuple(x.shape)}: give floating-point images, "
-                "normalised"
+                f"channels, and {owner}{x.shape[1]}: give floating-point images, normalised"
             )
 
     def _run_stages(self, x: Tensor) -> Tensor:
@@ -311,8 +313,12 @@ class EfficientNet(_Trunk):
         In the memory layout of ``x``: NCHW, or channels_last.
         """
         nhwc = not isinstance(x, Tensor) or _is_nhwc(x)
-        y: Tensor = self.head(self._run_stages(self._first_map(x)))
+        y = self._last_map(x)
         return y if nhwc or not isinstance(y, Tensor) else y.contiguous()
+
+    def _last_map(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self._run_stages(self._first_map(x)))
+        return y
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last feature map to (N, num_classes) logits; with ``pre_logits`` to (N, head channels)."""
@@ -333,8 +339,7 @@ class EfficientNet(_Trunk):
             ValueError, TypeError: a shape, dtype or device that does not fit the model; uint8 images and a
                 model whose ``preprocessing`` is None, or not for its number of channels.
         """
-        own_stem = self._stem_conv() is not None
-        if own_stem and type(self) is EfficientNet:
+        if type(self) is EfficientNet and self._stem_conv() is not None:
             self._check_images(x)
             found = run_whole(self, self._parts, x, self._pixel_norm(x))
             if found is not None:
@@ -343,8 +348,10 @@ class EfficientNet(_Trunk):
                 features = found.values.to(self.stem.conv.weight.dtype)
                 logits: Tensor = self.classifier(self.dropout(features))
                 return logits
-        # The layout that the layers work in, and so that of the last map too.
-        return self.forward_head(self.forward_features(_nhwc(x) if own_stem else x))
+        own = type(self).forward_features is _FORWARD_FEATURES
+        if own and "forward_features" not in self.__dict__:
+            return self.forward_head(self._last_map(x))  # in whichever layout
+        return self.forward_head(self.forward_features(x))
 
     def _parts(self) -> Parts:
         """The layers in the containers; a container that may do more than call its children is a layer."""
@@ -378,6 +385,10 @@ class EfficientNet(_Trunk):
     def fuse(self) -> EfficientNet:
         """An inference copy with every BatchNorm folded into its convolution. This model is untouched."""
         return cast(EfficientNet, self._fuse())
+
+
+# To tell whether somebody has put another in its place.
+_FORWARD_FEATURES = EfficientNet.forward_features
 
 
 class EfficientNetFeatures(_Trunk):
