@@ -227,7 +227,10 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Surgery:
-    """One change. ``how`` says which, in the words of the tables above; ``path`` names a module."""
+    """One change. ``how`` says which, in the words of the tables above; ``path`` names a module.
+
+    Or of kind "call": ``how`` is a function that changes a network.
+    """
 
     kind: str
     path: str
@@ -246,6 +249,9 @@ class Surgery:
         torch.manual_seed(99)  # the same weights for both
         if self.kind == "patch a class":
             _patch_class(CLASSES[self.path][isinstance(model, twin.Network)], stack)
+            return
+        if self.kind == "call":
+            self.how(model)
             return
         module = model.get_submodule(self.path)
         parent = model.get_submodule(self.path.rpartition(".")[0])
