@@ -118,6 +118,8 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
     kept = y[:, 0, 0] != 0
     torch.testing.assert_close(y, torch.where(kept[:, None, None], x / 0.75, 0.0))
     assert kept.float().mean().item() == pytest.approx(0.75, abs=0.04)
+    layer.rate = 1.0
+    assert not layer(x).any()
     assert layer.eval()(x) is x
 
 
@@ -326,6 +328,108 @@ def test_grad_checkpointing_changes_no_gradient() -> None:
         model(x).square().sum().backward()
         grads.append([p.grad.clone() for p in model.parameters()])
     torch.testing.assert_close(*grads)
+
+
+def test_grad_checkpointing_updates_statistics_once() -> None:
+    x = images(2, 3, 32, 32)
+    plain = small(dropout=0.0, drop_path=0.0).double()
+    kept = copy.deepcopy(plain)
+    kept.set_grad_checkpointing()
+    for model in (plain, kept):
+        for _ in range(2):
+            model(x).square().sum().backward()
+    for name, buffer in kept.named_buffers():
+        torch.testing.assert_close(buffer, plain.get_buffer(name), msg=name)
+    assert kept.stages[3][0].project.bn.num_batches_tracked == 2
+
+
+def test_grad_checkpointing_calls_what_wraps_the_stages() -> None:
+    class Doubled(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 2
+
+    model, x = small(dropout=0.0, drop_path=0.0).double(), images(2, 3, 32, 32)
+    model.stages = Doubled(*model.stages)
+    want = model(x)
+    model.set_grad_checkpointing()
+    torch.testing.assert_close(model(x), want)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_gradients_have_the_strides_of_their_parameters(
+    padding: str, channels_last: bool, frozen: bool, checkpointing: bool
+) -> None:
+    # DistributedDataParallel copies the others at each step, and warns of them.
+    model = small(padding=padding)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    model.set_grad_checkpointing(checkpointing)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and frozen:
+            module.eval()
+    for size in (32, 64):
+        model.zero_grad()
+        model(torch.randn(2, 3, size, size)).sum().backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad.stride() == parameter.stride(), (name, parameter.shape)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_public_methods_return_the_layout_of_their_input(training: bool) -> None:
+    model, x = small().train(training), torch.randn(2, 3, 64, 64)
+    nhwc = x.contiguous(memory_format=torch.channels_last)
+    picture = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
+    for nchw in (x, x[:, :, :33, :40], picture):
+        features = model.forward_features(nchw)
+        assert features.is_contiguous()
+        assert features.view(2, -1).shape[1] == features[0].numel()
+    for one in (nhwc, nhwc[:, :, :33, :40]):
+        features = model.forward_features(one)
+        assert features.is_contiguous(memory_format=torch.channels_last)
+    assert model.forward_head(features).is_contiguous()
+    grey = small(in_channels=1).train(training)
+    assert grey.forward_features(x[:, :1]).is_contiguous()
+
+
+def test_feature_maps_are_channels_last() -> None:
+    backbone = small(features_only=True).eval()
+    for fmap in backbone(torch.randn(2, 3, 64, 64)):
+        assert fmap.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_builds_and_runs_on_fake_tensors() -> None:
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+    with FakeTensorMode():
+        for options in ({}, {"features_only": True}, {"device": "meta", "dtype": torch.float16}):
+            model = effkernels.efficientnet_b0(**options).eval()
+            state = [*model.parameters(), *model.buffers()]
+            assert all(isinstance(tensor, FakeTensor) for tensor in state)
+        model = effkernels.efficientnet_b0().eval()
+        assert model(torch.randn(2, 3, 64, 64)).shape == (2, 1000)
+
+
+def test_reset_classifier_after_another_head(b0: EfficientNet) -> None:
+    model, x = copy.deepcopy(b0), images(1, 3, 32, 32)
+    channels = model.head.conv.in_channels
+    model.head = ConvBnAct(channels, 24, 1).double().eval()
+    model.reset_classifier(3)
+    assert model(x).shape == (1, 3)
+    model.head = nn.Sequential(nn.Conv2d(channels, 24, 1).double())
+    model.reset_classifier(5)
+    assert model(x).shape == (1, 5)
+
+
+def test_weights_are_initialised_without_biases_too() -> None:
+    model = small()
+    model.classifier = nn.Linear(model.classifier.in_features, 5, bias=False)
+    model.stem.bn = nn.SyncBatchNorm(model.stem.conv.out_channels)
+    model.stem.bn.running_mean.fill_(3.0)
+    model.initialise()
+    assert not model.stem.bn.running_mean.any()
 
 
 def test_sync_batch_norm_conversion(b0: EfficientNet) -> None:

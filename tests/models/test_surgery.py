@@ -1,4 +1,4 @@
-"""What is done to modules takes effect as in plain PyTorch: in both modes, with gradients and without, on each backend."""
+"""What is done to modules takes effect as in plain PyTorch: in both modes, with and without gradients, on each backend."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from oracles import oracle
 from randomise import randomise
 
 pytest.importorskip("hypothesis")
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-import twin  # noqa: E402
-from surgery import CHANGE, Halving, Surgery, Wrapper, operated, surgeries  # noqa: E402
+import twin
+from surgery import CHANGE, Halving, Surgery, Wrapper, operated, surgeries
 
 CPU_KERNELS = effkernels.backends()["cpu"].available
 # Every kind of block: without and with expansion, with a residual, of stride 2, with the larger kernel.
@@ -126,7 +126,7 @@ def check(
 
 
 def _without_one_op() -> Any:
-    return mock.patch("effkernels.models.efficientnet.run_whole", lambda *_: None)
+    return mock.patch("effkernels.models.efficientnet.run_whole", return_value=None)
 
 
 def _check(

@@ -260,6 +260,14 @@ class Surgery:
         _KINDS[self.kind](self.how, parent, name, module)
         model.to(dtype)
 
+    def fails(self, model: nn.Module, stack: ExitStack) -> bool:
+        """Apply it; whether the model has no such module any more, or PyTorch cannot change it so."""
+        try:
+            self.apply(model, stack)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            return True
+        return False
+
 
 def _patch_class(kind: type[nn.Module], stack: ExitStack) -> None:
     original = kind.forward
@@ -385,14 +393,9 @@ def operated(
     with ExitStack() as stack:
         again = []
         for one in surgery:
-            failed = []
-            for model in (theirs, ours):
-                try:
-                    one.apply(model, stack)
-                except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                    failed.append(error)
-            assert len(failed) in (0, 2), f"{one} fails for one of them: {failed}"
-            if one.late() and not failed:
+            failed = [one.fails(model, stack) for model in (theirs, ours)]
+            assert failed in ([True] * 2, [False] * 2), f"{one} fails for one of them: {failed}"
+            if one.late() and not any(failed):
                 again.append(one)
             between()
         yield again
