@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -142,7 +142,7 @@ def _check(
                 for model in (ours, theirs):
                     model.train(training)
                     for one in late:
-                        one.apply(model, None)
+                        one.fails(model, ExitStack())  # where it is no longer there
                 what = f"{backend}, {'train' if training else 'eval'}, gradients: {gradients}"
                 found = outcome(ours, x, gradients), outcome(theirs, x, gradients)
                 check_same(*found, dtype, what)
