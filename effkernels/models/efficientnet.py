@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from effkernels.dispatch import autocast_enabled
 from effkernels.models.config import EfficientNetConfig
+from effkernels.models.images import check_images
 from effkernels.models.inference import Parts, run_whole
 from effkernels.nn import ConvBnAct, MBConv
 from effkernels.nn._plain import any_global_hook, is_plain
@@ -107,58 +107,7 @@ class _Trunk(nn.Module):
         return list(pixel_norm(self.preprocessing, x.device))
 
     def _check_images(self, x: Tensor) -> None:
-        conv = self._stem_conv()
-        if conv is None:  # what another stem takes, it knows alone
-            if isinstance(x, Tensor) and x.dtype == torch.uint8:
-                self._check_preprocessing(x)
-            return
-        if not isinstance(x, Tensor):
-            raise TypeError(
-                f"the input must be a tensor, got {type(x).__name__}: see model.preprocessing"
-            )
-        if x.dim() != 4:
-            hint = ": add a batch dimension with x[None]" if x.dim() == 3 else ""
-            raise ValueError(f"the input must be (N, C, H, W), got shape {tuple(x.shape)}{hint}")
-        if not x.is_floating_point() and x.dtype != torch.uint8:
-            raise TypeError(
-                f"the input must be floating point, normalised as model.preprocessing says, or "
-                f"uint8 pixels from 0 to 255, got {x.dtype}"
-            )
-        channels = conv.weight.shape[1] * conv.groups
-        if x.shape[1] != channels:
-            hint = ": (N, H, W, C)? use x.permute(0, 3, 1, 2)" if x.shape[3] == channels else ""
-            raise ValueError(
-                f"the input must have {channels} channels, got shape {tuple(x.shape)}{hint}"
-            )
-        if x.shape[2] < 1 or x.shape[3] < 1:
-            raise ValueError(f"the input needs at least 1 x 1 pixel, got shape {tuple(x.shape)}")
-        if x.dtype == torch.uint8:
-            self._check_preprocessing(x)
-        weight = conv.weight
-        if x.dtype not in (weight.dtype, torch.uint8) and not autocast_enabled(x.device.type):
-            raise TypeError(
-                f"the input is {x.dtype}, the model {weight.dtype}: convert one of them, or use "
-                f"torch.autocast"
-            )
-        if x.device != weight.device:
-            raise ValueError(f"the input is on {x.device}, the model on {weight.device}: move one")
-
-    def _check_preprocessing(self, x: Tensor) -> None:
-        """It must say how these uint8 images are normalised."""
-        found = self.preprocessing
-        if not isinstance(found, Preprocessing):
-            raise ValueError(
-                "uint8 images are normalised as model.preprocessing says, which is "
-                f"{type(found).__name__}: set it, or give floating-point images, normalised"
-            )
-        if x.dim() != 4:
-            raise ValueError(f"uint8 images must be (N, C, H, W), got shape {tuple(x.shape)}")
-        if len(found.mean) != x.shape[1]:
-            owner = "these have " if self._stem_conv() is None else "the model has in_channels="
-            raise ValueError(
-                f"uint8 images are normalised as model.preprocessing says, for {len(found.mean)} "
-                f"channels, and {owner}{x.shape[1]}: give floating-point images, normalised"
-            )
+        check_images(x, self._stem_conv(), self.preprocessing)
 
     def _run_stages(self, x: Tensor) -> Tensor:
         if not (self.grad_checkpointing and torch.is_grad_enabled()):

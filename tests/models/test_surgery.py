@@ -1,8 +1,12 @@
-"""What is done to modules takes effect as in plain PyTorch: in both modes, with and without gradients, everywhere."""
+"""What is done to modules takes effect as in plain PyTorch: in both modes, with and without gradients, everywhere.
+
+A longer search: ``EFFKERNELS_SURGERY_EXAMPLES=5000 pytest --timeout 0 tests/models/test_surgery.py``.
+"""
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 
 import pytest
@@ -19,6 +23,12 @@ from operated import CONFIGURATIONS, check, pair
 from surgery import CHANGE, Halving, Surgery, Wrapper, surgeries
 
 
+EXAMPLES_GIVEN = os.environ.get("EFFKERNELS_SURGERY_EXAMPLES")
+# A fifth of a second each on an idle core; with compilation, one or two seconds.
+MANY = int(EXAMPLES_GIVEN or min(25, settings.default.max_examples))
+FEW = max(MANY // 8, 1)
+
+
 def draws(*, compiled: bool = False) -> st.SearchStrategy[tuple[str, list[Surgery]]]:
     def of(configuration: str) -> st.SearchStrategy[tuple[str, list[Surgery]]]:
         theirs = pair(configuration)[1]
@@ -33,13 +43,14 @@ def draws(*, compiled: bool = False) -> st.SearchStrategy[tuple[str, list[Surger
 
 @pytest.mark.parametrize("one_op", [False, True], ids=["layer by layer", "by one op"])
 @given(drawn=draws(), look_between=st.booleans())
+@settings(max_examples=MANY)
 def test_random_surgery(one_op: bool, drawn: tuple[str, list[Surgery]], look_between: bool) -> None:
     check(*drawn, one_op=one_op, look_between=look_between)
 
 
 @pytest.mark.parametrize("one_op", [False, True], ids=["layer by layer", "by one op"])
 @given(drawn=draws(compiled=True))
-@settings(max_examples=8)
+@settings(max_examples=FEW)
 def test_random_surgery_and_compiled_parts(one_op: bool, drawn: tuple[str, list[Surgery]]) -> None:
     torch._dynamo.reset()
     check(*drawn, one_op=one_op, look_between=False)
