@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from operated import CONFIGURATIONS, check, pair
 from surgery import CHANGE, Halving, Surgery, Wrapper, surgeries
 
-
 EXAMPLES_GIVEN = os.environ.get("EFFKERNELS_SURGERY_EXAMPLES")
 # A fifth of a second each on an idle core; with compilation, one or two seconds.
 MANY = int(EXAMPLES_GIVEN or min(25, settings.default.max_examples))
