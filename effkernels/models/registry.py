@@ -131,15 +131,18 @@ def build(
     config = replace(config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     where = torch.get_default_device() if device is None else torch.device(device)
     model: EfficientNet | EfficientNetFeatures
-    # Built without storage, so that no initialisation but our own is computed.
-    with torch.device("meta"):
+    # Built without storage, so that no initialisation but our own is computed. Under a mode that makes fake
+    # tensors they have none anyway, and may not come from another mode's device.
+    modes = torch._C._len_torch_dispatch_stack() > 0
+    with where if modes else torch.device("meta"):
         if features_only:
             model = EfficientNetFeatures(config, in_channels=in_channels, out_indices=out_indices)
         else:
             model = EfficientNet(config, num_classes=num_classes, in_channels=in_channels)
     if dtype is not None:
         model.to(dtype)
-    model.to_empty(device=where)
+    if not modes:
+        model.to_empty(device=where)
     model.initialise()
     if found is not None:
         checkpoints.load_into(model, found, reset_classifier=reset_classifier)
