@@ -13,7 +13,7 @@ from effkernels.models import (
     list_models,
 )
 from effkernels.models.named import *  # noqa: F403 - a function for each row of the table of models
-from effkernels.models.named import __all__ as _named_models
+from effkernels.models.variants import VARIANTS
 from effkernels.preprocessing import Preprocessing
 
 _backends.register()  # the contracts of the ops exist now
@@ -33,7 +33,7 @@ __all__ = [
     "backends",
     "create_model",
     "efficientnet",
-    *_named_models,
+    *VARIANTS,
     "explain",
     "graph",
     "list_models",

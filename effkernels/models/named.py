@@ -12,12 +12,13 @@ from effkernels.models.variants import VARIANTS
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+else:
+    # What `import *` gives: it fails where a row of the table has no function below. Type checkers cannot
+    # compute such a list and take every public name of this file.
+    __all__ = list(VARIANTS)
 
-# All that `from effkernels.models.named import *` gives: an import fails where a variant has no function below.
-__all__ = list(VARIANTS)
 
-
-class NamedModel(Protocol):
+class _NamedModel(Protocol):
     """``create_model`` with the name given."""
 
     @overload
@@ -34,7 +35,7 @@ class NamedModel(Protocol):
     ) -> EfficientNet | EfficientNetFeatures: ...
 
 
-def _named(name: str) -> NamedModel:
+def _named(name: str) -> _NamedModel:
     variant = VARIANTS[name]
 
     def make(**options: Any) -> Any:
