@@ -199,7 +199,7 @@ def _check_values(origin: str, present: Mapping[str, Tensor], target: Mapping[st
             continue
         if not value.is_floating_point() or value.is_meta:
             not_float.append(key)
-        elif not torch.isfinite(value).all():
+        elif not torch.isfinite(value.float() if value.dtype.itemsize == 1 else value).all():
             not_finite.append(key)
         elif value.dtype != dtype and not torch.isfinite(value.to(dtype)).all():
             overflowing.append(key)

@@ -147,6 +147,19 @@ class TestWrappers:
         with pytest.raises(ValueError, match="use_ema=False, but it holds no weights that are not"):
             unwrap(saved, "test", use_ema=False)
 
+    @pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:Validating sparse")
+    @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+    @pytest.mark.parametrize("key", ["classifier.weight", "classifier.bias"])
+    def test_sparse_tensors_become_dense(self, b0, b0_state, tmp_path: Path, layout, key):
+        if layout == torch.sparse_csr and b0_state[key].dim() != 2:
+            pytest.skip("CSR is for matrices")
+        b0_state[key][:500] = 0  # as pruning leaves it
+        sparse = {**b0_state, key: b0_state[key].to_sparse(layout=layout)}
+        torch.save(sparse, tmp_path / "pruned.pth")
+        for weights in (sparse, tmp_path / "pruned.pth"):
+            model = effkernels.create_model("efficientnet_b0", weights=weights)
+            assert equal(model.state_dict(), b0_state)
+
     def test_averaged_model_of_torch(self, b0):
         averaged = torch.optim.swa_utils.AveragedModel(b0, use_buffers=True)
         assert equal(unwrap(averaged.state_dict(), "test").state_dict, b0.state_dict())
