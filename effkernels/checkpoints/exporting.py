@@ -27,7 +27,7 @@ def export_state(state_dict: Mapping[str, Tensor], format: str) -> dict[str, Ten
             format without such networks (torchvision: Lite; RangiLyu: all but Lite).
     """
     fmt = get_format(format)
-    _, names = own_network(state_dict)
+    names = own_network(state_dict)
     ours = {key: state_dict[actual] for key, actual in names.items()}
     structure = structure_of(ours)
     if fmt.name != "effkernels":

@@ -62,7 +62,7 @@ def load_into(model: nn.Module, checkpoint: Checkpoint, *, reset_classifier: boo
             model on the meta device.
     """
     wrapped = model.state_dict()
-    _, names = own_network(wrapped)
+    names = own_network(wrapped)
     target = {key: wrapped[actual] for key, actual in names.items()}
     if any(value.is_meta for value in target.values()):
         raise ValueError(

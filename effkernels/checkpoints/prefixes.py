@@ -77,9 +77,8 @@ def find_network(
             f"one as weights, such as those whose names start with {best[-1]!r}"
         )
     prefix = best[0]
-    inner = tuple(p for p in networks if p != prefix and p.startswith(prefix))
-    others = [k for k in keys if not k.startswith(prefix) or (inner and k.startswith(inner))]
-    return Network(prefix, tuple(others), _averaged(prefix))
+    others = tuple(key for key in keys if not _owns(prefix, networks, key))
+    return Network(prefix, others, _averaged(prefix))
 
 
 def shared_prefix(keys: Collection[str]) -> str:
@@ -93,18 +92,33 @@ def shared_prefix(keys: Collection[str]) -> str:
     return prefix
 
 
-def own_network(keys: Collection[str]) -> tuple[str, dict[str, str]]:
+def own_network(keys: Collection[str]) -> dict[str, str]:
     """A network of this package inside a module, by the keys of the module's state dict.
 
     Returns:
-        The prefix of its keys, and its keys in the effkernels format -> in the module.
+        The network's keys in the effkernels format -> in the module.
+
+    Raises:
+        ValueError: the module holds several.
     """
     plain = without_inserted(keys)
     found = _networks(plain, [EFFKERNELS])
-    prefix = max(found, key=lambda candidate: found[candidate]) if found else shared_prefix(plain)
-    return prefix, {
-        key[len(prefix) :]: actual for key, actual in plain.items() if key.startswith(prefix)
+    best = [p for p, fits in found.items() if fits == max(found.values())]
+    prefix = min(best, key=len) if best else shared_prefix(plain)
+    if not all(other.startswith(prefix) for other in best):
+        raise ValueError(
+            f"the model holds {len(best)} networks, under the prefixes "
+            f"{' and '.join(map(repr, best))}: pass the one that is meant, or its state dict"
+        )
+    return {
+        key[len(prefix) :]: actual for key, actual in plain.items() if _owns(prefix, found, key)
     }
+
+
+def _owns(prefix: str, networks: Collection[str], key: str) -> bool:
+    """Whether a key stands under a network's prefix, and under none of another network inside of it."""
+    inner = tuple(p for p in networks if p != prefix and p.startswith(prefix))
+    return key.startswith(prefix) and not key.startswith(inner)
 
 
 def _averaged(prefix: str) -> bool:

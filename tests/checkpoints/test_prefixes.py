@@ -164,3 +164,17 @@ class TestModels:
         torch.save(compiled_in_parts(b0).state_dict(), tmp_path / "b0.pth")
         model = effkernels.create_model("efficientnet_b0", weights=tmp_path / "b0.pth")
         assert equal(model.state_dict(), b0_state)
+
+    def test_a_module_with_two_networks_is_asked_about(self, b0, b0_state):
+        before = b0.classifier.bias.clone()
+        pair = nn.ModuleDict({"student": b0, "teacher": effkernels.create_model("efficientnet_b0")})
+        with pytest.raises(ValueError, match=r"2 networks, under the prefixes 'student\.' and 'te"):
+            load_into(pair, resolve(b0_state, variant="efficientnet_b0"))
+        assert torch.equal(b0.classifier.bias, before)
+
+    def test_a_network_that_holds_another_is_itself(self, b0, b0_state):
+        teacher = b0.teacher = effkernels.create_model("efficientnet_b0")
+        before = teacher.classifier.weight.clone()
+        load_into(b0, resolve(b0_state, variant="efficientnet_b0"))
+        assert torch.equal(b0.classifier.weight, b0_state["classifier.weight"])
+        assert torch.equal(teacher.classifier.weight, before)
