@@ -18,6 +18,7 @@ from effkernels.models import inference
 from effkernels.models.config import EfficientNetConfig
 from effkernels.models.images import check_images
 from effkernels.models.parts import methods_of
+from effkernels.models.timm_config import timm_config
 from effkernels.nn import ConvBnAct, MBConv
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.nn.conv_bn_act import plain_conv
@@ -31,6 +32,7 @@ class _Trunk(nn.Module):
 
     def __init__(self, config: EfficientNetConfig, in_channels: int, last_stage: int) -> None:
         super().__init__()
+        config.check_buildable()
         if in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         self.config = config
@@ -41,7 +43,11 @@ class _Trunk(nn.Module):
         self.grad_checkpointing = False
         self.fused = False
         self.stem = ConvBnAct(
-            in_channels, config.scaled_stem_channels, 3, stride=2, **self._options()
+            in_channels,
+            config.scaled_stem_channels,
+            3,
+            stride=config.stem_stride,
+            **self._options(),
         )
         stages: list[nn.Sequential] = []
         for block in config.blocks():
@@ -81,6 +87,13 @@ class _Trunk(nn.Module):
         """A tensor of the dtype that the stem computes in, and on its device, as far as parameters say."""
         parameters = (p for part in (self.stem, self) for p in part.parameters())
         return next((p for p in parameters if p.is_floating_point()), torch.empty(0))
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """``preprocessing`` in the form that timm's ``resolve_data_config`` reads."""
+        return timm_config(self)
+
+    default_cfg = pretrained_cfg  # the name in timm before 0.8
 
     def _options(self) -> dict[str, Any]:
         config = self.config
@@ -350,8 +363,8 @@ class EfficientNetFeatures(_Trunk):
         indices = range(len(ends)) if out_indices is None else out_indices
         if not len(indices) or any(not -len(ends) <= i < len(ends) for i in indices):
             raise ValueError(
-                f"out_indices must be some of 0 to {len(ends) - 1} (strides 2 to {2 ** len(ends)}), "
-                f"got {tuple(indices)}"
+                f"out_indices must be some of 0 to {len(ends) - 1} (strides "
+                f"{config.reduction(ends[0])} to {config.reduction(ends[-1])}), got {tuple(indices)}"
             )
         self.out_indices = tuple(i % len(ends) for i in indices)
         taken = [ends[i] for i in self.out_indices]
@@ -360,7 +373,7 @@ class EfficientNetFeatures(_Trunk):
         self._taken = taken
         self.channels = tuple(channels[stage] for stage in taken)
         """Channels of each returned map."""
-        self.reductions = tuple(2 ** (i + 1) for i in self.out_indices)
+        self.reductions = tuple(config.reduction(stage) for stage in taken)
         """Stride of each returned map relative to the image."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
