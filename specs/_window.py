@@ -60,7 +60,11 @@ class Window(Case):
 
     def _named(self, name: str, channels: str) -> str:
         (height, width), (rows, columns) = self.size, self.kernel
-        strides = str(self.stride[0]) if self.stride[0] == self.stride[1] else "x".join(map(str, self.stride))
+        strides = (
+            str(self.stride[0])
+            if self.stride[0] == self.stride[1]
+            else "x".join(map(str, self.stride))
+        )
         return self._key(f"{name}-{channels}-{height}x{width}-{rows}x{columns}s{strides}")
 
     def _titled(self, channels: str, between: str) -> str:

@@ -89,7 +89,9 @@ def sides(draw: Draw, most: Pair) -> Sides:
     return top, bottom, left, right
 
 
-def fitting(size: Sequence[int], kernel: Sequence[int], dilation: Sequence[int], padding: Sides) -> Sides:
+def fitting(
+    size: Sequence[int], kernel: Sequence[int], dilation: Sequence[int], padding: Sides
+) -> Sides:
     """The padding, with more below and on the right where the kernel would not fit."""
     top, bottom, left, right = padding
     missing = [

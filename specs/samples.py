@@ -32,7 +32,7 @@ class Sample:
         """What ``effkernels.ops`` makes of the arguments."""
         return getattr(ops, self.name)(**self._arguments)
 
-    @property
+    @cached_property
     def flat(self) -> tuple[Any, ...]:
         """The same arguments in the order of the schema."""
         return self.case.flat(self.name, self._arguments)
@@ -41,7 +41,7 @@ class Sample:
 def _cases() -> Iterator[tuple[str, str, Case]]:
     """(op, label, case) of every module here that has samples."""
     for found in sorted(pkgutil.iter_modules(specs.__path__), key=lambda module: module.name):
-        if not hasattr(ops, found.name):
+        if found.name not in ops.__all__:
             continue
         module = importlib.import_module(f"specs.{found.name}")
         for label, case in module.SAMPLES.items():

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from effkernels.ops import _define
-from op_samples import labels, samples
+from specs.samples import labels, samples
 
 LABELS = labels()
 # With asymmetric padding the reference computes a row or a column more than the op asks for.
