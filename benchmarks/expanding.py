@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.replay import ROTATED_BYTES, Replay
+from benchmarks.harness.replay import ROTATED_BYTES, Replay
 from effkernels._backends import limits
 from effkernels._backends.cuda import MOST_EXPANDING
 from effkernels.analysis.cost import model_cost

@@ -18,16 +18,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.cases import NetworkCase
-from benchmarks.network_problem import network
-from benchmarks.problem import SEED
+from benchmarks.cases.networks import NetworkCase, network
+from benchmarks.harness.problem import SEED
 
 _STATUS = Path("/proc/self/status")
 
 
 def measure(kind: str, case: NetworkCase, folder: str) -> dict[str, Any]:
     """``peak_bytes`` of one pass of "effkernels" or "eager-channels_last", and its ``seconds``."""
-    from benchmarks.networks import stock_network
+    from benchmarks.contestants.eager import stock_network
 
     model = network(Path(folder), case) if kind == "effkernels" else None
     run: Any = model if model is not None else stock_network(case, Path(folder))[0]

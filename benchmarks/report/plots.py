@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alternate import spread
-from benchmarks.layer_cases import short_name
-from benchmarks.results import Outcome, Report, Row, families
+from benchmarks.cases import catalogue
+from benchmarks.cases.networks import short_name
+from benchmarks.harness.alternate import spread
+from benchmarks.report.results import Outcome, Report, Row, families
 
 _COLOURS = {
     "effkernels": "#c0392b",
@@ -246,7 +247,7 @@ def _bound_and_measured(pyplot: Any, rows: Sequence[Row]) -> Any:
     return figure
 
 
-_LAYERS = ("depthwise", "pointwise", "squeeze", "stem", "block")
+_LAYERS = tuple(name for name, suite in catalogue().items() if suite.table == "layers")
 _TIMED = ("networks", *_LAYERS, "batch", "resolution")
 _PICTURES: tuple[tuple[str, tuple[str, ...], Callable[[Any, Sequence[Row]], Any]], ...] = (
     ("networks", ("networks",), _networks),

@@ -1,6 +1,6 @@
 """A contestant's process: builds what it is told, runs it when it is told, and is blocked on a pipe otherwise.
 
-Started by :mod:`benchmarks.processes`, with one end of a pipe.
+Started by :mod:`benchmarks.harness.processes`, with one end of a pipe.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import machine
 from benchmarks.cases import Case
 from benchmarks.contestants import Built, Contestant, Missing
-from benchmarks.problem import Problem, largest_error, mismatch
-from benchmarks.replay import InTurn, Replay
+from benchmarks.harness import machine
+from benchmarks.harness.problem import Problem, largest_error, mismatch
+from benchmarks.harness.replay import InTurn, Replay
 
 _NAP = 0.005
 _LONGEST_SPIN = 0.5
@@ -98,14 +98,14 @@ class Worker:
             if output.shape[:1] == (case.batch,):
                 output = output[problem["checked"]]
             far = None if output.shape != exact.shape else largest_error(output, exact)
-            return mismatch(output, exact, allowed), far
+            return mismatch(output, exact, allowed) if contestant.checked else None, far
 
         why, far = compared(output)
         details = dict(built.details)
         if contestant.ours and self._fallbacks.said:
             details["fallbacks"] = list(self._fallbacks.said)
         if why is None:
-            self._run, self._clock = built.run, _CLOCKS[case.device.kind]
+            self._run, self._clock = built.run, CLOCKS[case.clock]
             if case.device.kind == "cuda":
                 details |= self._counted(contestant, built.run)
             if isinstance(built.run, InTurn):
@@ -153,7 +153,7 @@ class Worker:
         return [total / self._calls for total in seconds]
 
     def pace(self) -> float:
-        """Seconds of :func:`benchmarks.machine.pace`."""
+        """Seconds of :func:`benchmarks.harness.machine.pace`."""
         seconds = machine.pace()
         _fall_asleep()
         return seconds
@@ -215,7 +215,18 @@ def _each_on_gpu(run: Callable[[], Any], timed: int) -> list[float]:
     return [a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks)]
 
 
-_CLOCKS = {"cpu": _each, "cuda": _each_on_gpu}
+def _each_call(run: Callable[[], Any], timed: int) -> list[float]:
+    """Seconds until each run has returned, whatever it left to a GPU, which has nothing else to do."""
+    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
+    seconds = []
+    for _ in range(timed):
+        wait()
+        seconds += _each(run, 1)
+    return seconds
+
+
+CLOCKS = {"cpu": _each, "cuda": _each_on_gpu, "host": _each_call}
+"""What times runs, by the name of a case's clock."""
 
 
 def _fall_asleep() -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.cases import NetworkCase
+from benchmarks.cases.networks import NetworkCase
 from benchmarks.contestants import Missing
 
 _CHILD = Path(__file__).with_name("startup_child.py")
@@ -29,7 +29,7 @@ def measure(contestant: str, case: NetworkCase, folder: str) -> dict[str, float]
     """
     path = ""
     if contestant == "onnxruntime":
-        from benchmarks.runtimes import exported, import_or_missing
+        from benchmarks.contestants.runtimes import exported, import_or_missing
 
         import_or_missing("onnxruntime")
         path = str(exported(case, Path(folder)))

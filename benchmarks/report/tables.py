@@ -4,41 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from benchmarks.alternate import Spread, spread
-from benchmarks.results import Outcome, Report, Row, families
-from benchmarks.session import FOREIGN_LIMIT
+from benchmarks.cases import catalogue
+from benchmarks.harness.alternate import Spread, spread
+from benchmarks.harness.session import FOREIGN_LIMIT
+from benchmarks.report.results import Outcome, Report, Row, families
 
 AWAKE_LIMIT = 0.05
 """Processor time while others were measured, per second, from which a row says so."""
-_HEADINGS = {
-    "networks": "Networks",
-    "low-precision": "Networks in 16 bits",
-    "depthwise": "Depthwise convolutions, with BatchNorm and activation",
-    "pointwise": "1x1 convolutions, with what surrounds them",
-    "squeeze": "Squeeze-excitation of a map",
-    "stem": "Stems",
-    "block": "Whole blocks",
-    "batch": "As the batch grows",
-    "resolution": "As the resolution grows",
-    "memory": "Peak memory",
-    "batch-memory": "Peak memory as the batch grows",
-    "startup": "Until the first logits",
-}
 
 
 def markdown(report: Report) -> str:
     """The whole report."""
     parts = ["# Benchmarks", *_preamble(report)]
-    for suite, heading in _HEADINGS.items():
-        rows = report.of(suite)
+    for name, suite in catalogue().items():
+        rows = report.of(name)
         if rows:
-            parts += [f"## {heading}", *_SECTIONS[suite](rows)]
+            parts += [f"## {suite.heading}", *_TABLES[suite.table](rows)]
     return "\n\n".join(parts) + "\n"
 
 
 def section(suite: str, rows: Sequence[Row]) -> str:
     """The rows of one suite."""
-    return "\n\n".join(_SECTIONS[suite](rows))
+    return "\n\n".join(_TABLES[catalogue()[suite].table](rows))
 
 
 def duration(seconds: float) -> str:
@@ -258,6 +245,26 @@ def _startup(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def _host(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        [
+            row.title,
+            outcome.contestant,
+            result(outcome),
+            "" if spent is None else _quartiles(spent, duration),
+        ]
+        for row in rows
+        for outcome in row.outcomes
+        for spent in (outcome.seconds,)
+    ]
+    return [
+        table(["", "", "until the call returns", "quartiles"], lines),
+        "On a CPU with kernels that do nothing but allocate their results; on a GPU that is idle before each pass, "
+        "without waiting for it.",
+        *_notes(rows),
+    ]
+
+
 _METERS = {
     "cpu": "The rise of the resident peak (VmHWM) of a fresh process during one forward pass, over its resident "
     "size with weights and input loaded and after a forward pass of a 32 x 32 image; the median of three.",
@@ -304,17 +311,12 @@ def _three(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-_SECTIONS: dict[str, Callable[[Sequence[Row]], list[str]]] = {
+_TABLES: dict[str, Callable[[Sequence[Row]], list[str]]] = {
     "networks": _networks,
-    "low-precision": _networks,
-    "depthwise": _layers,
-    "pointwise": _layers,
-    "squeeze": _layers,
-    "stem": _layers,
-    "block": _layers,
-    "batch": _growth,
-    "resolution": _growth,
+    "layers": _layers,
+    "growth": _growth,
     "memory": _memory,
-    "batch-memory": _memory,
     "startup": _startup,
+    "host": _host,
 }
+"""By the name that a suite gives."""

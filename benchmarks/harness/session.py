@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import statistics
 import tempfile
@@ -11,16 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alternate import Entrant, EntrantError, alternate
-from benchmarks.cases import Case
+from benchmarks.cases import Case, Suite
 from benchmarks.contestants import Contestant, Missing
-from benchmarks.machine import Limits, busy_seconds
-from benchmarks.processes import Process, Processes
-from benchmarks.results import Outcome, Row
-from benchmarks.startup import until_logits
-from benchmarks.suites import Suite
-from benchmarks.work import CPU, Device
-from benchmarks.worker import Prepared
+from benchmarks.harness.alternate import Entrant, EntrantError, alternate
+from benchmarks.harness.device import CPU, Device
+from benchmarks.harness.machine import Limits, busy_seconds
+from benchmarks.harness.processes import Process, Processes
+from benchmarks.harness.startup import until_logits
+from benchmarks.harness.worker import Prepared
+from benchmarks.report.results import Outcome, Row
 
 REFERENCE = "reference"
 """The process that makes problems and measures the machine's limits."""
@@ -64,8 +62,8 @@ class Session:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def machine(self) -> dict[str, Any]:
-        """What :func:`benchmarks.machine.describe` says in a process like the contestants'."""
-        described: dict[str, Any] = self._reference("benchmarks.machine:describe")
+        """What :func:`benchmarks.harness.machine.describe` says in a process like the contestants'."""
+        described: dict[str, Any] = self._reference("benchmarks.harness.machine:describe")
         return described
 
     def limits(self, device: Device = CPU) -> Limits:
@@ -75,7 +73,7 @@ class Session:
             reference = self._processes.of(REFERENCE)
             for _ in range(_LIMITS_ATTEMPTS):
                 watch = _Watch([reference])
-                found: Limits = self._reference("benchmarks.machine:measure_limits", device)
+                found: Limits = self._reference("benchmarks.harness.machine:measure_limits", device)
                 self._limits[device] = found.best(self._limits.get(device, found))
                 disturbed = watch.foreign()
                 if disturbed <= FOREIGN_LIMIT:
@@ -93,7 +91,7 @@ class Session:
             images=case.batch,
             bytes=work.bytes,
             macs=work.macs,
-            case=dataclasses.asdict(case),
+            case=case.described(),
         )
         if suite.metric == "memory":
             row.outcomes = [self._peak(contestant, case) for contestant in suite.contestants]
@@ -101,12 +99,13 @@ class Session:
         if suite.metric == "startup":
             row.outcomes = self._starts(suite, case)
             return row
-        bound = self.limits(case.device).bound(work)
         for contestant in suite.contestants:
             self._processes.of(contestant.name).start()  # all at once: nothing is timed yet
-        row.bound, row.bound_kind = bound.seconds, bound.kind
+        if suite.metric == "time":
+            bound = self.limits(case.device).bound(work)
+            row.bound, row.bound_kind = bound.seconds, bound.kind
         self._say(f"{suite.name}: {case.title}: preparing")
-        self._reference("benchmarks.making:make", str(self.folder), case)
+        self._reference("benchmarks.harness.making:make", str(self.folder), case)
         ready: list[Entrant] = []
         for contestant in suite.contestants:
             process = self._processes.of(contestant.name)
@@ -143,7 +142,7 @@ class Session:
             process = self._make(contestant.name, log)
             try:
                 arguments = contestant.name, case, str(self.folder)
-                measured = process.ask("call", "benchmarks.memory:measure", *arguments)
+                measured = process.ask("call", "benchmarks.harness.memory:measure", *arguments)
             except EntrantError as error:
                 outcome.status, outcome.reason = "failed", str(error)
                 return outcome
@@ -166,7 +165,7 @@ class Session:
                     continue
                 arguments = outcome.contestant, case, str(self.folder)
                 try:
-                    seconds = self._reference("benchmarks.startup:measure", *arguments)
+                    seconds = self._reference("benchmarks.harness.startup:measure", *arguments)
                 except EntrantError as error:
                     outcome.status, outcome.reason = _started_not(str(error))
                     continue

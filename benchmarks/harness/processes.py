@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks import ROOT
-from benchmarks.alternate import EntrantError
 from benchmarks.cases import Case
 from benchmarks.contestants import Contestant
-from benchmarks.worker import Prepared
+from benchmarks.harness.alternate import EntrantError
+from benchmarks.harness.worker import Prepared
 
 PATIENCE = 900.0
 """Seconds for one answer; compiling a large network takes minutes."""
@@ -23,7 +23,7 @@ PATIENCE = 900.0
 # Not -m: what is pickled would then belong to __main__. The repository comes last (see benchmarks/__init__.py).
 _ENTRY = (
     "import sys; sys.path.append(sys.argv[2]); from multiprocessing.connection import Connection; "
-    "from benchmarks.worker import serve; serve(Connection(int(sys.argv[1])))"
+    "from benchmarks.harness.worker import serve; serve(Connection(int(sys.argv[1])))"
 )
 
 
@@ -55,7 +55,7 @@ class Process:
         theirs.close()
 
     def ask(self, command: str, *arguments: Any) -> Any:
-        """One command of :class:`benchmarks.worker.Worker`.
+        """One command of :class:`benchmarks.harness.worker.Worker`.
 
         Raises:
             EntrantError: it raised, died or was silent for too long.

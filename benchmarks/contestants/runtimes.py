@@ -15,11 +15,36 @@ from typing import Any
 
 import torch
 
-from benchmarks.cases import NetworkCase
-from benchmarks.contestants import Built, Missing
-from benchmarks.networks import stock_network
-from benchmarks.problem import Problem
-from benchmarks.work import CPU
+from benchmarks.cases.networks import NetworkCase
+from benchmarks.contestants import Built, Contestant, Missing
+from benchmarks.contestants.eager import stock_network
+from benchmarks.harness.device import CPU
+from benchmarks.harness.problem import Problem
+
+CONTESTANTS = (
+    Contestant(
+        "onnxruntime",
+        "onnxruntime",
+        f"{__name__}:onnxruntime",
+        cpu=("networks", "low-precision", "growth"),
+        place=10,
+    ),
+    Contestant(
+        "openvino",
+        "openvino",
+        f"{__name__}:openvino",
+        cpu=("networks", "low-precision"),
+        place=20,
+    ),
+    Contestant(
+        "onnxruntime",
+        "onnxruntime",
+        "benchmarks.harness.startup:measure",
+        cpu=("startup",),
+        place=31,
+    ),
+    Contestant("tensorrt", "tensorrt", f"{__name__}:tensorrt", cuda=("networks",), place=50),
+)
 
 
 def onnxruntime(case: NetworkCase, folder: Path) -> Built:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alternate import Spread, paired, spread
-from benchmarks.work import CPU, Device
+from benchmarks.harness.alternate import Spread, paired, spread
+from benchmarks.harness.device import CPU, Device
 
 SCHEMA = 1
 
@@ -93,7 +93,7 @@ class Row:
 
 @dataclass
 class Report:
-    """All rows of one run. ``machine`` and ``limits`` as :mod:`benchmarks.machine` gives them."""
+    """All rows of one run. ``machine`` and ``limits`` as :mod:`benchmarks.harness.machine` gives them."""
 
     machine: dict[str, Any]
     settings: dict[str, Any]

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import layer_problem, network_problem
-from benchmarks.cases import Case, NetworkCase
-from benchmarks.problem import Problem, checked_images
+from benchmarks.cases import Case
+from benchmarks.harness.problem import Problem, checked_images
 
 
 def make(folder: str, case: Case) -> None:
@@ -18,8 +17,5 @@ def make(folder: str, case: Case) -> None:
         return
     case.device.set_precision()
     with torch.inference_mode():
-        if isinstance(case, NetworkCase):
-            inputs, answers = network_problem.make(problem.folder, case)
-        else:
-            inputs, answers = layer_problem.make(case)
+        inputs, answers = case.make(problem.folder)
         problem.save(inputs, checked_images(case.batch), answers)

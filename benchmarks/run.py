@@ -1,4 +1,4 @@
-"""``python -m benchmarks.report``: measure, and write JSON, Markdown and plots.
+"""``python -m benchmarks.report`` or ``benchmarks.run``: measure, and write JSON, Markdown and plots.
 
 JSON and Markdown are written after every row: a run that is cut short keeps its rows, ``--resume`` measures the
 rest, and ``--render`` draws what there is.
@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import ROOT
-from benchmarks.compare import comparison
-from benchmarks.machine import slug
-from benchmarks.plots import draw
-from benchmarks.results import Report
-from benchmarks.session import Session
-from benchmarks.suites import Suite, suites
-from benchmarks.tables import markdown
-from benchmarks.work import TYPES, Device, default_device
+from benchmarks.cases import Suite, suites
+from benchmarks.harness.device import TYPES, Device, default_device
+from benchmarks.harness.machine import slug
+from benchmarks.harness.session import Session
+from benchmarks.report.compare import comparison
+from benchmarks.report.plots import draw
+from benchmarks.report.results import Report
+from benchmarks.report.tables import markdown
 
 RESULTS = ROOT / "benchmarks" / "results"
 JSON = "report.json"

@@ -1,4 +1,4 @@
-"""What a case needs at the least, and where it is computed."""
+"""Where a case is computed, and in which type."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 _TITLES = {"float32": "fp32", "tf32": "tf32", "bfloat16": "bf16", "float16": "fp16"}
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a case cannot do without: bytes of memory traffic, and multiply-accumulates."""
-
-    bytes: int
-    macs: int
 
 
 @dataclass(frozen=True)
@@ -46,8 +40,10 @@ class Device:
         return _TITLES[self.type]
 
     def put(self, what: Any) -> Any:
-        """A tensor or a module there, in that type."""
-        return what.to(self.kind, self.dtype)
+        """A tensor, a module or all tensors of a structure there, in that type."""
+        if isinstance(what, nn.Module):
+            return what.to(self.kind, self.dtype)
+        return tree_map_only(Tensor, lambda tensor: tensor.to(self.kind, self.dtype), what)
 
     def set_precision(self) -> None:
         """Let PyTorch's products in this process be rounded to TF32, or not: float32 is exact for everybody."""

@@ -1,11 +1,11 @@
-"""Whole networks in PyTorch: ours, the same modules run one by one, and those compiled."""
+"""Eager PyTorch: the modules of other packages, and layers in separate calls."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +13,115 @@ import torch
 from torch import Tensor, nn
 
 import effkernels
-from benchmarks.cases import NetworkCase
-from benchmarks.contestants import Built, Missing
-from benchmarks.network_problem import module_by_module, network
-from benchmarks.problem import Problem
-from benchmarks.replay import ROTATED_BYTES
+from benchmarks.cases.layers import LayerCase
+from benchmarks.cases.networks import NetworkCase, images, module_by_module, network
+from benchmarks.contestants import Built, Contestant, Missing
+from benchmarks.contestants.ours import runner
+from benchmarks.harness.inputs import Run, layer_in_turn
 from effkernels.checkpoints import export_state
 
-
-def ours(case: NetworkCase, folder: Path, *, fuse: bool = False, graph: bool = False) -> Built:
-    """The model as a user has it after ``.eval()``, on whatever backend it chooses."""
-    model = network(folder, case)
-    model = case.device.put(model.fuse() if fuse else model)
-    images = _images(case, folder, channels_last=False)
-    return Built(_runner(model, images, graph), {"backends": available_backends()})
+_MODEL, _LAYER = f"{__name__}:model", f"{__name__}:layer"
+_NHWC, _NCHW = ("channels_last", True), ("channels_last", False)
 
 
-def _runner(model: nn.Module, images: Tensor, graph: bool) -> Callable[[], Any]:
-    """The model on these images, as it is or as a CUDA graph."""
-    run = effkernels.graph(model, images, copy=False) if graph else model
-    return in_turn(run, copies(images))
+def _depthwise_kernels() -> Iterator[Contestant]:
+    """Both layouts with each of the depthwise kernels that PyTorch otherwise chooses from."""
+    for layout in (_NHWC, _NCHW):
+        for kernels in ("cudnn", "native"):
+            name = f"eager-{'channels_last' if layout[1] else 'NCHW'}-{kernels}"
+            options = (layout, ("depthwise", kernels))
+            yield Contestant(
+                name, "eager", _MODEL, options, cuda=("networks",), full=True, place=33
+            )
 
 
-_MOST_COPIES = 64
+# Where two packages have the model, eager PyTorch runs torchvision's modules; timm's are the other's.
+CONTESTANTS = (
+    Contestant(
+        "eager-channels_last",
+        "eager",
+        _MODEL,
+        (_NHWC,),
+        cpu=("networks", "low-precision", "memory"),
+        cuda=("networks", "growth", "memory", "host"),
+        place=30,
+    ),
+    Contestant(
+        "eager-NCHW",
+        "eager",
+        _MODEL,
+        (_NCHW,),
+        cpu=("networks", "low-precision"),
+        cuda=("networks",),
+        place=31,
+    ),
+    Contestant(
+        "timm-channels_last",
+        "eager",
+        _MODEL,
+        (_NHWC, ("package", "timm")),
+        cpu=("networks",),
+        cuda=("networks",),
+        full=True,
+        place=32,
+    ),
+    *_depthwise_kernels(),
+    Contestant(
+        "eager-channels_last-graph",
+        "eager, CUDA graph",
+        _MODEL,
+        (_NHWC, ("graph", True)),
+        cuda=("networks",),
+        place=34,
+    ),
+    Contestant(
+        "eager-channels_last",
+        "eager",
+        _LAYER,
+        (_NHWC,),
+        cpu=("layers",),
+        cuda=("layers",),
+        place=30,
+    ),
+    Contestant(
+        "eager-NCHW",
+        "eager",
+        _LAYER,
+        (_NCHW,),
+        cpu=("convolutions",),
+        cuda=("convolutions",),
+        place=31,
+    ),
+    Contestant(
+        "eager-native",
+        "eager",
+        _LAYER,
+        (_NCHW, ("cudnn", False)),
+        cuda=("convolutions",),
+        place=32,
+    ),
+    Contestant(
+        "torchvision",
+        "eager",
+        "benchmarks.harness.startup:measure",
+        cpu=("startup",),
+        cuda=("startup",),
+        place=30,
+    ),
+)
 
 
-def copies(x: Tensor) -> list[Tensor]:
-    """``x``; on a GPU with so many copies that none is found in the L2 when it is its turn again.
+def layer(case: LayerCase, folder: Path, *, channels_last: bool, cudnn: bool = True) -> Built:
+    """One PyTorch call after the other; convolutions on a GPU by cuDNN or by PyTorch's own kernels."""
+    torch.backends.cudnn.enabled = cudnn  # in this process, which is this contestant's
 
-    In a network a CPU's caches hold what the layer before wrote. Copies of inputs so small that 64 of them fit into the
-    L2 do not matter beside what is read with them.
-    """
-    if x.device.type == "cpu":
-        return [x]
-    count = min(ROTATED_BYTES // max(x.nbytes, 1), _MOST_COPIES - 1)
-    return [x, *(x.clone() for _ in range(count))]
+    def make(inputs: dict[str, Any]) -> Run:
+        return functools.partial(case.shape.eager, **inputs)
+
+    return Built(layer_in_turn(make, case, folder, channels_last=channels_last), {})
 
 
-def in_turn(run: Callable[[Tensor], Any], inputs: Sequence[Tensor]) -> Callable[[], Any]:
-    """Runs with one input after the other."""
-    if len(inputs) == 1:
-        return lambda: run(inputs[0])
-    following = itertools.cycle(inputs)
-    return lambda: run(next(following))
-
-
-def available_backends() -> list[str]:
-    """Names of the backends that can run here, fastest first."""
-    return [status.name for status in effkernels.backends().values() if status.available]
-
-
-def eager(
+def model(
     case: NetworkCase,
     folder: Path,
     *,
@@ -75,32 +133,9 @@ def eager(
     """Eager PyTorch, module by module: those of a package; and with one of cuDNN's ways for depthwise kernels."""
     if depthwise is not None:
         choose_depthwise_kernels(depthwise)
-    model, source = stock_network(case, folder, package)
-    model, images = _in_layout(model, case, folder, channels_last)
-    return Built(_runner(model, images, graph), {"modules": source})
-
-
-def compiled(
-    case: NetworkCase, folder: Path, *, freezing: bool, channels_last: bool, mode: str | None
-) -> Built:
-    """``torch.compile`` of the same modules, for this one shape."""
-    import torch._inductor.config as inductor
-
-    torch.compiler.reset()
-    inductor.freezing = freezing
-    model, source = stock_network(case, folder)
-    model, images = _in_layout(model, case, folder, channels_last)
-    fast = torch.compile(model, dynamic=False, mode=mode)
-    try:
-        with torch.inference_mode():
-            fast(images)
-    except Exception as error:
-        # Without a C++ compiler there is no torch.compile on a CPU.
-        if "compiler" in str(error).lower():
-            raise Missing(str(error).strip().splitlines()[0]) from error
-        raise
-    details = {"modules": source, "freezing": freezing, "mode": mode}
-    return Built(in_turn(fast, copies(images)), details)
+    stock, source = stock_network(case, folder, package)
+    stock, batch = in_layout(stock, case, folder, channels_last)
+    return Built(runner(stock, batch, graph), {"modules": source})
 
 
 def choose_depthwise_kernels(which: str) -> None:
@@ -177,15 +212,10 @@ class Unfused(nn.Module):
         return logits
 
 
-def _images(case: NetworkCase, folder: Path, *, channels_last: bool) -> Tensor:
-    images = Problem(folder, case).inputs()["images"]
-    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
-
-
-def _in_layout(
+def in_layout(
     model: nn.Module, case: NetworkCase, folder: Path, channels_last: bool
 ) -> tuple[nn.Module, Tensor]:
     model = case.device.put(model)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    return model, _images(case, folder, channels_last=channels_last)
+    return model, images(case, folder, channels_last=channels_last)

@@ -19,8 +19,9 @@ import torch.nn.functional as F
 
 import effkernels
 from benchmarks import ROOT
-from benchmarks.work import CPU, Device, Work
+from benchmarks.harness.device import CPU, Device
 from effkernels._backends import compiled
+from specs.work import Work
 
 _PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "numpy")
 # Variables that decide which code runs; what else begins with EFFKERNELS_ is of builds, tests and folders.

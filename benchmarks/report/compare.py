@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.alternate import spread
-from benchmarks.results import Outcome, Report, Row
-from benchmarks.tables import duration, size, table
+from benchmarks.harness.alternate import spread
+from benchmarks.report.results import Outcome, Report, Row
+from benchmarks.report.tables import duration, size, table
 
 SPREADS = 2.0
 """A median that moved by fewer interquartile ranges than this has not moved."""
