@@ -22,7 +22,7 @@ def suites(scope: Scope) -> list[Suite]:
     resolution = tuple(
         case(B0, resolution=side, batch=at_once, device=device) for side in resolutions()
     )
-    named = (("batch", batch, 60), ("resolution", resolution, 61))
+    named = (("batch", batch, 30), ("resolution", resolution, 31))
     return [
         Suite(
             *(name, f"As the {name} grows", cases, who, _TIMING, "growth"),

@@ -16,5 +16,5 @@ def suites(scope: Scope) -> list[Suite]:
     heading = "Peak memory as the batch grows"
     return [
         Suite("memory", "Peak memory", one, who, TIMING, "memory", "memory", place=40),
-        Suite("batch-memory", heading, several, who, TIMING, "memory", "memory", True, 62),
+        Suite("batch-memory", heading, several, who, TIMING, "memory", "memory", True, 41),
     ]

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import plots, readme, tables
-from benchmarks.compare import comparison, moves
-from benchmarks.report import begin, render
-from benchmarks.results import Outcome, Report, Row
+from benchmarks import readme
+from benchmarks.report import plots, tables
+from benchmarks.report.compare import comparison, moves
+from benchmarks.report.results import Outcome, Report, Row
+from benchmarks.run import begin, render
 
 MakeReport = Callable[..., Report]
 
@@ -188,7 +189,7 @@ def test_a_report_is_written_without_matplotlib(
     def draw(*_: object) -> None:
         raise ImportError("No module named 'matplotlib'")
 
-    monkeypatch.setattr("benchmarks.report.draw", draw)
+    monkeypatch.setattr("benchmarks.run.draw", draw)
     render(make_report(*stored_rows(network_row)), tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "No plots: No module named 'matplotlib'" in text
