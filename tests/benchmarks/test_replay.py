@@ -72,7 +72,8 @@ def eight_seconds_each(run: Callable[[], Any], timed: int) -> list[float]:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """Cases of a GPU are computed on the CPU."""
-    monkeypatch.setattr(Device, "put", lambda self, what: Device("cpu", self.type).put(what))
+    put = Device.put
+    monkeypatch.setattr(Device, "put", lambda self, what: put(Device("cpu", self.type), what))
     monkeypatch.setattr(inputs, "ROTATED_BYTES", (COPIES - 1) * MAP_BYTES)
     monkeypatch.setitem(worker.CLOCKS, "cuda", eight_seconds_each)
     monkeypatch.setattr(worker, "launches", lambda run: 1)

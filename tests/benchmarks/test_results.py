@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import readme
+from benchmarks.cases import catalogue
 from benchmarks.report import plots, tables
 from benchmarks.report.compare import comparison, moves
 from benchmarks.report.results import Outcome, Report, Row
@@ -145,7 +146,7 @@ def test_a_run_is_resumed_only_where_its_rows_belong(
 def stored_rows(network_row: Row) -> list[Row]:
     """A row of every suite."""
     rows = []
-    for suite in tables._SECTIONS:
+    for suite in catalogue():
         row = copy.deepcopy(network_row)
         row.suite = suite
         row.outcomes[0].peak_bytes, row.outcomes[3].peak_bytes = 50_000_000, 120_000_000
