@@ -129,15 +129,15 @@ def test_squeeze_excite_paths(runner: Runner, name: str, dtype: torch.dtype, see
     check(runner, SQUEEZED[name].styled(dtype=dtype, seed=seed))
 
 
+@pytest.mark.parametrize("name", conv_bn_act.EDGES)
+def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check(runner, conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
+
+
 @few
 @given(case=cases(conv_bn_act.generate).map(with_few_terms).map(affordable))
 def test_convolution(runner: Runner, case: Dense) -> None:
     check(runner, case)
-
-
-@pytest.mark.parametrize("name", conv_bn_act.EDGES)
-def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check(runner, conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
 # Small ones, and how many configurations each has beside the one that it runs with.
