@@ -11,10 +11,9 @@ from torch import Tensor, nn
 import effkernels
 from benchmarks.cases.layers import LayerCase
 from benchmarks.cases.networks import NetworkCase, images, network
-from benchmarks.contestants import Built, Contestant
+from benchmarks.contestants import Built, Contestant, Missing
 from benchmarks.harness.inputs import Run, copies, in_turn, layer_in_turn
 from effkernels import dispatch, ops
-from effkernels._backends.cuda import register_network
 from effkernels.ops import _define
 
 _SELF = __name__
@@ -115,12 +114,24 @@ def without_kernels(case: NetworkCase, folder: Path) -> Built:
 
 
 def _register_no_kernels() -> None:
-    """A kernel for each op that GPU backends have kernels of; composed ones run by their parts, networks by steps."""
+    """A kernel for each op that GPU backends have kernels of; composed ones run by their parts, networks by steps.
+
+    Raises:
+        Missing: no GPU backend has registered what runs networks.
+    """
     if NO_KERNELS in dispatch._BACKENDS:
         return
+    by_parts = {
+        name: kernel
+        for backend in ("triton", "cuda")
+        for name, kernel in dispatch._BACKENDS[backend].kernels.items()
+        if kernel.by_parts
+    }
+    if not by_parts:
+        raise Missing("there is neither triton nor effkernels._C_cuda: no route of GPUs")
     own = dispatch.Backend(NO_KERNELS, ("cpu",), on_request=True)
     dispatch._BACKENDS[NO_KERNELS] = own
     for name, op in _define._defined.items():
         if op.composed is None and hasattr(ops, name):
             dispatch.register_kernel(NO_KERNELS, name, op.fake, lambda *_: None)
-    register_network(NO_KERNELS)
+    own.kernels.update(by_parts)
