@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from benchmarks.layer_cases import LayerCases, short_name
 from benchmarks.work import CPU, Device, Work
 from effkernels.models import get_config
-from effkernels.scaling import cost
+from effkernels.analysis import cost
 
 
 @dataclass(frozen=True)

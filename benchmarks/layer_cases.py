@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from benchmarks.work import CPU, Device, Work
 from effkernels.models import get_config
-from effkernels.scaling import cost
+from effkernels.analysis import cost
 
 _FLOAT_BYTES = 4
 _BN_VECTORS = 4
