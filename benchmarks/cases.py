@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from benchmarks.layer_cases import LayerCases, short_name
 from benchmarks.work import CPU, Device, Work
-from effkernels.models import get_config
 from effkernels.analysis import cost
+from effkernels.models import get_config
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from benchmarks.work import CPU, Device, Work
-from effkernels.models import get_config
 from effkernels.analysis import cost
+from effkernels.models import get_config
 
 _FLOAT_BYTES = 4
 _BN_VECTORS = 4
