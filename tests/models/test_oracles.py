@@ -14,10 +14,13 @@ from effkernels import EfficientNet
 from oracle_convolutions import OracleConvolutions
 from oracles import oracle
 from randomise import randomise
+from tiers import slow_unless
 from tolerance import assert_within_eager
 
 B = [f"efficientnet_b{i}" for i in range(8)]
 LITE = [f"efficientnet_lite{i}" for i in range(5)]
+# The others are the same code with more and wider blocks: a third of the minutes of tests/models for B7 alone.
+FAST = ("efficientnet_b0", "efficientnet_b2", "efficientnet_lite0")
 
 
 @torch.no_grad()
@@ -45,7 +48,7 @@ def test_the_float64_oracle_computes_pytorchs_convolution(kernel: int, stride: i
     assert "Addcmul" in type(y.grad_fn).__name__, "PyTorch's own convolution ran"
 
 
-@pytest.mark.parametrize("name", B)
+@pytest.mark.parametrize("name", slow_unless(FAST, B))
 def test_torchvision(name: str) -> None:
     torchvision = oracle("torchvision")
     options = {"dropout": 0.0, "stochastic_depth_prob": 0.0}
@@ -55,7 +58,8 @@ def test_torchvision(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix"), [(n, p) for n in B + LITE for p in ("", "tf_") if p or n not in LITE[3:]]
+    ("name", "prefix"),
+    slow_unless(FAST, [(n, p) for n in B + LITE for p in ("", "tf_") if p or n not in LITE[3:]]),
 )
 def test_timm(name: str, prefix: str) -> None:
     timm = oracle("timm")
@@ -79,14 +83,14 @@ def _lukemelas(name: str, **options: object) -> tuple[nn.Module, EfficientNet]:
     return theirs, ours
 
 
-@pytest.mark.parametrize("name", B)
+@pytest.mark.parametrize("name", slow_unless(FAST, B))
 def test_efficientnet_pytorch(name: str) -> None:
     # Its padding is fixed when it is made, for one size. Training draws dropout in another order.
     for size in (64, 71):
         compare(*_lukemelas(name, image_size=size), torch.randn(2, 3, size, size))
 
 
-@pytest.mark.parametrize("name", B)
+@pytest.mark.parametrize("name", slow_unless(FAST, B))
 @torch.no_grad()
 def test_efficientnet_pytorch_at_its_native_size(name: str) -> None:
     # In float32 alone: PyTorch's float64 convolutions take minutes at these sizes.

@@ -68,7 +68,7 @@ SPILLS: dict[str, dict[str, int]] = {}
 
 @cache
 def compiling(everything: bool) -> Callable[[int], Future[list[dict[str, Any]]]]:
-    """What compiles for an architecture, everything or the main kernels: two at a time, as small machines have cores."""
+    """Starts compiling for an architecture, everything or the main kernels: two at a time, for two cores."""
     pool = ThreadPoolExecutor(2)
 
     def start(capability: int) -> Future[list[dict[str, Any]]]:
