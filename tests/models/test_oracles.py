@@ -48,6 +48,18 @@ def test_the_float64_oracle_computes_pytorchs_convolution(kernel: int, stride: i
     assert "Addcmul" in type(y.grad_fn).__name__, "PyTorch's own convolution ran"
 
 
+def test_the_oracle_computes_dilated_convolutions_that_end_the_process_in_onednn() -> None:
+    x, weight = torch.randn(2, 16, 18, 1).half(), torch.randn(16, 1, 4, 2).half()
+    x = x.to(memory_format=torch.channels_last)
+    window = (None, (2, 3), (4, 5), (2, 4), 16)
+    with OracleConvolutions():
+        y = nn.functional.conv2d(x, weight, *window)
+        exact = nn.functional.conv2d(x.double(), weight.double(), *window)
+        magnitude = nn.functional.conv2d(x.double().abs(), weight.double().abs(), *window)
+    # Eight products and their sums, each rounded to 16 bits at worst.
+    assert ((y - exact).abs() <= 8 * torch.finfo(y.dtype).eps * magnitude).all()
+
+
 @pytest.mark.parametrize("name", slow_unless(FAST, B))
 def test_torchvision(name: str) -> None:
     torchvision = oracle("torchvision")
