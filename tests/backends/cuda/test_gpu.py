@@ -246,6 +246,11 @@ def test_the_second_device() -> None:
     assert_same(tuple(t.cpu() for t in second), tuple(t.cpu() for t in first))
 
 
+# One at a time where pytest-xdist runs several tests at once: they take up to 20 GiB.
+one_at_a_time = pytest.mark.xdist_group("memory")
+
+
+@one_at_a_time
 @pytest.mark.parametrize("kernel", [3, 2], ids=["tiles", "general"])
 def test_more_than_2_to_the_31_elements(backend: str, kernel: int) -> None:
     images, channels, side = 68, 2048, 125
@@ -278,6 +283,7 @@ def test_more_than_2_to_the_31_elements(backend: str, kernel: int) -> None:
             )
 
 
+@one_at_a_time
 def test_more_than_2_to_the_31_expanded_elements(backend: str) -> None:
     skip_without(backend, "expand_depthwise_conv_bn_act_pool", torch.float16)
     images, channels, side = 68, 2048, 125
