@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # All that a machine with a GPU is wanted for: build, test, look for errors that only a GPU can make, measure.
-# Without network. These must be there: PyTorch and triton; nvcc, ninja, pybind11, setuptools and numpy to build;
-# pytest, pytest-timeout (whose setting pytest refuses without it) and hypothesis; compute-sanitizer, for its stages.
+# Without network. One Python must have all of these: PyTorch and triton; pip, ninja, pybind11, setuptools and numpy to
+# build; pytest, pytest-timeout (whose setting pytest refuses without it) and hypothesis. It is the first of $PYTHON,
+# python and python3 that has PyTorch. nvcc builds, and compute-sanitizer is for its stages. With pytest-xdist the tests
+# run in up to 10 processes (4 minutes on an H100 with 16 cores).
 #
 #   benchmarks/gpu.sh FOLDER [STAGE...]
 #
 # Stages, each ended after EFFKERNELS_STAGE_SECONDS (480 if not given); without any, all of them in this order:
 #   build     installs the package with device code for this GPU
 #   tests_cuda, tests_triton   pytest -m gpu: Triton's kernels, and all the rest
-#   layers, networks   the report, in bfloat16. Every stage that fills a report goes on, when repeated, where it stopped
+#   layers, networks   the report, in bfloat16. Every stage that measures goes on, when repeated, where it stopped
 #   memcheck, racecheck   compute-sanitizer over small cases of the CUDA kernels
 #   expanding expand and depthwise as one kernel against two, at batch 128 and 1
 #   growth, memory   the other parts of the report
@@ -16,8 +18,11 @@
 #   float16   B0 and B4 once more, in float16: a report of its own
 #   memcheck_triton, racecheck_triton   compute-sanitizer over small cases of Triton's kernels, in bfloat16
 #   sweep     layers once more with every configuration of Triton's: picks/ says which is the fastest for each shape
+#   join      makes report/ of the parts that the stages in bfloat16 have written
 #
-# FOLDER fills as they go: a log a stage, and the report. The last lines say how each stage ended.
+# FOLDER fills as they go: a log a stage, parts/ with what each has measured, and the report. The last lines say how
+# each stage ended. No two stages write the same file, so once the package is built two of these commands with
+# different stages may run at the same time, in the same FOLDER: tests and sanitizers together, what is measured alone.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if (($# < 1)); then
@@ -27,37 +32,59 @@ fi
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
 (($#)) || set -- build tests_cuda tests_triton layers networks memcheck racecheck expanding growth memory \
-  full_b0 full_b4 full_b7 full_b2 full_b5 full_lite0 float16 memcheck_triton racecheck_triton sweep
+  full_b0 full_b4 full_b7 full_b2 full_b5 full_lite0 float16 memcheck_triton racecheck_triton sweep join
 
-# Where `python` has no PyTorch and `python3` has, the tools beside the latter.
-python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' ||
-  PATH=$(python3 -c 'import os, sys; print(os.path.dirname(sys.executable))'):$PATH
+# pip and pytest on the PATH may belong to another Python: everything is started by the one that has PyTorch.
+for python in "${PYTHON:-}" python python3 ""; do
+  [[ -n $python ]] && "$python" -c 'import torch' 2>/dev/null && break
+done
+if [[ -z $python ]]; then
+  echo "no PyTorch in PYTHON=${PYTHON:-}, python or python3" >&2
+  exit 2
+fi
+"$python" -c 'import sys, torch; print(f"{sys.executable}: Python {sys.version.split()[0]}, torch {torch.__version__}")'
 
+# report FOLDER ARGUMENT...
 report() {
-  python -m benchmarks.report --device cuda --dtype bfloat16 --output "$out/report" --resume "$@"
+  "$python" -m benchmarks.report --device cuda --dtype bfloat16 --output "$out/$1" --resume "${@:2}"
 }
 
-full() { report --suite networks --full --only "efficientnet_$1-"; }
+full() { report "parts/full_$1" --suite networks --full --only "efficientnet_$1-"; }
 
 stage_build() {
   local arch
-  arch=$(python -c "import torch; print('%d.%d' % torch.cuda.get_device_capability())") || return
-  TORCH_CUDA_ARCH_LIST=$arch EFFKERNELS_CUDA=1 pip install --no-build-isolation --no-deps .
+  arch=$("$python" -c "import torch; print('%d.%d' % torch.cuda.get_device_capability())") || return
+  [[ $arch == 9.0 ]] && arch=9.0a # the one with wgmma
+  TORCH_CUDA_ARCH_LIST=$arch EFFKERNELS_CUDA=1 "$python" -m pip install --no-build-isolation --no-deps .
 }
 
 # tests MINIMUM ARGUMENT...: where less passed, because the device or a module was not found, it fails.
+# `-m pytest` would put this folder, where the package lies without its compiled modules, before the installed one.
 tests() {
-  EFFKERNELS_TEST_EXPECT=_C,_C_cuda EFFKERNELS_TEST_MINIMUM=$1 ${tool[@]+"${tool[@]}"} pytest -m gpu -q "${@:2}"
+  EFFKERNELS_TEST_EXPECT=_C,_C_cuda EFFKERNELS_TEST_MINIMUM=$1 ${tool[@]+"${tool[@]}"} "$python" -c '
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]
+import pytest
+sys.exit(pytest.main())' -m gpu -q -p no:cacheprovider "${@:2}"
+}
+
+# parallel MINIMUM ARGUMENT...: in several processes, of which one has the tests that take much memory
+parallel() {
+  local processes=()
+  if "$python" -c 'import xdist' 2>/dev/null; then
+    processes=(-n "$(($(nproc) < 10 ? $(nproc) : 10))" --dist loadgroup)
+  fi
+  tests "$@" ${processes[@]+"${processes[@]}"}
 }
 
 # sanitizer TOOL MINIMUM BACKEND TESTS: shapes that take each path, no more. The tool takes ten times as long, or more.
 sanitizer() {
   local tool=(compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all)
-  tests "$2" "tests/$3/test_ops.py" -k "$4"
+  tests "$2" "tests/backends/$3/test_ops.py" -k "$4"
 }
 
-stage_tests_cuda() { tests 420 --ignore=tests/backends/triton --durations=10 --junitxml="$out/tests_cuda.xml"; }
-stage_tests_triton() { tests 250 tests/backends/triton --durations=10 --junitxml="$out/tests_triton.xml"; }
+stage_tests_cuda() { parallel 420 --ignore=tests/backends/triton --durations=10 --junitxml="$out/tests_cuda.xml"; }
+stage_tests_triton() { parallel 250 tests/backends/triton --durations=10 --junitxml="$out/tests_triton.xml"; }
 # Every tensor in memory of its own: what PyTorch cuts out of large pieces can be overrun unseen.
 stage_memcheck() { PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck 175 cuda paths; }
 stage_racecheck() { sanitizer racecheck 175 cuda paths; }
@@ -65,22 +92,23 @@ stage_memcheck_triton() {
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck 60 triton "paths and bfloat16"
 }
 stage_racecheck_triton() { sanitizer racecheck 60 triton "paths and bfloat16"; }
-stage_layers() { report --suite depthwise --suite pointwise --suite squeeze --suite stem --suite block; }
-stage_networks() { report --suite networks; }
-stage_growth() { report --suite batch --suite resolution; }
-stage_memory() { report --suite memory --suite batch-memory --suite startup --suite host; }
-stage_expanding() { python -m benchmarks.expanding && python -m benchmarks.expanding --batch 1; }
+stage_layers() { report parts/layers --suite depthwise --suite pointwise --suite squeeze --suite stem --suite block; }
+stage_networks() { report parts/networks --suite networks; }
+stage_growth() { report parts/growth --suite batch --suite resolution; }
+stage_memory() { report parts/memory --suite memory --suite batch-memory --suite startup --suite host; }
+stage_expanding() { "$python" -m benchmarks.expanding && "$python" -m benchmarks.expanding --batch 1; }
 stage_full_b0() { full b0; }
 stage_full_b2() { full b2; }
 stage_full_b4() { full b4; }
 stage_full_b5() { full b5; }
 stage_full_b7() { full b7; }
 stage_full_lite0() { full lite0; }
-stage_float16() { report --suite networks --dtype float16 --output "$out/report-fp16"; }
+stage_float16() { report report-fp16 --suite networks --dtype float16; }
 stage_sweep() {
-  EFFKERNELS_BACKEND=triton EFFKERNELS_AUTOTUNE=1 EFFKERNELS_CACHE=$out/picks report \
-    --suite pointwise --suite depthwise --full --output "$out/sweep"
+  EFFKERNELS_BACKEND=triton EFFKERNELS_AUTOTUNE=1 EFFKERNELS_CACHE=$out/picks report sweep \
+    --suite pointwise --suite depthwise --full
 }
+stage_join() { "$python" -m benchmarks.join "$out/report" "$out"/parts/*/report.json; }
 
 for stage in "$@"; do
   if ! declare -F "stage_$stage" >/dev/null; then
@@ -88,8 +116,8 @@ for stage in "$@"; do
     exit 2
   fi
 done
-export -f report full tests sanitizer $(declare -F | sed -n 's/^declare -f \(stage_.*\)/\1/p')
-export out
+export -f report full tests parallel sanitizer $(declare -F | sed -n 's/^declare -f \(stage_.*\)/\1/p')
+export out python
 ended=()
 for stage in "$@"; do
   start=$SECONDS
@@ -99,5 +127,5 @@ for stage in "$@"; do
   echo "${ended[-1]}"
 done
 printf '\n'
-printf '%s\n' "${ended[@]}" | tee "$out/stages.txt"
+printf '%s\n' "${ended[@]}"
 ! printf '%s\n' "${ended[@]}" | grep -qv ': exit 0, '

@@ -83,8 +83,8 @@ def begin(
         )
     report = Report.load(path)
     changed = [
-        *_differences({key: report.machine.get(key) for key in machine}, machine),
-        *_differences(*(_place(s) for s in (report.settings, settings))),
+        *differences({key: report.machine.get(key) for key in machine}, machine),
+        *differences(*(place(s) for s in (report.settings, settings))),
     ]
     if changed:
         raise SystemExit(f"{path} cannot be resumed: {'; '.join(changed)}")
@@ -92,15 +92,15 @@ def begin(
     return report
 
 
-def _place(settings: dict[str, object]) -> dict[str, object]:
+def place(settings: dict[str, object]) -> dict[str, object]:
     return {key: settings.get(key) for key in ("kind", "type")}
 
 
-def _differences(old: object, new: object, name: str = "") -> Iterator[str]:
+def differences(old: object, new: object, name: str = "") -> Iterator[str]:
     """Where two pieces of plain data differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
     elif old != new:
         yield f"{name} was {old}, now {new}"
 

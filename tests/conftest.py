@@ -1,4 +1,4 @@
-"""What holds for every test: the copy under test, the seed, the precision, the gpu marker."""
+"""What holds for every test: the copy under test, the seed, the precision, the gpu marker. And how a run ends."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import random
 import secrets
 import sys
+import time
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +50,7 @@ else:
     settings.load_profile(os.environ.get("EFFKERNELS_TEST_PROFILE") or "effkernels")
 
 _passed = 0
+_started = time.monotonic()
 
 
 def _status() -> dict[str, str | None]:
@@ -64,11 +67,19 @@ def _version(distribution: str) -> str:
 # Before hypothesis reads its option.
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    global SEED
+    SEED = getattr(config, "workerinput", {}).get("effkernels_seed", SEED)
     if getattr(config.option, "hypothesis_seed", "") is None:
         config.option.hypothesis_seed = SEED
     # Oracles in fp32 mean fp32; cuDNN's default is TF32.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """The processes of pytest-xdist draw from the seed that this one prints."""
+    node.workerinput["effkernels_seed"] = SEED
 
 
 def pytest_report_header() -> list[str]:
@@ -119,14 +130,33 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    global _passed
     report = yield
     if report.skipped and absent_oracle(str(report.longrepr), os.environ):
         report.outcome = "failed"
-    _passed += report.when == "call" and report.passed
     if report.failed:
-        report.sections.append(("seed", f"EFFKERNELS_TEST_SEED={SEED} pytest '{item.nodeid}'"))
+        tier = "-m slow " if item.get_closest_marker("slow") else ""
+        again = f"EFFKERNELS_TEST_SEED={SEED} pytest {tier}'{item.nodeid}'"
+        report.sections.append(("seed", again))
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    global _passed
+    _passed += report.when == "call" and report.passed
+
+
+@pytest.fixture(autouse=True)
+def _oracles_of_gpu_tests_without_onednn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a machine with 16 cores oneDNN, in PyTorch 2.11, ended the process for some dilated convolutions."""
+    if request.node.get_closest_marker("gpu") is None:
+        yield
+        return
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = (
+        False  # `flags` also sets what only Intel's GPUs have, and warns
+    )
+    yield
+    torch.backends.mkldnn.enabled = before
 
 
 @pytest.fixture
@@ -135,13 +165,30 @@ def seed(request: pytest.FixtureRequest) -> int:
     return (SEED + zlib.crc32(request.node.nodeid.encode())) % 2**32
 
 
+def _is_xdist_worker(config: pytest.Config) -> bool:
+    """Whether this process runs a share of the tests only, so that what it counts is no sum."""
+    return hasattr(config, "workerinput")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    problem = too_few(_passed, os.environ)
+    problem = None if _is_xdist_worker(session.config) else too_few(_passed, os.environ)
     if problem is not None and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    minutes, seconds = divmod(round(time.monotonic() - _started), 60)
+    left_out = [
+        item
+        for item in terminalreporter.stats.get("deselected", [])
+        if item.get_closest_marker("slow")
+    ]
+    said = f"{minutes} min {seconds} s"
+    if left_out:
+        said += (
+            f"; left out: {len(left_out)} slow tests (pytest -m 'slow or not slow' runs them too)"
+        )
+    terminalreporter.write_line(said)
     problem = too_few(_passed, os.environ)
     if problem is not None:
         terminalreporter.write_line(f"FAILED: {problem}", red=True, bold=True)

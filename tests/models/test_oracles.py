@@ -15,9 +15,12 @@ from oracles import oracle
 from randomise import randomise
 from specs.oracle_convolutions import OracleConvolutions
 from specs.tolerance import assert_within_eager
+from tiers import slow_unless
 
 B = [f"efficientnet_b{i}" for i in range(8)]
 LITE = [f"efficientnet_lite{i}" for i in range(5)]
+# The others are the same code with more and wider blocks: a third of the minutes of tests/models for B7 alone.
+FAST = ("efficientnet_b0", "efficientnet_b2", "efficientnet_lite0")
 
 
 @torch.no_grad()
@@ -45,7 +48,19 @@ def test_the_float64_oracle_computes_pytorchs_convolution(kernel: int, stride: i
     assert "Addcmul" in type(y.grad_fn).__name__, "PyTorch's own convolution ran"
 
 
-@pytest.mark.parametrize("name", B)
+def test_the_oracle_computes_dilated_convolutions_that_end_the_process_in_onednn() -> None:
+    x, weight = torch.randn(2, 16, 18, 1).half(), torch.randn(16, 1, 4, 2).half()
+    x = x.to(memory_format=torch.channels_last)
+    window = (None, (2, 3), (4, 5), (2, 4), 16)
+    with OracleConvolutions():
+        y = nn.functional.conv2d(x, weight, *window)
+        exact = nn.functional.conv2d(x.double(), weight.double(), *window)
+        magnitude = nn.functional.conv2d(x.double().abs(), weight.double().abs(), *window)
+    # Eight products and their sums, each rounded to 16 bits at worst.
+    assert ((y - exact).abs() <= 8 * torch.finfo(y.dtype).eps * magnitude).all()
+
+
+@pytest.mark.parametrize("name", slow_unless(FAST, B))
 def test_torchvision(name: str) -> None:
     torchvision = oracle("torchvision")
     options = {"dropout": 0.0, "stochastic_depth_prob": 0.0}
@@ -55,7 +70,8 @@ def test_torchvision(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix"), [(n, p) for n in B + LITE for p in ("", "tf_") if p or n not in LITE[3:]]
+    ("name", "prefix"),
+    slow_unless(FAST, [(n, p) for n in B + LITE for p in ("", "tf_") if p or n not in LITE[3:]]),
 )
 def test_timm(name: str, prefix: str) -> None:
     timm = oracle("timm")
@@ -79,14 +95,14 @@ def _lukemelas(name: str, **options: object) -> tuple[nn.Module, EfficientNet]:
     return theirs, ours
 
 
-@pytest.mark.parametrize("name", B)
+@pytest.mark.parametrize("name", slow_unless(FAST, B))
 def test_efficientnet_pytorch(name: str) -> None:
     # Its padding is fixed when it is made, for one size. Training draws dropout in another order.
     for size in (64, 71):
         compare(*_lukemelas(name, image_size=size), torch.randn(2, 3, size, size))
 
 
-@pytest.mark.parametrize("name", B)
+@pytest.mark.parametrize("name", slow_unless(FAST, B))
 @torch.no_grad()
 def test_efficientnet_pytorch_at_its_native_size(name: str) -> None:
     # In float32 alone: PyTorch's float64 convolutions take minutes at these sizes.

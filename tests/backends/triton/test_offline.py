@@ -1,12 +1,18 @@
-"""Every configuration, compiled for GPUs that are not here: no spills, shared memory, tensor cores."""
+"""Kernels compiled for GPUs that are not here: spills, shared memory, tensor cores.
+
+By default those that take most of a network's time, for two architectures; the slow tests compile every configuration
+for all of them. Any release of Triton will do: it is the one that `import triton` finds.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -17,36 +23,69 @@ import pytest
 import effkernels
 from source_tree import ROOT
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("triton") is None, reason="triton is not installed"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
 
-# Shared memory of a block, in KB, by compute capability: CUDA's programming guide, technical specifications.
-SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+# Shared memory of a block, in KB, by compute capability: CUDA's programming guide, technical specifications. The tables
+# of configurations know no architecture: tiles for 8.0 must fit in what 8.6 and 8.9 have, of its 163 KB.
+SHARED = {80: 99, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 # What multiplies on tensor cores there.
 PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
 # float16 takes the tiles and instructions of bfloat16; both and float32 on the oldest. On those that have others for
 # products, also those of float32.
 DTYPES = {80: "bfloat16,float32,float16", 90: "bfloat16,products", 100: "bfloat16,products"}
 
+# Of what a GPU must issue for most of a network's time, a seventh more than Triton 3.6 and 3.9 made of it for sm_90.
+MOST_INSTRUCTIONS = {
+    "_pointwise_nhwc_kernel of (24, 144, 56) torch.bfloat16 ieee plain": 690,
+    "_depthwise_nhwc_kernel of 3x3/(1, 1) Config(rows=4, columns=8, block_c=64,": 1030,
+    "_depthwise_nhwc_kernel of 3x3/(2, 2) Config(rows=4, columns=8,": 1140,
+    "_depthwise_nhwc_kernel of 5x5/(1, 1) Config(rows=4, columns=8,": 1850,
+    "_depthwise_nhwc_kernel of 5x5/(2, 2) Config(rows=2, columns=8, block_c=64,": 1430,
+    "_conv_kernel of stem of 32 torch.bfloat16": 1260,
+}
+# What is compiled by default on sm_90: these, and on sm_80, with the products of most architectures, some of those.
+PRODUCTS = (
+    "_pointwise_nhwc_kernel of (24, 144, 56) torch.bfloat16 ieee plain",
+    "_pointwise_nhwc_kernel of (144, 24, 56) torch.bfloat16 ieee small maps",
+)
+OTHERS = (
+    "_squeeze_nhwc_kernel of LayerConfig(pixels=128",
+    "_scale_nhwc_kernel of LayerConfig(pixels=128",
+    "_gate_kernel of GateConfig(images=1, hidden=64,",
+)
+SOME = (*PRODUCTS, *OTHERS, "_depthwise_nhwc_kernel of 5x5/(1, 1) Config(rows=4, columns=8,")
+MAIN = {90: (*MOST_INSTRUCTIONS, *PRODUCTS, *OTHERS), 80: SOME, 86: SOME, 89: SOME}
+# Everything is compiled for one architecture of each kind: Triton does the same for 8.6 and 8.9 as for 8.0.
+ALL = (80, 90, 100, 120)
+FAST = (90, 80)
+
+# Bytes that a kernel may keep in memory for want of registers, by the release of Triton and what its label begins with.
+# None where a network would pay for it.
+SPILLS: dict[str, dict[str, int]] = {}
+
 
 @cache
-def compiling() -> dict[int, Future[list[dict[str, Any]]]]:
-    """Two at a time, as there are cores in small machines."""
+def compiling(everything: bool) -> Callable[[int], Future[list[dict[str, Any]]]]:
+    """Starts compiling for an architecture, everything or the main kernels: two at a time, for two cores."""
     pool = ThreadPoolExecutor(2)
-    return {capability: pool.submit(compile_for, capability) for capability in SHARED}
+
+    def start(capability: int) -> Future[list[dict[str, Any]]]:
+        return pool.submit(compile_for, capability, *(() if everything else MAIN[capability]))
+
+    first = {capability: start(capability) for capability in (ALL if everything else FAST)}
+    return cache(lambda capability: first.get(capability) or start(capability))
 
 
-def compile_for(capability: int) -> list[dict[str, Any]]:
+def compile_for(capability: int, *labels: str) -> list[dict[str, Any]]:
     script = str(ROOT / "tests" / "backends" / "triton" / "offline.py")
     package = str(Path(effkernels.__file__).parent.parent)
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     path = os.pathsep.join((package, str(ROOT / "tests" / "support")))
+    dtypes = "bfloat16" if labels else DTYPES.get(capability, "bfloat16")
     done = subprocess.run(
-        [sys.executable, script, str(capability), DTYPES.get(capability, "bfloat16")],
+        [sys.executable, script, str(capability), dtypes, *labels],
         env=environment | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -56,34 +95,47 @@ def compile_for(capability: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-@pytest.fixture(params=SHARED, ids="sm_{}".format, scope="module")
-def capability(request: pytest.FixtureRequest) -> int:
+SLOW = (pytest.mark.slow, pytest.mark.timeout(2400))  # busy machines have been seen
+PARAMETERS = [
+    *(
+        pytest.param((n, False), id=f"main kernels, sm_{n}", marks=() if n in FAST else SLOW)
+        for n in MAIN
+    ),
+    *(pytest.param((n, True), id=f"all kernels, sm_{n}", marks=SLOW) for n in ALL),
+]
+
+
+@pytest.fixture(params=PARAMETERS, scope="module")
+def chosen(request: pytest.FixtureRequest) -> tuple[int, bool]:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def compiled(capability: int) -> list[dict[str, Any]]:
-    return compiling()[capability].result()
+def capability(chosen: tuple[int, bool]) -> int:
+    return chosen[0]
 
 
-def test_nothing_spills(compiled: list[dict[str, Any]]) -> None:
-    assert len(compiled) > 40
-    assert [one for one in compiled if one["spilled"]] == []
+@pytest.fixture(scope="module")
+def compiled(chosen: tuple[int, bool]) -> list[dict[str, Any]]:
+    capability, everything = chosen
+    found = compiling(everything)(capability).result()
+    assert len(found) >= (40 if everything else len(MAIN[capability]))
+    return found
 
 
-# Of what a GPU must issue for most of a network's time, a seventh more than Triton 3.6 and 3.9 made of it.
-MOST_INSTRUCTIONS = {
-    "_pointwise_nhwc_kernel of (24, 144, 56) torch.bfloat16 ieee plain": 690,
-    "_depthwise_nhwc_kernel of 3x3/(1, 1) Config(rows=4, columns=8, block_c=64,": 1030,
-    "_depthwise_nhwc_kernel of 3x3/(2, 2) Config(rows=4, columns=8,": 1140,
-    "_depthwise_nhwc_kernel of 5x5/(1, 1) Config(rows=4, columns=8,": 1850,
-    "_depthwise_nhwc_kernel of 5x5/(2, 2) Config(rows=2, columns=8, block_c=64,": 1430,
-    "_conv_kernel of stem of 32 torch.bfloat16": 1260,
-}
+def allowed_to_spill(kernel: str) -> int:
+    release = ".".join(importlib.metadata.version("triton").split(".")[:2])
+    ceilings = SPILLS.get(release, {})
+    return next((most for label, most in ceilings.items() if kernel.startswith(label)), 0)
+
+
+def test_nothing_spills_that_a_network_pays_for(compiled: list[dict[str, Any]]) -> None:
+    too_much = [one for one in compiled if one["spilled"] > allowed_to_spill(one["kernel"])]
+    assert too_much == []
 
 
 def test_instructions_stay_few() -> None:
-    found = compiling()[90].result()
+    found = compiling(False)(90).result()
     for name, most in MOST_INSTRUCTIONS.items():
         counts = [one["instructions"] for one in found if one["kernel"].startswith(name)]
         assert len(counts) >= 2, name
@@ -112,7 +164,7 @@ def test_products_of_16_bits_run_on_tensor_cores(
     compiled: list[dict[str, Any]], capability: int
 ) -> None:
     products = [one for one in compiled if "products" in one and "float32" not in one["kernel"]]
-    assert len(products) > 20
+    assert len(products) >= 2
     for one in products:
         dtype = "F16" if "torch.float16" in one["kernel"] else "BF16"
         assert one["products"], one
@@ -129,9 +181,11 @@ def test_products_of_16_bits_run_on_tensor_cores(
     assert PRODUCT[capability] in found
 
 
-@pytest.mark.parametrize("capability", DTYPES, ids="sm_{}".format)
-def test_float32_products_are_exact_unless_tf32_is_allowed(capability: int) -> None:
-    compiled = compiling()[capability].result()
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("architecture", DTYPES, ids="sm_{}".format)
+def test_float32_products_are_exact_unless_tf32_is_allowed(architecture: int) -> None:
+    compiled = compiling(True)(architecture).result()
     products = [one for one in compiled if "products" in one and "float32" in one["kernel"]]
     assert {"tf32" in one["kernel"] for one in products} == {True, False}
     for one in products:
