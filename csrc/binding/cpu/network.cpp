@@ -161,7 +161,7 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
         static_assert(t::kExpandRunningVar == t::kExpandBias + 4 &&
                       t::kDepthwiseRunningVar == t::kDepthwiseBias + 4 &&
                       t::kProjectRunningVar == t::kProjectBias + 4);
-        prepared.emplace_back(mbconv_bn_act_args(
+        prepared.emplace_back(mbconv_args(
             arguments, x,
             {s.maybe(t::kExpandWeight), s.norm(t::kExpandBias, t::kExpandEps), s.tensor(t::kDepthwiseWeight),
              s.norm(t::kDepthwiseBias, t::kDepthwiseEps), s.maybe(t::kSeReduceWeight),
