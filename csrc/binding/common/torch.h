@@ -1,7 +1,7 @@
 #pragma once
 
-// Torch's stable ABI, whose headers are included here and nowhere else: their checks are replaced first by
-// ones that throw messages as ours are. Torch's own go through iostreams (see errors.h), and show where its
+// Torch's stable ABI. Include this before any other header of torch: it replaces the checks in them by ones
+// that throw messages as ours are. Torch's own go through iostreams (see errors.h), and show where its
 // headers lay on the machine that built.
 
 #include <torch/csrc/stable/macros.h>

@@ -6,13 +6,12 @@
 #include "cuda/conv_bn_act.h"
 
 namespace effkernels::binding {
-namespace {
 
-Tensor conv_bn_act(const Tensor& x, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& gamma,
-                   const MaybeTensor& beta, const MaybeTensor& mean, const MaybeTensor& variance, double eps,
-                   const Ints& stride, const Ints& padding, const Ints& dilation,
-                   const std::string& activation, const MaybeTensor& image_mean,
-                   const MaybeTensor& image_std) {
+static Tensor conv_bn_act(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
+                          const MaybeTensor& gamma, const MaybeTensor& beta, const MaybeTensor& mean,
+                          const MaybeTensor& variance, double eps, const Ints& stride, const Ints& padding,
+                          const Ints& dilation, const std::string& activation, const MaybeTensor& image_mean,
+                          const MaybeTensor& image_std) {
   Call call("conv_bn_act", x, weight, bias, gamma, beta, mean, variance, image_mean, image_std);
   Arguments& arguments = call.arguments;
   ConvBnActArgs args = conv_bn_act_args(arguments, arguments.image(x, weight), {image_mean, image_std},
@@ -24,7 +23,6 @@ Tensor conv_bn_act(const Tensor& x, const Tensor& weight, const MaybeTensor& bia
   return y;
 }
 
-}  // namespace
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, EFFKERNELS_DISPATCH_KEY, library) {
