@@ -117,6 +117,11 @@ def _cloned(output: Any) -> Any:
     return copies if isinstance(output, list) else tuple(copies)
 
 
+def _trains(module: nn.Module) -> bool:
+    """Whether the module is in training mode, and may compute something else there."""
+    return module.training and type(module) is not nn.Identity
+
+
 class _State:
     """What a captured graph took from a model: its modules, and the memory of its parameters and buffers.
 
@@ -192,8 +197,8 @@ class GraphedModel:
             return self._graphs.run(captured, input, self._copy)
 
     def _check(self, input: Tensor) -> None:
-        if any(module.training for module in self._state.modules):
-            names = [name for name, module in self._model.named_modules() if module.training]
+        if any(map(_trains, self._state.modules)):
+            names = [name for name, module in self._model.named_modules() if _trains(module)]
             which = f"{names[0]} of the model" if names[0] else "model"
             raise ValueError(f"graph: {which} is in training mode: call model.eval()")
         if self._state.hooked():

@@ -161,6 +161,16 @@ def test_what_is_replaced_is_captured_anew(change: Any, recorded: list[Recorded]
     assert len(captures(recorded)) == 3
 
 
+def test_a_fused_copy_is_captured(recorded: list[Recorded]) -> None:
+    """The identities in the place of its BatchNorms have no mode that matters."""
+    fused = tiny().eval().fuse()
+    graphed = effkernels.graph(fused, images(*A))
+    torch.testing.assert_close(graphed(images(*A)).shape, fused(images(*A)).shape)
+    fused.stages[0][0].drop_path.train()
+    with pytest.raises(ValueError, match=r"stages\.0\.0\.drop_path of the model is in training mode"):
+        graphed(images(*A))
+
+
 def test_what_is_written_in_place_is_not(recorded: list[Recorded]) -> None:
     model = tiny().eval()
     graphed = effkernels.graph(model, images(*A))

@@ -69,6 +69,7 @@ def compiled_stage(model: EfficientNet) -> None:
 
         return run
 
+    torch._dynamo.reset()  # other tests' compilations count towards its limit
     model.stages[3] = torch.compile(model.stages[3], backend=backend)
 
 
@@ -179,10 +180,12 @@ def test_a_compiled_stage_is_called(fused: bool) -> None:
         traced.append(1)
         return graph
 
+    torch._dynamo.reset()
     model.stages[2] = torch.compile(model.stages[2], backend=noting)
     torch.testing.assert_close(model(X), expected, rtol=1e-4, atol=1e-4)
     assert traced
     traced.clear()
+    torch._dynamo.reset()
     model.stages[1][0].compile(backend=noting)
     torch.testing.assert_close(model(X), expected, rtol=1e-4, atol=1e-4)
     assert traced

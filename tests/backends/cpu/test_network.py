@@ -1,0 +1,165 @@
+"""The one op of a network: how its steps are written down, what it checks, and that it is done once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import effkernels
+from effkernels import EfficientNet
+from effkernels._backends import cpu_network, network_layout
+from effkernels._backends.compiled import cpu_module
+from effkernels._backends.cpu_network import flatten, unflatten
+from effkernels.models import inference
+from effkernels.ops._define import defined
+from effkernels.ops._steps import LINEAR, Network, argument_names
+from effkernels.reference.elementwise import ACTIVATIONS
+from effkernels_build.modules import network_layout_header
+from networks import small
+from source_tree import ROOT
+
+pytestmark = pytest.mark.skipif(
+    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
+)
+Arguments = tuple[Tensor, list[Tensor], list[int], list[float]]
+
+
+def network_of(model: EfficientNet, x: Tensor) -> tuple[Network, list[Tensor]]:
+    with torch.no_grad():
+        model(x)
+    plan = inference._plans[model]
+    tensors = plan.tensors()
+    assert tensors is not None
+    network = plan.network(x, tensors, False)
+    assert isinstance(network, Network)
+    return network, tensors
+
+
+def arguments(model: EfficientNet, x: Tensor) -> Arguments:
+    """Those of the op."""
+    network, tensors = network_of(model, x)
+    flat = flatten(network)
+    return x, [tensors[i] for i in flat.tensors], list(flat.numbers), list(flat.eps)
+
+
+def test_layout_is_that_of_the_schemas() -> None:
+    """Its names are the ops' own, in their order; and every argument has a place."""
+    options = {"activation", "residual", *cpu_network._SEVERAL}
+    for op, tensors in network_layout.STEPS.items():
+        eps = network_layout.EPS[op]
+        names = [n for n in argument_names(op) if n not in options and n not in eps]
+        assert list(tensors) == names
+        assert [n for n in argument_names(op) if n in eps] == list(eps)
+    assert network_layout.ACTIVATIONS == tuple(ACTIVATIONS)
+    several = [f"{o}_{end}" for o, ends in cpu_network._SEVERAL.items() for end in ends]
+    assert set(network_layout.NUMBERS) == {"kind", "present", "activation", "residual", *several}
+
+
+def test_the_built_module_reads_this_layout() -> None:
+    module = cpu_module()
+    assert module is not None
+    assert module.network_layout() == network_layout.fingerprint()
+    header = network_layout_header(ROOT)
+    assert header == network_layout.header()
+    assert network_layout.fingerprint() in header
+
+
+def test_another_layout_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = network_layout.fingerprint()
+    names = network_layout.NUMBERS
+    monkeypatch.setattr(network_layout, "NUMBERS", (*names[:3], names[4], names[3], *names[5:]))
+    assert network_layout.fingerprint() != before
+
+
+@pytest.mark.parametrize("options", [{}, {"padding": "same"}, {"num_classes": 0}])
+def test_what_is_written_down_is_read_back(options: dict[str, Any]) -> None:
+    network, _ = network_of(small(**options).eval(), torch.randn(1, 3, 37, 50))
+    flat = flatten(network)
+    back = unflatten(flat.numbers, flat.eps)
+    assert len(back.steps) == len(network.steps)
+    for step, found in zip(network.steps, back.steps, strict=True):
+        assert (found.op, dict(found.options)) == (step.op, dict(step.options))
+        assert {n: flat.tensors[i] for n, i in found.tensors.items()} == dict(step.tensors)
+    assert {flat.tensors[i] for i in back.matrices} == set(network.matrices)
+    assert (network.steps[-1].op == LINEAR) == (options != {"num_classes": 0})
+
+
+@torch.no_grad()
+def test_it_is_written_down_once_for_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Network] = []
+
+    def noted(network: Network) -> Any:
+        written.append(network)
+        return flatten(network)
+
+    monkeypatch.setattr(cpu_network, "flatten", noted)
+    model = small().eval()
+    for shape in ((1, 3, 32, 32), (2, 3, 32, 32), (1, 3, 40, 32), (1, 3, 32, 32)):
+        for _ in range(3):
+            model(torch.randn(shape))
+    assert len(written) == 2
+    model.load_state_dict(small().state_dict())
+    model(torch.randn(1, 3, 32, 32))
+    assert len(written) == 2
+    model.head.bn.eps = 0.5
+    model(torch.randn(1, 3, 32, 32))
+    assert len(written) == 3
+
+
+@torch.inference_mode()
+def test_op_against_its_contract() -> None:
+    case = arguments(small(num_classes=1000).eval(), torch.randn(2, 3, 37, 50))
+    op = torch.ops.effkernels_cpu.network.default
+    real = op(*case)
+    torch.testing.assert_close(real, defined("network").reference(*case), rtol=1e-3, atol=1e-3)
+    torch.library.opcheck(op, case, test_utils=("test_schema", "test_faketensor"))
+
+
+@torch.no_grad()
+def test_its_flops_are_those_of_the_layers() -> None:
+    model, x = small().eval(), torch.randn(2, 3, 37, 50)
+    case = arguments(model, x)
+    with FlopCounterMode(display=False) as layers:
+        model(x)
+    with FlopCounterMode(display=False) as whole:
+        torch.ops.effkernels_cpu.network(*case)
+    assert whole.get_total_flops() == layers.get_total_flops() > 0
+
+
+def test_op_refuses_gradients() -> None:
+    y = torch.ops.effkernels_cpu.network(*arguments(small().eval(), torch.randn(1, 3, 32, 32)))
+    with pytest.raises(NotImplementedError, match="network: it has no gradient"):
+        y.sum().backward()
+
+
+def batched(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+@pytest.mark.parametrize(
+    "broken", ["numbers", "eps", "tensors", "kind", "not pooled", "two classifiers"]
+)
+def test_op_checks_what_is_written_down(broken: str) -> None:
+    x, tensors, numbers, eps = arguments(small().eval(), torch.randn(1, 3, 32, 32))
+    each, each_eps = len(network_layout.NUMBERS), network_layout.MOST_EPS
+    if broken == "numbers":
+        numbers = numbers[:-1]
+    elif broken == "eps":
+        eps = eps[:-1]
+    elif broken == "tensors":
+        tensors = tensors[:-3]
+    elif broken == "kind":
+        numbers[each + network_layout.NUMBERS.index("kind")] = 7
+    elif broken == "not pooled":
+        numbers = [n for step in batched(numbers, each)[:-2] for n in step]
+        eps = [e for step in batched(eps, each_eps)[:-2] for e in step]
+    else:
+        numbers, eps = numbers + numbers[-each:], eps + eps[-each_eps:]
+        tensors = [*tensors, *tensors[-2:]]
+    with torch.no_grad(), pytest.raises(RuntimeError, match="effkernels_cpu::network: "):
+        torch.ops.effkernels_cpu.network(x, tensors, numbers, eps)
