@@ -259,5 +259,5 @@ def test_parts_of_fused_copies_may_be_compiled() -> None:
     fused = model.fuse()
     torch.testing.assert_close(fused(x), want, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
-        fused.stages[1][0].project.conv.weight.zero_()
+        fused.stages[1]._orig_mod[0].project.conv.weight.zero_()
     torch.testing.assert_close(model(x), want, rtol=1e-4, atol=1e-4)
