@@ -1,0 +1,262 @@
+"""Whole models in the hands of PyTorch's transforms, tracers and exporters."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, jvp, vmap
+
+import effkernels
+from effkernels.models import CONFIGS, EfficientNet, build
+from effkernels.models.scaling import Coefficients
+from networks import tiny
+from processes import run_python
+from randomise import randomise
+
+OURS = {f"effkernels.{op}.default" for op in ("conv_bn_act", "mbconv", "pointwise_conv_bn_act")}
+
+
+def same() -> EfficientNet:
+    """Three stages with TensorFlow's padding."""
+    config = CONFIGS["efficientnet_b0"]
+    config = replace(
+        config,
+        padding="same",
+        coefficients=Coefficients(0.25, 0.25, 64, 0.2),
+        stem_channels=8,
+        stages=config.stages[:3],
+    )
+    return randomise(build(config, num_classes=10)).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def model() -> EfficientNet:
+    return tiny()
+
+
+@pytest.fixture(params=["auto", "torch"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    with effkernels.use_backend(request.param):
+        yield request.param
+
+
+def recorded(graph: torch.fx.Graph) -> set[str]:
+    targets = (str(node.target) for node in graph.nodes if node.op == "call_function")
+    return {target for target in targets if "effkernels" in target}
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(*shape)
+
+
+def reference_of(model: EfficientNet, x: Tensor) -> Tensor:
+    with effkernels.use_backend("torch"), torch.no_grad():
+        return model(x)
+
+
+def test_a_frozen_model_has_tangents(model: EfficientNet, backend: str) -> None:
+    x, direction = images(2, 2, 3, 32, 32)
+    step = 1e-2
+    with effkernels.use_backend("torch"):
+        double = tiny().double()
+        double.load_state_dict(model.state_dict())
+        up, down = (double(x.double() + sign * step * direction) for sign in (1, -1))
+    want = ((up - down) / (2 * step)).float()
+    assert want.abs().max() > 0.0
+    _, ours = jvp(model, (x,), (direction,))
+    torch.testing.assert_close(ours, want, rtol=1e-2, atol=1e-2 * want.abs().max().item())
+    for guard in (torch.no_grad(), torch.enable_grad()):
+        with guard, forward_ad.dual_level():
+            y = forward_ad.unpack_dual(model(forward_ad.make_dual(x, direction)))
+            assert y.tangent is not None
+            torch.testing.assert_close(y.tangent, ours)
+
+
+def test_tangents_of_parameters(model: EfficientNet) -> None:
+    x = images(1, 3, 32, 32)
+    weight = model.stem.conv.weight
+
+    def run(value: Tensor) -> Tensor:
+        return functional_call(model, {"stem.conv.weight": value}, (x,))
+
+    _, ours = jvp(run, (weight,), (torch.randn_like(weight),))
+    assert ours.abs().max() > 0.0
+    with torch.no_grad():
+        torch.testing.assert_close(
+            run(weight * 2), functional_call(model, {"stem.conv.weight": weight * 2}, x)
+        )
+        assert not torch.allclose(run(weight * 2), model(x))
+
+
+def test_vmap_is_a_batch(model: EfficientNet, backend: str) -> None:
+    x = images(3, 3, 32, 32)
+    one_by_one = vmap(lambda image: model(image[None])[0])(x)
+    torch.testing.assert_close(one_by_one, model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_each_sample(backend: str) -> None:
+    model, x = tiny().requires_grad_(), images(2, 3, 32, 32)
+    parameters = dict(model.named_parameters())
+
+    def loss(values: dict[str, Tensor], image: Tensor) -> Tensor:
+        return functional_call(model, values, (image[None],)).square().sum()
+
+    found = vmap(grad(loss), (None, 0))({k: v.detach() for k, v in parameters.items()}, x)
+    for i, image in enumerate(x):
+        model.zero_grad()
+        model(image[None]).square().sum().backward()
+        for name, parameter in parameters.items():
+            assert parameter.grad is not None
+            torch.testing.assert_close(found[name][i], parameter.grad, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_holds_public_ops_and_decomposes(model: EfficientNet, strict: bool) -> None:
+    x = images(2, 3, 32, 32)
+    program = torch.export.export(model, (x,), strict=strict)
+    assert recorded(program.graph) == OURS
+    decomposed = program.run_decompositions()
+    assert recorded(decomposed.graph) == set()
+    for exported in (program, decomposed):
+        torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_export_on_request_holds_plain_operators(model: EfficientNet) -> None:
+    with effkernels.use_backend("torch"):
+        assert recorded(torch.export.export(model, (images(1, 3, 32, 32),)).graph) == set()
+
+
+def test_a_compiled_graph_holds_public_ops(model: EfficientNet) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    torch._dynamo.reset()
+    x = images(1, 3, 32, 32)
+    compiled = torch.compile(model, fullgraph=True, backend=keep)
+    torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+    calls = {str(n.target) for n in graphs[0].graph.nodes if n.op == "call_function"}
+    found = {call for call in calls if "effkernels" in call}
+    assert found == (OURS if effkernels.backends()["cpu"].available else set())
+    assert not any("functorch" in call or "tracing" in call for call in calls)
+
+
+def test_dynamic_height_and_width_with_same_padding() -> None:
+    model = same()
+    size = torch.export.Dim
+    shapes = {0: size("n"), 2: size("h", min=17, max=999), 3: size("w", min=17, max=999)}
+    program = torch.export.export(model, (images(2, 3, 40, 40),), dynamic_shapes=(shapes,))
+    assert recorded(program.graph) == OURS
+    decomposed = program.run_decompositions()
+    assert recorded(decomposed.graph) == set()
+    for shape in ((1, 3, 41, 38), (3, 3, 40, 47), (2, 3, 17, 64)):
+        x = images(*shape)
+        for exported in (program, decomposed):
+            torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [tiny, same])
+def test_onnx(make: type) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model, x = make(), images(2, 3, 40, 33)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(model, (x,), dynamo=True, verbose=False)
+    assert program is not None
+    session = runtime.InferenceSession(program.model_proto.SerializeToString())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_onnx_with_dynamic_height_and_width() -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model, size = same(), torch.export.Dim
+    shapes = ({0: size("n"), 2: size("h", min=17, max=999), 3: size("w", min=17, max=999)},)
+    x = images(2, 3, 40, 40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(model, (x,), dynamo=True, verbose=False, dynamic_shapes=shapes)
+    assert program is not None
+    session = runtime.InferenceSession(program.model_proto.SerializeToString())
+    for shape in ((1, 3, 41, 38), (3, 3, 40, 47)):
+        x = images(*shape)
+        (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(y), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [tiny, same])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("error::torch.jit.TracerWarning")
+def test_jit_trace_with_gradients_on(make: type) -> None:
+    model, x = make().requires_grad_(), images(2, 3, 40, 33)
+    traced = torch.jit.trace(model, x)
+    assert "effkernels::" not in str(traced.inlined_graph)
+    saved = io.BytesIO()
+    torch.jit.save(traced, saved)
+    saved.seek(0)
+    loaded = torch.jit.load(saved)
+    # Sizes of the example are not written down.
+    for shape in ((2, 3, 40, 33), (1, 3, 51, 38)):
+        y = images(*shape)
+        torch.testing.assert_close(loaded(y), model(y), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_jit_trace_of_uint8_images(model: EfficientNet) -> None:
+    x = torch.randint(256, (1, 3, 33, 32), dtype=torch.uint8)
+    traced = torch.jit.trace(model, x)
+    torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_jit_script_is_refused_in_one_sentence(model: EfficientNet) -> None:
+    for one in (model, torch.nn.Sequential(model)):
+        with pytest.raises(NotImplementedError, match=r"use torch\.export\.export"):
+            torch.jit.script(one)
+
+
+@pytest.mark.parametrize("make", [tiny, same])
+def test_symbolic_trace(make: type) -> None:
+    model, x = make(), images(2, 3, 40, 33)
+    traced = torch.fx.symbolic_trace(model)
+    assert "stem.bn" in {node.target for node in traced.graph.nodes}
+    torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_feature_extractor_of_torchvision() -> None:
+    extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    model, x = same(), images(2, 3, 40, 33)
+    extractor = extraction.create_feature_extractor(model, {"stages.1": "early", "head": "late"})
+    found = extractor.eval()(x)
+    torch.testing.assert_close(found["late"], model.forward_features(x), rtol=1e-4, atol=1e-5)
+    assert found["early"].shape[2:] == (10, 9)
+    trained = extractor.train()(x)["late"]  # BatchNorm of the batch, and dropped paths
+    assert not torch.allclose(trained, found["late"])
+
+
+LOAD = "import sys, torch; torch.{loader}(sys.argv[1])"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_file_with_our_ops_names_them_where_they_are_missing(tmp_path: Path) -> None:
+    x = images(1, 3, 32, 32)
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(same(), (x,)), path)
+    without = run_python("-c", LOAD.format(loader="export.load"), str(path))
+    assert without.returncode != 0
+    assert "effkernels::" in without.stderr
+    loaded = run_python("-c", f"import effkernels; {LOAD.format(loader='export.load')}", str(path))
+    assert loaded.returncode == 0, loaded.stderr
