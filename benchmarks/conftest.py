@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cases import Case
-from benchmarks.report import JSON, begin, run
-from benchmarks.results import Row
-from benchmarks.session import Session
-from benchmarks.suites import Suite, suites
-from benchmarks.tables import section
-from benchmarks.work import TYPES, Device, default_device
+from benchmarks.cases import Case, Suite, suites
+from benchmarks.harness.device import TYPES, Device, default_device
+from benchmarks.harness.session import Session
+from benchmarks.report.results import Row
+from benchmarks.report.tables import section
+from benchmarks.run import JSON, begin, run
 
 MeasuredRow = Callable[[Suite, Case], Row]
 

@@ -95,7 +95,7 @@ stage_racecheck_triton() { sanitizer racecheck 60 triton "paths and bfloat16"; }
 stage_layers() { report parts/layers --suite depthwise --suite pointwise --suite squeeze --suite stem --suite block; }
 stage_networks() { report parts/networks --suite networks; }
 stage_growth() { report parts/growth --suite batch --suite resolution; }
-stage_memory() { report parts/memory --suite memory --suite batch-memory --suite startup; }
+stage_memory() { report parts/memory --suite memory --suite batch-memory --suite startup --suite host; }
 stage_expanding() { "$python" -m benchmarks.expanding && "$python" -m benchmarks.expanding --batch 1; }
 stage_full_b0() { full b0; }
 stage_full_b2() { full b2; }

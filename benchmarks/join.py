@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.report import JSON, differences, place, render
-from benchmarks.results import Report, Row
+from benchmarks.report.results import Report, Row
+from benchmarks.run import JSON, differences, place, render
 
 
 def joined(parts: Sequence[Report]) -> Report:

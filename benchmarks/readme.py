@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import ROOT
-from benchmarks.alternate import spread
-from benchmarks.report import JSON, RESULTS
-from benchmarks.results import Report, Row, families
-from benchmarks.tables import duration, size, table
+from benchmarks.harness.alternate import spread
+from benchmarks.report.results import Report, Row, families
+from benchmarks.report.tables import duration, size, table
+from benchmarks.run import JSON, RESULTS
 
 BEGIN = "<!-- benchmarks: written by python -m benchmarks.readme -->"
 END = "<!-- benchmarks: end -->"

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, Suite
 from benchmarks.contestants import Contestant
-from benchmarks.results import Outcome, Row
-from benchmarks.suites import Suite
+from benchmarks.report.results import Outcome, Row
 
 pytest.importorskip("pytest_benchmark", reason="pip install 'effkernels[bench]'")
 

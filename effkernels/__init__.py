@@ -12,23 +12,8 @@ from effkernels.models import (
     efficientnet,
     list_models,
 )
-from effkernels.models.named import (
-    efficientnet_b0,
-    efficientnet_b1,
-    efficientnet_b2,
-    efficientnet_b3,
-    efficientnet_b4,
-    efficientnet_b5,
-    efficientnet_b6,
-    efficientnet_b7,
-    efficientnet_b8,
-    efficientnet_l2,
-    efficientnet_lite0,
-    efficientnet_lite1,
-    efficientnet_lite2,
-    efficientnet_lite3,
-    efficientnet_lite4,
-)
+from effkernels.models.named import *  # noqa: F403 - a function for each row of the table of models
+from effkernels.models.variants import VARIANTS
 from effkernels.preprocessing import Preprocessing
 
 _backends.register()  # the contracts of the ops exist now
@@ -48,21 +33,7 @@ __all__ = [
     "backends",
     "create_model",
     "efficientnet",
-    "efficientnet_b0",
-    "efficientnet_b1",
-    "efficientnet_b2",
-    "efficientnet_b3",
-    "efficientnet_b4",
-    "efficientnet_b5",
-    "efficientnet_b6",
-    "efficientnet_b7",
-    "efficientnet_b8",
-    "efficientnet_l2",
-    "efficientnet_lite0",
-    "efficientnet_lite1",
-    "efficientnet_lite2",
-    "efficientnet_lite3",
-    "efficientnet_lite4",
+    *VARIANTS,
     "explain",
     "graph",
     "list_models",

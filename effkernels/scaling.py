@@ -1,7 +1,7 @@
 """Compound scaling: the named table, the formula, the cost of a model, the largest within a budget.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019
-(arXiv 1905.11946), section 3. What is exported here lies in `effkernels.models.scaling` and `effkernels.analysis`.
+(arXiv 1905.11946), section 3. What is exported here lies in `effkernels.models` and `effkernels.analysis`.
 """
 
 from effkernels.analysis.budget import BudgetFit, fit_budget, realised_ratio, scaled_config
@@ -9,7 +9,6 @@ from effkernels.analysis.cost import ByExecution, LayerCost, ModelCost, model_co
 from effkernels.analysis.memory import inference_memory, saved_bytes, training_memory
 from effkernels.analysis.paper import TABLE_2, Published, TableRow, table_rows
 from effkernels.models.scaling import (
-    NAMED,
     Coefficients,
     CompoundScale,
     compound_scale,
@@ -17,6 +16,7 @@ from effkernels.models.scaling import (
     round_repeats,
     round_resolution,
 )
+from effkernels.models.variants import NAMED
 
 __all__ = [
     "NAMED",

@@ -20,6 +20,7 @@ from effkernels_cli.options import (
     ResolutionOption,
     SourceOption,
     Target,
+    UseEmaOption,
     WeightsOption,
 )
 
@@ -34,6 +35,7 @@ def demo(
     model: ModelOption = DEFAULT_MODEL,
     weights: WeightsOption = DEFAULT_WEIGHTS,
     source: SourceOption = None,
+    use_ema: UseEmaOption = None,
     device: DeviceOption = None,
     dtype: DTypeOption = "float32",
     as_json: JsonOption = False,
@@ -56,6 +58,7 @@ def predict(
     model: ModelOption = DEFAULT_MODEL,
     weights: WeightsOption = DEFAULT_WEIGHTS,
     source: SourceOption = None,
+    use_ema: UseEmaOption = None,
     topk: Annotated[int, typer.Option("--topk", "-k", help="Classes to name.")] = 5,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Pictures at a time.")] = 16,
     device: DeviceOption = None,
@@ -121,6 +124,7 @@ def convert(
     to: Annotated[Target, typer.Option("--to", help="Format to write.")],
     model: Annotated[str, typer.Option("--model", "-m", help="The model that the weights are of.")],
     source: SourceOption = None,
+    use_ema: UseEmaOption = None,
     allow_semantics_change: Annotated[
         bool,
         typer.Option(

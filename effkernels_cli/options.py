@@ -50,6 +50,13 @@ SourceOption = Annotated[
         help="Who trained the weights, where the file leaves it open: 'timm/tf_efficientnet_b0'.",
     ),
 ]
+UseEmaOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--use-ema/--no-use-ema",
+        help="Of a training checkpoint with plain and averaged weights, take the averaged ones or not.",
+    ),
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", help="'cpu', 'cuda', 'cuda:1' ...; CUDA where there is any."),

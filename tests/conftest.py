@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import random
 import secrets
+import sys
 import time
 import zlib
 from collections.abc import Generator, Iterator
@@ -19,6 +20,7 @@ import torch
 import effkernels
 from effkernels._backends import compiled
 from effkernels_build.toolchain import Compiler, find_compiler
+from source_tree import ROOT
 from suite_guard import (
     absent_oracle,
     first_problem,
@@ -28,6 +30,8 @@ from suite_guard import (
     wrong_modules,
 )
 
+# For `specs`; behind the installed package, because here lies its source without the compiled modules.
+sys.path.append(str(ROOT))
 # Tests ask PyTorch for deterministic algorithms, which on a GPU it refuses to multiply with unless this is said.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

@@ -91,7 +91,7 @@ def fit_budget(
     *,
     training: bool = False,
     execution: Execution = "eager",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     base: str | EfficientNetConfig = "efficientnet_b0",
     alpha: float = ALPHA,
     beta: float = BETA,

@@ -27,6 +27,7 @@ from typing import Literal
 import torch
 
 from effkernels.models import BlockConfig, EfficientNetConfig, get_config
+from effkernels.models.options import as_dtype
 from effkernels.models.scaling import check_count
 
 Shape = tuple[int, int, int]
@@ -87,13 +88,39 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """Cost of one forward pass of a network over a whole batch; see :func:`model_cost`."""
+    """Cost of one forward pass of a network over a whole batch; see :func:`model_cost`.
+
+    ``print`` shows the totals; ``layers`` has them layer by layer.
+    """
 
     name: str
     resolution: tuple[int, int]
     batch_size: int
     dtype: torch.dtype
     layers: tuple[LayerCost, ...] = field(repr=False)
+
+    def __repr__(self) -> str:
+        """The totals, exact."""
+        fields = ("name", "resolution", "batch_size", "dtype", "params", "macs", "activations")
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in (*fields, "bytes_moved"))
+        return f"ModelCost({shown}, layers=<{len(self.layers)}>)"
+
+    def __str__(self) -> str:
+        """The totals, for people."""
+        height, width = self.resolution
+        moved = self.bytes_moved
+        rows = {
+            "parameters": f"{self.params:,}",
+            "MACs": f"{self.macs:,}",
+            "FLOPs": f"{self.flops:,}",
+            "activations": f"{self.activations:,} elements",
+            "bytes moved": f"{moved.eager:,} eager, {moved.level1:,} level 1, {moved.level2:,} level 2",
+            "weights": f"{self.state_bytes:,} bytes",
+        }
+        dtype = str(self.dtype).removeprefix("torch.")
+        images = "1 image" if self.batch_size == 1 else f"{self.batch_size} images"
+        lines = (f"  {name:<12} {value}" for name, value in rows.items())
+        return "\n".join((f"{self.name}, {images} of {height} x {width}, {dtype}", *lines))
 
     @cached_property
     def params(self) -> int:
@@ -158,7 +185,7 @@ def model_cost(
     resolution: int | tuple[int, int] | None = None,
     *,
     batch_size: int = 1,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     num_classes: int = 1000,
     in_channels: int = 3,
 ) -> ModelCost:
@@ -168,19 +195,21 @@ def model_cost(
         model: a model's name, or a configuration.
         resolution: input side in pixels or (H, W); the model's own where None.
         batch_size: images; every figure but parameters and state is for all of them.
-        dtype: of weights and activations; sets the bytes.
+        dtype: of weights and activations, itself or by name ("bfloat16", "bf16"); sets the bytes.
         num_classes, in_channels: as in ``create_model``.
 
     Raises:
         ValueError: unknown name; a size below 1; ``num_classes`` or ``batch_size`` below 0.
         TypeError: not a model, not an int, or not a floating-point dtype.
+        NotImplementedError: blocks that cannot be built; see :class:`~effkernels.models.StageConfig`.
     """
     config = resolve_config(model)
+    config.check_buildable()
     height, width = _check_resolution(config.resolution if resolution is None else resolution)
     check_count("batch_size", batch_size, minimum=0)
     check_count("num_classes", num_classes, minimum=0)
     check_count("in_channels", in_channels, minimum=1)
-    check_dtype("dtype", dtype)
+    dtype = check_dtype("dtype", dtype)
     walk = _Walk(batch_size, dtype.itemsize, in_channels, height, width)
     return ModelCost(
         name=config.name,
@@ -191,8 +220,10 @@ def model_cost(
     )
 
 
-def check_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
-    """``dtype``, or the TypeError that names it."""
+def check_dtype(name: str, dtype: torch.dtype | str) -> torch.dtype:
+    """``dtype``, also by its name, or the TypeError or ValueError that names it."""
+    if isinstance(dtype, str):
+        return as_dtype(name, dtype)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"{name} must be a floating-point torch.dtype, got {dtype!r}")
     return dtype
@@ -218,7 +249,13 @@ class _Walk:
         self.shape: Shape = (channels, height, width)
 
     def network(self, config: EfficientNetConfig, num_classes: int) -> Iterator[LayerCost]:
-        yield self._conv("stem", "stem", config.scaled_stem_channels, kernel_size=3, stride=2)
+        yield self._conv(
+            "stem",
+            "stem",
+            config.scaled_stem_channels,
+            kernel_size=3,
+            stride=config.stem_stride,
+        )
         for block in config.blocks():
             yield from self._block(f"stages.{block.stage}.{block.index}", block)
         yield self._conv("head", "head", config.scaled_head_channels)

@@ -35,7 +35,7 @@ def inference_memory(cost: ModelCost) -> ByExecution:
 
 
 def training_memory(
-    cost: ModelCost, *, parameter_dtype: torch.dtype | None = None, optimizer_states: int = 2
+    cost: ModelCost, *, parameter_dtype: torch.dtype | str | None = None, optimizer_states: int = 2
 ) -> int:
     """Bytes of a training step with PyTorch's own layers and autograd: an estimate from above.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from effkernels.analysis.cost import model_cost
+from effkernels.models import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,21 @@ class Published:
     @property
     def is_efficientnet(self) -> bool:
         """Whether this row is its group's EfficientNet."""
-        return self.network.startswith("EfficientNet")
+        return self.network == VARIANTS[self.group].title
 
 
 _Row = tuple[str, float, float, float, "float | None", float, "float | None"]
 
 
-def _group(name: str, *rows: _Row) -> tuple[Published, ...]:
-    """Rows of (network, top-1, top-5, parameters in millions, FLOPs in billions, both ratios)."""
+_Own = tuple[float, float, float, float]
+
+
+def _group(name: str, own: _Own, *compared: _Row) -> tuple[Published, ...]:
+    """Rows of (network, top-1, top-5, parameters in millions, FLOPs in billions, both ratios).
+
+    That of the EfficientNet ``name`` itself, the first, lacks its name and its ratios, which are 1.
+    """
+    rows: tuple[_Row, ...] = ((VARIANTS[name].title, *own, 1.0, 1.0), *compared)
     return tuple(
         Published(
             network=network,
@@ -59,13 +67,13 @@ def _group(name: str, *rows: _Row) -> tuple[Published, ...]:
 TABLE_2: tuple[Published, ...] = (
     *_group(
         "efficientnet_b0",
-        ("EfficientNet-B0", 77.1, 93.3, 5.3, 0.39, 1.0, 1.0),
+        (77.1, 93.3, 5.3, 0.39),
         ("ResNet-50", 76.0, 93.0, 26, 4.1, 4.9, 11),
         ("DenseNet-169", 76.2, 93.2, 14, 3.5, 2.6, 8.9),
     ),
     *_group(
         "efficientnet_b1",
-        ("EfficientNet-B1", 79.1, 94.4, 7.8, 0.70, 1.0, 1.0),
+        (79.1, 94.4, 7.8, 0.70),
         ("ResNet-152", 77.8, 93.8, 60, 11, 7.6, 16),
         ("DenseNet-264", 77.9, 93.9, 34, 6.0, 4.3, 8.6),
         ("Inception-v3", 78.8, 94.4, 24, 5.7, 3.0, 8.1),
@@ -73,19 +81,19 @@ TABLE_2: tuple[Published, ...] = (
     ),
     *_group(
         "efficientnet_b2",
-        ("EfficientNet-B2", 80.1, 94.9, 9.2, 1.0, 1.0, 1.0),
+        (80.1, 94.9, 9.2, 1.0),
         ("Inception-v4", 80.0, 95.0, 48, 13, 5.2, 13),
         ("Inception-ResNet-v2", 80.1, 95.1, 56, 13, 6.1, 13),
     ),
     *_group(
         "efficientnet_b3",
-        ("EfficientNet-B3", 81.6, 95.7, 12, 1.8, 1.0, 1.0),
+        (81.6, 95.7, 12, 1.8),
         ("ResNeXt-101", 80.9, 95.6, 84, 32, 7.0, 18),
         ("PolyNet", 81.3, 95.8, 92, 35, 7.7, 19),
     ),
     *_group(
         "efficientnet_b4",
-        ("EfficientNet-B4", 82.9, 96.4, 19, 4.2, 1.0, 1.0),
+        (82.9, 96.4, 19, 4.2),
         ("SENet", 82.7, 96.2, 146, 42, 7.7, 10),
         ("NASNet-A", 82.7, 96.2, 89, 24, 4.7, 5.7),
         ("AmoebaNet-A", 82.8, 96.1, 87, 23, 4.6, 5.5),
@@ -93,16 +101,16 @@ TABLE_2: tuple[Published, ...] = (
     ),
     *_group(
         "efficientnet_b5",
-        ("EfficientNet-B5", 83.6, 96.7, 30, 9.9, 1.0, 1.0),
+        (83.6, 96.7, 30, 9.9),
         ("AmoebaNet-C", 83.5, 96.5, 155, 41, 5.2, 4.1),
     ),
     *_group(
         "efficientnet_b6",
-        ("EfficientNet-B6", 84.0, 96.8, 43, 19, 1.0, 1.0),
+        (84.0, 96.8, 43, 19),
     ),
     *_group(
         "efficientnet_b7",
-        ("EfficientNet-B7", 84.3, 97.0, 66, 37, 1.0, 1.0),
+        (84.3, 97.0, 66, 37),
         ("GPipe", 84.3, 97.0, 557, None, 8.4, None),
     ),
 )

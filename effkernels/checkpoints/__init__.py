@@ -6,12 +6,13 @@ from effkernels.checkpoints.exporting import export_state, save_checkpoint, sema
 from effkernels.checkpoints.files import read_state_dict
 from effkernels.checkpoints.formats import FORMATS, detect_format
 from effkernels.checkpoints.loading import Checkpoint, load_into
-from effkernels.checkpoints.pretrained import PRETRAINED
+from effkernels.checkpoints.pretrained import IMAGENET_CLASSES, PRETRAINED
 from effkernels.checkpoints.resolving import resolve
 from effkernels.checkpoints.semantics import Semantics, parse_source, source_semantics
 
 __all__ = [
     "FORMATS",
+    "IMAGENET_CLASSES",
     "PRETRAINED",
     "Checkpoint",
     "Semantics",

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from effkernels.checkpoints.files import shared_prefix, write_state_dict
+from effkernels.checkpoints.files import write_state_dict
 from effkernels.checkpoints.formats import get_format, structure_of
+from effkernels.checkpoints.prefixes import own_network
 from effkernels.checkpoints.semantics import Semantics, twin
 
 
@@ -17,8 +18,8 @@ def export_state(state_dict: Mapping[str, Tensor], format: str) -> dict[str, Ten
     """Rename a state dict of this package into another format. The tensors are the same objects.
 
     Args:
-        state_dict: ``model.state_dict()`` of a model that is not fused; wrapper prefixes are cut
-            off.
+        state_dict: ``model.state_dict()`` of a model that is not fused; what wrappers added to its
+            keys is cut off, what stands beside the model is left out.
         format: ``"effkernels"``, ``"timm"``, ``"torchvision"``, ``"lukemelas"`` or ``"rangilyu"``.
 
     Raises:
@@ -26,8 +27,8 @@ def export_state(state_dict: Mapping[str, Tensor], format: str) -> dict[str, Ten
             format without such networks (torchvision: Lite; RangiLyu: all but Lite).
     """
     fmt = get_format(format)
-    prefix = shared_prefix(state_dict)
-    ours = {key[len(prefix) :]: value for key, value in state_dict.items()}
+    names = own_network(state_dict)
+    ours = {key: state_dict[actual] for key, actual in names.items()}
     structure = structure_of(ours)
     if fmt.name != "effkernels":
         if "stem.conv.bias" in ours:

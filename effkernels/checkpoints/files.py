@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 
 from effkernels.checkpoints.formats import listed
+from effkernels.checkpoints.prefixes import find_network, shared_prefix, without_inserted
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +35,9 @@ ignores."""
 
 _PLAIN_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "module")
 _EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-_PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel and DDP, torch.compile, Lightning
+
+# Classes that are data: a pickle may hold them. Training scripts save their arguments so (timm does).
+_DATA_CLASSES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
 
 
 @dataclass(frozen=True)
@@ -43,19 +48,21 @@ class Contents:
     record: Mapping[str, Any]
 
 
-def read_state_dict(path: str | os.PathLike[str], *, use_ema: bool = False) -> Contents:
+def read_state_dict(path: str | os.PathLike[str], *, use_ema: bool | None = None) -> Contents:
     """Read a checkpoint file.
 
-    Pickles are read with ``weights_only=True`` and never otherwise. Files of torch's zip format and
-    safetensors are mapped into memory, not copied.
+    Pickles are read with ``weights_only=True`` and never otherwise; beside what that allows, they may
+    hold ``argparse.Namespace``, which is data. Files of torch's zip format and safetensors are mapped
+    into memory, not copied.
 
     Args:
         path: ``.pth``, ``.pt``, ``.bin``, ``.ckpt``, ``.tar`` (torch.save) or ``.safetensors``.
-        use_ema: take the averaged weights of a training checkpoint that holds both.
+        use_ema: of a training checkpoint that holds plain and averaged weights, take the averaged
+            ones, or the plain ones (False).
 
     Raises:
-        ValueError: missing, empty, truncated or corrupt file, one that holds no state dict, or a
-            pickle that would have to run code. The message names the file.
+        ValueError: missing, empty, truncated or corrupt file, one that holds no state dict or leaves
+            open which, or a pickle that would have to run code. The message names the file.
         ImportError: a safetensors file, and safetensors is not installed.
     """
     path = Path(path)
@@ -75,41 +82,79 @@ def read_state_dict(path: str | os.PathLike[str], *, use_ema: bool = False) -> C
     return unwrap(_read_pickle(path), str(path), use_ema=use_ema)
 
 
-def unwrap(loaded: object, origin: str, *, use_ema: bool = False) -> Contents:
-    """Find the state dict in what a training script saved.
+def unwrap(loaded: object, origin: str, *, use_ema: bool | None = None) -> Contents:
+    """Find the state dict in what a training script saved, and the network in the state dict.
 
     Looks into ``state_dict``, ``model``, ``model_state_dict``, ``net`` and ``module``, and into
-    ``state_dict_ema``, ``model_ema``, ``ema_state_dict`` and ``ema``, whichever is there: the plain
-    weights where there are both, unless ``use_ema``. Prefixes that all keys share (``module.`` of
-    DataParallel, ``_orig_mod.`` of torch.compile, ``model.``) are cut off.
+    ``state_dict_ema``, ``model_ema``, ``ema_state_dict`` and ``ema``, whichever is there. In the state
+    dict, what comes before the network's own keys is cut off (``module.``, ``model.``, ``backbone.``
+    or any other prefix), what wrappers inserted in the middle too (``_orig_mod.``), and keys beside
+    the network's are left out with a warning that names them.
 
     Args:
         loaded: a state dict, or dicts around one.
         origin: named in errors.
-        use_ema: take the averaged weights; an error where there are none.
+        use_ema: take the averaged weights, or (False) the plain ones; an error where there are none.
 
     Raises:
-        ValueError: there is no state dict, or no EMA where it was asked for.
+        ValueError: there is no state dict; there are plain and averaged weights and ``use_ema`` is
+            None; there are none of the kind that it asks for; there are several networks.
+
+    Warns:
+        UserWarning: some of the tensors are not the network's.
     """
     found, record = loaded, _pickled_record(loaded, origin)
-    found_ema = False
+    averaged = False
     for _ in range(3):  # {"ema": {"module": ...}} and the like; nothing nests deeper
         if not isinstance(found, Mapping) or not found or _all_tensors(found):
             break
-        plain = [name for name in _PLAIN_WRAPPERS if isinstance(found.get(name), Mapping)]
-        ema = [name for name in _EMA_WRAPPERS if isinstance(found.get(name), Mapping)]
-        if ema and (use_ema or not plain):
-            logger.info("%s: using the averaged (EMA) weights under %r", origin, ema[0])
-            found, found_ema = found[ema[0]], True
-        elif plain:
-            if ema:
-                logger.info("%s: %r is there too (use_ema=True takes it)", origin, ema[0])
-            found = found[plain[0]]
-        else:
+        plain, ema = _wrapped(found, _PLAIN_WRAPPERS), _wrapped(found, _EMA_WRAPPERS)
+        chosen = _choose(plain, ema, origin, use_ema)
+        if chosen is None:
             break
+        averaged = averaged or chosen in ema
+        found = found[chosen]
         record = record or _pickled_record(found, origin)
-    if use_ema and not found_ema:
-        raise ValueError(f"{origin}: use_ema=True, but it holds no {', '.join(_EMA_WRAPPERS)}")
+    tensors = _tensors(found, origin)
+    names = without_inserted(tensors)
+    network = find_network(names, origin, use_ema=None if averaged else use_ema)
+    averaged = averaged or (network is not None and network.averaged)
+    if use_ema is not None and averaged != use_ema:
+        kind = ", ".join(_EMA_WRAPPERS) if use_ema else "weights that are not averaged"
+        raise ValueError(f"{origin}: use_ema={use_ema}, but it holds no {kind}")
+    prefix = shared_prefix(names) if network is None else network.prefix
+    others = set() if network is None else set(network.others)
+    if others:
+        warnings.warn(
+            f"{origin}: the network is the {len(names) - len(others)} entries under {prefix!r}; "
+            f"{len(others)} others are left out: {listed(sorted(others))}",
+            UserWarning,
+            stacklevel=3,
+        )
+    return Contents(
+        {name[len(prefix) :]: tensors[key] for name, key in names.items() if name not in others},
+        record,
+    )
+
+
+def _choose(plain: list[str], ema: list[str], origin: str, use_ema: bool | None) -> str | None:
+    """Which of the wrappers that are there to look into; None for none."""
+    if plain and ema and use_ema is None:
+        raise ValueError(
+            f"{origin} holds plain weights ({plain[0]!r}) and averaged ones ({ema[0]!r}): pass "
+            f"use_ema=True to take the averaged ones (as timm does), or use_ema=False"
+        )
+    wanted = ema if ema and (use_ema or not plain) else plain
+    if len(wanted) > 1:
+        raise ValueError(
+            f"{origin} holds {len(wanted)} state dicts ({', '.join(map(repr, wanted))}): pass the "
+            f"one that you mean as weights, such as torch.load(...)[{wanted[0]!r}]"
+        )
+    return wanted[0] if wanted else None
+
+
+def _tensors(found: object, origin: str) -> dict[str, Tensor]:
+    """A state dict's tensors, dense and without gradients; a ValueError where it is none."""
     if not isinstance(found, Mapping):
         raise ValueError(
             f"{origin} holds a {type(found).__name__}, not a state dict (a mapping of names to "
@@ -123,21 +168,13 @@ def unwrap(loaded: object, origin: str, *, use_ema: bool = False) -> Contents:
             f"{origin}: not a state dict, {len(odd)} of {len(found)} entries are no tensors: "
             f"{listed(odd)}"
         )
-    tensors = {key: value.detach() for key, value in found.items()}
+    tensors = {str(key): _dense(value.detach()) for key, value in found.items()}
     tensors.pop("n_averaged", None)  # of torch.optim.swa_utils.AveragedModel
-    prefix = shared_prefix(tensors)
-    return Contents({key[len(prefix) :]: value for key, value in tensors.items()}, record)
+    return tensors
 
 
-def shared_prefix(keys: Mapping[str, Any]) -> str:
-    """The wrappers' prefix that all keys share, such as ``module._orig_mod.``; empty if none."""
-    prefix = ""
-    while keys:
-        longer = [prefix + p for p in _PREFIXES if all(k.startswith(prefix + p) for k in keys)]
-        if not longer:
-            break
-        prefix = longer[0]
-    return prefix
+def _dense(value: Tensor) -> Tensor:
+    return value if value.layout == torch.strided else value.to_dense()
 
 
 def write_state_dict(
@@ -186,6 +223,19 @@ def _all_tensors(mapping: Mapping[str, Any]) -> bool:
     return all(isinstance(value, Tensor) for value in mapping.values())
 
 
+def _wrapped(found: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
+    """Which of ``names`` hold tensors, themselves or one level below; where none does, which hold anything."""
+    inner = {name: found[name] for name in names if isinstance(found.get(name), Mapping)}
+    holding = [
+        name
+        for name, mapping in inner.items()
+        for values in [list(mapping.values())]
+        if any(isinstance(value, Tensor) for value in values)
+        or any(isinstance(v, Tensor) for m in values if isinstance(m, Mapping) for v in m.values())
+    ]
+    return holding or list(inner)
+
+
 def _pickled_record(found: object, origin: str) -> Mapping[str, Any]:
     return _parse_record(getattr(found, RECORD, None), origin)
 
@@ -220,15 +270,17 @@ def _read_pickle(path: Path) -> object:
     # mmap needs torch's zip format; files from before torch 1.6 are a bare pickle stream.
     mapped = zipfile.is_zipfile(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals(_DATA_CLASSES):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused is None:
             raise ValueError(f"{path} is truncated, corrupt, or no torch checkpoint") from None
         raise ValueError(
             f"{path} is a pickle that needs {refused[1]}, that is, code to run while it is read; "
-            f"only plain tensors are read, and there is no switch for it. Where you trust the "
-            f"file, load it with the program that wrote it and save its model.state_dict() alone"
+            f"only tensors and plain data are read, and there is no switch for it. Where you trust "
+            f"the file, load it with the program that wrote it, save the state dict alone with "
+            f"torch.save(model.state_dict(), 'weights.pth'), and pass that"
         ) from None
     except MemoryError:
         raise
@@ -239,7 +291,7 @@ def _read_pickle(path: Path) -> object:
         ) from None
 
 
-def _read_safetensors(path: Path, use_ema: bool) -> Contents:
+def _read_safetensors(path: Path, use_ema: bool | None) -> Contents:
     _require_safetensors()
     from safetensors import SafetensorError, safe_open
 

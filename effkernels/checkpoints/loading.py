@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from effkernels.checkpoints.files import shared_prefix
 from effkernels.checkpoints.formats import (
     EFFKERNELS,
     Format,
@@ -17,29 +17,12 @@ from effkernels.checkpoints.formats import (
     listed,
     structure_of,
 )
+from effkernels.checkpoints.prefixes import own_network
 from effkernels.checkpoints.semantics import Semantics
+from effkernels.models.variants import CONFIGS
 
 _CLASSIFIER = ("classifier.weight", "classifier.bias")
 _STEM = "stem.conv.weight"
-
-# (blocks, output channels of the last block, squeeze-excitation) tells the named models apart.
-_VARIANT_SHAPES = {
-    (16, 320, True): "efficientnet_b0",
-    (23, 320, True): "efficientnet_b1",
-    (23, 352, True): "efficientnet_b2",
-    (26, 384, True): "efficientnet_b3",
-    (32, 448, True): "efficientnet_b4",
-    (39, 512, True): "efficientnet_b5",
-    (45, 576, True): "efficientnet_b6",
-    (55, 640, True): "efficientnet_b7",
-    (61, 704, True): "efficientnet_b8",
-    (88, 1376, True): "efficientnet_l2",
-    (16, 320, False): "efficientnet_lite0",
-    (21, 320, False): "efficientnet_lite1",
-    (21, 352, False): "efficientnet_lite2",
-    (24, 384, False): "efficientnet_lite3",
-    (30, 448, False): "efficientnet_lite4",
-}
 
 
 @dataclass(frozen=True)
@@ -67,7 +50,8 @@ def load_into(model: nn.Module, checkpoint: Checkpoint, *, reset_classifier: boo
     The semantics are not checked here: build the model with ``checkpoint.semantics``.
 
     Args:
-        model: an EfficientNet of this package, also wrapped (DataParallel, torch.compile).
+        model: an EfficientNet of this package, also wrapped (DataParallel, torch.compile, whole or in
+            parts) or inside another module, the rest of which stays as it is.
         checkpoint: from :func:`resolve`.
         reset_classifier: leave the model's classifier as it is and the checkpoint's unused, for a
             model with other classes. The classifier of a new model is freshly initialised.
@@ -78,8 +62,8 @@ def load_into(model: nn.Module, checkpoint: Checkpoint, *, reset_classifier: boo
             model on the meta device.
     """
     wrapped = model.state_dict()
-    prefix = shared_prefix(wrapped)
-    target = {key[len(prefix) :]: value for key, value in wrapped.items()}
+    names = own_network(wrapped)
+    target = {key: wrapped[actual] for key, actual in names.items()}
     if any(value.is_meta for value in target.values()):
         raise ValueError(
             f"cannot load {checkpoint.origin} into a model on the meta device: it has no memory to "
@@ -98,7 +82,8 @@ def load_into(model: nn.Module, checkpoint: Checkpoint, *, reset_classifier: boo
         if theirs in checkpoint.state_dict
     }
     _check_values(checkpoint.origin, present, target)
-    model.load_state_dict({prefix + key: present.get(key, old) for key, old in target.items()})
+    new = {names[key]: value for key, value in present.items()}
+    model.load_state_dict({**wrapped, **new})
 
 
 def looks_like(state_dict: Mapping[str, Tensor], fmt: Format) -> str | None:
@@ -116,7 +101,18 @@ def looks_like(state_dict: Mapping[str, Tensor], fmt: Format) -> str | None:
     gate = f".{fmt.expanding['squeeze_excite.reduce']}.weight"
     gated = any(key.endswith(gate) for key in state_dict)
     last = max(blocks, key=lambda block: tuple(number or 0 for number in block))
-    return _VARIANT_SHAPES.get((len(blocks), blocks[last], gated))
+    return _variant_shapes().get((len(blocks), blocks[last], gated))
+
+
+@functools.cache
+def _variant_shapes() -> dict[tuple[int, int, bool], str]:
+    """(blocks, output channels of the last block, squeeze-excitation), which tell the named models apart."""
+    shapes = {}
+    for name, config in CONFIGS.items():
+        blocks = list(config.blocks())
+        gated = any(block.squeeze_channels for block in blocks)
+        shapes[len(blocks), blocks[-1].out_channels, gated] = name
+    return shapes
 
 
 def _check_keys_and_shapes(
@@ -150,7 +146,7 @@ def _check_keys_and_shapes(
         raise ValueError(
             f"{intro} has {given[wanted[wrong[0]]].shape[0]} classes, the model "
             f"{target[wrong[0]].shape[0]}: pass reset_classifier=True to keep the model's own new "
-            f"classifier, or build the model with the checkpoint's num_classes"
+            f"classifier (to fine-tune it), or build the model with the checkpoint's num_classes"
         )
     elif not missing and not unexpected and wrong == [_STEM]:
         raise ValueError(
@@ -203,7 +199,7 @@ def _check_values(origin: str, present: Mapping[str, Tensor], target: Mapping[st
             continue
         if not value.is_floating_point() or value.is_meta:
             not_float.append(key)
-        elif not torch.isfinite(value).all():
+        elif not torch.isfinite(value.float() if value.dtype.itemsize == 1 else value).all():
             not_finite.append(key)
         elif value.dtype != dtype and not torch.isfinite(value.to(dtype)).all():
             overflowing.append(key)

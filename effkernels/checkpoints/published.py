@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from effkernels.models.variants import VARIANTS
 from effkernels.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -27,43 +28,26 @@ _LITE_ROUNDED = ((0.498,) * 3, (0.502,) * 3)
 # TensorFlow's own evaluation crops size / (size + 32) of the shorter side.
 _TF_CROP_PADDING = 32
 
-_NATIVE_SIZES = {
-    "efficientnet_b0": 224,
-    "efficientnet_b1": 240,
-    "efficientnet_b2": 260,
-    "efficientnet_b3": 300,
-    "efficientnet_b4": 380,
-    "efficientnet_b5": 456,
-    "efficientnet_b6": 528,
-    "efficientnet_b7": 600,
-    "efficientnet_b8": 672,
-    "efficientnet_l2": 800,
-    "efficientnet_lite0": 224,
-    "efficientnet_lite1": 240,
-    "efficientnet_lite2": 260,
-    "efficientnet_lite3": 280,
-    "efficientnet_lite4": 300,
+# timm's tf_ models: its fractions are rounded to three digits, now and then down.
+_TIMM_TF_CROPS = {
+    "efficientnet_b0": 0.875,
+    "efficientnet_b1": 0.882,
+    "efficientnet_b2": 0.890,
+    "efficientnet_b3": 0.904,
+    "efficientnet_b4": 0.922,
+    "efficientnet_b5": 0.934,
+    "efficientnet_b6": 0.942,
+    "efficientnet_b7": 0.949,
+    "efficientnet_b8": 0.954,
+    "efficientnet_l2": 0.960,
+    "efficientnet_lite0": 0.875,
+    "efficientnet_lite1": 0.882,
+    "efficientnet_lite2": 0.890,
+    "efficientnet_lite3": 0.904,
+    "efficientnet_lite4": 0.920,
 }
-
-# timm's tf_ models: its fractions are rounded to three digits. Lite3 and Lite4 are configured
-# larger than Google's table has them (280 and 300), and bilinear.
-_TIMM_TF = {
-    "efficientnet_b0": (224, 0.875, "bicubic"),
-    "efficientnet_b1": (240, 0.882, "bicubic"),
-    "efficientnet_b2": (260, 0.890, "bicubic"),
-    "efficientnet_b3": (300, 0.904, "bicubic"),
-    "efficientnet_b4": (380, 0.922, "bicubic"),
-    "efficientnet_b5": (456, 0.934, "bicubic"),
-    "efficientnet_b6": (528, 0.942, "bicubic"),
-    "efficientnet_b7": (600, 0.949, "bicubic"),
-    "efficientnet_b8": (672, 0.954, "bicubic"),
-    "efficientnet_l2": (800, 0.960, "bicubic"),
-    "efficientnet_lite0": (224, 0.875, "bicubic"),
-    "efficientnet_lite1": (240, 0.882, "bicubic"),
-    "efficientnet_lite2": (260, 0.890, "bicubic"),
-    "efficientnet_lite3": (300, 0.904, "bilinear"),
-    "efficientnet_lite4": (380, 0.920, "bilinear"),
-}
+# Lite3 and Lite4 are configured larger than Google's table has them (280 and 300), and bilinear.
+_TIMM_TF_ENLARGED = {"efficientnet_lite3": 300, "efficientnet_lite4": 380}
 # Weights trained with AdvProp ("ap") take Inception's mean and std, those of every other recipe
 # ImageNet's.
 _TIMM_TF_TAGS = {
@@ -118,17 +102,19 @@ def timm_preprocessing(variant: str, *, tf: bool, tag: str | None) -> Preprocess
 
     None where timm builds the model and has published no weights for it.
     """
-    if variant not in _TIMM_TF:
+    if variant not in _TIMM_TF_CROPS:
         raise ValueError(f"timm has no {variant}")
     if tf:
         _check_tag("timm/tf_" + variant, tag, _TIMM_TF_TAGS)
-        size, crop, interpolation = _TIMM_TF[variant]
+        size = _TIMM_TF_ENLARGED.get(variant, VARIANTS[variant].config.resolution)
+        crop = _TIMM_TF_CROPS[variant]
+        interpolation = "bilinear" if variant in _TIMM_TF_ENLARGED else "bicubic"
         if tag == "ns_jft_in1k_475" and variant != "efficientnet_l2":
             raise ValueError(f"timm/tf_{variant} has no weights tagged {tag!r}; only L2 has")
         tag = tag or _TIMM_TF_DEFAULTS.get(variant, "ns_jft_in1k")
         if tag == "ns_jft_in1k_475":
             size, crop, interpolation = _TIMM_L2_475
-        mean, std = _INCEPTION if _is_lite(variant) else _TIMM_TF_TAGS[tag]
+        mean, std = _INCEPTION if VARIANTS[variant].lite else _TIMM_TF_TAGS[tag]
         return _preprocessing(mean, std, size, crop, interpolation)
     own = _TIMM_OWN.get(variant, {})
     _check_tag("timm/" + variant, tag, own)
@@ -150,32 +136,28 @@ def torchvision_preprocessing(variant: str, *, tag: str | None) -> Preprocessing
 
 def lukemelas_preprocessing(variant: str, *, tag: str | None) -> Preprocessing:
     """Of the converted TensorFlow weights. The only tag is ``advprop``, the only weights of B8."""
-    _check_variant("lukemelas", variant, list(_NATIVE_SIZES))
-    _check_tag("lukemelas/" + variant, tag, () if _is_lite(variant) else ("advprop",))
-    if _is_lite(variant):
+    _check_variant("lukemelas", variant, list(VARIANTS))
+    _check_tag("lukemelas/" + variant, tag, () if VARIANTS[variant].lite else ("advprop",))
+    if VARIANTS[variant].lite:
         mean, std = _LITE
     elif tag == "advprop" or variant == "efficientnet_b8":
         mean, std = _INCEPTION
     else:
         mean, std = _IMAGENET
-    size = _NATIVE_SIZES[variant]
+    size = VARIANTS[variant].config.resolution
     return _preprocessing(mean, std, size, size / (size + _TF_CROP_PADDING), "bicubic")
 
 
 def rangilyu_preprocessing(variant: str) -> Preprocessing:
     """Of RangiLyu's Lite weights."""
-    _check_variant("rangilyu", variant, [name for name in _NATIVE_SIZES if _is_lite(name)])
-    size = _NATIVE_SIZES[variant]
+    _check_variant("rangilyu", variant, [name for name, row in VARIANTS.items() if row.lite])
+    size = VARIANTS[variant].config.resolution
     return _preprocessing(*_LITE_ROUNDED, size, size / (size + _TF_CROP_PADDING), "bicubic")
 
 
 def is_named(variant: str) -> bool:
-    """Whether ``variant`` is one of the published models (B0-B8, L2, Lite0-4)."""
-    return variant in _NATIVE_SIZES
-
-
-def _is_lite(variant: str) -> bool:
-    return "_lite" in variant
+    """Whether ``variant`` is one of the named models, whose weights others publish too."""
+    return variant in VARIANTS
 
 
 def _preprocessing(

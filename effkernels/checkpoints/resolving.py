@@ -34,7 +34,7 @@ def resolve(
     *,
     variant: str,
     source: str | None = None,
-    use_ema: bool = False,
+    use_ema: bool | None = None,
 ) -> Checkpoint:
     """Find a checkpoint, read it, recognise its format and settle its semantics.
 
@@ -51,7 +51,8 @@ def resolve(
         variant: our name of the model that is to be built, such as ``"efficientnet_b0"``.
         source: who trained the weights, such as ``"timm/tf_efficientnet_b0"`` or
             ``"timm/efficientnet_b0.ra_in1k"``; see :func:`parse_source`.
-        use_ema: of a training checkpoint, take the averaged weights (default: the plain ones).
+        use_ema: of a training checkpoint that holds plain and averaged weights, take the averaged
+            ones, or the plain ones (False). Without it such a checkpoint is an error that asks.
 
     Raises:
         ValueError: nothing there, unreadable, of no known format, of another model by its own
@@ -70,7 +71,7 @@ def resolve(
             f"{type(weights).__name__}"
         )
     if weights == "imagenet":
-        return _imagenet(variant, source)
+        return _imagenet(variant, source, use_ema)
     text = os.fspath(weights)
     if is_hub_reference(text):
         return _from_hub(fetch_model(text), text, variant, source, use_ema)
@@ -84,7 +85,7 @@ def resolve(
     return _checkpoint(read_state_dict(text, use_ema=use_ema), text, variant, source)
 
 
-def _imagenet(variant: str, source: str | None) -> Checkpoint:
+def _imagenet(variant: str, source: str | None, use_ema: bool | None) -> Checkpoint:
     row = pretrained_row(variant)
     if source is not None and parse_source(source) != parse_source(row.source):
         raise ValueError(
@@ -92,11 +93,11 @@ def _imagenet(variant: str, source: str | None) -> Checkpoint:
             f"otherwise: drop source, or name the weights as a file or 'hf-hub:owner/name'"
         )
     path = locate(row)
-    return _checkpoint(read_state_dict(path), str(path), variant, row.source)
+    return _checkpoint(read_state_dict(path, use_ema=use_ema), str(path), variant, row.source)
 
 
 def _from_hub(
-    model: HubModel, origin: str, variant: str, source: str | None, use_ema: bool
+    model: HubModel, origin: str, variant: str, source: str | None, use_ema: bool | None
 ) -> Checkpoint:
     contents = read_state_dict(model.weights, use_ema=use_ema)
     return _checkpoint(contents, origin, variant, source, model.config)

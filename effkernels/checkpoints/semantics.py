@@ -23,7 +23,7 @@ _FAMILIES = ("timm", "torchvision", "lukemelas", "rangilyu", "effkernels")
 
 # An optional tf_, the variant, an old-style suffix of timm 0.x, and a tag after a dot.
 _NAME = re.compile(
-    r"(?P<tf>tf_)?(?P<variant>efficientnet_(?:b\d|l2|lite\d))"
+    r"(?P<tf>tf_)?(?P<variant>efficientnet_[a-z]+\d)"
     r"(?:_(?P<suffix>ns_475|ns|ap|aa))?(?:\.(?P<tag>\w+))?"
 )
 _OLD_SUFFIXES = {
@@ -177,7 +177,7 @@ def format_semantics(fmt: str, variant: str) -> Semantics:
         ValueError: the keys leave two readings (timm), or the format's publisher has no such model.
     """
     if fmt == "timm":
-        known = variant if _NAME.fullmatch(variant) else "efficientnet_b0"
+        known = variant if published.is_named(variant) else "efficientnet_b0"
         raise ValueError(
             f"the keys are timm's, and timm's {known} (BatchNorm eps 1e-5, symmetric padding) and "
             f"tf_{known} (eps 1e-3, SAME padding) have the same ones: pass "
@@ -185,7 +185,7 @@ def format_semantics(fmt: str, variant: str) -> Semantics:
         )
     if fmt == "effkernels":
         return Semantics(1e-3, 0.01, "symmetric")  # what models of this package are built with
-    if _NAME.fullmatch(variant) is None:
+    if not published.is_named(variant):
         if fmt == "torchvision":
             raise ValueError(
                 f"torchvision's BatchNorm eps depends on the variant and it has no {variant}: pass "
@@ -214,8 +214,8 @@ def config_semantics(config: Mapping[str, Any], origin: str) -> tuple[Source, Se
         source = parse_source(f"timm/{architecture}")
     except ValueError:
         raise ValueError(
-            f"{origin}: its configuration says {architecture!r}, which is no EfficientNet B0-B8, "
-            f"L2 or Lite0-4"
+            f"{origin}: its configuration says {architecture!r}, which is no EfficientNet of those "
+            f"that effkernels.list_models() gives"
         ) from None
     base = source_semantics(Source(source.family, source.tf, source.variant, None))
     nested = config.get("pretrained_cfg")

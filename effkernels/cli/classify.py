@@ -35,11 +35,13 @@ def load_model(
     source: str | None,
     device: torch.device,
     dtype: torch.dtype | None = None,
+    *,
+    use_ema: bool | None = None,
 ) -> EfficientNet:
     """Build a model in eval mode, with as many classes and input channels as its weights have.
 
     Args:
-        name, weights, source: as for ``create_model``.
+        name, weights, source, use_ema: as for ``create_model``.
         device, dtype: of the parameters; the weights' own dtype where None.
 
     Raises:
@@ -47,7 +49,7 @@ def load_model(
         ImportError: a package that the weights need is not installed.
     """
     get_config(name)  # an unknown name is the first thing to hear of
-    checkpoint = resolve(weights, variant=name, source=source)
+    checkpoint = resolve(weights, variant=name, source=source, use_ema=use_ema)
     semantics = checkpoint.semantics
     names = FORMATS[checkpoint.format]
     stem = _tensor(checkpoint, f"{names.stem_conv}.weight")

@@ -19,6 +19,7 @@ def convert(
     to: str,
     model: str,
     source: str | None,
+    use_ema: bool | None,
     allow_semantics_change: bool,
     force: bool,
 ) -> None:
@@ -27,7 +28,7 @@ def convert(
         raise ValueError(f"cannot write {output}: it is a folder")
     if output.exists() and not force:
         raise ValueError(f"{output} exists already: pass --force to replace it")
-    network = load_model(model, input, source, torch.device("cpu"))
+    network = load_model(model, input, source, torch.device("cpu"), use_ema=use_ema)
     save_checkpoint(network, output, format=to, allow_semantics_change=allow_semantics_change)
     semantics = semantics_of(network)
     same = twin(to, model, semantics)

@@ -66,11 +66,18 @@ class Comparison:
 
 
 def demo(
-    *, model: str, weights: str, source: str | None, device: str | None, dtype: str, as_json: bool
+    *,
+    model: str,
+    weights: str,
+    source: str | None,
+    use_ema: bool | None,
+    device: str | None,
+    dtype: str,
+    as_json: bool,
 ) -> None:
     """Print the rankings of the sample pictures, and the comparison; see ``effkernels demo --help``."""
     where, why = choose_device(device)
-    network = load_model(model, weights, source, where, torch_dtype(dtype))
+    network = load_model(model, weights, source, where, torch_dtype(dtype), use_ema=use_ema)
     preprocessing = network.preprocessing
     with sample_pictures() as paths:
         pictures = [preprocessing(path) for path in paths]

@@ -30,6 +30,7 @@ def predict(
     model: str,
     weights: str,
     source: str | None,
+    use_ema: bool | None,
     topk: int,
     batch_size: int,
     device: str | None,
@@ -43,7 +44,7 @@ def predict(
     if not paths:
         raise ValueError("; ".join(nothing.problem for nothing in skipped))
     where, _ = choose_device(device)
-    network = load_model(model, weights, source, where, torch_dtype(dtype))
+    network = load_model(model, weights, source, where, torch_dtype(dtype), use_ema=use_ema)
     check_topk(topk, network.num_classes)
 
     pictures: list[dict[str, Any]] = []

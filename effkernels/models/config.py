@@ -1,16 +1,40 @@
-"""EfficientNet architectures as data: the paper's block table and how compound scaling stretches it."""
+"""What describes an architecture: stages of blocks, and how compound scaling stretches them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from effkernels.models.scaling import NAMED, Coefficients, round_filters, round_repeats
+from effkernels.models.scaling import Coefficients, check_count, round_filters, round_repeats
+
+BlockType = Literal["mbconv", "depthwise_separable", "fused_mbconv", "bottleneck"]
+
+# What the layers would need to build the other types.
+_MISSING: dict[str, str] = {
+    "fused_mbconv": "a layer whose k x k convolution expands (EfficientNetV2, arXiv 2104.00298)",
+    "bottleneck": "a layer of 1x1, k x k and 1x1 convolutions over all channels (arXiv 1512.03385)",
+}
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One row of Table 1 of the paper, before scaling. ``se_ratio`` is relative to the block's input width."""
+    """One row of a table of stages, before scaling.
+
+    Args:
+        repeats: blocks.
+        kernel_size: of the convolution in the middle, or of the only one that is not 1x1.
+        stride: of the first block.
+        expand_ratio: inner width of a block over its input's.
+        out_channels: of every block.
+        se_ratio: width inside squeeze-excitation over that of the block's input; 0 for none.
+        block: type of the blocks. "mbconv" and "depthwise_separable" (which is "mbconv" that does
+            not expand) can be built; "fused_mbconv" and "bottleneck" can be written down only.
+
+    Raises:
+        TypeError, ValueError: a value out of range, or a depthwise-separable stage that expands.
+    """
 
     repeats: int
     kernel_size: int
@@ -18,11 +42,39 @@ class StageConfig:
     expand_ratio: int
     out_channels: int
     se_ratio: float = 0.25
+    block: BlockType = "mbconv"
+
+    def __post_init__(self) -> None:
+        for name in ("repeats", "kernel_size", "stride", "expand_ratio", "out_channels"):
+            check_count(name, getattr(self, name))
+        if not self.se_ratio >= 0.0:
+            raise ValueError(f"se_ratio must be at least 0, got {self.se_ratio}")
+        if self.block not in get_args(BlockType):
+            raise ValueError(
+                f"block must be one of {', '.join(get_args(BlockType))}, got {self.block!r}"
+            )
+        if self.block == "depthwise_separable" and self.expand_ratio != 1:
+            raise ValueError(
+                f"a depthwise_separable stage has expand_ratio=1, got {self.expand_ratio}: a block "
+                f"that expands is 'mbconv'"
+            )
+
+
+# Tan and Le 2019 (arXiv 1905.11946), Table 1: repeats, kernel, stride, expand ratio, channels.
+EFFICIENTNET_STAGES = (
+    StageConfig(1, 3, 1, 1, 16),
+    StageConfig(2, 3, 2, 6, 24),
+    StageConfig(2, 5, 2, 6, 40),
+    StageConfig(3, 3, 2, 6, 80),
+    StageConfig(3, 5, 1, 6, 112),
+    StageConfig(4, 5, 2, 6, 192),
+    StageConfig(1, 3, 1, 6, 320),
+)
 
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """One MBConv block after scaling. ``squeeze_channels`` is 0 where there is no squeeze-excitation."""
+    """One block after scaling. ``squeeze_channels`` is 0 where there is no squeeze-excitation."""
 
     stage: int
     index: int
@@ -33,6 +85,7 @@ class BlockConfig:
     expand_ratio: int
     squeeze_channels: int
     drop_path: float
+    block: BlockType = "mbconv"
 
     @property
     def expanded_channels(self) -> int:
@@ -45,26 +98,27 @@ class BlockConfig:
         return self.stride == 1 and self.in_channels == self.out_channels
 
 
-# Tan and Le 2019 (arXiv 1905.11946), Table 1.
-EFFICIENTNET_STAGES = (
-    StageConfig(1, 3, 1, 1, 16),
-    StageConfig(2, 3, 2, 6, 24),
-    StageConfig(2, 5, 2, 6, 40),
-    StageConfig(3, 3, 2, 6, 80),
-    StageConfig(3, 5, 1, 6, 112),
-    StageConfig(4, 5, 2, 6, 192),
-    StageConfig(1, 3, 1, 6, 320),
-)
-LITE_STAGES = tuple(replace(stage, se_ratio=0.0) for stage in EFFICIENTNET_STAGES)
-
-
 @dataclass(frozen=True)
 class EfficientNetConfig:
     """A whole network: unscaled stages, the coefficients that scale them, and the training defaults.
 
-    ``fix_stem_and_head`` keeps the stem, the head and the repeats of the first and last stage unscaled
-    (EfficientNet-Lite). ``drop_path`` is the rate that the last block approaches; block i of N gets
-    ``drop_path * i / N``.
+    Args:
+        name: of the model.
+        coefficients: multipliers of width and depth, resolution, dropout.
+        stages: from the stem to the head.
+        stem_channels, stem_stride: of the 3x3 convolution on the image; the width before scaling.
+        head_channels: features that are pooled, before scaling.
+        channel_divisor: scaled widths are rounded to multiples of it (:func:`round_filters`).
+        activation: as in :class:`~effkernels.nn.ConvBnAct`.
+        fix_stem_and_head: leave the stem, the head and the repeats of the first and last stage
+            unscaled (EfficientNet-Lite).
+        dropout: probability before the classifier.
+        drop_path: rate that the last block approaches; block i of N gets ``drop_path * i / N``.
+        bn_eps, bn_momentum: BatchNorm's, in PyTorch's sense.
+        padding: "symmetric", or "same" (TensorFlow's).
+
+    Raises:
+        TypeError, ValueError: a value out of range.
     """
 
     name: str
@@ -79,8 +133,14 @@ class EfficientNetConfig:
     bn_eps: float = 1e-3
     bn_momentum: float = 0.01
     padding: str = "symmetric"
+    stem_stride: int = 2
+    channel_divisor: int = 8
 
     def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("stages must hold at least one stage")
+        for name in ("stem_channels", "stem_stride", "head_channels", "channel_divisor"):
+            check_count(name, getattr(self, name))
         for name in ("dropout", "drop_path"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
@@ -113,7 +173,7 @@ class EfficientNetConfig:
         return channels if self.fix_stem_and_head else self._width(channels)
 
     def _width(self, channels: int) -> int:
-        return round_filters(channels, self.coefficients.width)
+        return round_filters(channels, self.coefficients.width, self.channel_divisor)
 
     def _repeats(self, stage: int) -> int:
         repeats = self.stages[stage].repeats
@@ -138,16 +198,24 @@ class EfficientNetConfig:
                     expand_ratio=stage.expand_ratio,
                     squeeze_channels=squeeze,
                     drop_path=self.drop_path * position / total,
+                    block=stage.block,
                 )
                 channels, position = self._width(stage.out_channels), position + 1
 
+    def reduction(self, stage: int) -> int:
+        """Stride of a stage's output relative to the image."""
+        return math.prod((self.stem_stride, *(s.stride for s in self.stages[: stage + 1])))
 
-def _named(name: str, coefficients: Coefficients) -> EfficientNetConfig:
-    config = EfficientNetConfig(name, coefficients, dropout=coefficients.dropout)
-    if "_lite" not in name:
-        return config
-    return replace(config, stages=LITE_STAGES, activation="relu6", fix_stem_and_head=True)
+    def check_buildable(self) -> None:
+        """Every stage must be of blocks that the layers implement.
 
-
-CONFIGS = {name: _named(name, coefficients) for name, coefficients in NAMED.items()}
-"""Every named model of the paper and of EfficientNet-Lite."""
+        Raises:
+            NotImplementedError: it names the stage and what is missing.
+        """
+        for index, stage in enumerate(self.stages):
+            if stage.block in _MISSING:
+                raise NotImplementedError(
+                    f"{self.name}: stage {index} has block={stage.block!r}, which needs "
+                    f"{_MISSING[stage.block]}; there are layers for 'mbconv' and "
+                    f"'depthwise_separable'"
+                )

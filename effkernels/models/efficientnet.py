@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from effkernels.dispatch import autocast_enabled, layers_traced
+from effkernels.dispatch import layers_traced
 from effkernels.models import inference
 from effkernels.models.config import EfficientNetConfig
+from effkernels.models.images import check_images
 from effkernels.models.parts import methods_of
+from effkernels.models.timm_config import timm_config
 from effkernels.nn import ConvBnAct, MBConv
 from effkernels.nn._plain import any_global_hook, is_plain
+from effkernels.nn.conv_bn_act import plain_conv
 from effkernels.preprocessing import Preprocessing, pixel_norm
 from effkernels.reference import normalise
 from effkernels.reference.elementwise import channels_last
@@ -27,17 +32,22 @@ class _Trunk(nn.Module):
 
     def __init__(self, config: EfficientNetConfig, in_channels: int, last_stage: int) -> None:
         super().__init__()
+        config.check_buildable()
         if in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         self.config = config
-        self.in_channels = in_channels
+        self._built_in_channels = in_channels
         size = config.resolution
         # The released weights were evaluated with this crop; loaded weights bring their own values.
         self.preprocessing = Preprocessing(size=size, crop_fraction=size / (size + 32))
         self.grad_checkpointing = False
         self.fused = False
         self.stem = ConvBnAct(
-            in_channels, config.scaled_stem_channels, 3, stride=2, **self._options()
+            in_channels,
+            config.scaled_stem_channels,
+            3,
+            stride=config.stem_stride,
+            **self._options(),
         )
         stages: list[nn.Sequential] = []
         for block in config.blocks():
@@ -57,7 +67,33 @@ class _Trunk(nn.Module):
                     **self._options(),
                 )
             )
-        self.stages = nn.ModuleList(stages)
+        self.stages = nn.Sequential(*stages)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images: what the stem takes now, or took when built where that cannot be known."""
+        conv = self._stem_conv()
+        return self._built_in_channels if conv is None else conv.weight.shape[1] * conv.groups
+
+    def _stem_conv(self) -> nn.Conv2d | None:
+        """The convolution that takes the images; None where other modules may see them first."""
+        stem = self.stem
+        if not is_plain(stem, ConvBnAct) or not plain_conv(stem.conv):
+            return None
+        conv: nn.Conv2d = stem.conv
+        return conv
+
+    def _example(self) -> Tensor:
+        """A tensor of the dtype that the stem computes in, and on its device, as far as parameters say."""
+        parameters = (p for part in (self.stem, self) for p in part.parameters())
+        return next((p for p in parameters if p.is_floating_point()), torch.empty(0))
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """``preprocessing`` in the form that timm's ``resolve_data_config`` reads."""
+        return timm_config(self)
+
+    default_cfg = pretrained_cfg  # the name in timm before 0.8
 
     def _options(self) -> dict[str, Any]:
         config = self.config
@@ -73,12 +109,14 @@ class _Trunk(nn.Module):
         if layers_traced(x) and not (isinstance(x, Tensor) and x.dtype == torch.uint8):
             return self.stem(x)  # type: ignore[no-any-return]
         self._check_images(x)
-        if x.dtype == torch.uint8:
+        own = self._stem_conv() is not None
+        if isinstance(x, Tensor) and x.dtype == torch.uint8:
             mean, std = self._pixel_norm(x)
-            if is_plain(self.stem, ConvBnAct) and not any_global_hook():
+            if own and not any_global_hook():
                 return self.stem(x, mean, std)  # type: ignore[no-any-return]
-            x = normalise(x, mean, std, self.stem.conv.weight.dtype)
-        return self.stem(channels_last(x))  # type: ignore[no-any-return]
+            x = normalise(x, mean, std, self._example().dtype)
+        # Another stem may depend on the layout: it gets what came.
+        return _nhwc(self.stem(_nhwc(x) if own else x))
 
     def _pixel_norm(self, x: Tensor) -> list[Tensor]:
         """Mean and standard deviation of pixels from 0 to 255 where ``x`` has such; of others nothing."""
@@ -87,62 +125,37 @@ class _Trunk(nn.Module):
         return list(pixel_norm(self.preprocessing, x.device))
 
     def _check_images(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(
-                f"the input must be a tensor, got {type(x).__name__}: see model.preprocessing"
-            )
-        if x.dim() != 4:
-            hint = ": add a batch dimension with x[None]" if x.dim() == 3 else ""
-            raise ValueError(f"the input must be (N, C, H, W), got shape {tuple(x.shape)}{hint}")
-        if not x.is_floating_point() and x.dtype != torch.uint8:
-            raise TypeError(
-                f"the input must be floating point, normalised as model.preprocessing says, or "
-                f"uint8 pixels from 0 to 255, got {x.dtype}"
-            )
-        if x.shape[1] != self.in_channels:
-            hint = ""
-            if x.shape[3] == self.in_channels:
-                hint = ": (N, H, W, C)? use x.permute(0, 3, 1, 2)"
-            raise ValueError(
-                f"the input must have {self.in_channels} channels, got shape {tuple(x.shape)}{hint}"
-            )
-        if x.shape[2] < 1 or x.shape[3] < 1:
-            raise ValueError(f"the input needs at least 1 x 1 pixel, got shape {tuple(x.shape)}")
-        if x.dtype == torch.uint8:
-            self._check_preprocessing()
-        weight = self.stem.conv.weight
-        if x.dtype not in (weight.dtype, torch.uint8) and not autocast_enabled(x.device.type):
-            raise TypeError(
-                f"the input is {x.dtype}, the model {weight.dtype}: convert one of them, or use "
-                f"torch.autocast"
-            )
-        if x.device != weight.device:
-            raise ValueError(f"the input is on {x.device}, the model on {weight.device}: move one")
+        check_images(x, self._stem_conv(), self.preprocessing)
 
-    def _check_preprocessing(self) -> None:
-        """It must say how uint8 images are normalised."""
-        found = self.preprocessing
-        if not isinstance(found, Preprocessing):
-            raise ValueError(
-                "uint8 images are normalised as model.preprocessing says, which is "
-                f"{type(found).__name__}: set it, or give floating-point images, normalised"
-            )
-        if len(found.mean) != self.in_channels:
-            raise ValueError(
-                f"uint8 images are normalised as model.preprocessing says, for {len(found.mean)} "
-                f"channels, and the model has in_channels={self.in_channels}: give "
-                "floating-point images, normalised"
-            )
+    def _run_stages(self, x: Tensor) -> Tensor:
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+            y: Tensor = self.stages(x)
+            return y
+        if not is_plain(self.stages, nn.Sequential):
+            return self._run(self.stages, x)
+        for stage in self.stages:
+            x = self._run(stage, x)
+        return x
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            y: Tensor = checkpoint(stage, x, use_reentrant=False)
-        else:
+        y: Tensor
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
             y = stage(x)
+        elif torch.compiler.is_compiling():  # which repeats no change of a buffer by itself
+            y = checkpoint(stage, x, use_reentrant=False)
+        else:
+
+            def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+                return nullcontext(), _unchanged_buffers(stage)
+
+            y = checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
         return y
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the stages' inputs for the backward pass and compute the rest again there."""
+        """Keep only the stages' inputs for the backward pass and compute the rest again there.
+
+        BatchNorm's running statistics change once a step, in the forward pass.
+        """
         self.grad_checkpointing = enable
 
     @torch.no_grad()
@@ -158,12 +171,13 @@ class _Trunk(nn.Module):
                 module.weight.normal_(0.0, math.sqrt(2.0 / fan_out))
                 if module.bias is not None:
                     module.bias.zero_()
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.reset_parameters()
             elif isinstance(module, nn.Linear):
                 bound = 1.0 / math.sqrt(module.out_features)
                 module.weight.uniform_(-bound, bound)
-                module.bias.zero_()
+                if module.bias is not None:
+                    module.bias.zero_()
 
     def train(self, mode: bool = True) -> _Trunk:
         """As ``nn.Module.train``.
@@ -187,21 +201,53 @@ class _Trunk(nn.Module):
 
     def _fuse(self) -> _Trunk:
         fused = copy.deepcopy(self).eval().requires_grad_(False)
-        for module in fused.modules():
-            if isinstance(module, ConvBnAct):
+        modules = list(fused.modules())
+        uses = Counter(id(child) for module in modules for child in module._modules.values())
+        for module in modules:
+            # A convolution that stands in two places has two BatchNorms and one weight.
+            if isinstance(module, ConvBnAct) and uses[id(module.conv)] == 1:
                 module.fold()
         fused.fused = True
         return fused
+
+
+@contextmanager
+def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Let ``module`` change copies of its buffers: BatchNorm's running statistics, for example."""
+    kept = [(m._buffers, dict(m._buffers)) for m in module.modules() if type(m._buffers) is dict]
+    try:
+        for buffers, values in kept:
+            buffers.update({k: None if v is None else v.clone() for k, v in values.items()})
+        yield
+    finally:
+        for buffers, values in kept:
+            buffers.update(values)
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    """In channels_last memory, if it is a batch of maps."""
+    if isinstance(x, Tensor) and x.dim() == 4:
+        return channels_last(x)
+    return x
+
+
+def _is_nhwc(x: Tensor) -> bool:
+    """Whether a batch lies in channels_last memory, as far as its strides tell."""
+    return x.dim() == 4 and x.shape[1] > 1 and 0 < x.stride(1) < x.stride(3)
 
 
 class EfficientNet(_Trunk):
     """An image classifier. Made by ``effkernels.efficientnet_b0`` and its kin, or ``create_model``.
 
     In eval mode every block runs as one fused op on the fastest backend; in training as ordinary modules.
+    Any part may be replaced, wrapped, patched, hooked or compiled, as in any module: what the ops do not
+    compute then runs module by module.
 
     Attributes:
-        config: the architecture.
-        stem, stages, head, classifier: its parts; ``classifier`` is ``nn.Identity`` without classes.
+        config: the architecture, as built.
+        stem, stages, head, dropout, classifier: its parts, which run in this order, with a mean over height
+            and width behind ``head``. ``stages`` is an ``nn.Sequential`` of ``nn.Sequential`` of blocks;
+            ``classifier`` is ``nn.Identity`` without classes.
         preprocessing: how to prepare images: the loaded weights' own, else ImageNet's usual.
     """
 
@@ -224,15 +270,28 @@ class EfficientNet(_Trunk):
             raise ValueError(
                 f"num_classes must be an int, at least 0 (0: no classifier), got {num_classes!r}"
             )
-        features = self.config.scaled_head_channels
-        return nn.Linear(features, num_classes) if num_classes else nn.Identity()
+        return nn.Linear(self._features(), num_classes) if num_classes else nn.Identity()
+
+    def _features(self) -> int:
+        """Channels that the classifier takes."""
+        head, classifier = self._modules.get("head"), self._modules.get("classifier")
+        if isinstance(head, ConvBnAct) and is_plain(head, ConvBnAct) and plain_conv(head.conv):
+            return head.conv.weight.shape[0]
+        if isinstance(classifier, nn.Linear):
+            return classifier.in_features
+        return self.config.scaled_head_channels
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) images to the (N, head channels, H / 32, W / 32) last feature map."""
-        x = self._first_map(x)
-        for stage in self.stages:
-            x = self._run(stage, x)
-        y: Tensor = self.head(x)
+        """(N, in_channels, H, W) images to the (N, head channels, H / 32, W / 32) last feature map.
+
+        In the memory layout of ``x``: NCHW, or channels_last.
+        """
+        nhwc = not isinstance(x, Tensor) or _is_nhwc(x)
+        y = self._last_map(x)
+        return y if nhwc or not isinstance(y, Tensor) else y.contiguous()
+
+    def _last_map(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self._run_stages(self._first_map(x)))
         return y
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -258,12 +317,19 @@ class EfficientNet(_Trunk):
             logits = inference.run(self, _METHODS, x)
             if logits is not None:
                 return logits
+        own = type(self).forward_features is _METHODS["forward_features"]
+        if own and "forward_features" not in self.__dict__:
+            return self.forward_head(self._last_map(x))  # in whichever layout
         return self.forward_head(self.forward_features(x))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a freshly initialised one; 0 classes: return pooled features."""
-        weight = self.stem.conv.weight
-        classifier = self._classifier(num_classes).to(weight.device, weight.dtype)
+        """Replace the classifier by a freshly initialised one; 0 classes: return pooled features.
+
+        It takes as many features as ``head`` makes now, or as the present classifier takes where that cannot
+        be known.
+        """
+        example = self._example()
+        classifier = self._classifier(num_classes).to(example.device, example.dtype)
         if isinstance(classifier, nn.Linear):
             bound = 1.0 / math.sqrt(num_classes)
             nn.init.uniform_(classifier.weight, -bound, bound)
@@ -279,7 +345,7 @@ _METHODS = methods_of(EfficientNet)
 
 
 class EfficientNetFeatures(_Trunk):
-    """The trunk as a backbone: a list of feature maps, one per resolution.
+    """The trunk as a backbone: a list of feature maps, one per resolution, in channels_last memory.
 
     Args:
         out_indices: which of the strides 2, 4, 8, 16, 32 (indices 0 to 4) to return; negative ones count
@@ -297,8 +363,8 @@ class EfficientNetFeatures(_Trunk):
         indices = range(len(ends)) if out_indices is None else out_indices
         if not len(indices) or any(not -len(ends) <= i < len(ends) for i in indices):
             raise ValueError(
-                f"out_indices must be some of 0 to {len(ends) - 1} (strides 2 to {2 ** len(ends)}), "
-                f"got {tuple(indices)}"
+                f"out_indices must be some of 0 to {len(ends) - 1} (strides "
+                f"{config.reduction(ends[0])} to {config.reduction(ends[-1])}), got {tuple(indices)}"
             )
         self.out_indices = tuple(i % len(ends) for i in indices)
         taken = [ends[i] for i in self.out_indices]
@@ -307,13 +373,14 @@ class EfficientNetFeatures(_Trunk):
         self._taken = taken
         self.channels = tuple(channels[stage] for stage in taken)
         """Channels of each returned map."""
-        self.reductions = tuple(2 ** (i + 1) for i in self.out_indices)
+        self.reductions = tuple(config.reduction(stage) for stage in taken)
         """Stride of each returned map relative to the image."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, in_channels, H, W) images to the chosen feature maps, in the order of ``out_indices``.
 
-        Images and errors are those of :meth:`EfficientNet.forward`.
+        The maps are channels_last, whatever the layout of the images: use ``reshape`` in the place of
+        ``view`` on them. Images and errors are those of :meth:`EfficientNet.forward`.
         """
         x = self._first_map(x)
         found: dict[int, Tensor] = {}

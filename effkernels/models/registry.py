@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from torch import Tensor
 
 from effkernels import checkpoints
-from effkernels.models.config import CONFIGS, EfficientNetConfig
+from effkernels.models.config import EfficientNetConfig
 from effkernels.models.efficientnet import EfficientNet, EfficientNetFeatures
-from effkernels.models.scaling import Coefficients, compound_scale
+from effkernels.models.options import (
+    OPTIONS,
+    ModelOptions,
+    Weights,
+    as_dtype,
+    check_options,
+    show_options,
+)
+from effkernels.models.scaling import ALPHA, BETA, GAMMA, Coefficients, compound_scale
+from effkernels.models.variants import CONFIGS
 
-Weights = str | os.PathLike[str] | Mapping[str, Tensor]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def list_models(pattern: str | None = None) -> list[str]:
@@ -40,14 +48,20 @@ def get_config(name: str) -> EfficientNetConfig:
 
 @overload
 def create_model(
-    name: str, *, features_only: Literal[False] = False, **options: Any
+    name: str, *, features_only: Literal[False] = False, **options: Unpack[ModelOptions]
 ) -> EfficientNet: ...
 
 
 @overload
 def create_model(
-    name: str, *, features_only: Literal[True], **options: Any
+    name: str, *, features_only: Literal[True], **options: Unpack[ModelOptions]
 ) -> EfficientNetFeatures: ...
+
+
+@overload
+def create_model(
+    name: str, *, features_only: bool, **options: Unpack[ModelOptions]
+) -> EfficientNet | EfficientNetFeatures: ...
 
 
 def create_model(
@@ -58,11 +72,13 @@ def create_model(
     Args:
         name: one of :func:`list_models`.
         features_only: an :class:`EfficientNetFeatures`, a backbone that returns feature maps.
-        options: see :func:`build`.
+        options: those of :func:`build`.
 
     Raises:
         ValueError: no such model (the closest names are suggested), or an option out of range.
+        TypeError: an option of another name (the right one is suggested) or of the wrong type.
     """
+    check_options("create_model", options, OPTIONS)
     return build(get_config(name), features_only=features_only, **options)
 
 
@@ -71,6 +87,7 @@ def build(
     *,
     weights: Weights | None = None,
     source: str | None = None,
+    use_ema: bool | None = None,
     num_classes: int = 1000,
     in_channels: int = 3,
     dropout: float | None = None,
@@ -79,7 +96,7 @@ def build(
     bn_eps: float | None = None,
     bn_momentum: float | None = None,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
     reset_classifier: bool = False,
@@ -92,26 +109,33 @@ def build(
             or ``"imagenet"``; see :mod:`effkernels.checkpoints`. Padding, eps and momentum follow the
             weights' own; what is given here overrides them.
         source: where the weights come from, such as ``"timm/tf_efficientnet_b0"``, where they do not say.
-        num_classes: 0 for none: the model then returns pooled features.
+        use_ema: of a training checkpoint that holds plain and averaged weights: take the averaged ones,
+            or the plain ones (False).
+        num_classes: 0 for none: the model then returns pooled features. With ``weights="imagenet"``,
+            whose classifier has 1000, any other number leaves the classifier freshly initialised, for
+            fine-tuning; weights that may be of any number ask for ``reset_classifier``.
         in_channels: of the images.
         dropout: probability before the classifier; by model where None.
         drop_path: stochastic depth of the last block, less before; 0.2 where None.
         padding: "symmetric", or "same" (TensorFlow's at any size).
         bn_eps, bn_momentum: BatchNorm's, in PyTorch's sense; 1e-3 and 0.01 where None.
-        device, dtype: of the parameters; PyTorch's defaults where None.
+        device, dtype: of the parameters; PyTorch's defaults where None. A dtype may be given by its name:
+            "float32", "bfloat16" ("bf16"), "float16" ("fp16"), "float64".
         features_only, out_indices: see :class:`EfficientNetFeatures`.
         reset_classifier: keep the fresh classifier, whatever the weights have.
 
     Raises:
         ValueError, TypeError: an option out of range, or weights that do not fit.
+        NotImplementedError: the configuration has blocks that cannot be built.
     """
+    config.check_buildable()
     if out_indices is not None and not features_only:
         raise ValueError("out_indices needs features_only=True")
-    if dtype is not None and not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating point type, got {dtype}")
+    if dtype is not None:
+        dtype = as_dtype("dtype", dtype)
     found = None
     if weights is not None:
-        found = checkpoints.resolve(weights, variant=config.name, source=source)
+        found = checkpoints.resolve(weights, variant=config.name, source=source, use_ema=use_ema)
         semantics = found.semantics
         config = replace(
             config,
@@ -121,6 +145,8 @@ def build(
         )
     elif source is not None:
         raise ValueError(f"source={source!r} says where weights come from: give weights too")
+    elif use_ema is not None:
+        raise ValueError(f"use_ema={use_ema} chooses among the weights of a file: give weights too")
     given = {
         "dropout": dropout,
         "drop_path": drop_path,
@@ -131,28 +157,58 @@ def build(
     config = replace(config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
     where = torch.get_default_device() if device is None else torch.device(device)
     model: EfficientNet | EfficientNetFeatures
-    # Built without storage, so that no initialisation but our own is computed.
-    with torch.device("meta"):
+    # Built without storage, so that no initialisation but our own is computed. Under a mode that makes fake
+    # tensors they have none anyway, and may not come from another mode's device.
+    modes = torch._C._len_torch_dispatch_stack() > 0
+    with where if modes else torch.device("meta"):
         if features_only:
             model = EfficientNetFeatures(config, in_channels=in_channels, out_indices=out_indices)
         else:
             model = EfficientNet(config, num_classes=num_classes, in_channels=in_channels)
     if dtype is not None:
         model.to(dtype)
-    model.to_empty(device=where)
+    if not modes:
+        model.to_empty(device=where)
     model.initialise()
     if found is not None:
+        if isinstance(model, EfficientNet) and isinstance(weights, str) and weights == "imagenet":
+            # Nobody can mean to load 1000 classes into another number of them.
+            reset_classifier |= num_classes not in (0, checkpoints.IMAGENET_CLASSES)
         checkpoints.load_into(model, found, reset_classifier=reset_classifier)
         model.preprocessing = found.semantics.preprocessing or model.preprocessing
     return model
 
 
+@overload
 def efficientnet(
     *,
     phi: float,
-    alpha: float = 1.2,
-    beta: float = 1.1,
-    gamma: float = 1.15,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    features_only: Literal[False] = False,
+    **options: Unpack[ModelOptions],
+) -> EfficientNet: ...
+
+
+@overload
+def efficientnet(
+    *,
+    phi: float,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    features_only: Literal[True],
+    **options: Unpack[ModelOptions],
+) -> EfficientNetFeatures: ...
+
+
+def efficientnet(
+    *,
+    phi: float,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+    gamma: float = GAMMA,
     **options: Any,
 ) -> EfficientNet | EfficientNetFeatures:
     """An EfficientNet scaled by the paper's formula: depth alpha^phi, width beta^phi, resolution gamma^phi.
@@ -161,8 +217,14 @@ def efficientnet(
 
     Raises:
         ValueError: a negative phi, or an option out of range.
+        TypeError: an option of another name (the right one is suggested) or of the wrong type.
     """
+    check_options("efficientnet", options, ("phi", "alpha", "beta", "gamma", *OPTIONS))
     scale = compound_scale(phi, alpha=alpha, beta=beta, gamma=gamma)
     coefficients = Coefficients(scale.width, scale.depth, scale.resolution, scale.dropout)
     name = f"efficientnet(phi={phi:g})"
     return build(EfficientNetConfig(name, coefficients, dropout=scale.dropout), **options)
+
+
+show_options(create_model, build)
+show_options(efficientnet, build)

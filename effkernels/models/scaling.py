@@ -1,4 +1,4 @@
-"""The scaling formula of EfficientNet and the coefficients of its named models. Pure arithmetic.
+"""The scaling formula of EfficientNet. Pure arithmetic.
 
 Source: Tan and Le 2019 (arXiv 1905.11946), section 3.3 and equation 3; rounding as in the authors'
 TensorFlow code (tensorflow/tpu, ``efficientnet_builder.py``).
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 ALPHA = 1.2
 """Depth per unit of phi, from the paper's grid search on B0."""
@@ -113,28 +111,6 @@ class Coefficients:
     dropout: float
 
 
-NAMED: Mapping[str, Coefficients] = MappingProxyType(
-    {
-        "efficientnet_b0": Coefficients(1.0, 1.0, 224, 0.2),
-        "efficientnet_b1": Coefficients(1.0, 1.1, 240, 0.2),
-        "efficientnet_b2": Coefficients(1.1, 1.2, 260, 0.3),
-        "efficientnet_b3": Coefficients(1.2, 1.4, 300, 0.3),
-        "efficientnet_b4": Coefficients(1.4, 1.8, 380, 0.4),
-        "efficientnet_b5": Coefficients(1.6, 2.2, 456, 0.4),
-        "efficientnet_b6": Coefficients(1.8, 2.6, 528, 0.5),
-        "efficientnet_b7": Coefficients(2.0, 3.1, 600, 0.5),
-        "efficientnet_b8": Coefficients(2.2, 3.6, 672, 0.5),
-        "efficientnet_l2": Coefficients(4.3, 5.3, 800, 0.5),
-        "efficientnet_lite0": Coefficients(1.0, 1.0, 224, 0.2),
-        "efficientnet_lite1": Coefficients(1.0, 1.1, 240, 0.2),
-        "efficientnet_lite2": Coefficients(1.1, 1.2, 260, 0.3),
-        "efficientnet_lite3": Coefficients(1.2, 1.4, 280, 0.3),
-        "efficientnet_lite4": Coefficients(1.4, 1.8, 300, 0.3),
-    }
-)
-"""By model name; from ``efficientnet_builder.py`` and ``lite/`` of tensorflow/tpu."""
-
-
 @dataclass(frozen=True)
 class CompoundScale:
     """What the formula gives at one ``phi``. Made by :func:`compound_scale`."""
@@ -181,7 +157,7 @@ def compound_scale(
 ) -> CompoundScale:
     """Scale depth, width and resolution together: alpha^phi, beta^phi, gamma^phi (equation 3).
 
-    The named models follow this only roughly; take theirs from :data:`NAMED`.
+    The named models follow this only roughly; take theirs from ``effkernels.scaling.NAMED``.
 
     Args:
         phi: at least 0; fractions allowed. 0 is the base model.

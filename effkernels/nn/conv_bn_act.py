@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effkernels import ops, reference
-from effkernels.dispatch import layers_traced
+from effkernels.dispatch import layers_traced, merely_runs
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.reference.elementwise import channels_last
 
@@ -30,14 +29,24 @@ def activation_module(name: str) -> nn.Module:
 
 def activation_name(module: nn.Module) -> str | None:
     """The ops' name of an activation module; None where they have none, or it carries hooks."""
-    return _ACTIVATION_NAMES[type(module)] if is_plain(module, *_ACTIVATION_NAMES) else None
+    if not is_plain(module, *_ACTIVATION_NAMES):
+        return None
+    if isinstance(module, nn.ReLU6) and (module.min_val, module.max_val) != (0.0, 6.0):
+        return None
+    return _ACTIVATION_NAMES[type(module)]
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _same_padding(
-    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    x: Tensor, weight: Tensor, stride: int | tuple[int, ...], dilation: int | tuple[int, ...]
 ) -> tuple[int, int, int, int]:
-    top, bottom = reference.same_padding(x.shape[2], kernel[0], stride[0], dilation[0])
-    left, right = reference.same_padding(x.shape[3], kernel[1], stride[1], dilation[1])
+    # Not of the module's kernel_size, which is what it was when the module was made.
+    (kernel_h, kernel_w), strides, dilations = weight.shape[2:], _pair(stride), _pair(dilation)
+    top, bottom = reference.same_padding(x.shape[2], kernel_h, strides[0], dilations[0])
+    left, right = reference.same_padding(x.shape[3], kernel_w, strides[1], dilations[1])
     return top, bottom, left, right
 
 
@@ -46,12 +55,12 @@ class Conv2dSame(nn.Conv2d):
 
     def same_padding(self, x: Tensor) -> tuple[int, int, int, int]:
         """(top, bottom, left, right) in pixels for this input."""
-        return _same_padding(x, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
+        return _same_padding(x, self.weight, self.stride, self.dilation)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
-        window = (self.kernel_size, self.stride, self.dilation)
-        return _conv2d_same(input, self.weight, self.bias, *window, self.groups)
+        window = (self.stride, self.dilation)
+        return _conv2d_same(input, weight_of(self), self.bias, *window, self.groups)
 
 
 @torch.fx.wrap  # a node of its own in torch.fx's graphs: it asks for height and width
@@ -59,13 +68,68 @@ def _conv2d_same(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
+    stride: int | tuple[int, ...],
+    dilation: int | tuple[int, ...],
     groups: int,
 ) -> Tensor:
-    padding = _same_padding(x, kernel, stride, dilation)
-    return reference.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    padding = _same_padding(x, weight, stride, dilation)
+    return reference.conv2d(x, weight, bias, _pair(stride), padding, _pair(dilation), groups)
+
+
+def weight_of(conv: nn.Conv2d) -> Tensor:
+    """The convolution's weight, so that its gradient gets the weight's own strides.
+
+    PyTorch's kernels give gradients in the layout of the activations, and those of 1x1 and depthwise weights
+    then have other strides in dimensions of one element. DistributedDataParallel warns of them and copies.
+    """
+    weight = conv.weight
+    if type(weight) not in (Tensor, nn.Parameter):  # a sharded one, or one that is traced
+        return weight
+    if not (torch.is_grad_enabled() and weight.requires_grad and merely_runs()):
+        return weight
+    channels, height, width = weight.shape[1:]
+    size = channels * height * width
+    # The backward of the first view makes a dense gradient, that of the second gives it its strides.
+    if weight.stride() == (size, height * width, width, 1):
+        return weight.view(-1).view(weight.shape)
+    if weight.stride() == (size, 1, width * channels, channels):
+        nhwc = weight.permute(0, 2, 3, 1)
+        return nhwc.view(-1).view(nhwc.shape).permute(0, 3, 1, 2)
+    return weight
+
+
+def convolve(conv: nn.Module, x: Tensor) -> Tensor:
+    """``conv(x)``; where that is PyTorch's own convolution, see :func:`weight_of`."""
+    y: Tensor
+    own = plain_conv(conv) and type(conv) is nn.Conv2d and type(x) is Tensor
+    if own and not any_global_hook() and not layers_traced(x):
+        y = conv._conv_forward(x, weight_of(conv), conv.bias)
+    else:
+        y = conv(x)
+    return y
+
+
+def plain_conv(conv: nn.Module) -> bool:
+    """Whether it is one of our two kinds of convolution, and nothing else."""
+    return is_plain(conv, nn.Conv2d, Conv2dSame) and "_conv_forward" not in conv.__dict__
+
+
+def plain_pointwise(conv: nn.Conv2d) -> bool:
+    """Whether it is a matrix product over the channels, and nothing else."""
+    return plain_conv(conv) and _window_known(conv) and _pointwise(conv)
+
+
+def _window_known(conv: nn.Conv2d) -> bool:
+    """Whether the attributes are what ``nn.Conv2d`` makes of its arguments, as the ops take them."""
+    pairs = (conv.stride, conv.padding, conv.dilation)
+    return conv.padding_mode == "zeros" and all(
+        isinstance(pair, tuple) and len(pair) == 2 for pair in pairs
+    )
+
+
+def _pointwise(conv: nn.Conv2d) -> bool:
+    window = (tuple(conv.weight.shape[2:]), conv.stride, conv.padding, conv.groups)
+    return window == ((1, 1), (1, 1), (0, 0), 1)
 
 
 class ConvBnAct(nn.Module):
@@ -110,21 +174,22 @@ class ConvBnAct(nn.Module):
 
     def fusible(self) -> bool:
         """Whether an op computes exactly what the inner modules would, now."""
-        conv, bn = self.conv, self.bn
-        if not is_plain(conv, nn.Conv2d, Conv2dSame) or conv.padding_mode != "zeros":
+        if not plain_conv(self.conv) or not _window_known(self.conv):
             return False
-        if not isinstance(conv.padding, tuple) or activation_name(self.act) is None:
+        if activation_name(self.act) is None:
             return False
+        bn: Any = self.bn
         if is_plain(bn, nn.Identity):
             return True
-        if not is_plain(bn, nn.BatchNorm2d, nn.SyncBatchNorm):
+        if not is_plain(bn, nn.BatchNorm2d, nn.SyncBatchNorm) or bn.training:
             return False
-        return not bn.training and bn.running_mean is not None
+        known = bn.running_mean is not None and bn.running_var is not None
+        return known and bool(bn.eps > 0.0)
 
     def operands(self) -> ops.Conv:
         """What an op takes of this layer."""
         bn = None if isinstance(self.bn, nn.Identity) else ops.BatchNorm.of(self.bn)  # type: ignore[arg-type]
-        return ops.Conv(self.conv.weight, self.conv.bias, bn)
+        return ops.Conv(weight_of(self.conv), self.conv.bias, bn)
 
     def padding(self, x: Tensor) -> tuple[int, int, int, int]:
         """(top, bottom, left, right) in pixels for this input."""
@@ -137,14 +202,13 @@ class ConvBnAct(nn.Module):
     @property
     def pointwise(self) -> bool:
         """Whether the convolution is a matrix product."""
-        conv = self.conv
-        small = conv.kernel_size == conv.stride == (1, 1)
-        return small and conv.padding == (0, 0) and conv.groups == 1
+        return _pointwise(self.conv)
 
     @property
     def depthwise(self) -> bool:
         """Whether the convolution keeps channels apart."""
-        return self.conv.groups == self.conv.in_channels == self.conv.out_channels
+        out_channels, group_channels = self.conv.weight.shape[:2]
+        return self.conv.groups == out_channels and group_channels == 1
 
     def forward(self, x: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H_out, W_out).
@@ -158,7 +222,7 @@ class ConvBnAct(nn.Module):
         if not dense and mean is not None:
             x = channels_last(reference.normalise(x, mean, std, conv.weight.dtype))
         if name is None or (conv.groups != 1 and not self.depthwise):
-            y: Tensor = self.act(self.bn(conv(x)))
+            y: Tensor = self.act(self.bn(convolve(conv, x)))
             return y
         if self.pointwise:
             return ops.pointwise_conv_bn_act(x, *self.operands(), activation=name)
@@ -174,8 +238,11 @@ class ConvBnAct(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Fold the BatchNorm into the convolution's weight and bias, in place. Inference only."""
-        if isinstance(self.bn, nn.Identity):
+        """Fold the BatchNorm into the convolution's weight and bias, in place. Inference only.
+
+        A layer that has to run module by module, because one of them is hooked or replaced, stays as it is.
+        """
+        if isinstance(self.bn, nn.Identity) or not is_plain(self, ConvBnAct) or not self.fusible():
             return
         bn = self.operands().bn
         assert bn is not None

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 def _drop(x: Tensor, rate: float) -> Tensor:
     keep = 1.0 - rate
     mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
-    return x * mask.div_(keep)
+    if keep > 0.0:  # a rate that was set to 1 drops everything
+        mask.div_(keep)
+    return x * mask
 
 
 class DropPath(nn.Module):

@@ -10,6 +10,7 @@ from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.nn.conv_bn_act import ConvBnAct, activation_name
 from effkernels.nn.drop_path import DropPath
 from effkernels.nn.squeeze_excite import SqueezeExcite
+from effkernels.reference.convolution import output_size
 
 
 class MBConv(nn.Module):
@@ -88,14 +89,33 @@ class MBConv(nn.Module):
             names.append(activation_name(self.squeeze_excite.act))
         if not isinstance(self.project.act, nn.Identity) or len(set(names)) != 1:
             return None
-        dropping = self.residual and self.drop_path.training and self.drop_path.rate > 0.0
-        return None if dropping or not is_plain(self.drop_path, DropPath) else names[0]
+        return names[0] if self._keeps_all() else None
+
+    def _keeps_all(self) -> bool:
+        """Whether ``drop_path`` changes nothing: it is called in blocks with a residual."""
+        drop = self.drop_path if self.residual else None
+        if drop is None or is_plain(drop, nn.Identity):
+            return True
+        return is_plain(drop, DropPath) and (not drop.training or drop.rate == 0.0)
+
+    def _adds_same_size(self, x: Tensor) -> bool:
+        """Whether the op can add ``x``: it broadcasts nothing."""
+        if not self.residual:
+            return True
+        size = output_size(
+            x.shape[2:],
+            self.depthwise.conv.weight.shape[2:],
+            self.depthwise.conv.stride,
+            self.depthwise.padding(x),
+            (1, 1),
+        )
+        return (self.project.conv.weight.shape[0], *size) == tuple(x.shape[1:])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
         by_layers = any_global_hook() or layers_traced(x)
         activation = None if by_layers else self.fusible()
-        if activation is not None:
+        if activation is not None and self._adds_same_size(x):
             return ops.mbconv(
                 x,
                 None if self.expand is None else self.expand.operands(),
@@ -104,7 +124,7 @@ class MBConv(nn.Module):
                 self.project.operands(),
                 stride=self.depthwise.conv.stride,
                 padding=self.depthwise.padding(x),
-                residual=self.residual,
+                residual=bool(self.residual),
                 activation=activation,
             )
         y: Tensor = x if self.expand is None else self.expand(x)

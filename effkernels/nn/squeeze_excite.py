@@ -7,8 +7,14 @@ from torch import Tensor, nn
 
 from effkernels import ops
 from effkernels.dispatch import layers_traced
-from effkernels.nn._plain import any_global_hook, is_plain
-from effkernels.nn.conv_bn_act import activation_module, activation_name
+from effkernels.nn._plain import any_global_hook
+from effkernels.nn.conv_bn_act import (
+    activation_module,
+    activation_name,
+    convolve,
+    plain_pointwise,
+    weight_of,
+)
 
 
 class SqueezeExcite(nn.Module):
@@ -28,19 +34,24 @@ class SqueezeExcite(nn.Module):
 
     def fusible(self) -> bool:
         """Whether an op computes exactly what the inner modules would, now."""
-        plain = is_plain(self.reduce, nn.Conv2d) and is_plain(self.expand, nn.Conv2d)
-        return plain and activation_name(self.act) is not None
+        reduce, expand = self.reduce, self.expand
+        if not plain_pointwise(reduce) or not plain_pointwise(expand):
+            return False
+        # PyTorch would broadcast a gate of one channel.
+        back = reduce.weight.shape[1] == expand.weight.shape[0]
+        return back and activation_name(self.act) is not None
 
     def operands(self) -> ops.Gate:
         """What an op takes of this layer."""
         reduce, expand = self.reduce, self.expand
-        return ops.Gate(reduce.weight, reduce.bias, expand.weight, expand.bias)
+        return ops.Gate(weight_of(reduce), reduce.bias, weight_of(expand), expand.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
         if any_global_hook() or layers_traced(x) or not self.fusible():
             pooled = x.mean((2, 3), keepdim=True)
-            return x * torch.sigmoid(self.expand(self.act(self.reduce(pooled))))
+            hidden = self.act(convolve(self.reduce, pooled))
+            return x * torch.sigmoid(convolve(self.expand, hidden))
         name = activation_name(self.act)
         assert name is not None
         return ops.squeeze_excite(x, *self.operands(), activation=name)

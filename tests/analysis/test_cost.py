@@ -299,3 +299,20 @@ def test_bad_input(
 ) -> None:
     with pytest.raises(error, match=message):
         model_cost(*arguments, **options)  # type: ignore[arg-type]
+
+
+def test_a_cost_prints_its_numbers() -> None:
+    cost = model_cost("efficientnet_b3", (300, 320), batch_size=4, dtype=torch.bfloat16)
+    text = str(cost)
+    assert text.startswith("efficientnet_b3, 4 images of 300 x 320, bfloat16\n")
+    moved = cost.bytes_moved
+    for number in (
+        *(cost.params, cost.macs, cost.flops, cost.activations, cost.state_bytes),
+        *(moved.eager, moved.level1, moved.level2),
+    ):
+        assert f"{number:,}" in text
+        assert number > 0
+    assert f"params={cost.params}, macs={cost.macs}" in repr(cost)
+    assert f"bytes_moved={moved!r}" in repr(cost)
+    assert f"layers=<{len(cost.layers)}>" in repr(cost)
+    assert "1 image of 224 x 224, float32" in str(model_cost("efficientnet_b0"))

@@ -1,34 +1,12 @@
-"""The harness under test is the repository's own `benchmarks` folder, wherever pytest was started.
-
-It is loaded by its path: the repository root must not be on `sys.path` (see the suite's own conftest).
-"""
+"""The benchmarks under test are the repository's own: the suite's conftest puts its root at the end of `sys.path`."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 
 import pytest
 
-from source_tree import ROOT
-
-
-def _load() -> None:
-    folder = ROOT / "benchmarks"
-    spec = importlib.util.spec_from_file_location(
-        "benchmarks", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["benchmarks"] = module
-    spec.loader.exec_module(module)
-
-
-_load()
-
-from benchmarks.results import Outcome, Report, Row  # noqa: E402 - now it can be found
+from benchmarks.report.results import Outcome, Report, Row
 
 MACHINE = {
     "cpu": "Imagined CPU @ 1 GHz",

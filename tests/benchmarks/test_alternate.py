@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks.alternate import EntrantError, Timing, alternate, paired, spread
+from benchmarks.harness.alternate import EntrantError, Timing, alternate, paired, spread
 
 
 @dataclass

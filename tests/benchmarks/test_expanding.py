@@ -6,18 +6,20 @@ import torch
 
 from benchmarks import expanding
 from effkernels.ops._define import defined
+from specs.expand_depthwise_conv_bn_act import Expand
 
 
 def test_blocks_of_b0_are_distinct_and_those_of_the_network() -> None:
     found = expanding.blocks(["efficientnet_b0"])
     assert len(found) == len(set(found)) == 9
-    assert str(found[0]) == " 16 >   96, 3x3/2, 112x112"
-    assert str(found[-1]) == "112 >  672, 5x5/2, 14x14"
+    assert found[0].title == "16 > 96, 112 x 112, 3x3/2"
+    assert found[-1].title == "112 > 672, 14 x 14, 5x5/2"
 
 
 def test_arguments_are_those_of_the_op() -> None:
-    block = expanding.Block(8, 24, 5, 2, (9, 7))
-    y, pooled = defined(expanding.OP).composed(*block.arguments(2, "cpu", torch.float32))
+    block = Expand(1, 8, 24, (9, 7), 5, 2, padding=(2,) * 4)
+    given = expanding.arguments(block, 2, "cpu", torch.float32)
+    y, pooled = defined(expanding.OP).composed(*given)
     assert y.shape == (2, 24, 5, 4)
     assert y.isfinite().all()
     assert pooled.shape == (2, 24)

@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 from benchmarks import ROOT
-from benchmarks.report import _parser
-from benchmarks.suites import suites
-from benchmarks.work import Device
+from benchmarks.cases import suites
+from benchmarks.harness.device import Device
+from benchmarks.run import _parser
 
 SCRIPT = ROOT / "benchmarks" / "gpu.sh"
 STAND_IN = r"""#!/bin/bash

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.join import joined, main
-from benchmarks.results import Report, Row
+from benchmarks.report.results import Report, Row
 
 
 def test_the_row_with_the_most_contestants_is_kept(

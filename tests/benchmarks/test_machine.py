@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from benchmarks import machine
-from benchmarks.work import Device
+from benchmarks.harness import machine
+from benchmarks.harness.device import Device
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.cases import network
+from benchmarks.cases.networks import case
 from benchmarks.contestants import Missing
-from benchmarks.making import make
-from benchmarks.networks import choose_depthwise_kernels, copies, in_turn, stock_network
+from benchmarks.contestants.eager import choose_depthwise_kernels, stock_network
+from benchmarks.harness.inputs import copies, in_turn
+from benchmarks.harness.making import make
 
-LITE0 = network("efficientnet_lite0", resolution=32)
+LITE0 = case("efficientnet_lite0", resolution=32)
 
 
 def test_a_package_without_the_model_is_missing(tmp_path: Path) -> None:

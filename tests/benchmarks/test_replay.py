@@ -11,17 +11,26 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import layers, worker
-from benchmarks.contestants import EAGER, GPU_LAYERS, GPU_NETWORKS, OURS, POINTWISE, Contestant
-from benchmarks.layer_cases import DepthwiseCase, LayerCases, PointwiseCase
-from benchmarks.making import make
-from benchmarks.replay import InTurn, Replay
-from benchmarks.work import Device
-from benchmarks.worker import Prepared, Worker
+from benchmarks.cases.layers import STYLE, LayerCase
+from benchmarks.cases.pointwise import PointwiseCase
+from benchmarks.contestants import Contestant, joining, ours
+from benchmarks.harness import inputs, worker
+from benchmarks.harness.device import Device
+from benchmarks.harness.making import make
+from benchmarks.harness.replay import InTurn, Replay
+from benchmarks.harness.worker import Prepared, Worker
+from specs.depthwise_conv_bn_act import Depthwise
+from specs.pointwise_conv_bn_act import Pointwise
 
 GPU = Device("cuda", "bfloat16")
-CASE = DepthwiseCase(16, 5, 6, 3, 2, "silu", batch=2, device=GPU)
-PRODUCT = PointwiseCase(16, 24, 5, 6, "identity", True, True, batch=2, device=GPU)
+SHAPE = Depthwise(2, 16, (5, 6), (3, 3), stride=(2, 2), padding=(1,) * 4, style=STYLE)
+PROJECT = Pointwise(
+    *(2, 16, 24, (5, 6)), gated=True, residual=True, activation="identity", style=STYLE
+)
+CASE, PRODUCT = LayerCase(SHAPE, GPU), PointwiseCase(PROJECT, GPU)
+LAYERS = joining("layers", "convolutions", kind="cuda")
+PRODUCTS = joining("layers", "products", kind="cuda")
+NETWORKS = joining("networks", kind="cuda")
 MAP_BYTES = 2 * 16 * 5 * 6 * 2
 COPIES = 4
 
@@ -63,15 +72,16 @@ def eight_seconds_each(run: Callable[[], Any], timed: int) -> list[float]:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """Cases of a GPU are computed on the CPU."""
-    monkeypatch.setattr(Device, "put", lambda self, what: what.to(self.dtype))
-    monkeypatch.setattr(layers, "ROTATED_BYTES", (COPIES - 1) * MAP_BYTES)
-    monkeypatch.setitem(worker._CLOCKS, "cuda", eight_seconds_each)
+    put = Device.put
+    monkeypatch.setattr(Device, "put", lambda self, what: put(Device("cpu", self.type), what))
+    monkeypatch.setattr(inputs, "ROTATED_BYTES", (COPIES - 1) * MAP_BYTES)
+    monkeypatch.setitem(worker.CLOCKS, "cuda", eight_seconds_each)
     monkeypatch.setattr(worker, "launches", lambda run: 1)
     monkeypatch.setattr(worker, "peak_bytes", lambda run: 1000)
     return FakeGpu(monkeypatch)
 
 
-def prepared(folder: Path, case: LayerCases, contestant: Contestant) -> tuple[Worker, Prepared]:
+def prepared(folder: Path, case: LayerCase, contestant: Contestant) -> tuple[Worker, Prepared]:
     make(str(folder), case)
     ours = Worker()
     return ours, ours.prepare(contestant, case, str(folder))
@@ -109,11 +119,11 @@ def test_a_capture_that_fails_says_why_and_leaves_its_stream(gpu: FakeGpu) -> No
 
 @pytest.mark.parametrize(
     ("case", "contestant"),
-    [*((CASE, who) for who in GPU_LAYERS), *((PRODUCT, who) for who in POINTWISE)],
+    [*((CASE, who) for who in LAYERS), *((PRODUCT, who) for who in PRODUCTS)],
     ids=lambda v: getattr(v, "name", v.suffix if isinstance(v, Device) else type(v).__name__),
 )
 def test_layers_on_a_gpu_are_timed_without_python(
-    gpu: FakeGpu, tmp_path: Path, case: LayerCases, contestant: Contestant
+    gpu: FakeGpu, tmp_path: Path, case: LayerCase, contestant: Contestant
 ) -> None:
     layer, found = prepared(tmp_path, case, contestant)
     assert found.status == "ok", found.reason
@@ -130,9 +140,9 @@ def test_layers_on_a_gpu_are_timed_without_python(
 
 def test_inputs_lie_in_different_places(gpu: FakeGpu, tmp_path: Path) -> None:
     make(str(tmp_path), CASE)
-    run = layers.ours(CASE, tmp_path).run
+    run = ours.layer(CASE, tmp_path).run
     assert isinstance(run, InTurn)
-    assert len({call.args[0].data_ptr() for call in run.calls}) == COPIES  # type: ignore[attr-defined]
+    assert len({call.keywords["x"].data_ptr() for call in run.calls}) == COPIES  # type: ignore[attr-defined]
     results = [call() for call in run.calls]
     assert all(torch.equal(result, results[0]) for result in results)
 
@@ -144,7 +154,7 @@ def test_what_cannot_be_captured_is_timed_call_by_call(
         raise RuntimeError("ValueError: synchronises")
 
     monkeypatch.setattr(worker, "Replay", refuse)
-    layer, found = prepared(tmp_path, CASE, GPU_LAYERS[1])
+    layer, found = prepared(tmp_path, CASE, LAYERS[1])
     assert (found.status, found.details["not captured"]) == ("ok", "ValueError: synchronises")
     assert isinstance(layer._run, InTurn)
     assert layer.measure(1, 5) == [8.0] * 5
@@ -155,7 +165,7 @@ def test_a_graph_that_computes_something_else_is_not_timed(
     gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Replay, "__call__", lambda self: self._result + 1)
-    _, found = prepared(tmp_path, CASE, GPU_LAYERS[1])
+    _, found = prepared(tmp_path, CASE, LAYERS[1])
     assert found.status == "mismatch"
     assert str(found.reason).startswith("in a CUDA graph: error")
 
@@ -173,7 +183,7 @@ def test_a_process_ends_after_a_capture_that_failed(monkeypatch: pytest.MonkeyPa
 
 
 def test_memory_is_counted_where_it_is_pytorchs(gpu: FakeGpu) -> None:
-    counted = {who.name: Worker._counted(who, lambda: None) for who in GPU_NETWORKS}
+    counted = {who.name: Worker._counted(who, lambda: None) for who in NETWORKS}
     unknown = {name for name, said in counted.items() if "peak_bytes" not in said}
     assert unknown >= {
         "effkernels-graph",
@@ -183,6 +193,6 @@ def test_memory_is_counted_where_it_is_pytorchs(gpu: FakeGpu) -> None:
         "compile-max-autotune",
         "tensorrt",
     }
-    assert not unknown & {OURS.name, EAGER.name, "compile-channels_last"}
+    assert not unknown & {"effkernels", "eager-channels_last", "compile-channels_last"}
     assert all(isinstance(counted[name]["no peak_bytes"], str) for name in unknown)
-    assert counted[OURS.name] == {"launches": 1, "peak_bytes": 1000}
+    assert counted["effkernels"] == {"launches": 1, "peak_bytes": 1000}

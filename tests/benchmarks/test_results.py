@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import plots, readme, tables
-from benchmarks.compare import comparison, moves
-from benchmarks.report import begin, render
-from benchmarks.results import Outcome, Report, Row
+from benchmarks import readme
+from benchmarks.cases import catalogue
+from benchmarks.report import plots, tables
+from benchmarks.report.compare import comparison, moves
+from benchmarks.report.results import Outcome, Report, Row
+from benchmarks.run import begin, render
 
 MakeReport = Callable[..., Report]
 
@@ -144,7 +146,7 @@ def test_a_run_is_resumed_only_where_its_rows_belong(
 def stored_rows(network_row: Row) -> list[Row]:
     """A row of every suite."""
     rows = []
-    for suite in tables._SECTIONS:
+    for suite in catalogue():
         row = copy.deepcopy(network_row)
         row.suite = suite
         row.outcomes[0].peak_bytes, row.outcomes[3].peak_bytes = 50_000_000, 120_000_000
@@ -188,7 +190,7 @@ def test_a_report_is_written_without_matplotlib(
     def draw(*_: object) -> None:
         raise ImportError("No module named 'matplotlib'")
 
-    monkeypatch.setattr("benchmarks.report.draw", draw)
+    monkeypatch.setattr("benchmarks.run.draw", draw)
     render(make_report(*stored_rows(network_row)), tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "No plots: No module named 'matplotlib'" in text

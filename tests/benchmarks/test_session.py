@@ -12,30 +12,32 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
-from benchmarks import contestants
-from benchmarks.alternate import EntrantError, Timing
-from benchmarks.cases import Case, NetworkCase
-from benchmarks.contestants import Contestant, Missing
-from benchmarks.layer_cases import (
-    BlockCase,
-    ConvCase,
-    DepthwiseCase,
-    PointwiseCase,
-    SqueezeExciteCase,
-)
-from benchmarks.machine import Limits
-from benchmarks.making import make
-from benchmarks.problem import Answer, Problem, checked_images, mismatch
-from benchmarks.processes import Process
-from benchmarks.report import run
-from benchmarks.results import Report, Row
-from benchmarks.session import REFERENCE, Session
-from benchmarks.suites import Suite
-from benchmarks.work import Device
-from benchmarks.worker import Worker, resolve, said
+from benchmarks.cases import Case, Suite
+from benchmarks.cases.layers import STYLE, LayerCase
+from benchmarks.cases.networks import NetworkCase
+from benchmarks.cases.pointwise import PointwiseCase
+from benchmarks.contestants import Contestant, Missing, everyone, joining
+from benchmarks.harness.alternate import EntrantError, Timing
+from benchmarks.harness.device import Device
+from benchmarks.harness.machine import Limits
+from benchmarks.harness.making import make
+from benchmarks.harness.problem import Answer, Problem, checked_images, mismatch
+from benchmarks.harness.processes import Process
+from benchmarks.harness.session import REFERENCE, Session
+from benchmarks.harness.worker import Worker, resolve, said
+from benchmarks.report.results import Report, Row
+from benchmarks.run import run
+from specs.conv_bn_act import Dense
+from specs.depthwise_conv_bn_act import Depthwise
+from specs.mbconv import Block
+from specs.pointwise_conv_bn_act import Pointwise
+from specs.squeeze_excite import Squeeze
 
-CASE = DepthwiseCase(8, 6, 7, 3, 2, "silu", batch=5)
+# With the styles that contestants expect.
+SHAPE = Depthwise(5, 8, (6, 7), (3, 3), stride=(2, 2), padding=(1,) * 4, style=STYLE)
+CASE = LayerCase(SHAPE)
 HALVES = Device("cpu", "bfloat16")
 LIMITS = Limits(((1000, 2e9), (1_000_000, 1e9)), 1e9)
 
@@ -55,7 +57,7 @@ TOYS = (
 
 def suite(*who: Contestant) -> Suite:
     timing = Timing(turn=1e-4, budget=0.0, settle=0.0, min_rounds=3)
-    return Suite("depthwise", "Depthwise", (CASE,), who, timing)
+    return Suite("depthwise", "Depthwise", (CASE,), who, timing, "layers")
 
 
 class InThisProcess(Process):
@@ -132,12 +134,12 @@ def test_a_run_keeps_every_row_and_measures_none_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_report: Callable[..., Report]
 ) -> None:
     path, measured = tmp_path / "report.json", []
-    other = DepthwiseCase(8, 6, 7, 5, 1, "silu")
+    other = LayerCase(dataclasses.replace(SHAPE, n=1))
     both = suite(RIGHT)
-    both = Suite(both.name, both.heading, (CASE, other), both.contestants, both.timing)
+    both = dataclasses.replace(both, cases=(CASE, other))
     measure = Session.measure
 
-    def counted(session: Session, which: Suite, case: DepthwiseCase) -> Any:
+    def counted(session: Session, which: Suite, case: LayerCase) -> Any:
         if case == other and not measured[1:]:
             measured.append(case)
             raise KeyboardInterrupt
@@ -151,7 +153,7 @@ def test_a_run_keeps_every_row_and_measures_none_twice(
         assert [row.key for row in Report.load(path).rows] == [CASE.key]
         run(Report.load(path), path, session, [both], lambda _: None)
         assert [row.key for row in Report.load(path).rows] == [CASE.key, other.key]
-        wider = Suite(both.name, both.heading, (CASE,), TOYS, both.timing)
+        wider = dataclasses.replace(both, cases=(CASE,), contestants=TOYS)
         run(Report.load(path), path, session, [wider], lambda _: None)
     assert measured == [CASE, other, other, CASE]  # again with the contestants that it lacked
     assert {row.key: len(row.outcomes) for row in Report.load(path).rows} == {
@@ -184,16 +186,13 @@ def test_contestants_in_processes_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     "contestant",
-    [
-        *contestants.NETWORKS,
-        *contestants.GPU_NETWORKS,
-        *contestants.GPU_LAYERS,
-        *contestants.POINTWISE,
-    ],
+    list(everyone()),
     ids=lambda c: f"{c.name}-{c.build}",
 )
 def test_every_contestant_can_be_built(contestant: Contestant) -> None:
-    inspect.signature(resolve(contestant.build)).bind(None, None, **dict(contestant.options))
+    build, options = resolve(contestant.build), dict(contestant.options)
+    given = (None,) * (3 if contestant.build.endswith("startup:measure") else 2)
+    inspect.signature(build).bind(*given, **options)
     assert contestant.ours == contestant.name.startswith("effkernels")
 
 
@@ -216,7 +215,7 @@ def test_images_that_are_checked(batch: int, images: list[int]) -> None:
 
 
 def test_a_problem_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
-    make = resolve("benchmarks.making:make")
+    make = resolve("benchmarks.harness.making:make")
     contents = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -224,20 +223,30 @@ def test_a_problem_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
         torch.rand(3)
         contents.append(Problem(tmp_path / name, CASE).load())
     first, second = contents
-    assert all(torch.equal(first["inputs"][k], v) for k, v in second["inputs"].items())
+    for ours, theirs in zip(*(tree_leaves(content["inputs"]) for content in contents), strict=True):
+        assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
     assert first["inputs"]["x"].count_nonzero() == first["inputs"]["x"].numel()
     assert first["answers"]["result"][1] == second["answers"]["result"][1]
 
 
-ON_HALVES: dict[str, Any] = {"batch": 9, "device": HALVES}
+FOR_LAYERS = joining("layers", "convolutions", kind="cuda")
+PRODUCTS = joining("layers", "products", kind="cuda")
+PADDING = {"padding": (2,) * 4, "style": STYLE}
+SHAPES = [
+    Depthwise(9, 16, (9, 7), (5, 5), stride=(2, 2), **PADDING),
+    Dense(9, 3, (9, 8), (5, 5), 24, stride=(2, 2), **PADDING),
+    Squeeze(9, 24, 4, (5, 6), style=STYLE),
+    Block(9, 8, 48, 8, (5, 6), squeezed=2, residual=True, style=STYLE),
+    Block(9, 16, 0, 12, (6, 5), (5, 5), (2, 2), activation="relu6", **PADDING),
+]
+PROJECT = Pointwise(
+    *(9, 16, 24, (5, 6)), gated=True, residual=True, activation="identity", style=STYLE
+)
+NETWORK = NetworkCase("efficientnet_b0", 64, 5, HALVES)
 IN_HALVES: list[tuple[Case, tuple[Contestant, ...]]] = [
-    (DepthwiseCase(16, 9, 7, 5, 2, "silu", **ON_HALVES), contestants.GPU_LAYERS),
-    (PointwiseCase(16, 24, 5, 6, "identity", True, True, **ON_HALVES), contestants.POINTWISE),
-    (ConvCase(3, 24, 9, 8, 3, 2, "silu", **ON_HALVES), contestants.GPU_LAYERS),
-    (SqueezeExciteCase(24, 4, 5, 6, "silu", **ON_HALVES), contestants.GPU_LAYERS),
-    (BlockCase(8, 48, 8, 5, 6, 3, 1, 2, True, "silu", **ON_HALVES), contestants.GPU_LAYERS),
-    (BlockCase(16, 16, 12, 6, 5, 5, 2, 0, False, "relu6", **ON_HALVES), contestants.GPU_LAYERS),
-    (NetworkCase("efficientnet_b0", 64, 5, HALVES), (contestants.OURS, contestants.EAGER)),
+    *((LayerCase(shape, HALVES), FOR_LAYERS) for shape in SHAPES),
+    (PointwiseCase(PROJECT, HALVES), PRODUCTS),
+    (NETWORK, joining("memory", kind="cuda")),
 ]
 
 
@@ -278,7 +287,7 @@ def test_contestants_of_a_gpu_are_built_where_there_is_none(shared: Path) -> Non
     make(str(shared), case)
     found = {
         contestant.name: Worker().prepare(contestant, case, str(shared))
-        for contestant in contestants.GPU_NETWORKS
+        for contestant in joining("networks", kind="cuda")
         if contestant.family != "torch.compile"  # builds for a minute; it is the one of CPUs
     }
     graphs = {name for name in found if name.endswith("graph")}
@@ -301,11 +310,14 @@ def test_contestants_of_a_gpu_are_built_where_there_is_none(shared: Path) -> Non
 STARTING = NetworkCase("efficientnet_b0", 32)
 
 
+def suite_of_starts(*who: Contestant) -> Suite:
+    return Suite("startup", "Starts", (STARTING,), who, Timing(), "startup", "startup")
+
+
 def test_a_start_is_measured_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a fresh interpreter, which does not have this one's modules."""
-    monkeypatch.setattr("benchmarks.session._START_ROUNDS", 1)
-    who = tuple(c for c in contestants.STARTUP if c.ours)
-    starting = Suite("startup", "Starts", (STARTING,), who, metric="startup")
+    monkeypatch.setattr("benchmarks.harness.session._START_ROUNDS", 1)
+    starting = suite_of_starts(*(c for c in joining("startup", kind="cpu") if c.ours))
     with Session(make=InThisProcess) as session:
         row = session.measure(starting, STARTING)
     (ours,) = row.outcomes
@@ -331,9 +343,9 @@ def test_who_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         except Exception as error:
             raise EntrantError(said(error)) from error
 
-    monkeypatch.setattr("benchmarks.startup.measure", measure)
+    monkeypatch.setattr("benchmarks.harness.startup.measure", measure)
     monkeypatch.setattr(InThisProcess, "ask", ask)
-    starting = Suite("startup", "Starts", (STARTING,), contestants.STARTUP[:3], metric="startup")
+    starting = suite_of_starts(*joining("startup", kind="cpu", full=False))
     with Session(make=InThisProcess) as session:
         ours, absent, broken = session.measure(starting, STARTING).outcomes
     assert ours.rounds == [3.0] * 5

@@ -5,31 +5,40 @@ from __future__ import annotations
 import pytest
 
 import effkernels
-from benchmarks import ROOT, _root_last, machine
-from benchmarks.cases import network
-from benchmarks.layer_cases import depthwise, pointwise
-from benchmarks.machine import Limits
-from benchmarks.suites import growing_resolutions, suites
-from benchmarks.work import CPU, Device, Work
+from benchmarks import ROOT, _root_last
+from benchmarks.cases import Scope, depthwise, pointwise, suites
+from benchmarks.cases.growth import resolutions
+from benchmarks.cases.layers import LayerCase, distinct
+from benchmarks.cases.networks import case as network
+from benchmarks.harness import machine
+from benchmarks.harness.device import CPU, Device
+from benchmarks.harness.machine import Limits
 from effkernels.nn import ConvBnAct
+from specs.work import Work
+
+HERE = Scope(full=False, device=CPU)
 
 
 def test_depthwise_shapes_are_those_of_the_network() -> None:
     model = effkernels.efficientnet_b0(device="meta")
     layers = [m for m in model.modules() if isinstance(m, ConvBnAct) and m.depthwise]
     real = {(m.conv.in_channels, m.conv.kernel_size[0], m.conv.stride[0]) for m in layers}
-    cases = depthwise(["efficientnet_b0"])
-    assert {(c.channels, c.kernel_size, c.stride) for c in cases} == real
-    assert cases[0].height == cases[0].width == 112
+    cases = distinct(depthwise.shapes(["efficientnet_b0"]), HERE, LayerCase)
+    shapes = [case.shape for case in cases]
+    assert {(s.channels, s.kernel[0], s.stride[0]) for s in shapes} == real
+    assert shapes[0].size == (112, 112)
     assert cases[0].work == Work(4 * (2 * 32 * 112 * 112 + 32 * 13), 32 * 112 * 112 * 9)
 
 
 def test_shapes_that_two_networks_share_are_measured_once() -> None:
-    cases = pointwise(["efficientnet_b0", "efficientnet_b0"])
-    assert cases == pointwise(["efficientnet_b0"])
-    assert {c.used_by for c in cases} == {("B0",)}
-    assert any(c.gated and c.residual for c in cases)
-    assert [c for c in cases if (c.in_channels, c.out_channels) == (320, 1280)]
+    twice, once = (
+        distinct(pointwise.shapes(["efficientnet_b0"] * n), HERE, LayerCase) for n in (2, 1)
+    )
+    assert twice == once
+    assert {c.used_by for c in twice} == {("B0",)}
+    shapes = [case.shape for case in twice]
+    assert any(s.gated and s.residual for s in shapes)
+    assert [s for s in shapes if (s.channels, s.out_channels) == (320, 1280)]
 
 
 GPU = Device("cuda", "bfloat16")
@@ -65,7 +74,7 @@ def test_halves_have_half_the_bytes() -> None:
 
 
 def test_resolutions_grow_from_128_to_600() -> None:
-    sides = growing_resolutions()
+    sides = resolutions()
     assert sides == sorted(sides)
     assert (sides[0], sides[-1]) == (128, 600)
     assert {224, 380, 456} <= set(sides)
@@ -91,4 +100,4 @@ def test_machines_have_names() -> None:
 def test_the_repository_root_is_searched_last() -> None:
     root = str(ROOT)
     assert _root_last([root, "/a", "/b"]) == ["/a", "/b", root]
-    assert _root_last(["/a"]) == ["/a"]
+    assert _root_last(["/a"]) == ["/a", root]

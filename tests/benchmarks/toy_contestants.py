@@ -8,29 +8,28 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from benchmarks.cases.layers import LayerCase
 from benchmarks.contestants import Built, Missing
-from benchmarks.layer_cases import DepthwiseCase
-from benchmarks.layer_problem import eager
-from benchmarks.problem import Problem
+from benchmarks.harness.problem import Problem
 
 
-def right(case: DepthwiseCase, folder: Path, *, factor: float = 1.0) -> Built:
+def right(case: LayerCase, folder: Path, *, factor: float = 1.0) -> Built:
     """The layer's result times ``factor``."""
     inputs = Problem(folder, case).inputs()
-    return Built(lambda: eager(case, inputs) * factor, {"factor": factor})
+    return Built(lambda: case.shape.eager(**inputs) * factor, {"factor": factor})
 
 
-def absent(case: DepthwiseCase, folder: Path) -> Built:
+def absent(case: LayerCase, folder: Path) -> Built:
     """Not on this machine."""
     raise Missing("toys are not installed")
 
 
-def broken(case: DepthwiseCase, folder: Path) -> Built:
+def broken(case: LayerCase, folder: Path) -> Built:
     """Raises while it is built."""
     raise RuntimeError("no such layer")
 
 
-def dying(case: DepthwiseCase, folder: Path) -> Built:
+def dying(case: LayerCase, folder: Path) -> Built:
     """Ends its process while it is built."""
     print("out of toys", flush=True)
     os._exit(7)

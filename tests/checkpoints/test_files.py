@@ -7,10 +7,12 @@ import pickle
 import sys
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+import effkernels
 from effkernels.checkpoints import (
     Semantics,
     read_state_dict,
@@ -18,8 +20,10 @@ from effkernels.checkpoints import (
     save_checkpoint,
     semantics_of,
 )
-from effkernels.checkpoints.files import shared_prefix, unwrap
+from effkernels.checkpoints.files import unwrap
 from effkernels.preprocessing import Preprocessing
+from oracles import oracle
+from randomise import randomise
 
 TRUE = Semantics(1e-3, 0.01, "same", Preprocessing(size=240))
 
@@ -60,6 +64,46 @@ class TestReading:
         assert len(read_state_dict(str(tmp_path / "weights.pth")).state_dict) == 360
 
 
+class TestArguments:
+    """argparse.Namespace is data, and what training scripts save beside the weights."""
+
+    @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+    def test_namespace(self, b0_state, tmp_path: Path, zipped):
+        path = tmp_path / "last.pth.tar"
+        args = argparse.Namespace(lr=0.1, size=(224, 224), out=None)
+        torch.save(
+            {"state_dict": b0_state, "args": args}, path, _use_new_zipfile_serialization=zipped
+        )
+        assert equal(read_state_dict(path).state_dict, b0_state)
+        assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+    @pytest.mark.parametrize("use_ema", [None, False, True])
+    def test_checkpoint_of_timms_saver(self, tmp_path: Path, use_ema):
+        timm = oracle("timm")
+        model = randomise(timm.create_model("tf_efficientnet_b0"))
+        average = timm.utils.ModelEmaV3(model)
+        randomise(average.module)
+        saver = timm.utils.CheckpointSaver(
+            model,
+            torch.optim.SGD(model.parameters(), 0.1, momentum=0.9),
+            args=argparse.Namespace(model="tf_efficientnet_b0", lr=0.1),
+            model_ema=average,
+            checkpoint_dir=str(tmp_path),
+            recovery_dir=str(tmp_path),
+        )
+        saver.save_checkpoint(0, metric=1.0)
+        path = tmp_path / "last.pth.tar"
+        options = {"weights": path, "source": "timm/tf_efficientnet_b0", "use_ema": use_ema}
+        if use_ema is None:
+            with pytest.raises(ValueError, match=r"last\.pth\.tar holds plain .*use_ema=True"):
+                effkernels.create_model("efficientnet_b0", **options)
+            return
+        ours = effkernels.create_model("efficientnet_b0", **options)
+        theirs = average.module if use_ema else model
+        assert torch.equal(ours.classifier.weight, theirs.classifier.weight)
+        assert torch.equal(ours.stem.bn.running_var, theirs.bn1.running_var)
+
+
 class TestWrappers:
     @pytest.mark.parametrize("name", ["state_dict", "model", "model_state_dict", "net", "module"])
     def test_names(self, b0_state, name):
@@ -67,11 +111,26 @@ class TestWrappers:
         assert equal(unwrap(saved, "test").state_dict, b0_state)
 
     @pytest.mark.parametrize("name", ["state_dict_ema", "model_ema", "ema_state_dict", "ema"])
-    def test_averaged_weights_only_where_asked(self, b0_state, name):
+    def test_of_plain_and_averaged_weights_the_caller_chooses(self, b0_state, name):
         averaged = {key: value + 1 for key, value in b0_state.items()}
         saved = {"state_dict": b0_state, name: averaged}
-        assert equal(unwrap(saved, "test").state_dict, b0_state)
+        with pytest.raises(ValueError, match=f"plain weights .*'{name}'.*use_ema=True.*False") as e:
+            unwrap(saved, "test")
+        assert "\n" not in str(e.value)
+        assert equal(unwrap(saved, "test", use_ema=False).state_dict, b0_state)
         assert equal(unwrap(saved, "test", use_ema=True).state_dict, averaged)
+
+    def test_torchvisions_training_script(self, b0, b0_state):
+        averaged = torch.optim.swa_utils.AveragedModel(b0, use_buffers=True)
+        saved = {"model": b0_state, "model_ema": averaged.state_dict(), "epoch": 1}
+        assert equal(unwrap(saved, "test", use_ema=True).state_dict, b0.state_dict())
+        assert equal(unwrap(saved, "test", use_ema=False).state_dict, b0_state)
+
+    def test_several_state_dicts(self, b0_state):
+        saved = {"model": b0_state, "net": dict(b0_state), "epoch": 1}
+        with pytest.raises(ValueError, match=r"holds 2 state dicts .'model', 'net'"):
+            unwrap(saved, "test")
+        assert equal(unwrap({"model": b0_state, "net": {"depth": 3}}, "test").state_dict, b0_state)
 
     def test_averaged_weights_where_there_are_no_others(self, b0_state):
         assert equal(unwrap({"ema": {"module": b0_state}}, "test").state_dict, b0_state)
@@ -83,15 +142,23 @@ class TestWrappers:
         with pytest.raises(ValueError, match="use_ema=True"):
             unwrap(b0_state, "test", use_ema=True)
 
-    @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
-    def test_prefixes(self, b0_state, prefix):
-        wrapped = {prefix + key: value for key, value in b0_state.items()}
-        assert shared_prefix(wrapped) == prefix
-        assert equal(unwrap(wrapped, "test").state_dict, b0_state)
+    def test_asking_for_plain_weights_that_are_not_there(self, b0_state):
+        saved = {"model_ema": b0_state, "epoch": 1}
+        with pytest.raises(ValueError, match="use_ema=False, but it holds no weights that are not"):
+            unwrap(saved, "test", use_ema=False)
 
-    def test_a_prefix_that_not_all_keys_share_stays(self, b0_state):
-        mixed = {**b0_state, "module.extra": torch.zeros(1)}
-        assert shared_prefix(mixed) == ""
+    @pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:Validating sparse")
+    @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+    @pytest.mark.parametrize("key", ["classifier.weight", "classifier.bias"])
+    def test_sparse_tensors_become_dense(self, b0, b0_state, tmp_path: Path, layout, key):
+        if layout == torch.sparse_csr and b0_state[key].dim() != 2:
+            pytest.skip("CSR is for matrices")
+        b0_state[key][:500] = 0  # as pruning leaves it
+        sparse = {**b0_state, key: b0_state[key].to_sparse(layout=layout)}
+        torch.save(sparse, tmp_path / "pruned.pth")
+        for weights in (sparse, tmp_path / "pruned.pth"):
+            model = effkernels.create_model("efficientnet_b0", weights=weights)
+            assert equal(model.state_dict(), b0_state)
 
     def test_averaged_model_of_torch(self, b0):
         averaged = torch.optim.swa_utils.AveragedModel(b0, use_buffers=True)
@@ -199,9 +266,18 @@ class TestBadFiles:
 
     def test_training_checkpoint_with_python_objects(self, b0_state, tmp_path: Path):
         path = tmp_path / "last.pth.tar"
-        torch.save({"state_dict": b0_state, "args": argparse.Namespace(lr=0.1)}, path)
-        message = self.refused(path, "needs argparse.Namespace")
-        assert "save its model.state_dict() alone" in message
+        torch.save({"state_dict": b0_state, "args": SimpleNamespace(lr=0.1)}, path)
+        message = self.refused(path, r"needs types.SimpleNamespace")
+        assert (
+            "save the state dict alone with torch.save(model.state_dict(), 'weights.pth')"
+            in message
+        )
+
+    def test_code_inside_of_arguments_never_runs(self, b0_state, tmp_path: Path):
+        trace, path = tmp_path / "trace", tmp_path / "attack.pth"
+        torch.save({"state_dict": b0_state, "args": argparse.Namespace(x=Payload(trace))}, path)
+        assert "open" in self.refused(path, "code to run while it is read")
+        assert not trace.exists()
 
     def test_pickled_model(self, b0, tmp_path: Path):
         torch.save(b0, tmp_path / "model.pth")

@@ -233,6 +233,20 @@ class TestValues:
         b0_state["stem.conv.weight"] = b0_state["stem.conv.weight"].to(torch.int8)
         assert "no floating-point numbers: stem.conv.weight" in refused(b0, checkpoint(b0_state))
 
+    @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+    def test_quantised(self, b0, b0_state):
+        weight = b0_state["stem.conv.weight"]
+        b0_state["stem.conv.weight"] = torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)
+        assert "no floating-point numbers: stem.conv.weight" in refused(b0, checkpoint(b0_state))
+
+    def test_eight_bit_floats(self, b0_state):
+        model = effkernels.efficientnet_b0()
+        b0_state["stem.conv.weight"] = b0_state["stem.conv.weight"].to(torch.float8_e4m3fn)
+        load_into(model, checkpoint(b0_state))
+        assert torch.equal(model.stem.conv.weight, b0_state["stem.conv.weight"].float())
+        b0_state["stem.conv.weight"].view(torch.int8)[0, 0, 0, 0] = 0x7F  # NaN
+        assert "hold NaN or inf: stem.conv.weight" in refused(model, checkpoint(b0_state))
+
     def test_tensors_without_storage(self, b0, b0_state):
         b0_state["stem.conv.weight"] = b0_state["stem.conv.weight"].to("meta")
         assert "stem.conv.weight" in refused(b0, checkpoint(b0_state))

@@ -67,6 +67,25 @@ def test_there_and_back_every_tensor_is_the_same(
         assert torch.equal(value, after[key])
 
 
+def test_of_plain_and_averaged_weights_an_option_chooses(
+    run: Run, torchvision_like: Path, tmp_path: Path
+) -> None:
+    both, output = tmp_path / "last.pth.tar", tmp_path / "b0.pth"
+    plain = read_state_dict(torchvision_like).state_dict
+    averaged = {key: value + 1 for key, value in plain.items()}
+    torch.save({"state_dict": plain, "state_dict_ema": averaged}, both)
+    command = ("convert", both, output, "--to", "effkernels", "-m", B0)
+    result = run(*command)
+    assert result.exit_code == 2
+    assert (
+        "pass --use-ema to take the averaged ones (as timm does), or --no-use-ema" in result.stderr
+    )
+    for option, expected in (("--use-ema", averaged), ("--no-use-ema", plain)):
+        assert run(*command, option, "--force").exit_code == 0
+        found = read_state_dict(output).state_dict
+        assert torch.equal(found["classifier.bias"], expected["classifier.bias"])
+
+
 def test_16_bit_weights_and_other_channels_stay(run: Run, tmp_path: Path) -> None:
     model = effkernels.create_model(
         B0, num_classes=3, in_channels=1, dtype=torch.bfloat16, bn_eps=1e-5

@@ -16,7 +16,7 @@ import effkernels
 from effkernels import EfficientNet, dispatch
 from networks import small
 from randomise import randomise
-from tolerance import assert_within_eager
+from specs.tolerance import assert_within_eager
 
 needs_kernels = pytest.mark.skipif(
     not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import effkernels
 from effkernels import EfficientNet
-from oracle_convolutions import OracleConvolutions
 from oracles import oracle
 from randomise import randomise
+from specs.oracle_convolutions import OracleConvolutions
+from specs.tolerance import assert_within_eager
 from tiers import slow_unless
-from tolerance import assert_within_eager
 
 B = [f"efficientnet_b{i}" for i in range(8)]
 LITE = [f"efficientnet_lite{i}" for i in range(5)]

@@ -19,7 +19,7 @@ from effkernels.models.efficientnet import EfficientNetFeatures
 from effkernels.preprocessing import INCEPTION_MEAN, INCEPTION_STD
 from networks import small, tiny
 from randomise import randomise
-from tolerance import assert_within_eager
+from specs.tolerance import assert_within_eager
 
 needs_kernels = pytest.mark.skipif(
     not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from effkernels import ops, reference
-from op_samples import batch_norm, gate_weights, images
-from tolerance import assert_within_eager
+from specs.style import Style
+from specs.tolerance import assert_within_eager
 
 ACTIVATIONS = {
     "silu": nn.SiLU(),
@@ -19,6 +19,9 @@ ACTIVATIONS = {
     "hardswish": nn.Hardswish(),
     "identity": nn.Identity(),
 }
+
+
+EXACT = Style(dtype=torch.float64, gate_bias=True)
 
 
 def modules(conv: nn.Conv2d, bn: ops.BatchNorm, dtype: torch.dtype) -> nn.Sequential:
@@ -81,9 +84,9 @@ def test_convolutions_of_any_shape(
             )
         return
     c_out, groups = (c, c) if depthwise else (c_out, 1)
-    x = images(2, c, h, w, dtype=torch.float32)
+    x = torch.randn(2, c, h, w)
     conv = nn.Conv2d(c, c_out, kernel, stride, dilation=dilation, groups=groups, bias=False)
-    bn = batch_norm(c_out, torch.float32)
+    bn = Style().batch_norm(c_out)
     run = ops.depthwise_conv_bn_act if depthwise else ops.conv_bn_act
     window = {"stride": stride, "padding": padding, "dilation": dilation}
     weight = conv.weight.detach().clone()
@@ -101,7 +104,7 @@ def test_convolutions_of_any_shape(
 @pytest.mark.parametrize("uint8", [True, False])
 def test_images_are_normalised_before_they_are_padded(uint8: bool) -> None:
     x = torch.randint(256, (2, 3, 9, 7), dtype=torch.uint8)
-    weight, bn = images(4, 3, 3, 3, dtype=torch.float64), batch_norm(4, torch.float64)
+    weight, bn = torch.randn(4, 3, 3, 3, dtype=torch.float64), EXACT.batch_norm(4)
     mean, std = torch.rand(2, 3, dtype=torch.float64) * 100 + 50
     normalised = (x.double() - mean[:, None, None]) / std[:, None, None]
     window = {"stride": 2, "dilation": (1, 2)}
@@ -140,16 +143,16 @@ def test_activations_on_both_signs(activation: str) -> None:
 
 
 def test_pool_is_the_mean_of_the_result() -> None:
-    x, weight = images(3, 6, 9, 8, dtype=torch.float32), images(6, 1, 3, 3, dtype=torch.float32)
-    bn = batch_norm(6, torch.float32)
+    x, weight = torch.randn(3, 6, 9, 8), torch.randn(6, 1, 3, 3)
+    bn = Style().batch_norm(6)
     y, pooled = ops.depthwise_conv_bn_act_pool(x, weight, bn=bn, padding=1)
     torch.testing.assert_close(y, ops.depthwise_conv_bn_act(x, weight, bn=bn, padding=1))
     torch.testing.assert_close(pooled, y.mean((2, 3)))
 
 
 def test_squeeze_is_the_result_and_its_mean() -> None:
-    x, weight = images(3, 6, 9, 8, dtype=torch.float32), images(7, 6, dtype=torch.float32)
-    bn = batch_norm(7, torch.float32)
+    x, weight = torch.randn(3, 6, 9, 8), torch.randn(7, 6)
+    bn = Style().batch_norm(7)
     y, squeezed = ops.pointwise_conv_bn_act_squeeze(x, weight, bn=bn, activation="relu")
     expected = ops.pointwise_conv_bn_act(x, weight, bn=bn, activation="relu")
     torch.testing.assert_close(y, expected)
@@ -157,9 +160,9 @@ def test_squeeze_is_the_result_and_its_mean() -> None:
 
 
 def test_expand_depthwise_is_one_after_the_other() -> None:
-    x = images(2, 5, 7, 6, dtype=torch.float64)
-    first = images(8, 5, dtype=torch.float64), torch.randn(8).double(), batch_norm(8, x.dtype)
-    deep = images(8, 1, 3, 3, dtype=torch.float64), None, batch_norm(8, x.dtype)
+    x = torch.randn(2, 5, 7, 6, dtype=torch.float64)
+    first = torch.randn(8, 5, dtype=torch.float64), torch.randn(8).double(), EXACT.batch_norm(8)
+    deep = torch.randn(8, 1, 3, 3, dtype=torch.float64), None, EXACT.batch_norm(8)
     window = {"stride": 2, "padding": (0, 1, 2, 1), "activation": "hardswish"}
     wide = ops.pointwise_conv_bn_act(x, *first, activation="hardswish")
     # What pads the depthwise convolution are zeros, not what the activation makes of the norm's shift.
@@ -175,7 +178,7 @@ def test_expand_depthwise_is_one_after_the_other() -> None:
 
 
 def test_squeeze_excite_is_gate_times_input() -> None:
-    x, weights = images(2, 8, 5, 4, dtype=torch.float64), gate_weights(8, 3, torch.float64)
+    x, weights = torch.randn(2, 8, 5, 4, dtype=torch.float64), EXACT.gate(8, 3)
     reduce, expand = nn.Conv2d(8, 3, 1).double(), nn.Conv2d(3, 8, 1).double()
     reduce.load_state_dict({"weight": weights[0][..., None, None], "bias": weights[1]})
     expand.load_state_dict({"weight": weights[2][..., None, None], "bias": weights[3]})
@@ -189,9 +192,9 @@ def test_squeeze_excite_is_gate_times_input() -> None:
 
 
 def test_pointwise_order_is_gate_convolution_norm_activation_residual() -> None:
-    x, weight = images(2, 5, 3, 4, dtype=torch.float64), images(6, 5, dtype=torch.float64)
-    bn, gate = batch_norm(6, torch.float64), torch.rand(2, 5, dtype=torch.float64)
-    bias, residual = torch.randn(6).double(), images(2, 6, 3, 4, dtype=torch.float64)
+    x, weight = torch.randn(2, 5, 3, 4, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
+    bn, gate = EXACT.batch_norm(6), torch.rand(2, 5, dtype=torch.float64)
+    bias, residual = torch.randn(6).double(), torch.randn(2, 6, 3, 4, dtype=torch.float64)
     y = ops.pointwise_conv_bn_act(
         x, weight, bias, bn, gate=gate, residual=residual, activation="relu"
     )

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from host_shim import HostShim
-from op_samples import labels
 from parity import Arguments, Results
+from specs.samples import labels
 
 OPS = (
     "conv_bn_act",

@@ -73,7 +73,8 @@ class HostShim(WorkerProcess):
             SHIM / "worker.py",
             folder,
             {
-                "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT / "tests" / "support"))),
+                # The root last: it holds the package without its compiled modules.
+                "PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT / "tests" / "support", ROOT))),
                 "LD_PRELOAD": preload,
                 "ASAN_OPTIONS": "detect_leaks=0",
                 "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",

@@ -20,7 +20,8 @@ class Interpreter:
 
     def __init__(self, folder: Path) -> None:
         package = str(Path(effkernels.__file__).parent.parent)
-        path = ":".join((package, str(ROOT / "tests" / "support")))
+        # The root last: it holds the package without its compiled modules.
+        path = ":".join((package, str(ROOT / "tests" / "support"), str(ROOT)))
         environment = {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
         self.worker = WorkerProcess(_WORKER, folder, environment)
 

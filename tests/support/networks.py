@@ -30,3 +30,20 @@ def run_network(model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
     explained = effkernels.explain(model, x)
     with torch.no_grad():
         return model(x), [f"{row.op} on {row.backend}" for row in explained.rows]
+
+
+def images(*shape: int) -> Tensor:
+    """Random ones in float64."""
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def unfused(model: nn.Module, x: Tensor) -> Tensor:
+    """The same model through its inner modules: a hook for all modules keeps it from fusing."""
+    calls = []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, *_: calls.append(type(m)))
+    try:
+        y = model(x)
+    finally:
+        handle.remove()
+    assert nn.Conv2d in calls or any(issubclass(t, nn.Conv2d) for t in calls)
+    return y

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -13,17 +13,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from counted_or_not import whatever_is_faster
-from cpu_kernels import in_float64, largest_sum, poisoned, run_reference, tensors, threads
+from cpu_kernels import poisoned
 from effkernels import ops, use_backend
-from magnitudes import expanded_magnitude, gate_magnitude
 from networks import run_network, tiny
-from op_cases import Expand, Pointwise, Squeeze, Window
-from op_samples import labels, samples
-from oracle_convolutions import OracleConvolutions
-from tolerance import assert_within_eager
-
-Arguments = Mapping[str, Any]
-Results = tuple[Tensor, ...]
+from specs.case import Case, Check
+from specs.oracle import Arguments, Results, in_float64, run_reference, tensors, threads
+from specs.oracle_convolutions import OracleConvolutions
+from specs.samples import labels, samples
+from specs.tolerance import assert_within_eager
 
 
 class Runner(Protocol):
@@ -89,33 +86,33 @@ class Gpu:
         return y.cpu(), calls
 
 
-def assert_matches(
-    runner: Runner,
-    name: str,
-    arguments: Arguments,
-    *,
-    magnitude: float,
-    depth: int,
-    rounded: float = 0.0,
-) -> None:
-    """By the tolerance rule; see `tolerance.assert_within_eager`.
+def check(runner: Runner, case: Case) -> None:
+    """The case's ops, by the tolerance rule."""
+    for one in case.checks():
+        assert_matches(runner, one)
 
-    Of what is ``rounded`` on the way to a map, its means have less: its pixels' roundings are as often up as down.
+
+def assert_matches(runner: Runner, check: Check) -> None:
+    """By the tolerance rule; see `specs.tolerance`.
+
+    Of what is rounded on the way to a map, its means have less: its pixels' roundings are as often up as down.
     Three standard deviations of such a mean, each rounding anywhere within half a unit, are sqrt(3 / pixels) of it.
     """
-    call = getattr(ops, name)
-    exact, eager = run_reference(call, in_float64(arguments)), run_reference(call, arguments)
-    actual = runner(name, arguments)
+    call = getattr(ops, check.op)
+    exact = run_reference(call, in_float64(check.arguments))
+    eager = run_reference(call, check.arguments)
+    actual = runner(check.op, check.arguments)
     assert len(actual) == len(exact)
-    pixels = exact[0].shape[2:].numel() if rounded else 1
+    pixels = exact[0].shape[2:].numel() if check.rounded else 1
+    of_means = check.rounded * min(1.0, math.sqrt(3 / pixels)) if pixels else 0.0
     for ours, theirs, oracle in zip(actual, eager, exact, strict=True):
         assert_within_eager(
             ours,
             theirs,
             oracle,
-            magnitude=magnitude,
-            depth=depth,
-            rounded=rounded if ours.dim() == 4 else rounded * min(1.0, math.sqrt(3 / pixels)),
+            magnitude=check.magnitude,
+            depth=check.depth,
+            rounded=check.rounded if ours.dim() == 4 else of_means,
         )
         assert ours.stride() == theirs.stride() or 1 in ours.shape or not ours.numel()
 
@@ -130,51 +127,6 @@ def check_padding(run: Callable[[str, Arguments], Results], dtype: torch.dtype) 
         (y,) = run("conv_bn_act", arguments)
         assert y.dtype == dtype
         assert torch.equal(y, torch.zeros(2, 9, 4, 4, dtype=dtype))
-
-
-def check_window(runner: Runner, case: Window) -> None:
-    """A dense convolution; or a depthwise one, with and without the means."""
-    arguments = case.arguments()
-    call = ops.conv_bn_act if case.out_channels else ops.depthwise_conv_bn_act
-    magnitude, depth = largest_sum(call, arguments), case.depth
-    assert_matches(runner, call.__name__, arguments, magnitude=magnitude, depth=depth)
-    if not case.out_channels:
-        name, depth = "depthwise_conv_bn_act_pool", depth + case.pixels
-        assert_matches(runner, name, arguments, magnitude=magnitude, depth=depth)
-
-
-def check_expand(runner: Runner, case: Expand) -> None:
-    """Expand and depthwise in one, with and without the means."""
-    arguments = case.arguments()
-    magnitude = largest_sum(ops.expand_depthwise_conv_bn_act, arguments)
-    rounded = torch.finfo(arguments["x"].dtype).eps / 2 * expanded_magnitude(case)
-    depth = case.channels + case.kernel**2 + 2
-    pixels = case.size[0] * case.size[1]
-    for pool, terms in (("", depth), ("_pool", depth + pixels)):
-        name = f"expand_depthwise_conv_bn_act{pool}"
-        assert_matches(runner, name, arguments, magnitude=magnitude, depth=terms, rounded=rounded)
-
-
-def check_squeeze(runner: Runner, case: Squeeze) -> None:
-    """The gate, or the whole layer."""
-    name = "squeeze_excite_gate" if case.size is None else "squeeze_excite"
-    depth = case.channels + case.squeezed + 2
-    magnitude = gate_magnitude(case)
-    assert_matches(runner, name, case.arguments(), magnitude=magnitude, depth=depth)
-
-
-def check_pointwise(runner: Runner, case: Pointwise) -> None:
-    """A 1x1 convolution; and with the mean, or the mean alone, where there is neither gate nor residual."""
-    arguments = case.arguments()
-    depth = case.channels + 2
-    name = "pointwise_conv_bn_act"
-    magnitude = largest_sum(ops.pointwise_conv_bn_act, arguments)
-    assert_matches(runner, name, arguments, magnitude=magnitude, depth=depth)
-    if not case.gated and not case.residual:
-        del arguments["gate"], arguments["residual"]
-        depth += case.size[0] * case.size[1]
-        for also in ("pool", "squeeze"):
-            assert_matches(runner, f"{name}_{also}", arguments, magnitude=magnitude, depth=depth)
 
 
 def check_network(
@@ -221,4 +173,4 @@ def check_activation(runner: Runner, activation: str) -> None:
             "activation": activation,
         }
         finite = x[x.isfinite()].abs().max().item() if x is not ends else 1.0
-        assert_matches(runner, "depthwise_conv_bn_act", arguments, magnitude=finite, depth=1)
+        assert_matches(runner, Check("depthwise_conv_bn_act", arguments, finite, depth=1))

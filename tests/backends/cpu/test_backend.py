@@ -13,11 +13,11 @@ import effkernels
 from cpu_kernels import in_float64, instruction_set, poisoned, tensors, usable_instruction_sets
 from effkernels import dispatch, nn, ops
 from fallbacks import fallbacks
-from op_cases import Block
-from op_samples import labels, samples
-from oracle_convolutions import OracleConvolutions
 from randomise import randomise
-from tolerance import assert_within_eager
+from specs.mbconv import Block
+from specs.oracle_convolutions import OracleConvolutions
+from specs.samples import labels, samples
+from specs.tolerance import assert_within_eager
 
 # All but what is composed of others here.
 COMPOSED = ("expand_depthwise", "pointwise_conv_bn_act_squeeze")

@@ -13,16 +13,21 @@ from torch import Tensor
 
 from cpu_kernels import in_float64, run_kernels, run_reference, threads, usable_instruction_sets
 from effkernels import ops
-from op_cases import Block, Pointwise, Squeeze, Style, Window
 from processes import run_python
-from tolerance import assert_within_eager
+from specs.case import Case
+from specs.conv_bn_act import Dense
+from specs.depthwise_conv_bn_act import Depthwise
+from specs.mbconv import Block
+from specs.pointwise_conv_bn_act import Pointwise
+from specs.squeeze_excite import Squeeze
+from specs.tolerance import assert_within_eager
 
-CALLS: dict[str, tuple[Callable[..., object], Window | Pointwise | Squeeze | Block]] = {
+CALLS: dict[str, tuple[Callable[..., object], Case]] = {
     "depthwise": (
         ops.depthwise_conv_bn_act_pool,
-        Window(2, 70, (40, 33), (3, 3), padding=(1, 1, 1, 1)),
+        Depthwise(2, 70, (40, 33), (3, 3), padding=(1, 1, 1, 1)),
     ),
-    "convolution": (ops.conv_bn_act, Window(2, 5, (30, 33), (3, 3), 90, padding=(1, 1, 1, 1))),
+    "convolution": (ops.conv_bn_act, Dense(2, 5, (30, 33), (3, 3), 90, padding=(1, 1, 1, 1))),
     "pointwise": (ops.pointwise_conv_bn_act, Pointwise(3, 70, 90, (14, 13), gated=True)),
     "pointwise of small images": (
         ops.pointwise_conv_bn_act,
@@ -39,7 +44,7 @@ CALLS: dict[str, tuple[Callable[..., object], Window | Pointwise | Squeeze | Blo
 def call(request: pytest.FixtureRequest, seed: int) -> Callable[[], tuple[Tensor, ...]]:
     """One of the calls, each time on the same tensors."""
     op, case = CALLS[request.param]
-    arguments = type(case)(**{**vars(case), "style": Style(seed=seed)}).arguments()
+    arguments = case.styled(seed=seed).arguments()
     return lambda: run_kernels(op, arguments)
 
 
@@ -60,7 +65,7 @@ def test_a_number_of_threads_gives_the_same_bits_each_time(
 @pytest.mark.parametrize("name", CALLS)
 def test_numbers_of_threads_agree(name: str, seed: int) -> None:
     op, case = CALLS[name]
-    arguments = type(case)(**{**vars(case), "style": Style(seed=seed)}).arguments()
+    arguments = case.styled(seed=seed).arguments()
     exact = run_reference(op, in_float64(arguments))
     eager = run_reference(op, arguments)
     for count in (1, 2, 5):

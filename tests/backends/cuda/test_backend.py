@@ -27,8 +27,8 @@ from effkernels.ops.squeeze_excite_gate import GateArguments
 from fakes import Calls, fake_pass
 from fallbacks import fallbacks
 from host_shim import HostShim, ShimError
-from op_samples import labels, samples
 from parity import Runner, to_device
+from specs.samples import labels, samples
 
 needs_module = pytest.mark.skipif(
     compiled_status()["cuda"] is not None, reason=f"no _C_cuda: {compiled_status()['cuda']}"

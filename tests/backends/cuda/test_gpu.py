@@ -13,14 +13,20 @@ from torch import Tensor
 
 import effkernels
 from counted_or_not import whatever_is_faster
-from cpu_kernels import in_float64, largest_sum, run_reference, tensors
 from effkernels import ops
 from effkernels.models import EfficientNet
-from op_cases import DTYPES, Expand, Pointwise, Squeeze, Style, Window
-from oracle_convolutions import OracleConvolutions
-from parity import Gpu, check_expand, check_pointwise, check_squeeze, check_window, to_gpu
+from parity import Gpu, check, to_gpu
 from randomise import randomise
-from tolerance import assert_within_eager
+from specs.case import Case
+from specs.conv_bn_act import Dense
+from specs.depthwise_conv_bn_act import Depthwise
+from specs.expand_depthwise_conv_bn_act import Expand
+from specs.oracle import in_float64, largest_sum, run_reference, tensors
+from specs.oracle_convolutions import OracleConvolutions
+from specs.pointwise_conv_bn_act import Pointwise
+from specs.squeeze_excite import Squeeze
+from specs.style import DTYPES, Style
+from specs.tolerance import assert_within_eager
 
 pytestmark = pytest.mark.gpu
 
@@ -44,8 +50,8 @@ LAYERS = [
 ]
 
 
-def layer(channels: int, kernel: int, stride: int, size: int, dtype: torch.dtype) -> Window:
-    return Window(
+def layer(channels: int, kernel: int, stride: int, size: int, dtype: torch.dtype) -> Depthwise:
+    return Depthwise(
         2,
         channels,
         (size, size),
@@ -89,7 +95,7 @@ def skip_without(backend: str, op: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", LAYERS, ids=str)
 def test_layers_of_networks(gpu: Gpu, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
-    check_window(gpu, layer(*shape, dtype))
+    check(gpu, layer(*shape, dtype))
 
 
 # Input channels, expanded channels, kernel, stride and size of blocks of B0, B4, B5 and B7.
@@ -120,14 +126,14 @@ def test_blocks_of_networks(
     expanded = min(expanded, 200) if images > 1 else expanded
     padding = (kernel // 2,) * 4
     style = Style(dtype=dtype)
-    check_expand(
+    check(
         gpu, Expand(images, channels, expanded, (size, size), kernel, stride, padding, style=style)
     )
 
 
 def test_gates_with_many_hidden_channels(gpu: Gpu) -> None:
     # On the cuda backend too many for images that share a block, as 64 images do otherwise; too slow on a CPU.
-    check_squeeze(gpu, Squeeze(64, 30, 4000 if gpu.backend == "cuda" else 1024, None))
+    check(gpu, Squeeze(64, 30, 4000 if gpu.backend == "cuda" else 1024, None))
 
 
 Call = Callable[[], tuple[Tensor, ...]]
@@ -135,8 +141,8 @@ Call = Callable[[], tuple[Tensor, ...]]
 
 _EXPAND = Expand(3, 40, 240, (28, 28), 5, 2, padding=(1, 2, 1, 2))
 _PLAIN = Pointwise(3, 40, 240, (28, 28))
-CASES: dict[str, Any] = {
-    "conv_bn_act": Window(2, 3, (65, 65), (3, 3), 32, stride=(2, 2)),
+CASES: dict[str, Case] = {
+    "conv_bn_act": Dense(2, 3, (65, 65), (3, 3), 32, stride=(2, 2)),
     "depthwise_conv_bn_act": layer(96, 3, 2, 28, torch.float32),
     "depthwise_conv_bn_act_pool": layer(240, 5, 1, 28, torch.float32),
     "expand_depthwise_conv_bn_act": _EXPAND,
@@ -146,12 +152,6 @@ CASES: dict[str, Any] = {
     "pointwise_conv_bn_act_squeeze": _PLAIN,
     "squeeze_excite_gate": Squeeze(70, 240, 10, None),
     "squeeze_excite": Squeeze(2, 240, 10, (28, 28)),
-}
-CHECKS: dict[type, Callable[[Gpu, Any], None]] = {
-    Window: check_window,
-    Expand: check_expand,
-    Pointwise: check_pointwise,
-    Squeeze: check_squeeze,
 }
 
 
@@ -180,7 +180,7 @@ def test_both_backends_compute_the_same(gpu: Gpu, name: str, dtype: torch.dtype)
     """
     skip_without(gpu.backend, name, dtype)
     case = case_of(name, dtype)
-    CHECKS[type(case)](gpu, case)
+    check(gpu, case)
 
 
 def assert_same(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> None:
@@ -265,9 +265,8 @@ def test_more_than_2_to_the_31_elements(backend: str, kernel: int) -> None:
     assert not y[0].any()
     alone, mean = ops.depthwise_conv_bn_act_pool(x[-1:], weight, padding=1)
     assert_same((y[-1:],), (alone,))
-    if (
-        backend == "cuda"
-    ):  # Triton's programs do more parts each of more images: sums in another order
+    # Triton's programs do more parts each of more images: sums in another order.
+    if backend == "cuda":
         assert_same((pooled[-1:],), (mean,))
     arguments = {"x": x[-1:, :8].cpu(), "weight": weight[:8].cpu(), "padding": 1}
     call = ops.depthwise_conv_bn_act_pool

@@ -10,18 +10,26 @@ import torch
 from hypothesis import given
 
 from cuda_kernels import LABELS
-from op_cases import DTYPES, Expand, Squeeze, Window, expands, squeezes, windows
 from parity import (
     Runner,
+    check,
     check_activation,
     check_any_strides,
-    check_expand,
     check_network,
     check_padding,
-    check_squeeze,
-    check_window,
 )
-from path_cases import CONVOLUTIONS, DEPTHWISE, EXPANDS, SQUEEZES, few_terms, styled
+from specs import (
+    conv_bn_act,
+    depthwise_conv_bn_act,
+    expand_depthwise_conv_bn_act,
+    squeeze_excite,
+)
+from specs.conv_bn_act import Dense, with_few_terms
+from specs.depthwise_conv_bn_act import Depthwise
+from specs.expand_depthwise_conv_bn_act import Expand
+from specs.generators import cases
+from specs.squeeze_excite import Squeeze
+from specs.style import DTYPES
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -29,50 +37,50 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
-@given(case=windows(dense=False))
-def test_depthwise(runner: Runner, case: Window) -> None:
-    check_window(runner, case)
+@given(case=cases(depthwise_conv_bn_act.generate))
+def test_depthwise(runner: Runner, case: Depthwise) -> None:
+    check(runner, case)
 
 
-@pytest.mark.parametrize("name", DEPTHWISE)
+@pytest.mark.parametrize("name", depthwise_conv_bn_act.EDGES)
 def test_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check_window(runner, styled(DEPTHWISE[name], dtype, seed))
+    check(runner, depthwise_conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
-@given(case=squeezes(layer=False))
+@given(case=cases(squeeze_excite.generate_gate))
 def test_gate(runner: Runner, case: Squeeze) -> None:
-    check_squeeze(runner, case)
+    check(runner, case)
 
 
-@given(case=squeezes(layer=True))
+@given(case=cases(squeeze_excite.generate))
 def test_squeeze_excite(runner: Runner, case: Squeeze) -> None:
-    check_squeeze(runner, case)
+    check(runner, case)
 
 
-@pytest.mark.parametrize("name", SQUEEZES)
+@pytest.mark.parametrize("name", squeeze_excite.EDGES)
 def test_squeeze_excite_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check_squeeze(runner, styled(SQUEEZES[name], dtype, seed))
+    check(runner, squeeze_excite.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
-@given(case=windows(dense=True).map(few_terms))
-def test_convolution(runner: Runner, case: Window) -> None:
-    check_window(runner, case)
+@given(case=cases(conv_bn_act.generate).map(with_few_terms))
+def test_convolution(runner: Runner, case: Dense) -> None:
+    check(runner, case)
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", conv_bn_act.EDGES)
 def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check_window(runner, styled(CONVOLUTIONS[name], dtype, seed))
+    check(runner, conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
-@given(case=expands())
+@given(case=cases(expand_depthwise_conv_bn_act.generate))
 def test_expand_depthwise(runner: Runner, case: Expand) -> None:
-    check_expand(runner, case)
+    check(runner, case)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", EXPANDS)
+@pytest.mark.parametrize("name", expand_depthwise_conv_bn_act.EDGES)
 def test_expand_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check_expand(runner, styled(EXPANDS[name], dtype, seed))
+    check(runner, expand_depthwise_conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
 def test_padding_stays_zero_where_images_are_normalised(runner: Runner, dtype: torch.dtype) -> None:

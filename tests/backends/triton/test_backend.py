@@ -17,10 +17,10 @@ from effkernels._backends import limits
 from fakes import fake_pass
 from fallbacks import fallbacks
 from interpreter import Interpreter
-from op_samples import labels, labels_of_parts, samples
 from parity import to_device
 from processes import run_python
 from source_tree import ROOT
+from specs.samples import labels, labels_of_parts, samples
 from workers import WorkerError
 
 needs_triton = pytest.mark.skipif(

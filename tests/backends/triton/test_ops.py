@@ -14,29 +14,30 @@ from hypothesis import Phase, given, settings
 
 from effkernels.reference.elementwise import ACTIVATIONS
 from interpreter import Candidate, Interpreter
-from op_cases import (
-    DTYPES,
-    Pointwise,
-    Squeeze,
-    Style,
-    Window,
-    fitting,
-    pointwises,
-    squeezes,
-    windows,
-)
-from op_samples import labels_of_parts
 from parity import (
     Runner,
+    check,
     check_activation,
     check_any_strides,
     check_network,
     check_padding,
-    check_pointwise,
-    check_squeeze,
-    check_window,
 )
-from path_cases import CONVOLUTIONS, DEPTHWISE, SQUEEZES, few_terms, styled
+from specs import (
+    conv_bn_act,
+    depthwise_conv_bn_act,
+    pointwise_conv_bn_act,
+    squeeze_excite,
+)
+from specs._window import Window
+from specs.case import PAD1, PAD2, PAD3, Case
+from specs.conv_bn_act import Dense, with_few_terms
+from specs.depthwise_conv_bn_act import Depthwise
+from specs.drawing import fitting
+from specs.generators import cases
+from specs.pointwise_conv_bn_act import Pointwise
+from specs.samples import labels_of_parts
+from specs.squeeze_excite import Squeeze
+from specs.style import DTYPES, Style
 
 # Shrinking would take minutes.
 few = settings(max_examples=10, phases=(Phase.explicit, Phase.generate))
@@ -60,79 +61,57 @@ def affordable(case: Any) -> Any:
     return case
 
 
-POINTWISE = {
-    # Rows of a tile belong to several images; K in one block, and what is left over of it.
-    "expand": Pointwise(3, 24, 100, (5, 5), gated=True),
-    "K of 16": Pointwise(2, 16, 96, (33, 32)),
-    "K of 24": Pointwise(2, 24, 144, (33, 32), residual=True),
-    "K of 40": Pointwise(2, 40, 70, (33, 32), gated=True),
-    "K of 112": Pointwise(2, 112, 70, (33, 32)),
-    "project to 16": Pointwise(2, 200, 16, (33, 32), gated=True, residual=True),
-    "project to 24": Pointwise(2, 144, 24, (33, 32), gated=True),
-    "project to 40": Pointwise(2, 144, 40, (33, 32), gated=True, activation="identity"),
-    "project to 112": Pointwise(2, 129, 112, (33, 32), gated=True),
-    "large": Pointwise(1, 130, 140, (33, 63)),
-    "tiles that span images": Pointwise(43, 200, 24, (7, 7), gated=True),
-    "few pixels": Pointwise(2, 257, 70, (7, 7), gated=True, residual=True),
-    "one pixel": Pointwise(3, 65, 33, (1, 1)),
-    "one channel": Pointwise(2, 1, 1, (5, 3)),
-    "not aligned": Pointwise(2, 64, 32, (9, 9), style=Style(layout="offset")),
-    "empty batch": Pointwise(0, 9, 8, (3, 3)),
-}
-
-
 @few
-@given(case=pointwises().map(affordable))
+@given(case=cases(pointwise_conv_bn_act.generate).map(affordable))
 def test_pointwise(runner: Runner, case: Pointwise) -> None:
-    check_pointwise(runner, case)
+    check(runner, case)
 
 
-@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("name", pointwise_conv_bn_act.EDGES)
 def test_pointwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check_pointwise(runner, styled(POINTWISE[name], dtype, seed))
+    check(runner, pointwise_conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
-PAD1, PAD2, PAD3 = (1,) * 4, (2,) * 4, (3,) * 4
 # In place of larger ones of these names: several tiles down and across, the last ones cut; two chunks of channels.
-DEPTHWISE_HERE = DEPTHWISE | {
-    "3x3": Window(1, 70, (5, 9), (3, 3), padding=PAD1),
-    "3x3/2": Window(1, 70, (10, 18), (3, 3), stride=(2, 2), padding=(0, 1, 0, 1)),
-    "5x5": Window(1, 70, (5, 9), (5, 5), padding=PAD2),
-    "5x5/2": Window(1, 70, (5, 18), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),
-    "7x7": Window(1, 40, (3, 9), (7, 7), padding=PAD3),
-    "7x7/2": Window(1, 40, (5, 18), (7, 7), stride=(2, 2), padding=PAD3),
-    "tall": Window(1, 8, (70, 1), (5, 5), stride=(2, 2), padding=PAD2),
-    "wide": Window(1, 8, (1, 70), (3, 3), padding=PAD1),
-    "dilated": Window(1, 40, (12, 11), (3, 3), padding=(4,) * 4, dilation=(9, 7)),
-    "9x9": Window(1, 70, (5, 6), (9, 9), padding=(4,) * 4),
-    "64x1": Window(1, 9, (66, 5), (64, 1), padding=(0, 1, 0, 0)),
-    "2x4": Window(1, 3, (8, 20), (2, 4), padding=(1, 0, 3, 0)),
+DEPTHWISE_HERE = depthwise_conv_bn_act.EDGES | {
+    "3x3": Depthwise(1, 70, (5, 9), (3, 3), padding=PAD1),
+    "3x3/2": Depthwise(1, 70, (10, 18), (3, 3), stride=(2, 2), padding=(0, 1, 0, 1)),
+    "5x5": Depthwise(1, 70, (5, 9), (5, 5), padding=PAD2),
+    "5x5/2": Depthwise(1, 70, (5, 18), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),
+    "7x7": Depthwise(1, 40, (3, 9), (7, 7), padding=PAD3),
+    "7x7/2": Depthwise(1, 40, (5, 18), (7, 7), stride=(2, 2), padding=PAD3),
+    "tall": Depthwise(1, 8, (70, 1), (5, 5), stride=(2, 2), padding=PAD2),
+    "wide": Depthwise(1, 8, (1, 70), (3, 3), padding=PAD1),
+    "dilated": Depthwise(1, 40, (12, 11), (3, 3), padding=(4,) * 4, dilation=(9, 7)),
+    "9x9": Depthwise(1, 70, (5, 6), (9, 9), padding=(4,) * 4),
+    "64x1": Depthwise(1, 9, (66, 5), (64, 1), padding=(0, 1, 0, 0)),
+    "2x4": Depthwise(1, 3, (8, 20), (2, 4), padding=(1, 0, 3, 0)),
 }
 
 
 @few
-@given(case=windows(dense=False).map(affordable))
-def test_depthwise(runner: Runner, case: Window) -> None:
-    check_window(runner, case)
+@given(case=cases(depthwise_conv_bn_act.generate).map(affordable))
+def test_depthwise(runner: Runner, case: Depthwise) -> None:
+    check(runner, case)
 
 
 # Halves too are widened as they are loaded: Hypothesis draws them.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", DEPTHWISE_HERE)
 def test_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check_window(runner, styled(DEPTHWISE_HERE[name], dtype, seed))
+    check(runner, DEPTHWISE_HERE[name].styled(dtype=dtype, seed=seed))
 
 
 @few
-@given(case=squeezes(layer=False).map(affordable))
+@given(case=cases(squeeze_excite.generate_gate).map(affordable))
 def test_gate(runner: Runner, case: Squeeze) -> None:
-    check_squeeze(runner, case)
+    check(runner, case)
 
 
 @few
-@given(case=squeezes(layer=True).map(affordable))
+@given(case=cases(squeeze_excite.generate).map(affordable))
 def test_squeeze_excite(runner: Runner, case: Squeeze) -> None:
-    check_squeeze(runner, case)
+    check(runner, case)
 
 
 HERE = {
@@ -140,31 +119,33 @@ HERE = {
     "infinite means": Squeeze(3, 9, 5, (4, 4), style=Style(strange=3)),
 }
 # The others have more hidden channels than the kernel takes.
-SQUEEZED = HERE | {name: case for name, case in SQUEEZES.items() if case.squeezed <= 1024}
+SQUEEZED = HERE | {
+    name: case for name, case in squeeze_excite.EDGES.items() if case.squeezed <= 1024
+}
 
 
 @pytest.mark.parametrize("name", SQUEEZED)
 def test_squeeze_excite_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check_squeeze(runner, styled(SQUEEZED[name], dtype, seed))
+    check(runner, SQUEEZED[name].styled(dtype=dtype, seed=seed))
+
+
+@pytest.mark.parametrize("name", conv_bn_act.EDGES)
+def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check(runner, conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
 @few
-@given(case=windows(dense=True).map(few_terms).map(affordable))
-def test_convolution(runner: Runner, case: Window) -> None:
-    check_window(runner, case)
-
-
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check_window(runner, styled(CONVOLUTIONS[name], dtype, seed))
+@given(case=cases(conv_bn_act.generate).map(with_few_terms).map(affordable))
+def test_convolution(runner: Runner, case: Dense) -> None:
+    check(runner, case)
 
 
 # Small ones, and how many configurations each has beside the one that it runs with.
-TUNED: dict[str, tuple[Any, int]] = {
-    "3x3": (Window(1, 33, (3, 9), (3, 3), padding=PAD1), 6),
-    "5x5/2": (Window(1, 33, (5, 5), (5, 5), stride=(2, 2), padding=PAD2), 2),
-    "expand": (POINTWISE["expand"], 7),
-    "stem": (Window(1, 3, (9, 9), (3, 3), 30, stride=(2, 2), padding=PAD1), 1),
+TUNED: dict[str, tuple[Case, int]] = {
+    "3x3": (Depthwise(1, 33, (3, 9), (3, 3), padding=PAD1), 6),
+    "5x5/2": (Depthwise(1, 33, (5, 5), (5, 5), stride=(2, 2), padding=PAD2), 2),
+    "expand": (pointwise_conv_bn_act.EDGES["expand"], 7),
+    "stem": (Dense(1, 3, (9, 9), (3, 3), 30, stride=(2, 2), padding=PAD1), 1),
     "gate": (Squeeze(6, 30, 45, None), 1),
     "layer": (Squeeze(1, 20, 5, (9, 9)), 1),
 }
@@ -173,9 +154,8 @@ TUNED: dict[str, tuple[Any, int]] = {
 @pytest.mark.parametrize("name", TUNED)
 def test_what_tuning_may_pick(interpreter: Interpreter, name: str, seed: int) -> None:
     case, places = TUNED[name]
-    check = {Window: check_window, Pointwise: check_pointwise, Squeeze: check_squeeze}[type(case)]
     for place in range(1, places + 1):
-        check(Candidate(interpreter, place), styled(case, torch.bfloat16, seed))
+        check(Candidate(interpreter, place), case.styled(dtype=torch.bfloat16, seed=seed))
 
 
 def test_padding_stays_zero_where_images_are_normalised(runner: Runner, dtype: torch.dtype) -> None:

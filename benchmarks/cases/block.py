@@ -1,0 +1,43 @@
+"""The whole blocks of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.cases import Scope, Suite
+from benchmarks.cases.layers import STYLE, LayerCase, distinct, of_others, suite
+from effkernels.analysis import cost
+from effkernels.models import get_config
+from specs.mbconv import Block
+
+
+def shapes(models: Sequence[str]) -> Iterator[tuple[Block, str]]:
+    """Those of these networks, one after the other."""
+    for model in models:
+        layers = {layer.name: layer for layer in cost.model_cost(model).layers}
+        for block in get_config(model).blocks():
+            name = f"stages.{block.stage}.{block.index}"
+            depthwise = layers[f"{name}.depthwise"]
+            channels, height, width = layers.get(f"{name}.expand", depthwise).in_shape
+            expanded = block.expanded_channels
+            kernel, stride = block.kernel_size, block.stride
+            yield (
+                Block(
+                    *(1, channels, 0 if expanded == channels else expanded, block.out_channels),
+                    size=(height, width),
+                    kernel=(kernel, kernel),
+                    stride=(stride, stride),
+                    padding=(kernel // 2,) * 4,
+                    squeezed=block.squeeze_channels or 0,
+                    residual=block.residual,
+                    activation=get_config(model).activation,
+                    style=STYLE,
+                ),
+                model,
+            )
+
+
+def suites(scope: Scope) -> list[Suite]:
+    """Each distinct one once."""
+    cases = distinct(shapes(of_others(scope)), scope, LayerCase)
+    return suite("block", "Whole blocks", cases, scope, place=24)

@@ -1,0 +1,35 @@
+"""Python's time of a forward pass: on a CPU with kernels that do nothing, on a GPU without waiting for it.
+
+Images are small: kernels then cost nothing beside it, nor does the memory that is allocated for results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.cases import Scope, Suite
+from benchmarks.cases.networks import B0, TIMING, NetworkCase
+
+_PIXELS = 32
+
+
+@dataclass(frozen=True)
+class HostCase(NetworkCase):
+    """A network of which the processor's part is timed."""
+
+    @property
+    def key(self) -> str:
+        """Unique among all cases."""
+        return f"host-{super().key}"
+
+    @property
+    def clock(self) -> str:
+        """Until the call returns."""
+        return "host"
+
+
+def suites(scope: Scope) -> list[Suite]:
+    """B0 with one image."""
+    cases, who = (HostCase(B0, _PIXELS, device=scope.device),), scope.who("host")
+    heading = "Python's time of a forward pass"
+    return [Suite("host", heading, cases, who, TIMING, "host", "host", place=60)]

@@ -1,0 +1,49 @@
+"""The 1x1 convolutions of networks, the head's too, with what surrounds them; and their bare matrix product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+
+from benchmarks.cases import Scope, Suite
+from benchmarks.cases.layers import STYLE, Found, LayerCase, distinct, layers, of_others, suite
+from benchmarks.harness.problem import Answer, Tensors
+from specs.pointwise_conv_bn_act import Pointwise
+
+
+class PointwiseCase(LayerCase):
+    """A 1x1 convolution; "product" is what comes of it before BatchNorm, without a gate."""
+
+    def answers(self, some: Tensors, exact: Any) -> dict[str, Answer]:
+        """The result and the bare product."""
+        magnitude = F.conv2d(exact["x"].abs(), exact["weight"].abs()).max().item()
+        products = [F.conv2d(given["x"], given["weight"]) for given in (exact, some)]
+        product = Answer(*products, magnitude, self.shape.channels)
+        return {**super().answers(some, exact), "product": product}
+
+
+def shapes(models: Sequence[str]) -> Found:
+    """Those of these networks, one after the other."""
+    for model, activation, layer, previous in layers(models):
+        if layer.kind in ("expand", "project", "head"):
+            project = layer.kind == "project"
+            channels, height, width = layer.in_shape
+            yield (
+                Pointwise(
+                    *(1, channels, layer.out_shape[0], (height, width)),
+                    gated=project and previous.kind == "squeeze_excite",
+                    residual=layer.residual,
+                    activation="identity" if project else activation,
+                    style=STYLE,
+                ),
+                model,
+            )
+
+
+def suites(scope: Scope) -> list[Suite]:
+    """Each distinct one once."""
+    cases = distinct(shapes(of_others(scope)), scope, PointwiseCase)
+    heading = "1x1 convolutions, with what surrounds them"
+    return suite("pointwise", heading, cases, scope, "products", place=21)

@@ -1,0 +1,13 @@
+"""From an interpreter that has imported nothing to the first logits."""
+
+from __future__ import annotations
+
+from benchmarks.cases import Scope, Suite
+from benchmarks.cases.networks import B0, TIMING, case
+
+
+def suites(scope: Scope) -> list[Suite]:
+    """B0; the contestant that compiles does so for a minute, and starts only with ``full``."""
+    cases, who = (case(B0, device=scope.device),), scope.who("startup")
+    heading = "Until the first logits"
+    return [Suite("startup", heading, cases, who, TIMING, "startup", "startup", place=50)]

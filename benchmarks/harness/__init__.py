@@ -1,0 +1,1 @@
+"""How a case becomes a row: problems, processes, turns, clocks, the machine and its limits."""

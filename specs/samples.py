@@ -1,0 +1,67 @@
+"""The samples of every op: small valid calls, made of fresh random numbers."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+import specs
+from effkernels import ops
+from specs.case import Case
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call: of the front (:meth:`front`) and, :attr:`flat`, of ``torch.ops.effkernels.<name>``."""
+
+    name: str
+    label: str
+    case: Case
+
+    @cached_property
+    def _arguments(self) -> dict[str, Any]:
+        return self.case.arguments_of(self.name, self.case.arguments())
+
+    def front(self) -> Any:
+        """What ``effkernels.ops`` makes of the arguments."""
+        return getattr(ops, self.name)(**self._arguments)
+
+    @cached_property
+    def flat(self) -> tuple[Any, ...]:
+        """The same arguments in the order of the schema."""
+        return self.case.flat(self.name, self._arguments)
+
+
+def _cases() -> Iterator[tuple[str, str, Case]]:
+    """(op, label, case) of every module here that has samples."""
+    for found in sorted(pkgutil.iter_modules(specs.__path__), key=lambda module: module.name):
+        if found.name not in ops.__all__:
+            continue
+        module = importlib.import_module(f"specs.{found.name}")
+        for label, case in module.SAMPLES.items():
+            for op in case.variants:
+                yield op, label, case
+
+
+def samples(dtype: torch.dtype) -> list[Sample]:
+    """Every op, over the corners of its contract; numbers follow from PyTorch's seed."""
+    return [
+        Sample(op, label, case.styled(dtype=dtype, seed=int(torch.randint(2**31, ()))))
+        for op, label, case in _cases()
+    ]
+
+
+def labels() -> list[str]:
+    """Names of the samples, in order."""
+    return [f"{op}-{label}" for op, label, _ in _cases()]
+
+
+def labels_of_parts() -> list[str]:
+    """Those of the ops that are not composed of others."""
+    return [label for label in labels() if not label.startswith(("mbconv", "expand_depthwise"))]
