@@ -13,7 +13,6 @@ from torch import Tensor
 
 import effkernels
 from counted_or_not import whatever_is_faster
-from cpu_kernels import in_float64, largest_sum, run_reference, tensors
 from effkernels import ops
 from effkernels.models import EfficientNet
 from parity import Gpu, check, to_gpu
@@ -22,6 +21,7 @@ from specs.case import Case
 from specs.conv_bn_act import Dense
 from specs.depthwise_conv_bn_act import Depthwise
 from specs.expand_depthwise_conv_bn_act import Expand
+from specs.oracle import in_float64, largest_sum, run_reference, tensors
 from specs.oracle_convolutions import OracleConvolutions
 from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
@@ -265,9 +265,8 @@ def test_more_than_2_to_the_31_elements(backend: str, kernel: int) -> None:
     assert not y[0].any()
     alone, mean = ops.depthwise_conv_bn_act_pool(x[-1:], weight, padding=1)
     assert_same((y[-1:],), (alone,))
-    if (
-        backend == "cuda"
-    ):  # Triton's programs do more parts each of more images: sums in another order
+    # Triton's programs do more parts each of more images: sums in another order.
+    if backend == "cuda":
         assert_same((pooled[-1:],), (mean,))
     arguments = {"x": x[-1:, :8].cpu(), "weight": weight[:8].cpu(), "padding": 1}
     call = ops.depthwise_conv_bn_act_pool
