@@ -26,7 +26,7 @@ from effkernels_build.toolchain import (
 from processes import run_python
 from source_tree import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # compiles both modules
 
 SHIM = ROOT / "tests" / "backends" / "cuda" / "shim"
 
