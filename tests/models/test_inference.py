@@ -339,5 +339,3 @@ def test_flops_are_those_of_the_layers() -> None:
     with FlopCounterMode(display=False) as layers:
         layer_by_layer(model, x)
     assert whole.get_total_flops() == layers.get_total_flops() > 0
-
-

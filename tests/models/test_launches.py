@@ -305,6 +305,8 @@ def test_rejections_are_asked_of_what_kernels_get() -> None:
         refused.clear()
         torch.testing.assert_close(model(X), expected, rtol=1e-4, atol=1e-4)
         assert not refused
-        assert 0 < calls.count("pointwise_conv_bn_act") < expected_calls(model).count(
-            "pointwise_conv_bn_act"
+        assert (
+            0
+            < calls.count("pointwise_conv_bn_act")
+            < expected_calls(model).count("pointwise_conv_bn_act")
         )

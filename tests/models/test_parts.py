@@ -91,9 +91,7 @@ INSTANCES: dict[str, Callable[[EfficientNet], Any]] = {
     "wrapped conv": lambda m: setattr(m.head, "conv", Doubled(m.head.conv)),
     "appended": lambda m: m.stages.append(Noted()),
     "compiled stage": compiled_stage,
-    "hook on a container": lambda m: m.stages[3].register_forward_hook(
-        lambda _m, _i, y: noted(y)
-    ),
+    "hook on a container": lambda m: m.stages[3].register_forward_hook(lambda _m, _i, y: noted(y)),
 }
 
 
