@@ -167,7 +167,9 @@ def test_a_fused_copy_is_captured(recorded: list[Recorded]) -> None:
     graphed = effkernels.graph(fused, x)
     torch.testing.assert_close(graphed(x), fused(x))
     fused.stages[0][0].drop_path.train()
-    with pytest.raises(ValueError, match=r"stages\.0\.0\.drop_path of the model is in training mode"):
+    with pytest.raises(
+        ValueError, match=r"stages\.0\.0\.drop_path of the model is in training mode"
+    ):
         graphed(images(*A))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,8 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import effkernels
 from effkernels import EfficientNet, dispatch
-from effkernels.models import inference
-from effkernels.ops._define import defined
 from networks import small
 from randomise import randomise
 from tolerance import assert_within_eager
