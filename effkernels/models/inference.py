@@ -49,6 +49,7 @@ class Plan:
         self._present = list(present)
         self._dicts = [values for values, _ in present.values()]
         self._names = [name for _, name in present.values()]
+        self._is_weight = [values[name].dim() > 1 for values, name in present.values()]
         self._memory: list[Any] = []
         self._kinds: list[Any] = []
         # By the shape of an image, and whether the stem normalises it.
@@ -68,7 +69,9 @@ class Plan:
 
     def look_at(self, tensors: list[Tensor]) -> None:
         """Forget what was decided for tensors of other dtypes, devices or shapes."""
-        memory = [*map(Tensor.data_ptr, tensors), *map(Tensor.numel, tensors)]
+        # What moves or is cast lies elsewhere; what is cut in place has fewer elements. Vectors are checked by kernels.
+        weights = itertools.compress(tensors, self._is_weight)
+        memory = [*map(Tensor.data_ptr, tensors), *map(Tensor.numel, weights)]
         if memory != self._memory:
             kinds = list(map(_KIND, tensors))
             if kinds != self._kinds:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from effkernels.nn import Conv2dSame, ConvBnAct, DropPath, MBConv, SqueezeExcite
-from effkernels.nn._plain import HOOK_DICTS, any_global_hook, has_hooks, unpatched
+from effkernels.nn._plain import any_global_hook, has_hooks, hook_dicts, unpatched
 
 _ACTS = (nn.SiLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Identity)
 _CONVS = (nn.Conv2d, Conv2dSame)
@@ -54,7 +54,9 @@ _SETTINGS: Mapping[type, operator.itemgetter[Any]] = {
 }
 _METHODS = ("forward", "forward_features", "forward_head")  # of a classifier
 _METHODS_OF = operator.attrgetter(*_METHODS)
-_HOOKS = operator.itemgetter(*HOOK_DICTS)
+# Read anew each time: tools that drop hooks put other dictionaries into modules.
+_FORWARD_HOOKS = operator.itemgetter("_forward_hooks")
+_PRE_HOOKS = operator.itemgetter("_forward_pre_hooks")
 _OF_CLASS = operator.attrgetter("forward", "__call__")
 _MISSING = object()
 
@@ -179,6 +181,7 @@ class Snapshot:
         self._children = [m._modules for m in (network, *modules) if m._modules]
         self._network_class = type(network)
         self._module_attributes = self._attributes[1:]
+        self._backward_hooks = [hooks for m in modules for hooks in hook_dicts(m)[2:]]
         self._settings = [
             (getter, [vars(m) for m in modules if _SETTINGS.get(type(m)) is getter])
             for getter in dict.fromkeys(_SETTINGS.values())
@@ -199,8 +202,12 @@ class Snapshot:
 
     def hooked(self) -> bool:
         """Whether calling the modules runs more than their forwards."""
-        hooks = itertools.chain.from_iterable(map(_HOOKS, self._module_attributes))
-        return any(hooks) or any_global_hook()
+        return (
+            any(map(_FORWARD_HOOKS, self._module_attributes))
+            or any(map(_PRE_HOOKS, self._module_attributes))
+            or any(self._backward_hooks)
+            or any_global_hook()
+        )
 
     def changed(self) -> bool:
         """Whether anything but hooks and tensors is not as it was."""

@@ -22,8 +22,6 @@ remember(
     *(nn.SiLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Identity, nn.Sequential, nn.ModuleList),
 )
 _CALL = nn.Module.__call__
-# A module's own dictionaries of hooks, of all kinds that run with a call.
-HOOK_DICTS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def unpatched(cls: type[nn.Module]) -> bool:

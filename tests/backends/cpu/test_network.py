@@ -55,7 +55,7 @@ def test_layout_is_that_of_the_schemas() -> None:
         names = [n for n in argument_names(op) if n not in options and n not in eps]
         assert list(tensors) == names
         assert [n for n in argument_names(op) if n in eps] == list(eps)
-    assert network_layout.ACTIVATIONS == tuple(ACTIVATIONS)
+    assert tuple(ACTIVATIONS) == network_layout.ACTIVATIONS
     several = [f"{o}_{end}" for o, ends in cpu_network._SEVERAL.items() for end in ends]
     assert set(network_layout.NUMBERS) == {"kind", "present", "activation", "residual", *several}
 
