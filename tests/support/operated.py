@@ -119,7 +119,7 @@ def check(
 
 
 def _without_one_op() -> Any:
-    return mock.patch("effkernels.models.efficientnet.run_whole", return_value=None)
+    return mock.patch("effkernels.models.inference.run", return_value=None)
 
 
 def _check(
