@@ -46,7 +46,7 @@ class Conv2dSame(nn.Conv2d):
 
     def same_padding(self, x: Tensor) -> tuple[int, int, int, int]:
         """(top, bottom, left, right) in pixels for this input."""
-        return _same_padding(x, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
+        return _same_padding(x, self.kernel_size, self.stride, self.dilation)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
@@ -59,9 +59,9 @@ def _conv2d_same(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
     groups: int,
 ) -> Tensor:
     padding = _same_padding(x, kernel, stride, dilation)
