@@ -217,6 +217,7 @@ def test_jit_trace_with_gradients_on(make: type) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_jit_trace_of_uint8_images(model: EfficientNet) -> None:
     x = torch.randint(256, (1, 3, 33, 32), dtype=torch.uint8)
+    model(x)  # PyTorch's check of a trace minds tensors that only the first pass makes
     traced = torch.jit.trace(model, x)
     torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-4)
 
@@ -247,16 +248,31 @@ def test_feature_extractor_of_torchvision() -> None:
     assert not torch.allclose(trained, found["late"])
 
 
-LOAD = "import sys, torch; torch.{loader}(sys.argv[1])"
+class Call(torch.nn.Module):
+    """One of the public ops, as TorchScript and torch.export write it down."""
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return torch.ops.effkernels.depthwise_conv_bn_act(
+            x, weight, None, None, None, None, None, 0.0, [1, 1], [0, 0, 0, 0], [1, 1], "silu"
+        )
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_file_with_our_ops_names_them_where_they_are_missing(tmp_path: Path) -> None:
-    x = images(1, 3, 32, 32)
+@pytest.mark.parametrize(
+    ("loader", "named"), [("export.load", "torch.ops.effkernels."), ("jit.load", "effkernels::")]
+)
+def test_a_file_with_our_ops_names_them_where_they_are_missing(
+    tmp_path: Path, loader: str, named: str
+) -> None:
     path = tmp_path / "model.pt2"
-    torch.export.save(torch.export.export(same(), (x,)), path)
-    without = run_python("-c", LOAD.format(loader="export.load"), str(path))
+    if loader == "jit.load":
+        torch.jit.save(torch.jit.script(Call()), path)
+    else:
+        example = images(1, 4, 5, 5), images(4, 1, 3, 3)
+        torch.export.save(torch.export.export(Call(), example), path)
+    load = f"import sys, torch; torch.{loader}(sys.argv[1])"
+    without = run_python("-c", load, str(path))
     assert without.returncode != 0
-    assert "effkernels::" in without.stderr
-    loaded = run_python("-c", f"import effkernels; {LOAD.format(loader='export.load')}", str(path))
+    assert named in without.stderr
+    loaded = run_python("-c", f"import effkernels; {load}", str(path))
     assert loaded.returncode == 0, loaded.stderr
