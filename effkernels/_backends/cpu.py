@@ -47,7 +47,8 @@ def register() -> None:
     if module is None:
         dispatch.mark_unavailable("cpu", compiled_status()["cpu"] or "not loaded")
         return
-    if module.network_layout() != network_layout.fingerprint():
+    layout = getattr(module, "network_layout", None)
+    if layout is None or layout() != network_layout.fingerprint():
         dispatch.mark_unavailable(
             "cpu", "effkernels._C was built from other sources: build it again"
         )

@@ -50,6 +50,7 @@ _SETTINGS: Mapping[type, operator.itemgetter[Any]] = {
     **dict.fromkeys(_NORMS, _NORM),
     DropPath: operator.itemgetter("training", "rate"),
     nn.Dropout: operator.itemgetter("training"),
+    nn.ReLU6: operator.itemgetter("min_val", "max_val"),
     MBConv: operator.itemgetter("residual"),
 }
 _METHODS = ("forward", "forward_features", "forward_head")  # of a classifier
