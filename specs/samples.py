@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,16 +22,19 @@ class Sample:
     name: str
     label: str
     case: Case
+    _arguments: dict[str, Any] = field(
+        init=False, repr=False
+    )  # made at once: torch.compile knows no cached property
 
-    @cached_property
-    def _arguments(self) -> dict[str, Any]:
-        return self.case.arguments_of(self.name, self.case.arguments())
+    def __post_init__(self) -> None:
+        arguments = self.case.arguments_of(self.name, self.case.arguments())
+        object.__setattr__(self, "_arguments", arguments)
 
     def front(self) -> Any:
         """What ``effkernels.ops`` makes of the arguments."""
         return getattr(ops, self.name)(**self._arguments)
 
-    @cached_property
+    @property
     def flat(self) -> tuple[Any, ...]:
         """The same arguments in the order of the schema."""
         return self.case.flat(self.name, self._arguments)

@@ -128,11 +128,9 @@ class _Trunk(nn.Module):
         check_images(x, self._stem_conv(), self.preprocessing)
 
     def _run_stages(self, x: Tensor) -> Tensor:
-        if not (self.grad_checkpointing and torch.is_grad_enabled()):
-            y: Tensor = self.stages(x)
-            return y
         if not is_plain(self.stages, nn.Sequential):
             return self._run(self.stages, x)
+        # Not self.stages(x): that would keep the stem's map, the largest of all, until the last stage is done.
         for stage in self.stages:
             x = self._run(stage, x)
         return x

@@ -159,6 +159,8 @@ def run(model: Any, methods: Mapping[str, Any], x: Tensor) -> Tensor | None:
         ValueError, TypeError: as the model itself, where ``x`` does not fit it.
     """
     if not dispatch.merely_runs():
+        if not torch.compiler.is_compiling():
+            dispatch.decline(NETWORK, "PyTorch transforms, traces or records the call")
         return None
     logits = _logits(model, methods, x)
     if isinstance(logits, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules import module as _module
 
@@ -25,8 +26,12 @@ _CALL = nn.Module.__call__
 
 
 def unpatched(cls: type[nn.Module]) -> bool:
-    """Whether instances of the class are called, and compute, as when effkernels was imported."""
-    return cls.__call__ is _CALL and cls.forward is _FORWARDS.get(cls)
+    """Whether instances of the class are called, and compute, as when effkernels was imported.
+
+    torch.export takes the place of ``nn.Module.__call__`` while it traces, to note which module it is in.
+    """
+    called = cls.__call__ is _CALL or torch.compiler.is_exporting()
+    return called and cls.forward is _FORWARDS.get(cls)
 
 
 # torch.compile takes the answer as it is while tracing, as for dispatch._log_once.

@@ -41,12 +41,14 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
 
 
 def _same_padding(
-    x: Tensor, weight: Tensor, stride: int | tuple[int, ...], dilation: int | tuple[int, ...]
+    x: Tensor,
+    kernel: tuple[int, ...],
+    stride: int | tuple[int, ...],
+    dilation: int | tuple[int, ...],
 ) -> tuple[int, int, int, int]:
-    # Not of the module's kernel_size, which is what it was when the module was made.
-    (kernel_h, kernel_w), strides, dilations = weight.shape[2:], _pair(stride), _pair(dilation)
-    top, bottom = reference.same_padding(x.shape[2], kernel_h, strides[0], dilations[0])
-    left, right = reference.same_padding(x.shape[3], kernel_w, strides[1], dilations[1])
+    strides, dilations = _pair(stride), _pair(dilation)
+    top, bottom = reference.same_padding(x.shape[2], kernel[0], strides[0], dilations[0])
+    left, right = reference.same_padding(x.shape[3], kernel[1], strides[1], dilations[1])
     return top, bottom, left, right
 
 
@@ -55,11 +57,16 @@ class Conv2dSame(nn.Conv2d):
 
     def same_padding(self, x: Tensor) -> tuple[int, int, int, int]:
         """(top, bottom, left, right) in pixels for this input."""
-        return _same_padding(x, self.weight, self.stride, self.dilation)
+        return _same_padding(x, self._window(), self.stride, self.dilation)
+
+    def _window(self) -> tuple[int, ...]:
+        # kernel_size is what it was when the module was made; but tracers have no numbers for a weight's shape.
+        known = isinstance(self.weight, Tensor) and not torch.jit.is_tracing()
+        return tuple(self.weight.shape[2:]) if known else _pair(self.kernel_size)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
-        window = (self.stride, self.dilation)
+        window = (self._window(), self.stride, self.dilation)
         return _conv2d_same(input, weight_of(self), self.bias, *window, self.groups)
 
 
@@ -68,11 +75,12 @@ def _conv2d_same(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    kernel: tuple[int, ...],
     stride: int | tuple[int, ...],
     dilation: int | tuple[int, ...],
     groups: int,
 ) -> Tensor:
-    padding = _same_padding(x, weight, stride, dilation)
+    padding = _same_padding(x, kernel, stride, dilation)
     return reference.conv2d(x, weight, bias, _pair(stride), padding, _pair(dilation), groups)
 
 
@@ -111,7 +119,7 @@ def convolve(conv: nn.Module, x: Tensor) -> Tensor:
 
 def plain_conv(conv: nn.Module) -> bool:
     """Whether it is one of our two kinds of convolution, and nothing else."""
-    return is_plain(conv, nn.Conv2d, Conv2dSame) and "_conv_forward" not in conv.__dict__
+    return is_plain(conv, nn.Conv2d, Conv2dSame) and getattr(conv, "weight", None) is not None
 
 
 def plain_pointwise(conv: nn.Conv2d) -> bool:

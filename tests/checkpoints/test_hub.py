@@ -294,6 +294,7 @@ class TestImageNet:
         package.mkdir()
         (package / "__init__.py").write_text("raise AssertionError('its code must not run')")
         monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, row.module, raising=False)  # by another test
         with pytest.raises(ValueError, match="--force-reinstall efficientnet-lite0"):
             resolve("imagenet", variant="efficientnet_lite0")
         (package / "models").mkdir()

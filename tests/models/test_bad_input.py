@@ -63,7 +63,7 @@ OPTIONS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
         "PyTorch's sense",
         lambda: effkernels.efficientnet_b0(bn_momentum=1.5),
     ),
-    "dtype": (TypeError, "floating point", lambda: effkernels.efficientnet_b0(dtype=torch.int8)),
+    "dtype": (TypeError, "floating-point", lambda: effkernels.efficientnet_b0(dtype=torch.int8)),
     "indices": (
         ValueError,
         "out_indices needs features_only=True",

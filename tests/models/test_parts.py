@@ -315,7 +315,7 @@ def test_transforms_and_traces_are_declined() -> None:
 
     with dispatch.watching(Hearing()), forward_ad.dual_level():
         model(X)
-    assert heard == ["PyTorch transforms or traces the call"]
+    assert heard == ["PyTorch transforms, traces or records the call"]
 
 
 def test_unfolded_same_convolution_is_known() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tolerance import assert_within_eager
 from torch import nn
 
 import effkernels
@@ -31,6 +30,7 @@ from effkernels.models.scaling import Coefficients
 from effkernels.nn import ConvBnAct
 from effkernels.scaling import TABLE_2, model_cost
 from randomise import randomise
+from specs.tolerance import assert_within_eager
 
 PACKAGE = Path(effkernels.__file__).parent
 

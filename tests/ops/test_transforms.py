@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from op_samples import labels, samples
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import grad, jacrev, jvp, vmap
@@ -17,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import effkernels
 from effkernels import dispatch, ops
 from effkernels.ops import _define
+from specs.samples import labels, samples
 
 # Not of uint8 images, which have no derivatives.
 LABELS = [label for label in labels() if "uint8" not in label]
