@@ -22,22 +22,19 @@ class Sample:
     name: str
     label: str
     case: Case
-    _arguments: dict[str, Any] = field(
-        init=False, repr=False
-    )  # made at once: torch.compile knows no cached property
+    # Made at once: torch.compile knows no cached property, and fake tensors want real ones from outside.
+    _arguments: dict[str, Any] = field(init=False, repr=False)
+    flat: tuple[Any, ...] = field(init=False, repr=False)
+    """The arguments in the order of the schema."""
 
     def __post_init__(self) -> None:
         arguments = self.case.arguments_of(self.name, self.case.arguments())
         object.__setattr__(self, "_arguments", arguments)
+        object.__setattr__(self, "flat", self.case.flat(self.name, arguments))
 
     def front(self) -> Any:
         """What ``effkernels.ops`` makes of the arguments."""
         return getattr(ops, self.name)(**self._arguments)
-
-    @property
-    def flat(self) -> tuple[Any, ...]:
-        """The same arguments in the order of the schema."""
-        return self.case.flat(self.name, self._arguments)
 
 
 def _cases() -> Iterator[tuple[str, str, Case]]:
