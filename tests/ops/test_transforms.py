@@ -183,10 +183,10 @@ def test_fx_makes_one_node_of_a_call() -> None:
         torch.fx.symbolic_trace(lambda x: own(x, weight))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
 def test_jit_trace_writes_plain_operators() -> None:
     run, _, x = function("mbconv-full", "front")
-    with pytest.warns(FutureWarning):
-        traced = torch.jit.trace(run, x.requires_grad_())
+    traced = torch.jit.trace(run, x.requires_grad_())
     assert "effkernels::" not in str(traced.inlined_graph)
     torch.testing.assert_close(traced(x), run(x))
 
