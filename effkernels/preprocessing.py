@@ -177,8 +177,9 @@ def read_image(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     _require_pillow()
     from PIL import Image, ImageOps
 
+    source: str | io.BytesIO
     if isinstance(path, (str, os.PathLike)):
-        name, source = os.fspath(path), os.fspath(path)
+        name = source = os.fspath(path)
     else:
         # Pillow goes back and forth in a file; a pipe cannot.
         name, source = str(getattr(path, "name", "stream")), io.BytesIO(path.read())

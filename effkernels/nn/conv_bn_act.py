@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from effkernels import ops, reference
-from effkernels.dispatch import layers_traced, merely_runs
+from effkernels.dispatch import layers_traced, merely_runs, traced
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.reference.elementwise import channels_last
 
@@ -61,7 +61,7 @@ class Conv2dSame(nn.Conv2d):
 
     def _window(self) -> tuple[int, ...]:
         # kernel_size is what it was when the module was made; but tracers have no numbers for a weight's shape.
-        known = isinstance(self.weight, Tensor) and not torch.jit.is_tracing()
+        known = isinstance(self.weight, Tensor) and not traced()
         return tuple(self.weight.shape[2:]) if known else _pair(self.kernel_size)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -109,8 +109,9 @@ def weight_of(conv: nn.Conv2d) -> Tensor:
 def convolve(conv: nn.Module, x: Tensor) -> Tensor:
     """``conv(x)``; where that is PyTorch's own convolution, see :func:`weight_of`."""
     y: Tensor
-    own = plain_conv(conv) and type(conv) is nn.Conv2d and type(x) is Tensor
+    own = type(conv) is nn.Conv2d and plain_conv(conv) and type(x) is Tensor
     if own and not any_global_hook() and not layers_traced(x):
+        assert isinstance(conv, nn.Conv2d)
         y = conv._conv_forward(x, weight_of(conv), conv.bias)
     else:
         y = conv(x)
