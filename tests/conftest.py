@@ -13,6 +13,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+# Several processes of pytest-xdist share the cores: threads that wait for each other's would spin. Read when torch is
+# imported, and by the processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
