@@ -51,9 +51,9 @@ PRODUCTS = (
     "_pointwise_nhwc_kernel of (144, 24, 56) torch.bfloat16 ieee small maps",
 )
 OTHERS = (
-    "_squeeze_nhwc_kernel of LayerConfig(pixels=128",
-    "_scale_nhwc_kernel of LayerConfig(pixels=128",
-    "_gate_kernel of GateConfig(images=1, hidden=64,",
+    "_squeeze_nhwc_kernel of Config(pixels=128",
+    "_scale_nhwc_kernel of Config(pixels=128",
+    "_gate_kernel of Config(images=1, hidden=64,",
 )
 SOME = (*PRODUCTS, *OTHERS, "_depthwise_nhwc_kernel of 5x5/(1, 1) Config(rows=4, columns=8,")
 MAIN = {90: (*MOST_INSTRUCTIONS, *PRODUCTS, *OTHERS), 80: SOME, 86: SOME, 89: SOME}
