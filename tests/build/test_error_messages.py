@@ -111,6 +111,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "effkernels", package, ignore=junk)
     record = BuildRecord({CPU_MODULE: None, CUDA_MODULE: None}, torch.version, None, "", None)
     (folder / "build_record.h").write_text(record.as_header())
+    (folder / "network_layout.h").write_text(modules.network_layout_header(ROOT))
     (package / FILE_NAME).write_text(record.as_json())
     static = replace(compiler, command=(*compiler.command, "-static-libstdc++"))
     with pytest.MonkeyPatch.context() as patch:
