@@ -49,8 +49,8 @@ class Pointwise(Case):
 
     @property
     def depth(self) -> int:
-        """Terms of a sum; gate and residual round too."""
-        return self.channels + 2
+        """Terms of a sum."""
+        return self.channels
 
     def depth_of(self, op: str) -> int:
         """With means, their pixels too."""
