@@ -1,4 +1,4 @@
-"""The cpu backend's door for networks: their steps written down for one C++ op, once for each size of images."""
+"""Networks on the cpu backend: the steps of a plan as flat arguments of one C++ op, made once for each image size."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 The build makes network_layout.h of this file, by :func:`header`, and `effkernels._C` keeps its :func:`fingerprint`:
 a module that was built from another layout is not used. Nothing is imported here, so that the build can run it.
 
-A step is ``NUMBERS`` integers and ``MOST_EPS`` floats; and those of its tensors that there are, in the order of
-``STEPS``, which is that of the op's schema.
+A step is ``NUMBERS`` integers, ``MOST_EPS`` floats, and its tensors in the order of the op's schema (``STEPS``), where
+those that are None are left out.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def _choose(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Callable[
 def _first_run(
     x: Tensor, tensors: list[Tensor], network: Network
 ) -> tuple[Tensor | None, Run | None]:
-    """A pass that finds out which backends run it; what it makes, and what does the same with less ado."""
+    """Run once and note which kernels were chosen; return the result, and a function that calls those kernels directly."""
     recording = Recording()
     with dispatch.watching(recording):
         kernel = _choose(x, tensors, network)

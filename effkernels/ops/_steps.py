@@ -92,7 +92,7 @@ def run_steps(x: Tensor, tensors: Sequence[Tensor], steps: Sequence[Step]) -> Te
 
 
 def run_by_steps(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Tensor:
-    """The kernel of backends that have kernels of the steps alone: no layers' Python lies between them."""
+    """For backends without a kernel for whole networks: one op call a step, without the layers' Python between them."""
     return run_steps(x, network.with_matrices(tensors), network.steps)
 
 

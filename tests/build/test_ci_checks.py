@@ -16,7 +16,10 @@ def test_what_ci_reads() -> None:
 
     readme = (ROOT / "README.md").read_text()
     assert checks.readme_command(readme, 1) == 'pip install ".[demo]" && effkernels demo'
-    assert checks.readme_command(readme, 2) == 'pip install ".[test,oracles]" && pytest -n 2 --dist loadfile'
+    assert (
+        checks.readme_command(readme, 2)
+        == 'pip install ".[test,oracles]" && pytest -n 2 --dist loadfile'
+    )
 
     pictures = [{"top": [{"name": "tow truck"}]}, {"top": [{"name": "espresso"}]}]
     assert "cat picture" in checks.check_demo({"pictures": pictures})
