@@ -122,7 +122,7 @@ def _choose(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Callable[
 def _first_run(
     x: Tensor, tensors: list[Tensor], network: Network
 ) -> tuple[Tensor | None, Run | None]:
-    """Run once and note which kernels were chosen; return the result, and a function that calls those kernels directly."""
+    """Run once, noting which kernels were chosen; return the result and a function that calls them directly."""
     recording = Recording()
     with dispatch.watching(recording):
         kernel = _choose(x, tensors, network)
