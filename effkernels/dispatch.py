@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 Accepts = Callable[..., "str | None"]
 _PROXY = torch._C._TorchDispatchModeKey.PROXY
@@ -353,6 +354,22 @@ def recorded() -> bool:
 traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def observed() -> bool:
+    """Whether a ``TorchDispatchMode`` looks on that is not PyTorch's, such as ptflops' counter of FLOPs.
+
+    Such modes know PyTorch's own operators, and take another op for one that costs nothing. A mode that wants to see
+    the ops of effkernels says so by an attribute, ``sees_effkernels_ops = True``.
+    """
+    if torch._C._len_torch_dispatch_stack() == 0:
+        return False
+    return any(not _knows_our_ops(mode) for mode in _get_current_dispatch_mode_stack())
+
+
+def _knows_our_ops(mode: object) -> bool:
+    package = type(mode).__module__.partition(".")[0]
+    return package in ("torch", "effkernels") or getattr(mode, "sees_effkernels_ops", False)
+
+
 def layers_traced(x: object) -> bool:
     """Whether torch.fx or torch.jit.trace writes down what modules do to ``x``.
 
@@ -362,8 +379,10 @@ def layers_traced(x: object) -> bool:
 
 
 def merely_runs() -> bool:
-    """Whether the calls here are just run: not compiled, transformed, traced or recorded. About a microsecond."""
-    return not (torch.compiler.is_compiling() or transformed() or traced() or recorded())
+    """Whether the calls here are just run: not compiled, transformed, traced, recorded or observed. About 1 us."""
+    return not (
+        torch.compiler.is_compiling() or transformed() or traced() or recorded() or observed()
+    )
 
 
 def backends() -> Mapping[str, BackendStatus]:

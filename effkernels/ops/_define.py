@@ -49,7 +49,7 @@ class Op:
             return self.plain(*arguments)
         if torch.compiler.is_compiling():
             return self._compiled(arguments)
-        if dispatch.traced():
+        if dispatch.traced() or dispatch.observed():
             return self.plain(*arguments)
         if dispatch.recorded():
             return self.public(*arguments)

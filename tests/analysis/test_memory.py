@@ -23,6 +23,8 @@ NETWORKS = ["efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "efficientn
 class LiveBytes(TorchDispatchMode):
     """Adds up the storages that ops return for as long as they live, and remembers the peak."""
 
+    sees_effkernels_ops = True
+
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.utils import flop_counter
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import effkernels
 from effkernels import EfficientNet, dispatch
@@ -281,9 +283,40 @@ def test_counters_by_hooks_see_every_layer(hooked: str, backend: str) -> None:
         handle.remove()
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     assert len(counted) == len(layers)
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as mode:
+    with flop_counter.FlopCounterMode(display=False) as mode:
         model(X)
     assert mode.get_total_flops() == 2 * sum(counted)
+
+
+class CountsPlainOperators(TorchDispatchMode):
+    """Multiplications of the convolutions and products of PyTorch; other ops cost nothing, as for most counters."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_counter.flop_registry.get(func.overloadpacket)
+        if formula is not None and func.namespace == "aten":
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+class KnowsTheOps(CountsPlainOperators):
+    sees_effkernels_ops = True
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_counters_that_know_only_plain_operators_count_all(gradients: bool) -> None:
+    model = small().eval()
+    with flop_counter.FlopCounterMode(display=False) as known:
+        model(X)
+    with torch.set_grad_enabled(gradients), CountsPlainOperators() as plain:
+        counted = model(X)
+    assert plain.flops == known.get_total_flops() > 0
+    torch.testing.assert_close(counted, model(X), rtol=1e-4, atol=1e-5)
+    with KnowsTheOps() as other:
+        model(X)
+    assert other.flops < plain.flops / 2
 
 
 def test_replaced_hook_dictionaries_are_watched() -> None:

@@ -18,6 +18,8 @@ from parity import to_device
 class Calls(TorchDispatchMode):
     """How often each operator is called, by its name."""
 
+    sees_effkernels_ops = True
+
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()

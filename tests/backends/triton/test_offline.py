@@ -29,12 +29,12 @@ pytestmark = pytest.mark.skipif(
 
 # Shared memory of a block, in KB, by compute capability: CUDA's programming guide, technical specifications. The tables
 # of configurations know no architecture: tiles for 8.0 must fit in what 8.6 and 8.9 have, of its 163 KB.
-SHARED = {80: 99, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+SHARED = {80: 99, 86: 99, 89: 99, 90: 227, 100: 227}
 # What multiplies on tensor cores there.
-PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
-# float16 takes the tiles and instructions of bfloat16; both and float32 on the oldest. On those that have others for
-# products, also those of float32.
-DTYPES = {80: "bfloat16,float32,float16", 90: "bfloat16,products", 100: "bfloat16,products"}
+PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
+# float16 takes the tiles and instructions of bfloat16. All of float32 on the oldest; of the others, which have other
+# instructions for products, its products.
+DTYPES = {80: "bfloat16,float32", 90: "bfloat16,products", 100: "bfloat16,products"}
 
 # Of what a GPU must issue for most of a network's time, a seventh more than Triton 3.6 and 3.9 made of it for sm_90.
 MOST_INSTRUCTIONS = {
@@ -57,8 +57,8 @@ OTHERS = (
 )
 SOME = (*PRODUCTS, *OTHERS, "_depthwise_nhwc_kernel of 5x5/(1, 1) Config(rows=4, columns=8,")
 MAIN = {90: (*MOST_INSTRUCTIONS, *PRODUCTS, *OTHERS), 80: SOME, 86: SOME, 89: SOME}
-# Everything is compiled for one architecture of each kind: Triton does the same for 8.6 and 8.9 as for 8.0.
-ALL = (80, 90, 100, 120)
+# Everything is compiled for one architecture of each kind: Triton does the same for 8.6, 8.9 and 12.0 as for 8.0.
+ALL = (80, 90, 100)
 FAST = (90, 80)
 
 # Bytes of a thread that a kernel may keep in memory for want of registers, by the release of Triton and what its label
@@ -87,7 +87,7 @@ def compile_for(capability: int, *labels: str) -> list[dict[str, Any]]:
     package = str(Path(effkernels.__file__).parent.parent)
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     path = os.pathsep.join((package, str(ROOT / "tests" / "support")))
-    dtypes = "bfloat16" if labels else DTYPES.get(capability, "bfloat16")
+    dtypes = "bfloat16" if labels else DTYPES[capability]
     done = subprocess.run(
         [sys.executable, script, str(capability), dtypes, *labels],
         env=environment | {"PYTHONPATH": path},
@@ -187,7 +187,7 @@ def test_products_of_16_bits_run_on_tensor_cores(
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize("architecture", DTYPES, ids="sm_{}".format)
+@pytest.mark.parametrize("architecture", ALL, ids="sm_{}".format)
 def test_float32_products_are_exact_unless_tf32_is_allowed(architecture: int) -> None:
     compiled = compiling(True)(architecture).result()
     products = [one for one in compiled if "products" in one and "float32" in one["kernel"]]
