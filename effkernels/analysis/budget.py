@@ -29,9 +29,8 @@ from effkernels.models.scaling import (
 )
 
 _LARGEST_PHI = 1000.0  # 2^phi and every size still fit into a float
-_DEEPEST = (
-    1024.0  # depth multiplier; reached at phi 38 with the paper's alpha, over 2^38 times B0's MACs
-)
+# Depth multiplier; reached at phi 38 with the paper's alpha, where MACs are over 2^38 times B0's.
+_DEEPEST = 1024.0
 
 
 @dataclass(frozen=True)
