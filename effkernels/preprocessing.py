@@ -133,9 +133,7 @@ def pixel_norm(preprocessing: Preprocessing, device: torch.device) -> tuple[Tens
     if torch.compiler.is_compiling():
         # Filled on the device: a copy from the host would keep the compiler from using CUDA graphs.
         return _filled(mean, device), _filled(std, device)
-    if (
-        torch._C._len_torch_dispatch_stack()
-    ):  # a mode may return fake tensors, which must not be cached
+    if torch._C._len_torch_dispatch_stack():  # a mode may make fake tensors: not to be cached
         return _vectors(mean, std, device)
     return _kept_vectors(mean, std, device)
 

@@ -115,9 +115,7 @@ def fetch_file(
     place = f"{repo}/{filename}" + (f" at {revision}" if revision else "")
     try:
         return Path(hf_hub_download(repo, filename, revision=revision))
-    except (
-        hub_errors.LocalEntryNotFoundError
-    ):  # a subclass of EntryNotFoundError, so it comes first
+    except hub_errors.LocalEntryNotFoundError:  # before EntryNotFoundError, its base class
         if optional:
             return None
         raise ValueError(

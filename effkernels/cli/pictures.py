@@ -33,9 +33,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 """Suffixes of pictures inside a folder. A file that is named itself is read whatever its suffix."""
 
-_DECODERS = min(
-    8, os.cpu_count() or 1
-)  # threads; Pillow releases the GIL while it decodes and resizes
+_DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow releases the GIL while it decodes
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,7 @@ def _pictures_below(folder: Path) -> tuple[list[Path], list[Skipped]]:
         for name in names:
             path = Path(parent, name)
             known = not name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES
-            if known and (
-                path.is_file() or not path.exists()
-            ):  # a broken link is included and reported later
+            if known and (path.is_file() or not path.exists()):  # a broken link is reported later
                 found.append(path)
     return sorted(found), denied
 

@@ -103,7 +103,7 @@ def squeeze_excite(*arguments: Any) -> Tensor:
 
 
 def start(config: Config, a: SqueezeExciteArguments) -> Tensor:
-    """Run it as ``config`` says."""
+    """Run the op with ``config``."""
     x = nhwc(a.x)
     y = nhwc_empty(x, x.shape)
     images, channels, height, width = x.shape
