@@ -1,4 +1,4 @@
-"""The whole blocks of networks."""
+"""Whole blocks of networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from specs.mbconv import Block
 
 
 def shapes(models: Sequence[str]) -> Iterator[tuple[Block, str]]:
-    """Those of these networks, one after the other."""
+    """The blocks of these networks, in order."""
     for model in models:
         layers = {layer.name: layer for layer in cost.model_cost(model).layers}
         for block in get_config(model).blocks():
@@ -38,6 +38,6 @@ def shapes(models: Sequence[str]) -> Iterator[tuple[Block, str]]:
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """Each distinct one once."""
+    """Each distinct shape once."""
     cases = distinct(shapes(of_others(scope)), scope, LayerCase)
     return suite("block", "Whole blocks", cases, scope, place=24)

@@ -1,4 +1,4 @@
-"""The depthwise convolutions of networks."""
+"""Depthwise convolutions of networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from specs.depthwise_conv_bn_act import Depthwise
 
 
 def shapes(models: Sequence[str]) -> Found:
-    """Those of these networks, one after the other."""
+    """The depthwise convolutions of these networks, in order."""
     for model, activation, layer, _ in layers(models):
         if layer.kind == "depthwise":
             channels, *size = layer.in_shape
@@ -28,7 +28,7 @@ def shapes(models: Sequence[str]) -> Found:
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """Each distinct one once."""
+    """Each distinct shape once."""
     cases = distinct(shapes(of_largest(scope)), scope, LayerCase)
     heading = "Depthwise convolutions, with BatchNorm and activation"
     return suite("depthwise", heading, cases, scope, "convolutions", place=20)

@@ -14,7 +14,7 @@ _TIMING = Timing(turn=0.1, budget=3.0, max_rounds=15)
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """A case for each batch, and for each resolution."""
+    """One case per batch size, and one per resolution."""
     device, who = scope.device, scope.who("growth")
     batches = BATCHES if scope.on_cpu else BATCHES + LARGE_BATCHES
     batch = tuple(case(B0, batch=n, device=device) for n in batches)
@@ -34,6 +34,6 @@ def suites(scope: Scope) -> list[Suite]:
 
 
 def resolutions() -> list[int]:
-    """Those of the named models up to B7's, and smaller ones down to 128."""
+    """The resolutions of the named models up to B7's, and smaller ones down to 128."""
     named = {config.resolution for config in CONFIGS.values()}
     return sorted({128, 160, 192} | {side for side in named if side <= LARGEST_RESOLUTION})

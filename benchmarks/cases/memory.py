@@ -9,7 +9,7 @@ BATCHES = (1, 4, 16, 64)
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """B5 at one size, B0 at several."""
+    """B5 at one batch size, B0 at several."""
     device, who = scope.device, scope.who("memory")
     one = (case(B5, batch=1 if scope.on_cpu else 64, device=device),)
     several = tuple(case(B0, batch=n, device=device) for n in BATCHES)

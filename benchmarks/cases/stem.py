@@ -1,4 +1,4 @@
-"""The first convolutions of networks."""
+"""Stems: the first convolutions of networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from specs.conv_bn_act import Dense
 
 
 def shapes(models: Sequence[str]) -> Found:
-    """Those of these networks, one after the other."""
+    """The stems of these networks, in order."""
     for model in models:
         layer = cost.model_cost(model).layers[0]
         channels, *size = layer.in_shape
@@ -30,6 +30,6 @@ def shapes(models: Sequence[str]) -> Found:
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """Each distinct one once."""
+    """Each distinct shape once."""
     cases = distinct(shapes(of_largest(scope)), scope, LayerCase)
     return suite("stem", "Stems", cases, scope, "convolutions", place=23)
