@@ -1,4 +1,4 @@
-"""What ``effkernels.scaling`` exports, from wherever it lies."""
+"""The exports of ``effkernels.scaling``, wherever they are defined."""
 
 from __future__ import annotations
 

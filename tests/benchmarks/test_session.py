@@ -1,4 +1,4 @@
-"""From a case to its row: checked first, then timed; in this process, and in processes of their own."""
+"""From a case to its row: first checked, then timed; in this process, and in separate processes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def suite(*who: Contestant) -> Suite:
 
 
 class InThisProcess(Process):
-    """Obeys without a process."""
+    """Runs commands in this process."""
 
     def __init__(self, name: str, log: Path) -> None:
         super().__init__(name, log)
@@ -155,7 +155,7 @@ def test_a_run_keeps_every_row_and_measures_none_twice(
         assert [row.key for row in Report.load(path).rows] == [CASE.key, other.key]
         wider = dataclasses.replace(both, cases=(CASE,), contestants=TOYS)
         run(Report.load(path), path, session, [wider], lambda _: None)
-    assert measured == [CASE, other, other, CASE]  # again with the contestants that it lacked
+    assert measured == [CASE, other, other, CASE]  # measured again with the missing contestants
     assert {row.key: len(row.outcomes) for row in Report.load(path).rows} == {
         other.key: 1,
         CASE.key: 4,
@@ -175,7 +175,7 @@ def test_contestants_in_processes_of_their_own() -> None:
         assert dying.reason == "its process ended with 7: out of toys"
         process = session._processes.of("effkernels")
         with pytest.raises(EntrantError, match="nothing was prepared"):
-            process.measure(0, 1)  # the session has let go of it
+            process.measure(0, 1)  # the session has released it
         assert process.prepare(RIGHT, CASE, session.folder).status == "ok"
         before = process.cpu_seconds()
         assert before > 0.0
@@ -252,12 +252,12 @@ IN_HALVES: list[tuple[Case, tuple[Contestant, ...]]] = [
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of problems: a network's weights take seconds to make."""
+    """A folder of problems, shared because making a network's weights takes seconds."""
     return tmp_path_factory.mktemp("problems")
 
 
 @pytest.mark.parametrize(("case", "who"), IN_HALVES, ids=lambda v: getattr(v, "key", ""))
-def test_16_bit_types_are_right_and_wrong_by_their_own_measure(
+def test_16_bit_results_are_checked_with_their_own_tolerance(
     shared: Path, case: Case, who: tuple[Contestant, ...]
 ) -> None:
     make(str(shared), case)
@@ -265,7 +265,7 @@ def test_16_bit_types_are_right_and_wrong_by_their_own_measure(
         prepared = Worker().prepare(contestant, case, str(shared))
         assert prepared.status == "ok", (contestant.name, prepared.reason)
         assert prepared.error is not None
-        assert prepared.error > 1e-5  # far more than float32's
+        assert prepared.error > 1e-5  # far more than the error of float32
     inputs = Problem(shared, case).inputs()
     images = next(value for name, value in inputs.items() if name in ("x", "images"))
     assert (len(images), images.dtype) == (case.batch, torch.bfloat16)
@@ -273,7 +273,7 @@ def test_16_bit_types_are_right_and_wrong_by_their_own_measure(
 
 @pytest.fixture
 def _depthwise_kernels() -> Iterator[None]:
-    """What contestants choose for their process is put back in this one."""
+    """Restore the kernels that contestants choose for their process."""
     before = getattr(torch.backends.cudnn, "depthwise_kernel", None)
     yield
     if before is not None:
@@ -282,13 +282,14 @@ def _depthwise_kernels() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_depthwise_kernels")
 def test_contestants_of_a_gpu_are_built_where_there_is_none(shared: Path) -> None:
-    """Those that need no GPU compute the same; graphs say that they need one, and who is not installed is missing."""
+    """Those that need no GPU compute the same; graphs report that they need one; what is not installed is missing."""
     case = NetworkCase("efficientnet_b0", 32, 2, HALVES)
     make(str(shared), case)
     found = {
         contestant.name: Worker().prepare(contestant, case, str(shared))
         for contestant in joining("networks", kind="cuda")
-        if contestant.family != "torch.compile"  # builds for a minute; it is the one of CPUs
+        if contestant.family
+        != "torch.compile"  # takes a minute to build, and is the same as on CPUs
     }
     graphs = {name for name in found if name.endswith("graph")}
     assert len(graphs) == 3
@@ -310,14 +311,14 @@ def test_contestants_of_a_gpu_are_built_where_there_is_none(shared: Path) -> Non
 STARTING = NetworkCase("efficientnet_b0", 32)
 
 
-def suite_of_starts(*who: Contestant) -> Suite:
+def startup_suite(*who: Contestant) -> Suite:
     return Suite("startup", "Starts", (STARTING,), who, Timing(), "startup", "startup")
 
 
 def test_a_start_is_measured_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a fresh interpreter, which does not have this one's modules."""
+    """Measured in a fresh interpreter, which does not have this one's modules."""
     monkeypatch.setattr("benchmarks.harness.session._START_ROUNDS", 1)
-    starting = suite_of_starts(*(c for c in joining("startup", kind="cpu") if c.ours))
+    starting = startup_suite(*(c for c in joining("startup", kind="cpu") if c.ours))
     with Session(make=InThisProcess) as session:
         row = session.measure(starting, STARTING)
     (ours,) = row.outcomes
@@ -329,7 +330,7 @@ def test_a_start_is_measured_step_by_step(monkeypatch: pytest.MonkeyPatch) -> No
     assert ours.seconds.median == pytest.approx(before, abs=1e-3)
 
 
-def test_who_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contestants_that_cannot_start_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(contestant: str, *_: Any) -> dict[str, float]:
         if contestant == "torchvision":
             raise Missing("no torchvision")
@@ -345,7 +346,7 @@ def test_who_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("benchmarks.harness.startup.measure", measure)
     monkeypatch.setattr(InThisProcess, "ask", ask)
-    starting = suite_of_starts(*joining("startup", kind="cpu", full=False))
+    starting = startup_suite(*joining("startup", kind="cpu", full=False))
     with Session(make=InThisProcess) as session:
         ours, absent, broken = session.measure(starting, STARTING).outcomes
     assert ours.rounds == [3.0] * 5

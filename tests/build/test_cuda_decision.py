@@ -31,7 +31,7 @@ def executable(path: Path, text: str) -> Path:
 
 
 def toolkit(home: Path, version: str) -> Path:
-    """A folder that answers like a CUDA toolkit: its nvcc says its version and where it lies."""
+    """A folder that looks like a CUDA toolkit: its nvcc prints a version and its location."""
     answer = f"echo 'Cuda compilation tools, release {version}, V{version}.1'"
     dry_run = f"echo '#$ _SPACE_= ' >&2; echo '#$ TOP={home}/bin/..' >&2"
     executable(home / "bin" / "nvcc", f'case "$1" in --version) {answer};; *) {dry_run};; esac\n')
@@ -39,7 +39,7 @@ def toolkit(home: Path, version: str) -> Path:
 
 
 def path_of(*folders: Path) -> dict[str, str]:
-    # The shell that runs a fake nvcc needs no PATH of its own.
+    # The shell that runs a fake nvcc needs no PATH.
     return {"PATH": os.pathsep.join(map(str, folders))}
 
 

@@ -1,4 +1,4 @@
-"""What tests see of a command that ran in this process."""
+"""The outcome of a command that ran in this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Outcome:
-    """What one command printed, and how it ended."""
+    """What a command printed, and its exit code."""
 
     def __init__(self, exit_code: int, stdout: str, stderr: str) -> None:
         self.exit_code = exit_code
@@ -15,7 +15,9 @@ class Outcome:
 
     @property
     def error(self) -> str:
-        """The one line of a command that failed with status 2 and printed nothing else."""
+        """The single line on stderr of a command that failed with status 2 and printed nothing
+        else.
+        """
         assert self.exit_code == 2, (self.exit_code, self.stdout, self.stderr)
         assert self.stdout == ""
         lines = self.stderr.splitlines()

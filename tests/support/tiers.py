@@ -1,4 +1,4 @@
-"""Which cases of a test run by default."""
+"""Chooses the cases of a test that run by default."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 def slow_unless(fast: Container[Any], values: Iterable[Any]) -> list[Any]:
     """``values`` for `pytest.mark.parametrize`; those not in ``fast`` are marked slow.
 
-    Of a value that is a tuple, the arguments of one case, the first decides.
+    If a value is a tuple, the arguments of one case, its first element decides.
     """
     cases = []
     for value in values:
