@@ -70,6 +70,6 @@ def everyone() -> Iterator[Contestant]:
 
 
 def joining(*groups: str, kind: str, full: bool = True) -> tuple[Contestant, ...]:
-    """The contestants in one of the groups on this kind of device, in table order; ``full``: also rarely measured ones."""
+    """The contestants in one of the groups on this kind of device, in table order; ``full``: also rare ones."""
     found = [c for c in everyone() if c.joins(groups, kind) and (full or not c.full)]
     return tuple(sorted(found, key=lambda contestant: contestant.place))

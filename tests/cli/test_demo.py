@@ -54,7 +54,7 @@ def test_text_says_what_was_compared_where_and_why(run: Run) -> None:
     text = " ".join(result.stdout.split())
     for said in (
         "efficientnet_lite0, weights imagenet, 224 x 224 pixels, float32",
-        "cpu (asked for)",
+        "cpu (requested)",
         "espresso",
         "median of",
         "forward passes of 2 pictures",

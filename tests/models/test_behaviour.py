@@ -112,7 +112,7 @@ def test_hook_on_any_layer_of_a_block_is_called(b0: EfficientNet, path: str) -> 
     assert seen == [1]
 
 
-def test_replaced_modules_are_obeyed(b0: EfficientNet) -> None:
+def test_replaced_modules_take_effect(b0: EfficientNet) -> None:
     block = copy.deepcopy(b0.stages[1][1])
     x = images(1, block.project.conv.out_channels, 8, 8)
     block.depthwise.act = nn.Tanh()
@@ -130,8 +130,8 @@ def test_replaced_modules_are_obeyed(b0: EfficientNet) -> None:
     torch.testing.assert_close(other(y), other.act(other.bn(other.conv(y))))
 
 
-def test_changed_strides_and_dilations_are_obeyed(b0: EfficientNet) -> None:
-    # What segmentation networks do to a backbone.
+def test_changed_strides_and_dilations_take_effect(b0: EfficientNet) -> None:
+    # As segmentation networks change a backbone.
     x = images(1, b0.stages[1][1].project.conv.out_channels, 8, 8)
     dilated = copy.deepcopy(b0.stages[1][1])
     dilated.depthwise.conv.dilation = dilated.depthwise.conv.padding = (2, 2)
@@ -142,7 +142,7 @@ def test_changed_strides_and_dilations_are_obeyed(b0: EfficientNet) -> None:
         torch.testing.assert_close(block(features), unfused(block, features))
 
 
-def test_pruning_and_parametrisation_are_obeyed(b0: EfficientNet) -> None:
+def test_pruning_and_parametrisation_take_effect(b0: EfficientNet) -> None:
     from torch.nn.utils import parametrizations, prune
 
     for change in (
@@ -220,7 +220,7 @@ def test_copies(b0: EfficientNet, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sixteen_bits(dtype: torch.dtype) -> None:
-    # A thousand logits: the largest error of a few says little.
+    # A thousand logits, because the largest error of only a few varies too much.
     b0 = small(num_classes=1000).double().eval()
     x = images(2, 3, 64, 64)
     exact = b0(x)

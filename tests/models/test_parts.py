@@ -1,4 +1,6 @@
-"""Which classifiers are the plain thing that runs by its plan; all others run module by module, and agree."""
+"""Which classifiers are unmodified and run by their plan; all others run module by module, with equal
+results.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,13 @@ seen: list[str] = []
 
 
 def noted(y: Tensor) -> Tensor:
-    """Another result, and a note that it was made."""
+    """Change the result, and record the call."""
     seen.append("called")
     return y * 2
 
 
 class Doubled(nn.Module):
-    """A module of somebody's own around another."""
+    """A user's module around another one."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ def compiled_stage(model: EfficientNet) -> None:
 
         return run
 
-    torch._dynamo.reset()  # other tests' compilations count towards its limit
+    torch._dynamo.reset()  # compilations of other tests count towards its limit
     model.stages[3] = torch.compile(model.stages[3], backend=backend)
 
 
@@ -118,9 +120,9 @@ def layer_by_layer(model: EfficientNet, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("change", INSTANCES)
 @torch.no_grad()
-def test_what_is_put_into_one_model_counts(change: str, backend: str) -> None:
+def test_changes_of_one_model_take_effect(change: str, backend: str) -> None:
     model = small().eval()
-    other = copy.deepcopy(model)  # looked at only once it is changed
+    other = copy.deepcopy(model)  # first run after it was changed
     model(X)
     for one in (model, other):
         INSTANCES[change](one)
@@ -138,7 +140,7 @@ CLASSES = [
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 @torch.no_grad()
-def test_what_is_put_into_a_class_counts(
+def test_changes_of_a_class_take_effect(
     cls: type[nn.Module], backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = small().eval()
@@ -160,7 +162,9 @@ def test_what_is_put_into_a_class_counts(
 
 
 @torch.no_grad()
-def test_methods_of_the_classifiers_class_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_methods_of_the_classifiers_class_take_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = small().eval()
     model(X)
     features = EfficientNet.forward_features
@@ -194,7 +198,7 @@ def test_a_compiled_stage_is_called(fused: bool) -> None:
 
 
 def replica_of(module: nn.Module) -> nn.Module:
-    """As DataParallel makes them: weights are attributes and no parameters."""
+    """A replica like DataParallel's: weights are attributes instead of parameters."""
     replica = module._replicate_for_data_parallel()
     replica._former_parameters = {}
     for name, child in module._modules.items():
@@ -224,7 +228,7 @@ MISSING = ["stem", "stages", "head", "dropout", "classifier"]
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_what_is_missing_is_a_reason_and_no_error(name: str) -> None:
+def test_a_missing_part_is_a_reason_not_an_error(name: str) -> None:
     for value in (None, 3, nn.Identity(), nn.Sequential()):
         model = small().eval()
         delattr(model, name)
@@ -263,8 +267,8 @@ def test_tensors_that_are_missing(backend: str) -> None:
 
 @pytest.mark.parametrize("hooked", ["module", "global"])
 @torch.no_grad()
-def test_counters_by_hooks_see_every_layer(hooked: str, backend: str) -> None:
-    """Multiply-adds as counters of third parties find them, from the shapes that hooks see."""
+def test_counters_that_use_hooks_see_every_layer(hooked: str, backend: str) -> None:
+    """Multiply-adds as third-party counters find them, from the shapes that hooks see."""
     model = small().eval()
     model(X)
     counted: list[int] = []
@@ -320,7 +324,7 @@ def test_counters_that_know_only_plain_operators_count_all(gradients: bool) -> N
 
 
 def test_replaced_hook_dictionaries_are_watched() -> None:
-    """Tools that drop hooks put new dictionaries into modules; hooks in those count too."""
+    """Tools that remove hooks give modules new dictionaries; hooks in these count too."""
     model = small().eval()
     with torch.no_grad():
         model(X)
@@ -333,7 +337,7 @@ def test_replaced_hook_dictionaries_are_watched() -> None:
 
 
 @torch.no_grad()
-def test_transforms_and_traces_are_declined() -> None:
+def test_transforms_and_traces_do_not_use_one_op() -> None:
     model = small().eval()
     heard: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Whole models in the hands of PyTorch's transforms, tracers and exporters."""
+"""Whole models in PyTorch's transforms, tracers and exporters."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_jit_trace_with_gradients_on(make: type) -> None:
     torch.jit.save(traced, saved)
     saved.seek(0)
     loaded = torch.jit.load(saved)
-    # Sizes of the example are not written down.
+    # The trace does not fix the sizes of the example.
     for shape in ((2, 3, 40, 33), (1, 3, 51, 38)):
         y = images(*shape)
         torch.testing.assert_close(loaded(y), model(y), rtol=1e-4, atol=1e-5)
@@ -217,7 +217,7 @@ def test_jit_trace_with_gradients_on(make: type) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_jit_trace_of_uint8_images(model: EfficientNet) -> None:
     x = torch.randint(256, (1, 3, 33, 32), dtype=torch.uint8)
-    model(x)  # PyTorch's check of a trace minds tensors that only the first pass makes
+    model(x)  # PyTorch's check of a trace fails on tensors that only the first pass makes
     traced = torch.jit.trace(model, x)
     torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-4)
 
@@ -244,12 +244,12 @@ def test_feature_extractor_of_torchvision() -> None:
     found = extractor.eval()(x)
     torch.testing.assert_close(found["late"], model.forward_features(x), rtol=1e-4, atol=1e-5)
     assert found["early"].shape[2:] == (10, 9)
-    trained = extractor.train()(x)["late"]  # BatchNorm of the batch, and dropped paths
+    trained = extractor.train()(x)["late"]  # with batch statistics and drop path
     assert not torch.allclose(trained, found["late"])
 
 
 class Call(torch.nn.Module):
-    """One of the public ops, as TorchScript and torch.export write it down."""
+    """One of the public ops, for TorchScript and torch.export."""
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         return torch.ops.effkernels.depthwise_conv_bn_act(
