@@ -95,8 +95,8 @@ def _machine(name: str, report: Report) -> str:
     named = ", ".join(f"{title} {versions[p]}" for p, title in _VERSIONS if versions.get(p))
     faster = "effkernels" if len(ours) < 2 else "the faster effkernels"
     parts = [
-        f"{report.place}; {named}. Times are medians of alternating "
-        f"rounds, on a CPU of their calmer half; in brackets how many times as fast {faster} is "
+        f"{report.place}; {named}. Times are medians over alternating rounds (on a CPU, over the half "
+        f"in which the machine was fastest); in brackets how many times as fast {faster} is "
         f"([report](benchmarks/results/{name}/report.md)).",
         table(["", *ours, *[RIVALS[family] for family in rivals]], lines),
         _picture(name),
@@ -144,7 +144,7 @@ def _layers(rows: Sequence[Row], title: str) -> str:
         return ""
     return (
         f"{title} of {' and '.join(sorted(users))} ({len(ratios)} shapes): {min(ratios):.1f} to {max(ratios):.1f} "
-        f"times as fast as eager's best, {statistics.geometric_mean(ratios):.1f} in the geometric mean, at "
+        f"times as fast as eager's best layout ({statistics.geometric_mean(ratios):.1f} in the geometric mean), at "
         f"{min(shares):.0%} to {max(shares):.0%} of the memory or arithmetic bound."
     )
 
@@ -161,7 +161,7 @@ def _memory(row: Row) -> str:
     mine = peaks.pop("effkernels")
     others = ", ".join(f"{name} {size(peak)}" for name, peak in peaks.items())
     return (
-        f"Peak memory of a forward pass of {row.title}, beside the weights: {size(mine)}; {others}."
+        f"Peak memory of a forward pass of {row.title}, without the weights: {size(mine)}; {others}."
     )
 
 

@@ -265,7 +265,7 @@ class TestReadImage:
     def test_pixels_without_a_known_range(self, tmp_path: Path, mode, value):
         path = tmp_path / "scientific.tif"
         PIL_Image.new(mode, (2, 2), value).save(path)
-        self.check_refused(path, "no stated range")
+        self.check_refused(path, "no known range")
 
     def test_missing_pillow_names_the_extra(self, monkeypatch, tmp_path: Path):
         monkeypatch.setitem(sys.modules, "PIL.Image", None)

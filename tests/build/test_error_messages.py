@@ -76,10 +76,10 @@ EXPECTED = {
     " not 54",
     "cpu activation": "effkernels_cpu::depthwise_conv_bn_act: unknown activation 'gelu': accepted are silu, relu,"
     " relu6, hardswish, identity",
-    "cpu matrix": "effkernels_cpu::squeeze_excite_gate: pooled must have 2 dimensions, not 4",
+    "cpu matrix": "effkernels_cpu::squeeze_excite_gate: pooled must be a matrix, not a tensor of 4 dimensions",
     "cpu steps": "effkernels_cpu::network: incomplete steps",
     "cuda dimensions": "effkernels_cuda::depthwise_conv_bn_act: feature maps must have 4 dimensions, not 3",
-    "cuda matrix": "effkernels_cuda::squeeze_excite_gate: pooled must have 2 dimensions, not 4",
+    "cuda matrix": "effkernels_cuda::squeeze_excite_gate: pooled must be a matrix, not a tensor of 4 dimensions",
     "cuda launcher": "effkernels_cuda::conv_bn_act: a sum has too many terms",
 }
 

@@ -162,12 +162,12 @@ def test_squeeze_is_the_result_and_its_mean() -> None:
 def test_expand_depthwise_is_one_after_the_other() -> None:
     x = torch.randn(2, 5, 7, 6, dtype=torch.float64)
     first = torch.randn(8, 5, dtype=torch.float64), torch.randn(8).double(), EXACT.batch_norm(8)
-    deep = torch.randn(8, 1, 3, 3, dtype=torch.float64), None, EXACT.batch_norm(8)
+    depthwise = torch.randn(8, 1, 3, 3, dtype=torch.float64), None, EXACT.batch_norm(8)
     window = {"stride": 2, "padding": (0, 1, 2, 1), "activation": "hardswish"}
     wide = ops.pointwise_conv_bn_act(x, *first, activation="hardswish")
     # The depthwise convolution is padded with zeros, not with what the activation makes of the norm's shift.
-    expected = ops.depthwise_conv_bn_act_pool(wide, *deep, **window)
-    convs = ops.Conv(*first), ops.Conv(*deep)
+    expected = ops.depthwise_conv_bn_act_pool(wide, *depthwise, **window)
+    convs = ops.Conv(*first), ops.Conv(*depthwise)
     y, pooled = ops.expand_depthwise_conv_bn_act_pool(x, *convs, **window)
     for ours, theirs in (
         (y, expected[0]),

@@ -31,7 +31,8 @@ inline SqueezeExciteGateArgs squeeze_excite_gate_args(Arguments& arguments, int6
 // Sets the images' means, (images, channels); `gate` itself, of the same shape, is left to the caller.
 inline SqueezeExciteGateArgs squeeze_excite_gate_args(Arguments& arguments, const Tensor& pooled,
                                                       const GateTensors& t, Activation activation) {
-  arguments.check(pooled.dim() == 2, "pooled must have 2 dimensions, not ", pooled.dim());
+  arguments.check(pooled.dim() == 2, "pooled must be a matrix, not a tensor of ", pooled.dim(),
+                  " dimensions");
   const int64_t images = pooled.size(0), channels = pooled.size(1);
   return squeeze_excite_gate_args(arguments, channels, t, activation)
       .with(images, arguments.floats(pooled, images * channels), nullptr);

@@ -150,7 +150,7 @@ def test_gates_without_hidden_channels() -> None:
 
 
 NHWC = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)
-DEEP = torch.randn(6, 1, 3, 3)
+DEPTHWISE_WEIGHT = torch.randn(6, 1, 3, 3)
 NO_BN = (None, None, None, None, None, 0.0)
 WINDOW = ([1, 1], [1] * 4, [1, 1], "silu")
 
@@ -161,7 +161,7 @@ def pointwise(x: Tensor = NHWC, weight: Any = None, gate: Any = None, added: Any
 
 
 def depthwise(
-    x: Tensor = NHWC, weight: Tensor = DEEP, norm: Any = NO_BN, window: Any = WINDOW
+    x: Tensor = NHWC, weight: Tensor = DEPTHWISE_WEIGHT, norm: Any = NO_BN, window: Any = WINDOW
 ) -> Any:
     return CPU.depthwise_conv_bn_act(x, weight, *norm, *window)
 
@@ -192,9 +192,9 @@ MISUSES: dict[str, tuple[str, Callable[[], Any]]] = {
     "three dimensions": ("4 dimensions", lambda: pointwise(NHWC[0])),
     "no channels": ("out of range", lambda: pointwise(NHWC[:, :0], torch.randn(5, 0))),
     "doubles": ("must be float32, bfloat16", lambda: pointwise(NHWC.double())),
-    "weights of another type": ("type of x", lambda: depthwise(weight=DEEP.half())),
+    "weights of another type": ("type of x", lambda: depthwise(weight=DEPTHWISE_WEIGHT.half())),
     "few weights": ("wrong number of elements", lambda: pointwise(weight=torch.randn(5, 5))),
-    "few channels": ("wrong number of elements", lambda: depthwise(weight=DEEP[:5])),
+    "few channels": ("wrong number of elements", lambda: depthwise(weight=DEPTHWISE_WEIGHT[:5])),
     "short bias": (
         "wrong number of elements",
         lambda: depthwise(norm=(torch.ones(5), *NO_BN[1:])),
