@@ -160,9 +160,7 @@ def _memory(row: Row) -> str:
         return ""
     mine = peaks.pop("effkernels")
     others = ", ".join(f"{name} {size(peak)}" for name, peak in peaks.items())
-    return (
-        f"Peak memory of a forward pass of {row.title}, without the weights: {size(mine)}; {others}."
-    )
+    return f"Peak memory of a forward pass of {row.title}, without the weights: {size(mine)}; {others}."
 
 
 if __name__ == "__main__":
