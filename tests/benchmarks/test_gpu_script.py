@@ -66,4 +66,4 @@ def test_unknown_stages_are_refused(tmp_path: Path) -> None:
     command = [str(SCRIPT), str(tmp_path), "nonsense"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "no stage nonsense" in done.stderr
+    assert "no stage is called nonsense" in done.stderr
