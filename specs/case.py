@@ -50,6 +50,11 @@ class Case:
         raise NotImplementedError
 
     @property
+    def pixels(self) -> int:
+        """Pixels of an input image."""
+        raise NotImplementedError
+
+    @property
     def variants(self) -> tuple[str, ...]:
         """The op, and related ops that take the same arguments (or some of them: see ``arguments_of``)."""
         return (self.op,)
@@ -76,8 +81,8 @@ class Case:
         raise NotImplementedError
 
     def depth_of(self, op: str) -> int:
-        """The same for one of the ``variants``: means also sum over pixels."""
-        return self.depth
+        """The same for one of the ``variants``: those other than ``op`` return means, which also sum over pixels."""
+        return self.depth if op == self.op else self.depth + self.pixels
 
     def magnitude(self, arguments: Mapping[str, Any]) -> float:
         """The largest sum of absolute values that the op adds up."""

@@ -35,10 +35,6 @@ class Depthwise(Window):
         """Number of terms per sum."""
         return self.kernel[0] * self.kernel[1]
 
-    def depth_of(self, op: str) -> int:
-        """With means, the pixels too."""
-        return self.depth + self.pixels * op.endswith("_pool")
-
     def _arguments(self) -> dict[str, Any]:
         convolution = self._convolution(self.channels, 1)
         return {"x": self.style.x(self.n, self.channels, *self.size), **convolution}

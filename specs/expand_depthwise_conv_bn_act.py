@@ -50,10 +50,6 @@ class Expand(Case):
         """Number of terms of both sums, whose results are rounded too."""
         return self.channels + self.kernel**2 + 2
 
-    def depth_of(self, op: str) -> int:
-        """With means, the pixels too."""
-        return self.depth + self.pixels * op.endswith("_pool")
-
     def _arguments(self) -> dict[str, Any]:
         return {
             "x": self.style.x(self.n, self.channels, *self.size),

@@ -44,17 +44,13 @@ class Pointwise(Case):
 
     @property
     def pixels(self) -> int:
-        """Of an image."""
+        """Pixels of an image, input or output."""
         return self.size[0] * self.size[1]
 
     @property
     def depth(self) -> int:
         """Number of terms per sum."""
         return self.channels
-
-    def depth_of(self, op: str) -> int:
-        """With means, the pixels too."""
-        return self.depth + (0 if op == self.op else self.pixels)
 
     def _arguments(self) -> dict[str, Any]:
         style = self.style

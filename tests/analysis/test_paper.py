@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from effkernels.scaling import TABLE_2, Published, model_cost, table_rows
+from model_names import TO_B7
 
 
 def test_groups_open_with_their_efficientnet() -> None:
@@ -12,7 +13,7 @@ def test_groups_open_with_their_efficientnet() -> None:
         f"EfficientNet-B{i}" for i in range(8)
     ]
     groups = list(dict.fromkeys(row.group for row in TABLE_2))
-    assert groups == [f"efficientnet_b{i}" for i in range(8)]
+    assert groups == TO_B7
     for group in groups:
         rows = [row for row in TABLE_2 if row.group == group]
         assert [row.is_efficientnet for row in rows] == [True] + [False] * (len(rows) - 1)

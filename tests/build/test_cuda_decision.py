@@ -165,11 +165,11 @@ class TestArchs:
     @pytest.mark.parametrize(
         ("text", "complaint"),
         [
-            ("sm_90", "'sm_90' is no architecture"),
-            ("9.0;native", "'native' is no architecture"),
+            ("sm_90", "'sm_90' is not an architecture"),
+            ("9.0;native", "'native' is not an architecture"),
             ("7.5;9.0", "7.5 is too old"),
-            ("Volta", "'Volta' is no architecture"),
-            ("90", "'90' is no architecture"),
+            ("Volta", "'Volta' is not an architecture"),
+            ("90", "'90' is not an architecture"),
         ],
     )
     def test_bad_list(self, text: str, complaint: str) -> None:

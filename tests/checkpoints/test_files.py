@@ -24,6 +24,7 @@ from effkernels.checkpoints.files import unwrap
 from effkernels.preprocessing import Preprocessing
 from oracles import oracle
 from randomise import randomise
+from state_dicts import equal
 
 TRUE = Semantics(1e-3, 0.01, "same", Preprocessing(size=240))
 
@@ -36,12 +37,6 @@ class Payload:
 
     def __reduce__(self):
         return (open, (self.target, "w"))
-
-
-def equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
-    return list(found) == list(expected) and all(
-        torch.equal(found[key], expected[key]) for key in expected
-    )
 
 
 class TestReading:
@@ -291,7 +286,7 @@ class TestBadFiles:
     def test_torchscript(self, tmp_path: Path):
         scripted = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))
         scripted.save(str(tmp_path / "scripted.pt"))
-        self.refused(tmp_path / "scripted.pt", "no torch checkpoint")
+        self.refused(tmp_path / "scripted.pt", "not a torch checkpoint")
 
     def test_missing_safetensors_names_the_extra(self, monkeypatch, tmp_path: Path):
         (tmp_path / "weights.safetensors").write_bytes(bytes(100))

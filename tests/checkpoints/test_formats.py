@@ -16,6 +16,7 @@ from effkernels.checkpoints import (
 )
 from effkernels.checkpoints.formats import get_format, structure_of
 from effkernels.checkpoints.loading import looks_like
+from model_names import LITE, TO_B7
 from oracles import oracle
 
 ENTRIES = {
@@ -37,8 +38,6 @@ ENTRIES = {
     "efficientnet_lite3": 440,
     "efficientnet_lite4": 548,
 }
-LITE = [name for name in ENTRIES if "lite" in name]
-TO_B7 = [f"efficientnet_b{i}" for i in range(8)]
 
 
 def ours(name: str, **options) -> dict[str, torch.Tensor]:

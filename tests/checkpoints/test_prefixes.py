@@ -13,15 +13,10 @@ import effkernels
 from effkernels.checkpoints import export_state, load_into, resolve, save_checkpoint
 from effkernels.checkpoints.files import unwrap
 from effkernels.checkpoints.prefixes import without_inserted
+from state_dicts import equal
 
 FORMATS = ["effkernels", "timm", "torchvision", "lukemelas"]
 State = dict[str, Tensor]
-
-
-def equal(found: State, expected: State) -> bool:
-    return list(found) == list(expected) and all(
-        torch.equal(found[key], expected[key]) for key in expected
-    )
 
 
 def prefixed(prefix: str, state: State) -> State:

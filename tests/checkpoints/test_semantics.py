@@ -16,10 +16,9 @@ from effkernels.checkpoints.semantics import (
     twin,
 )
 from effkernels.preprocessing import IMAGENET_MEAN, INCEPTION_MEAN, Preprocessing
+from model_names import LITE, TO_B7
 from oracles import oracle
 
-TO_B7 = [f"efficientnet_b{i}" for i in range(8)]
-LITE = [f"efficientnet_lite{i}" for i in range(5)]
 EVERY_MODEL = [*TO_B7, "efficientnet_b8", "efficientnet_l2", *LITE]
 
 

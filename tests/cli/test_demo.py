@@ -11,13 +11,11 @@ import pytest
 import torch
 
 import effkernels
-from command_line import Run
+from command_line import CATS, Run
 from effkernels import dispatch
 from effkernels.cli import demo
 from effkernels.cli.demo import Comparison, compare, kernel_backends
 from effkernels.reference import depthwise_conv_bn_act
-
-CATS = {"tabby", "tiger cat", "Egyptian cat"}
 
 
 @pytest.fixture(autouse=True)

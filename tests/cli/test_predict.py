@@ -16,13 +16,12 @@ import torch
 from PIL import Image
 
 import effkernels
-from command_line import Outcome, Run
+from command_line import CATS, Outcome, Run
 from effkernels.cli import classify, predict
 from effkernels.cli.pictures import collect, prepare
 from effkernels.data import sample_pictures
 
 TRANSFORM = effkernels.Preprocessing()
-CATS = {"tabby", "tiger cat", "Egyptian cat"}
 
 
 def classified(result: Outcome) -> list[dict[str, Any]]:

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 import effkernels
 from effkernels import EfficientNet
+from model_names import LITE, TO_B7
 from oracles import oracle
 from randomise import randomise
 from specs.oracle_convolutions import OracleConvolutions
 from specs.tolerance import assert_within_eager
 from tiers import slow_unless
 
-B = [f"efficientnet_b{i}" for i in range(8)]
-LITE = [f"efficientnet_lite{i}" for i in range(5)]
 # The others are the same code with more and wider blocks: B7 alone takes a third of the minutes of tests/models.
 FAST = ("efficientnet_b0", "efficientnet_b2", "efficientnet_lite0")
 
@@ -62,7 +61,7 @@ def test_the_oracle_computes_dilated_convolutions_that_crash_onednn() -> None:
     assert ((y - exact).abs() <= 8 * torch.finfo(y.dtype).eps * magnitude).all()
 
 
-@pytest.mark.parametrize("name", slow_unless(FAST, B))
+@pytest.mark.parametrize("name", slow_unless(FAST, TO_B7))
 def test_torchvision(name: str) -> None:
     torchvision = oracle("torchvision")
     options = {"dropout": 0.0, "stochastic_depth_prob": 0.0}
@@ -73,7 +72,9 @@ def test_torchvision(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "prefix"),
-    slow_unless(FAST, [(n, p) for n in B + LITE for p in ("", "tf_") if p or n not in LITE[3:]]),
+    slow_unless(
+        FAST, [(n, p) for n in TO_B7 + LITE for p in ("", "tf_") if p or n not in LITE[3:]]
+    ),
 )
 def test_timm(name: str, prefix: str) -> None:
     timm = oracle("timm")
@@ -97,14 +98,14 @@ def _lukemelas(name: str, **options: object) -> tuple[nn.Module, EfficientNet]:
     return theirs, ours
 
 
-@pytest.mark.parametrize("name", slow_unless(FAST, B))
+@pytest.mark.parametrize("name", slow_unless(FAST, TO_B7))
 def test_efficientnet_pytorch(name: str) -> None:
     # Its padding is fixed at construction, for one size. In training it draws dropout in another order.
     for size in (64, 71):
         compare(*_lukemelas(name, image_size=size), torch.randn(2, 3, size, size))
 
 
-@pytest.mark.parametrize("name", slow_unless(FAST, B))
+@pytest.mark.parametrize("name", slow_unless(FAST, TO_B7))
 @torch.no_grad()
 def test_efficientnet_pytorch_at_its_native_size(name: str) -> None:
     # Only in float32: PyTorch's float64 convolutions take minutes at these sizes.

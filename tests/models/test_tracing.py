@@ -20,6 +20,7 @@ from effkernels.models.scaling import Coefficients
 from networks import tiny
 from processes import run_python
 from randomise import randomise
+from recorded_ops import recorded
 
 OURS = {f"effkernels.{op}.default" for op in ("conv_bn_act", "mbconv", "pointwise_conv_bn_act")}
 
@@ -46,11 +47,6 @@ def model() -> EfficientNet:
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     with effkernels.use_backend(request.param):
         yield request.param
-
-
-def recorded(graph: torch.fx.Graph) -> set[str]:
-    targets = (str(node.target) for node in graph.nodes if node.op == "call_function")
-    return {target for target in targets if "effkernels" in target}
 
 
 def images(*shape: int) -> Tensor:
@@ -146,7 +142,7 @@ def test_a_compiled_graph_holds_public_ops(model: EfficientNet) -> None:
     compiled = torch.compile(model, fullgraph=True, backend=keep)
     torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
     calls = {str(n.target) for n in graphs[0].graph.nodes if n.op == "call_function"}
-    found = {call for call in calls if "effkernels" in call}
+    found = recorded(graphs[0].graph)
     assert found == (OURS if effkernels.backends()["cpu"].available else set())
     assert not any("functorch" in call or "tracing" in call for call in calls)
 

@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import effkernels
 from effkernels import dispatch, ops
 from effkernels.ops import _define
+from recorded_ops import recorded
 from specs.samples import labels, samples
 
 # uint8 images have no derivatives.
@@ -117,12 +118,6 @@ def test_an_op_without_gradient_says_so_at_the_call(monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(run(x), x.exp())
     with pytest.raises(NotImplementedError, match="testing_no_gradient: it has no gradient"):
         run(x.requires_grad_())
-
-
-def recorded(graph: torch.fx.Graph) -> set[str]:
-    """The effkernels ops in a graph."""
-    targets = (str(node.target) for node in graph.nodes if node.op == "call_function")
-    return {target for target in targets if "effkernels" in target}
 
 
 @pytest.mark.parametrize("pre_dispatch", [False, True])

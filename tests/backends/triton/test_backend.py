@@ -17,6 +17,7 @@ from effkernels._backends import limits
 from fakes import fake_pass
 from fallbacks import fallbacks
 from interpreter import Interpreter
+from model_names import TO_B7
 from parity import to_device
 from processes import run_python
 from source_tree import ROOT
@@ -115,7 +116,7 @@ def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
 @needs_triton
 @pytest.mark.skipif(torch.version.cuda is None, reason="PyTorch without CUDA: no tensors there")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", [f"efficientnet_b{n}" for n in range(8)])
+@pytest.mark.parametrize("name", TO_B7)
 def test_every_convolution_of_b0_to_b7_runs_on_a_kernel(
     pretended: FakeTensorMode, name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
