@@ -260,7 +260,7 @@ class TestBadFiles:
         trace = tmp_path / "trace"
         path = tmp_path / "attack.pth"
         path.write_bytes(pickle.dumps(Payload(trace)))
-        self.refused(path, "code to run|truncated, corrupt")
+        self.refused(path, "run code while|truncated, corrupt")
         assert not trace.exists()
 
     def test_training_checkpoint_with_python_objects(self, b0_state, tmp_path: Path):
