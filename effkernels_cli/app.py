@@ -74,7 +74,7 @@ def predict(
 
 
 def table(as_json: JsonOption = False) -> None:
-    """Our B0-B7 beside the paper's Table 2.
+    """Our B0-B7 compared with the paper's Table 2.
 
     Parameters and FLOPs as the paper prints them (its FLOPs are multiply-accumulates), and as counted here.
     """

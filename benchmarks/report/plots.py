@@ -204,7 +204,7 @@ def _memory_against_batch(pyplot: Any, rows: Sequence[Row]) -> Any:
     panel.minorticks_off()
     panel.yaxis.set_major_formatter("{x:g}")
     panel.set_xlabel("batch")
-    panel.set_ylabel("MB beside weights and input")
+    panel.set_ylabel("MB without weights and input")
     panel.set_title(f"{short_name(rows[0].case['model'])}: peak memory against batch")
     panel.grid(alpha=0.25)
     panel.legend()

@@ -235,7 +235,7 @@ def _startup(rows: Sequence[Row]) -> list[str]:
             ]
             for outcome in row.outcomes
         ]
-        head = ["", "until the first logits", "effkernels is", "of which, and a second pass"]
+        head = ["", "until the first logits", "effkernels is", "steps, and a second pass"]
         parts += [f"**{row.title}**", table(head, lines)]
     return [
         *parts,

@@ -1,6 +1,4 @@
-"""What was built, with which tools, and why the rest was not; printed as the build's last line and
-kept.
-"""
+"""The record of a build: what was built, with which tools, and why the rest was not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's Table 2 as data, and our counts beside it.
+"""The paper's Table 2 as data, compared with our counts.
 
 Source: Tan and Le 2019 (arXiv 1905.11946v5), Table 2: ImageNet, single model, single crop. Its
 FLOPs are MACs. Each group holds one EfficientNet and the networks compared with it; the ratios
@@ -134,7 +134,7 @@ class TableRow:
 
 
 def table_rows() -> tuple[TableRow, ...]:
-    """Table 2 in the paper's order, our B0 to B7 beside its figures."""
+    """Table 2 in the paper's order, with our counts for B0 to B7."""
     counts = {
         row.group: (cost.params, cost.macs)
         for row in TABLE_2

@@ -74,7 +74,7 @@ def save_checkpoint(
 
     Raises:
         ValueError: as in :func:`export_state`; no model of the format's code base computes the
-            same; variant or semantics are missing beside a state dict; the path cannot be written.
+            same; a state dict without variant or semantics; the path cannot be written.
     """
     if isinstance(model, nn.Module):
         variant = variant or _config(model).name

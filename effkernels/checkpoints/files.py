@@ -96,7 +96,7 @@ def unwrap(loaded: object, origin: str, *, use_ema: bool | None = None) -> Conte
 
     Raises:
         ValueError: there is no state dict; there are trained and averaged weights and ``use_ema`` is
-            None; there are none of the kind that it selects; there are several networks.
+            None; the selected kind is missing; there are several networks.
 
     Warns:
         UserWarning: some tensors do not belong to the network.

@@ -1,4 +1,4 @@
-"""``effkernels table``: our B0-B7 beside the paper's Table 2."""
+"""``effkernels table``: our B0-B7 compared with the paper's Table 2."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operated import CONFIGURATIONS, check, pair
 from surgery import CHANGE, Halving, Surgery, Wrapper, surgeries
+from surgery_comparison import CONFIGURATIONS, check, pair
 
 EXAMPLES_GIVEN = os.environ.get("EFFKERNELS_SURGERY_EXAMPLES")
 # A fifth of a second each on an idle core; with compilation, one or two seconds.

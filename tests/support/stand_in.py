@@ -41,6 +41,6 @@ def stand_in(kernels: dict[str, Callable[..., Any]]) -> Iterator[None]:
     backend.kernels[NETWORK] = dispatch.Kernel(run_by_steps, takes_all, by_parts=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(dispatch._BACKENDS, "triton", backend)
-        without = dispatch.Backend("cpu", ("cpu",), "not beside the tests' own")
+        without = dispatch.Backend("cpu", ("cpu",), "disabled for this test")
         patch.setitem(dispatch._BACKENDS, "cpu", without)
         yield

@@ -383,7 +383,7 @@ def surgeries(model: nn.Module, *, compiled: bool = False) -> st.SearchStrategy[
 
 
 @contextmanager
-def operated(
+def same_surgery(
     surgery: list[Surgery], ours: nn.Module, theirs: nn.Module, between: Callable[[], None]
 ) -> Iterator[list[Surgery]]:
     """Apply the same changes to both, and ``between`` after each; returns those to repeat (:meth:`Surgery.late`).

@@ -46,8 +46,7 @@ MOST_INSTRUCTIONS = {
     "_depthwise_nhwc_kernel of 5x5/(2, 2) Config(rows=2, columns=8, block_c=64,": 1430,
     "_conv_kernel of stem of 32 torch.bfloat16": 1260,
 }
-# The kernels that are compiled by default: for sm_90 these and those above; for the others, of which most have the same
-# matrix instructions as sm_80, some of them.
+# Kernels that are compiled by default: for sm_90 all of these and those above, for the others some of them.
 PRODUCTS = (
     "_pointwise_nhwc_kernel of (24, 144, 56) torch.bfloat16 ieee plain",
     "_pointwise_nhwc_kernel of (144, 24, 56) torch.bfloat16 ieee small maps",

@@ -18,7 +18,7 @@ import twin
 from effkernels.models import CONFIGS, EfficientNet, EfficientNetConfig, StageConfig, build
 from effkernels.models.scaling import Coefficients
 from randomise import randomise
-from surgery import Surgery, operated
+from surgery import Surgery, same_surgery
 
 CPU_KERNELS = effkernels.backends()["cpu"].available
 # Every kind of block: without and with expansion, with a residual, with stride 2, with the larger kernel.
@@ -134,7 +134,7 @@ def _check(
             outcome(theirs, x, gradients=False)
 
     look()
-    with operated(surgery, ours, theirs, look) as late:
+    with same_surgery(surgery, ours, theirs, look) as late:
         if any(one.how == "of 6 channels" for one in surgery):
             x = torch.cat([x, x.flip(1)], dim=1)
         for training in (False, True):
