@@ -129,7 +129,8 @@ def explain(model: nn.Module, input: Tensor) -> Explanation:
     Raises:
         TypeError: ``model`` is not a module, or ``input`` not a floating-point or uint8 tensor.
         ValueError: ``input`` has another shape, or is on another device than the model; ``model`` is
-        compiled. Any exception that the model raises.
+        compiled.
+        Exception: whatever the model raises.
     """
     _check(model, input)
     recorder = Recorder(model)
