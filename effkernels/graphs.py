@@ -260,7 +260,7 @@ def graph(
         ValueError: ``model`` or the input is on another device; ``model`` is in training mode or has hooks; the
             input requires grad; ``max_shapes`` is below 1. Calls raise it too, where the model has changed.
         TypeError: ``model`` is not a module or returns something else; input is not a floating-point or uint8
-        tensor.
+            tensor.
         Exception: whatever the model raises.
     """
     if not isinstance(model, nn.Module):

@@ -129,7 +129,7 @@ def explain(model: nn.Module, input: Tensor) -> Explanation:
     Raises:
         TypeError: ``model`` is not a module, or ``input`` not a floating-point or uint8 tensor.
         ValueError: ``input`` has another shape, or is on another device than the model; ``model`` is
-        compiled.
+            compiled.
         Exception: whatever the model raises.
     """
     _check(model, input)
