@@ -1,6 +1,6 @@
-"""Expand and depthwise in one kernel compared with two, for every block of some networks, on a GPU.
+"""Expand and depthwise as one kernel against two, for every block of some networks, on a GPU.
 
-The results tell which values ``effkernels._backends.cuda.MOST_EXPANDING`` should have:
+What ``effkernels._backends.cuda.MOST_EXPANDING`` is to be set by:
 
     python -m benchmarks.expanding [--batch N] [--dtype bfloat16]
 """
@@ -29,11 +29,11 @@ OP = "expand_depthwise_conv_bn_act_pool"
 NETWORKS = tuple(f"efficientnet_{name}" for name in ("b0", "b4", "b5", "b7"))
 _MOST_CHANNELS = limits.of_module("cuda").expand_input_channels
 _ROUNDS = 15
-_MOST_COPIES = 64  # of inputs that are used in turn
+_MOST_COPIES = 64  # of inputs that are taken in turn
 
 
 def blocks(models: Sequence[str]) -> list[Expand]:
-    """The distinct blocks of these networks for which there is a kernel, in the order of the first; for one image."""
+    """The distinct ones of these networks that there is a kernel for, in the order of the first; for one image."""
     found: dict[Expand, None] = {}
     for model in models:
         for first, depthwise in itertools.pairwise(model_cost(model).layers):
@@ -46,13 +46,13 @@ def blocks(models: Sequence[str]) -> list[Expand]:
 
 
 def arguments(block: Expand, batch: int, device: str, dtype: torch.dtype) -> tuple[Any, ...]:
-    """Random arguments of the op for a batch; images in NHWC."""
+    """Those of the op for a batch there, random; images in NHWC."""
     case = replace(block, n=batch).styled(dtype=dtype)
     return case.flat(OP, tree_map_only(torch.Tensor, lambda t: t.to(device), case.arguments()))
 
 
 def _microseconds(replay: Replay) -> float:
-    """Microseconds per call."""
+    """Of one of its calls."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     replay()
@@ -62,7 +62,7 @@ def _microseconds(replay: Replay) -> float:
 
 
 def measure(block: Expand, batch: int, dtype: torch.dtype) -> tuple[float, float]:
-    """Microseconds of one kernel and of two, measured alternately."""
+    """Microseconds of one kernel and of two, taking turns."""
     one = getattr(torch.ops.effkernels_cuda, OP).default
     two = defined(OP).composed
     assert two is not None
@@ -77,7 +77,7 @@ def measure(block: Expand, batch: int, dtype: torch.dtype) -> tuple[float, float
 
 
 def main() -> None:
-    """Print one line per block."""
+    """Print a line a block."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--dtype", choices=("bfloat16", "float16"), default="bfloat16")

@@ -12,7 +12,7 @@
 #   tests_cuda, tests_triton   pytest -m gpu: everything but Triton's kernels, and Triton's kernels
 #   layers, networks   the report, in bfloat16. A stage that measures continues, when repeated, where it stopped
 #   memcheck, racecheck   compute-sanitizer over small cases of the CUDA kernels
-#   expanding   expand and depthwise in one kernel compared with two, at batch 128 and 1
+#   expanding expand and depthwise as one kernel against two, at batch 128 and 1
 #   growth, memory   the other parts of the report
 #   full_b0, full_b4, full_b7, full_b2, full_b5, full_lite0   a network with every contestant, including max-autotune
 #   float16   B0 and B4 again in float16, as a separate report

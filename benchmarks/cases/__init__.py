@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.contestants import Contestant, joining
+from benchmarks.contestants import Contestant, contestants_in
 from benchmarks.harness.alternate import Timing
 from benchmarks.harness.device import CPU, TYPES, Device
 from benchmarks.harness.problem import Answer, Tensors
@@ -87,9 +87,9 @@ class Scope:
         """Whether the device is the CPU, not a GPU."""
         return self.device.kind == "cpu"
 
-    def who(self, *groups: str) -> tuple[Contestant, ...]:
+    def contestants(self, *groups: str) -> tuple[Contestant, ...]:
         """The contestants that are in one of these groups."""
-        return joining(*groups, kind=self.device.kind, full=self.full)
+        return contestants_in(*groups, kind=self.device.kind, full=self.full)
 
 
 def suites(*, full: bool = False, growth: bool = False, device: Device = CPU) -> list[Suite]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.cases import Scope, Suite
-from benchmarks.cases.layers import STYLE, LayerCase, distinct, of_others, suite
+from benchmarks.cases.layers import STYLE, LayerCase, distinct, models_for_other_layers, suite
 from effkernels.analysis import cost
 from effkernels.models import get_config
 from specs.mbconv import Block
@@ -39,5 +39,5 @@ def shapes(models: Sequence[str]) -> Iterator[tuple[Block, str]]:
 
 def suites(scope: Scope) -> list[Suite]:
     """Each distinct shape once."""
-    cases = distinct(shapes(of_others(scope)), scope, LayerCase)
+    cases = distinct(shapes(models_for_other_layers(scope)), scope, LayerCase)
     return suite("block", "Whole blocks", cases, scope, place=24)

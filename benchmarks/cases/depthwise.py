@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.cases import Scope, Suite
-from benchmarks.cases.layers import STYLE, Found, LayerCase, distinct, layers, of_largest, suite
+from benchmarks.cases.layers import (
+    STYLE,
+    Found,
+    LayerCase,
+    distinct,
+    layers,
+    models_for_convolutions,
+    suite,
+)
 from specs.depthwise_conv_bn_act import Depthwise
 
 
@@ -29,6 +37,6 @@ def shapes(models: Sequence[str]) -> Found:
 
 def suites(scope: Scope) -> list[Suite]:
     """Each distinct shape once."""
-    cases = distinct(shapes(of_largest(scope)), scope, LayerCase)
+    cases = distinct(shapes(models_for_convolutions(scope)), scope, LayerCase)
     heading = "Depthwise convolutions, with BatchNorm and activation"
     return suite("depthwise", heading, cases, scope, "convolutions", place=20)

@@ -30,6 +30,6 @@ class HostCase(NetworkCase):
 
 def suites(scope: Scope) -> list[Suite]:
     """B0 with one image."""
-    cases, who = (HostCase(B0, _PIXELS, device=scope.device),), scope.who("host")
+    cases, contestants = (HostCase(B0, _PIXELS, device=scope.device),), scope.contestants("host")
     heading = "Python's time per forward pass"
-    return [Suite("host", heading, cases, who, TIMING, "host", "host", place=60)]
+    return [Suite("host", heading, cases, contestants, TIMING, "host", "host", place=60)]

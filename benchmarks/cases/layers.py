@@ -109,19 +109,19 @@ def distinct(found: Found, scope: Scope, make: type[Layer]) -> tuple[Layer, ...]
     )
 
 
-def of_largest(scope: Scope) -> list[str]:
+def models_for_convolutions(scope: Scope) -> list[str]:
     """The networks whose convolutions are measured."""
     return [B0, B4] if scope.on_cpu or not scope.full else [B0, B4, B5, B7]
 
 
-def of_others(scope: Scope) -> list[str]:
+def models_for_other_layers(scope: Scope) -> list[str]:
     """The networks whose other layers are measured."""
-    return of_largest(scope) if scope.full else [B0]
+    return models_for_convolutions(scope) if scope.full else [B0]
 
 
 def suite(
     name: str, heading: str, cases: Sequence[LayerCase], scope: Scope, *groups: str, place: int
 ) -> list[Suite]:
     """One of layers."""
-    who = scope.who("layers", *groups)
-    return [Suite(name, heading, tuple(cases), who, TIMING, "layers", place=place)]
+    contestants = scope.contestants("layers", *groups)
+    return [Suite(name, heading, tuple(cases), contestants, TIMING, "layers", place=place)]

@@ -84,12 +84,16 @@ def case(
 def suites(scope: Scope) -> list[Suite]:
     """The networks; on a CPU in float32 and in 16 bits, which are the default on a GPU."""
     cases = tuple(case(model, batch=batch, device=scope.device) for model, batch in _sizes(scope))
-    found = [Suite("networks", "Networks", cases, scope.who("networks"), TIMING, "networks")]
+    found = [
+        Suite("networks", "Networks", cases, scope.contestants("networks"), TIMING, "networks")
+    ]
     if scope.device == CPU:
         halves = (case(B0, device=Device("cpu", "bfloat16")),)
-        who = scope.who("low-precision")
+        contestants = scope.contestants("low-precision")
         heading = "Networks in 16 bits"
-        found.append(Suite("low-precision", heading, halves, who, TIMING, "networks", place=10))
+        found.append(
+            Suite("low-precision", heading, halves, contestants, TIMING, "networks", place=10)
+        )
     return found
 
 

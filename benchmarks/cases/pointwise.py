@@ -8,7 +8,15 @@ from typing import Any
 import torch.nn.functional as F
 
 from benchmarks.cases import Scope, Suite
-from benchmarks.cases.layers import STYLE, Found, LayerCase, distinct, layers, of_others, suite
+from benchmarks.cases.layers import (
+    STYLE,
+    Found,
+    LayerCase,
+    distinct,
+    layers,
+    models_for_other_layers,
+    suite,
+)
 from benchmarks.harness.problem import Answer, Tensors
 from specs.pointwise_conv_bn_act import Pointwise
 
@@ -44,6 +52,6 @@ def shapes(models: Sequence[str]) -> Found:
 
 def suites(scope: Scope) -> list[Suite]:
     """Each distinct shape once."""
-    cases = distinct(shapes(of_others(scope)), scope, PointwiseCase)
+    cases = distinct(shapes(models_for_other_layers(scope)), scope, PointwiseCase)
     heading = "1x1 convolutions, with what surrounds them"
     return suite("pointwise", heading, cases, scope, "products", place=21)

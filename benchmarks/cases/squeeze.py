@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from benchmarks.cases import Scope, Suite
 from benchmarks.cases.block import shapes as blocks
-from benchmarks.cases.layers import STYLE, Found, LayerCase, distinct, of_others, suite
+from benchmarks.cases.layers import (
+    STYLE,
+    Found,
+    LayerCase,
+    distinct,
+    models_for_other_layers,
+    suite,
+)
 from specs.squeeze_excite import Squeeze
 
 
@@ -24,5 +31,5 @@ def shapes(models: Sequence[str]) -> Found:
 
 def suites(scope: Scope) -> list[Suite]:
     """Each distinct shape once."""
-    cases = distinct(shapes(of_others(scope)), scope, LayerCase)
+    cases = distinct(shapes(models_for_other_layers(scope)), scope, LayerCase)
     return suite("squeeze", "Squeeze-excitation of a map", cases, scope, place=22)

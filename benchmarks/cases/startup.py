@@ -8,6 +8,6 @@ from benchmarks.cases.networks import B0, TIMING, case
 
 def suites(scope: Scope) -> list[Suite]:
     """B0; the contestant that compiles takes a minute, and is included only with ``full``."""
-    cases, who = (case(B0, device=scope.device),), scope.who("startup")
+    cases, contestants = (case(B0, device=scope.device),), scope.contestants("startup")
     heading = "Until the first logits"
-    return [Suite("startup", heading, cases, who, TIMING, "startup", "startup", place=50)]
+    return [Suite("startup", heading, cases, contestants, TIMING, "startup", "startup", place=50)]

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.cases import Scope, Suite
-from benchmarks.cases.layers import STYLE, Found, LayerCase, distinct, of_largest, suite
+from benchmarks.cases.layers import (
+    STYLE,
+    Found,
+    LayerCase,
+    distinct,
+    models_for_convolutions,
+    suite,
+)
 from effkernels.analysis import cost
 from effkernels.models import get_config
 from specs.conv_bn_act import Dense
@@ -31,5 +38,5 @@ def shapes(models: Sequence[str]) -> Found:
 
 def suites(scope: Scope) -> list[Suite]:
     """Each distinct shape once."""
-    cases = distinct(shapes(of_largest(scope)), scope, LayerCase)
+    cases = distinct(shapes(models_for_convolutions(scope)), scope, LayerCase)
     return suite("stem", "Stems", cases, scope, "convolutions", place=23)

@@ -63,13 +63,13 @@ Builder = Callable[..., Built]
 """Called with (case: Case, folder: Path, **options)."""
 
 
-def everyone() -> Iterator[Contestant]:
+def all_contestants() -> Iterator[Contestant]:
     """All contestants of all files here."""
     for found in pkgutil.iter_modules(__path__):
         yield from importlib.import_module(f"{__name__}.{found.name}").CONTESTANTS
 
 
-def joining(*groups: str, kind: str, full: bool = True) -> tuple[Contestant, ...]:
+def contestants_in(*groups: str, kind: str, full: bool = True) -> tuple[Contestant, ...]:
     """The contestants in one of the groups on this kind of device, in table order; ``full``: also rare ones."""
-    found = [c for c in everyone() if c.joins(groups, kind) and (full or not c.full)]
+    found = [c for c in all_contestants() if c.joins(groups, kind) and (full or not c.full)]
     return tuple(sorted(found, key=lambda contestant: contestant.place))

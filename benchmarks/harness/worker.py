@@ -88,7 +88,7 @@ class Worker:
             return Prepared("missing", str(reason))
         except Exception as error:
             traceback.print_exc()
-            return Prepared("failed", said(error).splitlines()[0])
+            return Prepared("failed", error_text(error).splitlines()[0])
         seconds = time.perf_counter() - start
         problem = Problem(Path(folder), case).load()
         exact, allowed = problem["answers"][contestant.result]
@@ -246,7 +246,7 @@ def resolve(name: str) -> Callable[..., Any]:
     return found
 
 
-def said(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The error's type and message."""
     return f"{type(error).__name__}: {error}"
 
@@ -265,5 +265,5 @@ def serve(pipe: Connection) -> None:
             answer = ("ok", getattr(worker, command)(*arguments))
         except Exception as error:
             traceback.print_exc()
-            answer = ("error", said(error))
+            answer = ("error", error_text(error))
         pipe.send(answer)

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.cases.layers import STYLE, LayerCase
 from benchmarks.cases.pointwise import PointwiseCase
-from benchmarks.contestants import Contestant, joining, ours
+from benchmarks.contestants import Contestant, contestants_in, ours
 from benchmarks.harness import inputs, worker
 from benchmarks.harness.device import Device
 from benchmarks.harness.making import make
@@ -28,9 +28,9 @@ PROJECT = Pointwise(
     *(2, 16, 24, (5, 6)), gated=True, residual=True, activation="identity", style=STYLE
 )
 CASE, PRODUCT = LayerCase(SHAPE, GPU), PointwiseCase(PROJECT, GPU)
-LAYERS = joining("layers", "convolutions", kind="cuda")
-PRODUCTS = joining("layers", "products", kind="cuda")
-NETWORKS = joining("networks", kind="cuda")
+LAYERS = contestants_in("layers", "convolutions", kind="cuda")
+PRODUCTS = contestants_in("layers", "products", kind="cuda")
+NETWORKS = contestants_in("networks", kind="cuda")
 MAP_BYTES = 2 * 16 * 5 * 6 * 2
 COPIES = 4
 

@@ -18,7 +18,7 @@ from benchmarks.cases import Case, Suite
 from benchmarks.cases.layers import STYLE, LayerCase
 from benchmarks.cases.networks import NetworkCase
 from benchmarks.cases.pointwise import PointwiseCase
-from benchmarks.contestants import Contestant, Missing, everyone, joining
+from benchmarks.contestants import Contestant, Missing, all_contestants, contestants_in
 from benchmarks.harness.alternate import EntrantError, Timing
 from benchmarks.harness.device import Device
 from benchmarks.harness.machine import Limits
@@ -26,7 +26,7 @@ from benchmarks.harness.making import make
 from benchmarks.harness.problem import Answer, Problem, checked_images, mismatch
 from benchmarks.harness.processes import Process
 from benchmarks.harness.session import REFERENCE, Session
-from benchmarks.harness.worker import Worker, resolve, said
+from benchmarks.harness.worker import Worker, error_text, resolve
 from benchmarks.report.results import Report, Row
 from benchmarks.run import run
 from specs.conv_bn_act import Dense
@@ -186,7 +186,7 @@ def test_contestants_in_processes_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     "contestant",
-    list(everyone()),
+    list(all_contestants()),
     ids=lambda c: f"{c.name}-{c.build}",
 )
 def test_every_contestant_can_be_built(contestant: Contestant) -> None:
@@ -229,8 +229,8 @@ def test_a_problem_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
     assert first["answers"]["result"][1] == second["answers"]["result"][1]
 
 
-FOR_LAYERS = joining("layers", "convolutions", kind="cuda")
-PRODUCTS = joining("layers", "products", kind="cuda")
+FOR_LAYERS = contestants_in("layers", "convolutions", kind="cuda")
+PRODUCTS = contestants_in("layers", "products", kind="cuda")
 PADDING = {"padding": (2,) * 4, "style": STYLE}
 SHAPES = [
     Depthwise(9, 16, (9, 7), (5, 5), stride=(2, 2), **PADDING),
@@ -246,7 +246,7 @@ NETWORK = NetworkCase("efficientnet_b0", 64, 5, HALVES)
 IN_HALVES: list[tuple[Case, tuple[Contestant, ...]]] = [
     *((LayerCase(shape, HALVES), FOR_LAYERS) for shape in SHAPES),
     (PointwiseCase(PROJECT, HALVES), PRODUCTS),
-    (NETWORK, joining("memory", kind="cuda")),
+    (NETWORK, contestants_in("memory", kind="cuda")),
 ]
 
 
@@ -287,7 +287,7 @@ def test_contestants_of_a_gpu_are_built_where_there_is_none(shared: Path) -> Non
     make(str(shared), case)
     found = {
         contestant.name: Worker().prepare(contestant, case, str(shared))
-        for contestant in joining("networks", kind="cuda")
+        for contestant in contestants_in("networks", kind="cuda")
         if contestant.family
         != "torch.compile"  # takes a minute to build, and is the same as on CPUs
     }
@@ -318,7 +318,7 @@ def startup_suite(*who: Contestant) -> Suite:
 def test_a_start_is_measured_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured in a fresh interpreter, which does not have this one's modules."""
     monkeypatch.setattr("benchmarks.harness.session._START_ROUNDS", 1)
-    starting = startup_suite(*(c for c in joining("startup", kind="cpu") if c.ours))
+    starting = startup_suite(*(c for c in contestants_in("startup", kind="cpu") if c.ours))
     with Session(make=InThisProcess) as session:
         row = session.measure(starting, STARTING)
     (ours,) = row.outcomes
@@ -342,11 +342,11 @@ def test_contestants_that_cannot_start_are_named(monkeypatch: pytest.MonkeyPatch
         try:
             return getattr(process.worker, command)(*arguments)
         except Exception as error:
-            raise EntrantError(said(error)) from error
+            raise EntrantError(error_text(error)) from error
 
     monkeypatch.setattr("benchmarks.harness.startup.measure", measure)
     monkeypatch.setattr(InThisProcess, "ask", ask)
-    starting = startup_suite(*joining("startup", kind="cpu", full=False))
+    starting = startup_suite(*contestants_in("startup", kind="cpu", full=False))
     with Session(make=InThisProcess) as session:
         ours, absent, broken = session.measure(starting, STARTING).outcomes
     assert ours.rounds == [3.0] * 5
