@@ -15,10 +15,8 @@ from effkernels.analysis.cost import LayerCost, ModelCost, elements, model_cost
 from effkernels.nn import ConvBnAct
 from effkernels.ops._define import defined
 from networks import small
+from requirements import needs_cpu_kernels
 
-needs_kernels = pytest.mark.skipif(
-    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
-)
 SIZE, IMAGES = 64, 2
 NETWORKS = ["efficientnet_b0", "efficientnet_lite0"]
 DTYPES = [torch.float32, torch.float16]
@@ -64,7 +62,7 @@ def blocks(model: EfficientNet) -> list[str]:
     return [f"stages.{s}.{b}" for s, stage in enumerate(model.stages) for b, _ in enumerate(stage)]
 
 
-@needs_kernels
+@needs_cpu_kernels
 def test_a_classifier_is_one_call_of_steps(model: EfficientNet, cost: ModelCost) -> None:
     dtype = cost.dtype
     found = effkernels.explain(model, images(dtype))
@@ -143,7 +141,7 @@ def test_a_model_with_global_hooks_runs_module_by_module(name: str) -> None:
         assert found.bytes == cost.bytes_moved.eager + state_bytes(model) + beside
 
 
-@needs_kernels
+@needs_cpu_kernels
 def test_a_hook_inside_of_a_block() -> None:
     model = small().eval()
     model.stages[1][0].depthwise.conv.register_forward_hook(lambda *_: None)
@@ -166,7 +164,7 @@ def test_a_hook_inside_of_a_block() -> None:
     )
 
 
-@needs_kernels
+@needs_cpu_kernels
 def test_why_a_faster_backend_did_not_take_it() -> None:
     model = small().double().eval()
     found = effkernels.explain(model, torch.randn(1, 3, 16, 16, dtype=torch.float64))
@@ -178,7 +176,7 @@ def test_why_a_faster_backend_did_not_take_it() -> None:
     assert "not torch.float64" in found.notes[0]
 
 
-@needs_kernels
+@needs_cpu_kernels
 def test_parts_say_why_their_block_is_not_one_call() -> None:
     class Block(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from effkernels.models import EfficientNet
 from effkernels.nn import ConvBnAct, DropPath, MBConv
 from networks import images, small, tiny, unfused
 from processes import run_python
+from requirements import needs_cpu_kernels
 from tiers import slow_unless
 
 
@@ -189,9 +190,7 @@ def test_compiles_in_one_graph_without_change(name: str) -> None:
     torch.testing.assert_close(compiled(x), model(x), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.skipif(
-    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
-)
+@needs_cpu_kernels
 @torch.no_grad()
 def test_compiled_kernels_compute_the_same() -> None:
     model, x = tiny(), torch.randn(2, 3, 32, 32)

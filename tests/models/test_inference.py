@@ -16,12 +16,10 @@ import effkernels
 from effkernels import EfficientNet, dispatch
 from networks import small
 from randomise import randomise
+from requirements import needs_cpu_kernels
 from specs.tolerance import assert_within_eager
 
-needs_kernels = pytest.mark.skipif(
-    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
-)
-pytestmark = needs_kernels
+pytestmark = needs_cpu_kernels
 
 
 def thousand(**options: Any) -> EfficientNet:

@@ -19,12 +19,10 @@ from effkernels.models.efficientnet import EfficientNetFeatures
 from effkernels.preprocessing import INCEPTION_MEAN, INCEPTION_STD
 from networks import small, tiny
 from randomise import randomise
+from requirements import needs_cpu_kernels
 from specs.tolerance import assert_within_eager
 
-needs_kernels = pytest.mark.skipif(
-    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
-)
-BACKENDS = ["torch", pytest.param("cpu", marks=needs_kernels)]
+BACKENDS = ["torch", pytest.param("cpu", marks=needs_cpu_kernels)]
 
 
 def pixels(*shape: int) -> Tensor:
@@ -83,7 +81,7 @@ def test_each_backend_pads_alike(padding: str) -> None:
     assert_same(small(padding=padding).eval(), pixels(1, 3, 33, 31))
 
 
-@needs_kernels
+@needs_cpu_kernels
 def test_images_in_chunks(shared: EfficientNet) -> None:
     # As many images as need several chunks where they run as one call.
     x = pixels(5, 3, 480, 480)
@@ -249,7 +247,7 @@ def test_exports(shared: EfficientNet) -> None:
     assert_same(shared, x, exported.module())
 
 
-@needs_kernels
+@needs_cpu_kernels
 def test_the_stem_reads_one_byte_per_value(model: EfficientNet) -> None:
     x = pixels()
     whole = effkernels.explain(model, x)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-import effkernels
 from effkernels import EfficientNet
 from effkernels._backends import cpu_network, network_layout
 from effkernels._backends.compiled import cpu_module
@@ -23,11 +22,10 @@ from effkernels.ops._steps import LINEAR, Network, argument_names
 from effkernels.reference.elementwise import ACTIVATIONS
 from effkernels_build.modules import network_layout_header
 from networks import small
+from requirements import needs_cpu_kernels
 from source_tree import ROOT
 
-pytestmark = pytest.mark.skipif(
-    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
-)
+pytestmark = needs_cpu_kernels
 Arguments = tuple[Tensor, list[Tensor], list[int], list[float]]
 
 
