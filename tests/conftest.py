@@ -49,7 +49,7 @@ except ImportError:  # tests that need it are skipped
     pass
 else:
     # On two busy cores any deadline would fail at random.
-    settings.register_profile("effkernels", deadline=None, print_blob=True)
+    settings.register_profile("effkernels", deadline=None, print_blob=True, max_examples=60)
     # Sanitizers take three times as long.
     settings.register_profile("effkernels-few", settings.get_profile("effkernels"), max_examples=15)
     settings.load_profile(os.environ.get("EFFKERNELS_TEST_PROFILE") or "effkernels")

@@ -21,6 +21,7 @@ from effkernels.scaling import (
     realised_ratio,
     scaled_config,
 )
+from tiers import slow_unless
 
 # Parameters (torchvision's num_params for B0 to B7, timm's for the rest), MACs of convolutions and
 # classifier / 1e9 and activations / 1e6 (timm's benchmark) at the model's resolution.
@@ -174,7 +175,10 @@ def test_a_residual_is_read_and_eager_also_writes_its_sum() -> None:
     assert row.bytes_moved.level1 == row.bytes_moved.level2 == 2 * (d + 2 * p)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+LARGEST = ("efficientnet_b6", "efficientnet_b7", "efficientnet_b8", "efficientnet_l2")
+
+
+@pytest.mark.parametrize("name", slow_unless(set(CONFIGS) - set(LARGEST), CONFIGS))
 def test_real_network_has_these_parameters_and_flops(name: str) -> None:
     cost, model = model_cost(name), network(name).eval()
     assert cost.params == sum(p.numel() for p in model.parameters())

@@ -18,7 +18,6 @@ from effkernels.nn import ConvBnAct, DropPath, MBConv
 from networks import images, small, tiny, unfused
 from processes import run_python
 from requirements import needs_cpu_kernels
-from tiers import slow_unless
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +170,8 @@ def test_in_place_updates_take_effect(b0: EfficientNet) -> None:
     assert not torch.allclose(model(x), b0(x))
 
 
-@pytest.mark.parametrize(
-    "name", slow_unless(["efficientnet_b0"], ["efficientnet_b0", "efficientnet_lite0"])
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
 def test_compiles_in_one_graph_without_change(name: str) -> None:
     model = small(name).double().eval()
     x = images(2, 3, 32, 32)

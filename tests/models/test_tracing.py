@@ -21,6 +21,7 @@ from networks import tiny
 from processes import run_python
 from randomise import randomise
 from recorded_ops import recorded
+from tiers import slow_unless
 
 OURS = {f"effkernels.{op}.default" for op in ("conv_bn_act", "mbconv", "pointwise_conv_bn_act")}
 
@@ -114,7 +115,7 @@ def test_gradients_of_each_sample(backend: str) -> None:
             torch.testing.assert_close(found[name][i], parameter.grad, rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("strict", slow_unless([False], [False, True]))
 def test_export_holds_public_ops_and_decomposes(model: EfficientNet, strict: bool) -> None:
     x = images(2, 3, 32, 32)
     program = torch.export.export(model, (x,), strict=strict)
@@ -255,7 +256,10 @@ class Call(torch.nn.Module):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
-    ("loader", "named"), [("export.load", "torch.ops.effkernels."), ("jit.load", "effkernels::")]
+    ("loader", "named"),
+    slow_unless(
+        ["jit.load"], [("export.load", "torch.ops.effkernels."), ("jit.load", "effkernels::")]
+    ),
 )
 def test_a_file_with_our_ops_names_them_where_they_are_missing(
     tmp_path: Path, loader: str, named: str

@@ -23,6 +23,7 @@ from specs.mbconv import Block
 from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
 from specs.tolerance import assert_within_eager
+from tiers import slow_unless
 
 CALLS: dict[str, tuple[Callable[..., object], Case]] = {
     "depthwise": (
@@ -149,7 +150,7 @@ print(tuple(ops.depthwise_conv_bn_act(torch.ones(1, 3, 4, 4), torch.ones(3, 1, 3
 """
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2", " AVX2 "])
+@pytest.mark.parametrize("name", slow_unless([" AVX2 "], ["baseline", "avx2", " AVX2 "]))
 def test_instruction_set_from_the_environment(name: str) -> None:
     if name.strip().lower() not in usable_instruction_sets():
         pytest.skip(f"no {name} here")

@@ -60,7 +60,7 @@ SOME = (*PRODUCTS, *OTHERS, "_depthwise_nhwc_kernel of 5x5/(1, 1) Config(rows=4,
 MAIN = {90: (*MOST_INSTRUCTIONS, *PRODUCTS, *OTHERS), 80: SOME, 86: SOME, 89: SOME}
 # Everything is compiled for one architecture of each kind: for 8.6, 8.9 and 12.0 Triton generates the same as for 8.0.
 ALL = (80, 90, 100)
-FAST = (90, 80)
+FAST = (90,)
 
 # Bytes per thread that a kernel may spill, by the release of Triton and the beginning of its label; all others may not
 # spill. 3.7 and 3.8 spill two registers of 72, once, in a convolution of 200 terms with normalised images on sm_90,

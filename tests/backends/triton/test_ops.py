@@ -39,12 +39,14 @@ from specs.pointwise_conv_bn_act import Pointwise
 from specs.samples import labels_of_parts
 from specs.squeeze_excite import Squeeze
 from specs.style import DTYPES, Style
+from tiers import slow_unless
 
 # Shrinking would take minutes.
-few = settings(max_examples=10, phases=(Phase.explicit, Phase.generate))
+few = settings(max_examples=6, phases=(Phase.explicit, Phase.generate))
 
 
-@pytest.fixture(params=DTYPES, ids=str)
+# The interpreter widens halves as it does bfloat16.
+@pytest.fixture(params=slow_unless([torch.bfloat16, torch.float32], DTYPES), ids=str)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
@@ -98,7 +100,9 @@ def test_depthwise(runner: Runner, case: Depthwise) -> None:
 
 
 # float16 is only widened when it is loaded, so the cases that Hypothesis draws suffice for it.
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", slow_unless([torch.bfloat16], [torch.float32, torch.bfloat16]), ids=str
+)
 @pytest.mark.parametrize("name", DEPTHWISE_HERE)
 def test_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
     check(runner, DEPTHWISE_HERE[name].styled(dtype=dtype, seed=seed))
@@ -166,6 +170,7 @@ def test_padding_is_zero_after_normalisation(runner: Runner, dtype: torch.dtype)
     check_padding(runner, dtype)
 
 
+@pytest.mark.parametrize("dtype", slow_unless([torch.bfloat16], DTYPES), ids=str)
 @pytest.mark.parametrize("label", labels_of_parts())
 def test_private_ops_take_maps_of_any_strides(
     runner: Runner, label: str, dtype: torch.dtype
@@ -185,7 +190,9 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "dtype"), NETWORKS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "dtype"), slow_unless([("efficientnet_b0", torch.bfloat16)], NETWORKS), ids=str
+)
 def test_whole_networks(runner: Runner, name: str, dtype: torch.dtype) -> None:
     calls = check_network(runner, name, dtype)
     assert {call for call in calls if not call.endswith(" on triton")} == {"linear on torch"}
