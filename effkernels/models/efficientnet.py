@@ -15,11 +15,12 @@ from torch.utils.checkpoint import checkpoint
 
 from effkernels.dispatch import layers_traced
 from effkernels.models import inference
+from effkernels.models.blocks import make_block
 from effkernels.models.config import EfficientNetConfig
 from effkernels.models.images import check_images
 from effkernels.models.parts import methods_of
 from effkernels.models.timm_config import timm_config
-from effkernels.nn import ConvBnAct, MBConv
+from effkernels.nn import ConvBnAct
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.nn.conv_bn_act import plain_conv
 from effkernels.preprocessing import Preprocessing, pixel_norm
@@ -32,7 +33,6 @@ class _Trunk(nn.Module):
 
     def __init__(self, config: EfficientNetConfig, in_channels: int, last_stage: int) -> None:
         super().__init__()
-        config.check_buildable()
         if in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         self.config = config
@@ -55,18 +55,7 @@ class _Trunk(nn.Module):
                 break
             if block.index == 0:
                 stages.append(nn.Sequential())
-            stages[-1].append(
-                MBConv(
-                    block.in_channels,
-                    block.out_channels,
-                    block.kernel_size,
-                    stride=block.stride,
-                    expand_ratio=block.expand_ratio,
-                    squeeze_channels=block.squeeze_channels,
-                    drop_path=block.drop_path,
-                    **self._options(),
-                )
-            )
+            stages[-1].append(make_block(block, **self._options()))
         self.stages = nn.Sequential(*stages)
 
     @property
