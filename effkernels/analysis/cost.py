@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -244,6 +244,10 @@ def _check_resolution(resolution: int | tuple[int, int]) -> tuple[int, int]:
     return check_count("resolution", height), check_count("resolution", width)
 
 
+def _window(block: BlockConfig) -> dict[str, Any]:
+    return {"kernel_size": block.kernel_size, "stride": block.stride}
+
+
 class _Walk:
     """Goes through the network once, keeping the shape of the current feature map."""
 
@@ -274,7 +278,7 @@ class _Walk:
 
     def _mbconv(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
         expands = block.expand_ratio != 1
-        window = {"kernel_size": block.kernel_size, "stride": block.stride}
+        window = _window(block)
         if expands:
             yield self._conv(f"{name}.expand", "expand", block.inner_channels)
         depthwise = f"{name}.depthwise"
@@ -287,7 +291,7 @@ class _Walk:
 
     def _fused_mbconv(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
         expands = block.expand_ratio != 1
-        window = {"kernel_size": block.kernel_size, "stride": block.stride}
+        window = _window(block)
         if expands:
             yield self._conv(f"{name}.expand", "fused_expand", block.inner_channels, **window)
         if block.squeeze_channels:
@@ -306,7 +310,7 @@ class _Walk:
         before, inner, out = self.shape, block.inner_channels, block.out_channels
         squeezed = block.squeeze_channels
         yield self._conv(f"{name}.reduce", "reduce", inner)
-        window = {"kernel_size": block.kernel_size, "stride": block.stride}
+        window = _window(block)
         yield self._conv(f"{name}.conv", "conv", inner, **window)
         if not block.same_shape:
             after, self.shape = self.shape, before

@@ -307,7 +307,7 @@ def layers_like(**options: Any) -> Callable[..., ConvBnAct]:
     """Makes the layers of a block, which share ``options``, from channels, kernel size and activation."""
 
     def make(
-        in_channels: int, out_channels: int, kernel_size: int, activation: str, **own: int
+        in_channels: int, out_channels: int, kernel_size: int, activation: str, **own: Any
     ) -> ConvBnAct:
         return ConvBnAct(
             in_channels, out_channels, kernel_size, activation=activation, **options, **own
