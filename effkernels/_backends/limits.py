@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,20 +30,20 @@ CAPABILITY = (8, 0)  # the oldest GPUs that device code is built for: older ones
 
 
 class KernelLimits(NamedTuple):
-    """The largest sizes that compiled kernels accept."""
+    """The most that compiled kernels take. What a module does not state, it does not limit."""
 
-    kernel_rows: int = 64
-    """Rows of a convolution's kernel."""
-    conv_terms: int = 256
-    """Terms per sum of the cuda backend's ``conv_bn_act``."""
-    gate_hidden_channels: int = 12288
-    """Hidden channels of the cuda backend's gates."""
-    expand_input_channels: int = 128
+    kernel_rows: int = sys.maxsize
+    """Of a convolution's window."""
+    conv_terms: int = sys.maxsize
+    """Terms of a sum of the cuda backend's ``conv_bn_act``."""
+    gate_hidden_channels: int = sys.maxsize
+    """Of the cuda backend's gates."""
+    expand_input_channels: int = sys.maxsize
     """Input channels of the cuda backend's ``expand_depthwise_conv_bn_act``."""
 
 
 def of_module(backend: str) -> KernelLimits:
-    """The limits that the loaded module of "cpu" or "cuda" reports by its op ``limits``; defaults for the others."""
+    """What the loaded module of "cpu" or "cuda" says by its op ``limits``, by name."""
     packet = getattr(getattr(torch.ops, f"effkernels_{backend}"), "limits", None)
     if packet is None:
         return KernelLimits()
