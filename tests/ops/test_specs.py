@@ -23,6 +23,7 @@ MODULES = (
     "mbconv",
     "pointwise_conv_bn_act",
     "squeeze_excite",
+    "squeeze_excite_gate",
 )
 SPECS = [importlib.import_module(f"specs.{name}") for name in MODULES]
 CASES = [
