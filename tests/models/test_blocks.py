@@ -32,7 +32,7 @@ def torchvision_fused(channels: tuple[int, int], stride: int, expand: int) -> Pa
     layers = [layer for layer in (ours.expand, ours.project) if layer is not None]
     assert len(layers) == len(theirs.block)
     pairs = zip(layers, theirs.block, strict=True)
-    return ours, theirs, [pair for layer, seq in pairs for pair in _conv_bn(layer, *seq[:2])]
+    return ours, theirs, [pair for layer, seq in pairs for pair in _conv_bn(layer, seq[0], seq[1])]
 
 
 def timm_fused(
