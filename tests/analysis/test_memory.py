@@ -93,9 +93,9 @@ def vectors(model: nn.Module) -> int:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_eager_inference(name: str) -> None:
     model, x = network(name).eval(), images(name, 2)
+    own = {t.untyped_storage()._cdata for t in model.state_dict().values()}
     with torch.no_grad(), unfused(model), LiveBytes() as live:
-        # The state is counted apart, also where an op returns a view of it.
-        live.alive.update(t.untyped_storage()._cdata for t in model.state_dict().values())
+        live.alive |= own  # counted apart, also where an op returns a view of it
         live.watch(x)
         model(x)
     cost = model_cost(CONFIGURATIONS[name], batch_size=2)
