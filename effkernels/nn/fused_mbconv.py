@@ -17,12 +17,12 @@ class FusedMBConv(nn.Module):
     ``squeeze_excite`` is None where ``squeeze_channels`` is 0, as in EfficientNetV2.
 
     Args:
-        in_channels, out_channels, kernel_size, stride: of the block; ``in_channels * expand_ratio``
-            channels inside.
+        in_channels, out_channels: of the block; ``in_channels * expand_ratio`` channels inside.
+        kernel_size, stride: of the dense convolution.
         expand_ratio: at least 1.
         squeeze_channels: inner width of squeeze-excitation; 0 for none.
-        activation, padding, bn_eps, bn_momentum: see :class:`ConvBnAct`.
         drop_path: probability, in training, to skip the block for a sample.
+        activation, padding, bn_eps, bn_momentum: see :class:`ConvBnAct`.
     """
 
     def __init__(
@@ -31,14 +31,14 @@ class FusedMBConv(nn.Module):
         out_channels: int,
         kernel_size: int,
         *,
-        stride: int = 1,
         expand_ratio: int = 4,
+        stride: int = 1,
         squeeze_channels: int = 0,
+        drop_path: float = 0.0,
         activation: str = "silu",
         padding: str = "symmetric",
         bn_eps: float = 1e-3,
         bn_momentum: float = 0.01,
-        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         conv = layers_like(padding=padding, bn_eps=bn_eps, bn_momentum=bn_momentum)
