@@ -14,8 +14,8 @@ batch shares them) and tensors of one value per channel are left out. Three exec
 - ``level1``: a convolution with its BatchNorm, activation, pool, gate and residual is one pass. It
   reads its input (and the residual) and writes its output. The head is pooled in the same pass and
   writes no map.
-- ``level2``: level 1 with the expand and depthwise convolutions of MBConv as one kernel: the expanded
-  map is neither written nor read.
+- ``level2``: as level 1, with MBConv's expand and depthwise in one kernel: the expanded map is neither
+  written nor read.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class ByExecution:
 class LayerCost:
     """One layer, for a whole batch.
 
-    ``name`` is its module's (``stages.2.0.depthwise``), ``kind`` one of stem, expand, depthwise,
-    squeeze_excite, project, head, classifier; of fused blocks fused_expand, or fused for the only convolution of
-    one that does not expand; of bottlenecks reduce, conv, shortcut, restore. Shapes are (C, H, W) of one image.
-    ``activations`` counts the output elements of its convolutions; ``buffers`` the running means and variances.
-    ``residual``: its result is added to the block's input, or to what ``shortcut`` makes of that.
+    ``name`` is the module's name (``stages.2.0.depthwise``); ``kind`` is stem, expand, depthwise,
+    squeeze_excite, project, head or classifier; in fused blocks fused_expand, or fused for the only convolution
+    of a block that does not expand; in bottlenecks reduce, conv, shortcut or restore. Shapes are (C, H, W) of one
+    image. ``activations`` counts the output elements of convolutions; ``buffers`` counts running means and
+    variances. ``residual``: the result is added to the block's input, or to the output of ``shortcut``.
     """
 
     name: str
@@ -206,7 +206,7 @@ def model_cost(
 
     Raises:
         ValueError: unknown name; a size below 1; ``num_classes`` or ``batch_size`` below 0.
-        TypeError: not a model, not an int, or not a floating-point dtype.
+        TypeError: an argument is not a model, not an int, or not a floating-point dtype.
     """
     config = resolve_config(model)
     height, width = _check_resolution(config.resolution if resolution is None else resolution)
@@ -333,7 +333,7 @@ class _Walk:
         residual: bool = False,
         after_expand: bool = False,
     ) -> LayerCost:
-        """A convolution without bias, its BatchNorm and, but for those of ``LINEAR``, its activation."""
+        """A convolution without bias, its BatchNorm and, except for ``LINEAR``, its activation."""
         channels, height, width = in_shape = self.shape
         # For odd kernels, symmetric and 'same' padding give the same output size.
         self.shape = (out_channels, -(-height // stride), -(-width // stride))
