@@ -177,7 +177,7 @@ def test_a_residual_is_read_and_eager_also_writes_its_sum() -> None:
     assert row.bytes_moved.level1 == row.bytes_moved.level2 == 2 * (d + 2 * p)
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", slow_unless(set(CONFIGURATIONS) - set(LARGEST), CONFIGURATIONS))
 def test_real_network_has_these_parameters_and_flops(name: str) -> None:
     cost, model = model_cost(CONFIGURATIONS[name]), network(name).eval()
     assert cost.params == sum(p.numel() for p in model.parameters())
