@@ -177,6 +177,9 @@ def test_a_residual_is_read_and_eager_also_writes_its_sum() -> None:
     assert row.bytes_moved.level1 == row.bytes_moved.level2 == 2 * (d + 2 * p)
 
 
+LARGEST = ("efficientnet_b6", "efficientnet_b7", "efficientnet_b8", "efficientnet_l2")
+
+
 @pytest.mark.parametrize("name", slow_unless(set(CONFIGURATIONS) - set(LARGEST), CONFIGURATIONS))
 def test_real_network_has_these_parameters_and_flops(name: str) -> None:
     cost, model = model_cost(CONFIGURATIONS[name]), network(name).eval()
@@ -267,7 +270,9 @@ def test_flops_of_the_ops(name: str, shape: tuple[int, ...], padding: str) -> No
 
 @pytest.mark.parametrize("name", ["efficientnet_b1", *ARCHETYPES])
 def test_rows_are_the_modules_of_the_network(name: str) -> None:
-    """Names, shapes and parameters of each row, seen by hooks on the running network."""
+    """Names, shapes and parameters of each row, compared with what hooks see in the running
+    network.
+    """
     model = network(name).eval()
     seen: dict[str, tuple[torch.Size, torch.Size]] = {}
 
