@@ -25,6 +25,12 @@ Model = EfficientNet | EfficientNetFeatures
 CALLS = 4  # a plan is made, bound, and used
 
 
+@pytest.fixture(autouse=True)
+def _same_weights_each_time() -> None:
+    """How much a change matters depends on them: it must be more than rounding."""
+    torch.manual_seed(7)
+
+
 def backbone(**options: Any) -> EfficientNetFeatures:
     """The maps of a small network in eval mode, of its weights."""
     model = small().eval()
