@@ -108,6 +108,8 @@ inline void load_matrices(const void* row, uint32_t (&elements)[4],
 inline void copy_16_bytes(void* to, const void* from, bool valid) { host_shim::start_copy(to, from, valid); }
 inline void wait_for_copies() { host_shim::finish_copies(); }
 
+inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
+
 inline float widen(float x) { return x; }
 inline float widen(uint8_t x) { return static_cast<float>(x); }
 inline float widen(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
