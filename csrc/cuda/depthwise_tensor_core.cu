@@ -200,8 +200,9 @@ depthwise_rows_nhwc_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap in_boxes,
         constexpr bool kStores = decltype(stores)::value;
         float z[kResults];
         if constexpr (kStores) normalised(complete[0], complete[1], z);
-        // Among the products only where it does not branch: across branches there are too few registers.
-        if constexpr (kStores && !kSilu) store_row(z);
+        // Where the epilogue branches, it cannot run among the products, and what it needs of registers are
+        // those of the next row.
+        constexpr bool kBranches = kStores && !kSilu;
         from += static_cast<uint32_t>(p.row_bytes);
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) {
@@ -229,9 +230,13 @@ depthwise_rows_nhwc_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap in_boxes,
           for (int j = 0; j < kOpen; ++j) {
             multiply_add(T{}, last_tap[t], weights[kLast - kStride * (j + 1)][kLast], open[t][j], open[t][j]);
           }
-          load_taps(t);
+          if constexpr (!kBranches) load_taps(t);
         }
-        if constexpr (kStores && kSilu) store_row(z);
+        if constexpr (kStores) store_row(z);
+        if constexpr (kBranches) {
+          load_taps(0);
+          load_taps(1);
+        }
       };
       // With stride 2, a row between those that complete one.
       const auto row_between = [&] {
@@ -285,33 +290,36 @@ depthwise_rows_nhwc_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap in_boxes,
           }
         }
         if (sums != nullptr) {
-          // Of each image, from its halves and then from the lanes of its columns.
+          // Over the lanes that have the same channels, in three steps. In the first two each lane gives half
+          // of its sums away: lane / 8 is the half of which it has one in the end.
+          const bool upper = lane & 16, odd = lane & 8;
+          float of_half[kPair];
 #pragma unroll
           for (int e = 0; e < kPair; ++e) {
-            if (p.abreast < 4) {
-              total[0][e] += total[1][e];
-              total[2][e] += total[3][e];
-            }
+            if (p.abreast < 4) total[0][e] += total[1][e], total[2][e] += total[3][e];
             if (p.abreast < 2) total[0][e] += total[2][e];
-          }
-          const int parts = p.parts / p.strips;
-          const bool ends = stage.out_row() + stage.out_rows() == a.out.height;
+            float two[2];
 #pragma unroll
-          for (int half = 0; half < kHalves; ++half) {
-            if (half * p.abreast % kHalves != 0) continue;
-            const int64_t image = int64_t{stage.image_group} * p.abreast + half * p.abreast / kHalves;
-#pragma unroll
-            for (int e = 0; e < kPair; ++e) {
-#pragma unroll
-              for (int mask = 4; mask < kWarp; mask *= 2) total[half][e] += shuffle_xor(total[half][e], mask);
+            for (int k = 0; k < 2; ++k) {
+              two[k] = (upper ? total[2 + k][e] : total[k][e]) +
+                       shuffle_xor(upper ? total[k][e] : total[2 + k][e], 16);
             }
-            if (lane >= 4 || image >= a.out.images) continue;
-            // Blocks that the image does not reach have sums too: zeros.
-            float value[kPair] = {total[half][0], total[half][1]};
-            for (int part = stage.part(); part < (ends ? parts : stage.part() + 1); ++part) {
-              float* sum = sums + (image * p.parts + part * p.strips + strip) * a.out.channels + channel;
-              store(sum + pair * kPair, true, kPair, value);
-              value[0] = value[1] = 0.0f;
+            of_half[e] = (odd ? two[1] : two[0]) + shuffle_xor(odd ? two[0] : two[1], 8);
+            of_half[e] += shuffle_xor(of_half[e], 4);
+          }
+          // Of fewer images, the halves that their sums were added to.
+          const int at = lane / 8 * p.abreast;
+          const int64_t image = int64_t{stage.image_group} * p.abreast + at / kHalves;
+          if (lane % 8 < 4 && at % kHalves == 0 && image < a.out.images) {
+            // Blocks that the image does not reach have sums too: zeros, from the last one that it does
+            // reach.
+            const bool ends = stage.out_row() + stage.out_rows() == a.out.height;
+            const int end = ends ? p.parts : (stage.part() + 1) * p.strips;
+#pragma unroll 1
+            for (int part = stage.part() * p.strips; part < end; part += p.strips) {
+              float* sum = sums + (image * p.parts + part + strip) * a.out.channels + channel;
+              store(sum + pair * kPair, true, kPair, of_half);
+              of_half[0] = of_half[1] = 0.0f;
             }
           }
         }
@@ -399,7 +407,7 @@ Plan plan_of(const DepthwiseConvBnActArgs& a) {
     return has_tensor_memory<depthwise_rows_nhwc_fwd_kernel<
         T, decltype(kernel)::value, decltype(stride)::value, decltype(silu)::value>>();
   });
-  return there ? make_plan(a, device_limits()) : Plan{};
+  return there ? make_plan(a, device_limits(), kTable) : Plan{};
 }
 
 // Boxes of a map: a chunk of channels, so many columns and rows, so many images.

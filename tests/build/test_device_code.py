@@ -24,6 +24,9 @@ CEILINGS = {
     r"depthwise_nhwc_fwd_kernel.*TraitsILi[35]E": 128,  # expand_depthwise_nhwc_fwd_kernel too
     r"depthwise_nhwc_fwd_kernel.*TraitsILi7E": 208,
     r"depthwise_nhwc_general_fwd_kernel": 80,
+    # 640 threads on a multiprocessor of 3x3, 512 of 5x5.
+    r"depthwise_rows_nhwc_fwd_kernel.*Li3ELi[12]E": 96,
+    r"depthwise_rows_nhwc_fwd_kernel.*Li5ELi[12]E": 128,
     r"conv_nhwc_fwd_kernel": 128,
     r"squeeze_excite_gate_fwd_kernel": 64,
     r"squeeze_nhwc_fwd_kernel|scale_nhwc_fwd_kernel": 64,

@@ -101,7 +101,7 @@ bool shrink(Plan& p) {
 }
 
 // Stages of a block at most.
-int64_t most_stages(const DepthwiseConvBnActArgs& a, const Plan& p) {
+int64_t stages_of_share(const DepthwiseConvBnActArgs& a, const Plan& p) {
   const int64_t rows = (int64_t{p.share} + (p.larger_shares > 0)) * p.unit;
   const int64_t whole = segment_of(a, p, 0, a.out.height).stages;
   if (p.unit > 1) return rows / a.out.height * whole;
@@ -119,7 +119,7 @@ bool share_out(const DepthwiseConvBnActArgs& a, int64_t wanted, int64_t table, P
     p.shares = static_cast<int>(shares);
     p.share = static_cast<int>(units / shares);
     p.larger_shares = static_cast<int>(units % shares);
-    const int64_t stages = most_stages(a, p);
+    const int64_t stages = stages_of_share(a, p);
     if (stages <= table) {
       p.table = static_cast<int>(stages);
       return true;
@@ -139,7 +139,7 @@ int most_parts(const DepthwiseConvBnActArgs& a, const Plan& p) {
 
 }  // namespace
 
-Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device) {
+Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device, int most_stages) {
   Plan p{};
   const Rule* rule = rule_of(a);
   if (rule == nullptr) return p;
@@ -166,7 +166,7 @@ Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device) {
   const int64_t room =
       smaller(device.block_shared_bytes, device.multiprocessor_shared_bytes / blocks - kReservedBytes) -
       bytes;
-  const int64_t table = smaller<int64_t>(kTable, room / static_cast<int64_t>(sizeof(Stage)));
+  const int64_t table = smaller<int64_t>(most_stages, room / static_cast<int64_t>(sizeof(Stage)));
   const int64_t each = int64_t{p.chunks} * p.strips, at_a_time = blocks * device.multiprocessors;
   const int64_t wanted = at_a_time * rule->waves / each;
   const bool whole = rule->whole && p.image_groups * each >= at_a_time;

@@ -174,7 +174,8 @@ EFFKERNELS_HOST_DEVICE void write_stages(const DepthwiseConvBnActArgs& a, const 
   }
 }
 
-// The plan for these arguments on a device, or one without shares where there is none.
-Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device);
+// The plan for these arguments on a device, with at most so many stages of a block; one without parts where
+// there is none.
+Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device, int table);
 
 }  // namespace effkernels::cuda::depthwise_rows
