@@ -26,11 +26,6 @@ namespace {
 
 using namespace depthwise_rows;
 
-constexpr int kTiles = 2;             // of 16 pixels, which a warp multiplies with the same weights
-constexpr int kHalves = 2 * kTiles;   // of 8 pixels
-constexpr int kPair = 2;              // channels of a lane
-constexpr int kResults = kTiles * 4;  // of a row, of a lane: its pair in each half
-
 template <bool kValue>
 struct Constant {
   static constexpr bool value = kValue;
@@ -43,6 +38,10 @@ depthwise_rows_nhwc_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap in_boxes,
                                EFFKERNELS_GRID_CONSTANT TensorMap out_rows, const DepthwiseConvBnActArgs a,
                                const Plan p, float* sums) {
 #if EFFKERNELS_TENSOR_MEMORY
+  constexpr int kTiles = 2;             // of 16 pixels, which a warp multiplies with the same weights
+  constexpr int kHalves = 2 * kTiles;   // of 8 pixels
+  constexpr int kPair = 2;              // channels of a lane
+  constexpr int kResults = kTiles * 4;  // of a row, of a lane: its pair in each half
   constexpr int kTaps = kKernel * kKernel;
   constexpr int kTapPairs = kKernel / 2;          // of a row; its last tap has products of its own
   constexpr int kOpen = (kKernel - 1) / kStride;  // rows of the result that are begun and not complete

@@ -28,10 +28,15 @@ constexpr int kTable = 24;
 constexpr int kTable = 256;
 #endif
 
-// Threads that a multiprocessor has registers for: half of them are the most that a kernel is compiled for,
-// with 96 registers (3x3) or 128 (5x5), so that two blocks of 8 groups are there at a time, 5 or 4 of 4
-// groups. With fewer registers the kernels spill, and 5x5 takes 1.7 times as long.
+// Threads that a multiprocessor has registers for: 96 each for 3x3, so that two blocks of 8 groups are there
+// at a time, or 5 of 4 groups; 128 for 5x5, so that 2 or 4 are. With fewer the kernels spill, and 5x5
+// takes 1.7 times as long. Code for 12.x needs more of them, and there shared memory leaves room for fewer
+// blocks.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+EFFKERNELS_HOST_DEVICE int threads_at_a_time(int kernel) { return kernel == 3 ? 512 : 384; }
+#else
 EFFKERNELS_HOST_DEVICE int threads_at_a_time(int kernel) { return kernel == 3 ? 640 : 512; }
+#endif
 
 // How one call is cut into blocks. Bytes are of shared memory.
 struct Plan {

@@ -41,7 +41,18 @@ DEVICES = {
 
 
 def plan(shim: HostShim, shape: tuple[int, ...], device: str) -> dict[str, int]:
-    names = "parts groups abreast rows stages shares unit table blocks shared_bytes".split()
+    names = [
+        "parts",
+        "groups",
+        "abreast",
+        "rows",
+        "stages",
+        "shares",
+        "unit",
+        "table",
+        "blocks",
+        "shared_bytes",
+    ]
     return dict(zip(names, shim.call("depthwise_plan", shape, DEVICES[device]), strict=True))
 
 
