@@ -98,11 +98,10 @@ depthwise_rows_nhwc_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap in_boxes,
     }
   }
   const int count = share.stages(a, p);
-  const int whole = segment_of(a, p, 0, a.out.height).stages;
   // From the last thread on: the first has more to do.
 #pragma unroll 1
   for (int i = block_threads() - 1 - thread; i < share.segments; i += block_threads()) {
-    const int image_group = share.group + i, at = i == 0 ? 0 : head.stages + (i - 1) * whole;
+    const int image_group = share.group + i, at = i == 0 ? 0 : head.stages + (i - 1) * p.image_stages;
     write_stages(a, p, image_group, share.segment(a, p, i), own - first_share(a, p, image_group), table + at);
   }
   barrier();

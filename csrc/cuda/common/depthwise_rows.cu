@@ -74,7 +74,7 @@ int64_t lay_out(const DepthwiseConvBnActArgs& a, Plan& p) {
   p.swizzle = p.groups == 4 ? Swizzle::k64Bytes : p.groups == 8 ? Swizzle::k128Bytes : Swizzle::kNone;
   p.chunks = divide_up(a.in.channels, p.groups * kGroup);
   const int completed = divide_up(p.rows, stride);  // by the rows of a stage
-  const int below_image = smaller(larger(0, a.out.height - rows_of(a).done), (kernel - 1) / stride);
+  const int below_image = smaller(larger(0, a.out.height - p.done), (kernel - 1) / stride);
   p.out_rows = completed + 1 + below_image;
   p.box_rows = p.strips == 1 ? larger(1, p.rows / stride) : 1;
   p.row_bytes = p.columns * pixel;
@@ -103,7 +103,7 @@ bool shrink(Plan& p) {
 // Stages of a block at most.
 int64_t stages_of_share(const DepthwiseConvBnActArgs& a, const Plan& p) {
   const int64_t rows = (int64_t{p.share} + (p.larger_shares > 0)) * p.unit;
-  const int64_t whole = segment_of(a, p, 0, a.out.height).stages;
+  const int64_t whole = p.image_stages;
   if (p.unit > 1) return rows / a.out.height * whole;
   const int64_t part = smaller<int64_t>(rows, a.out.height);
   const int64_t part_rows = smaller<int64_t>(a.in.height, (part - 1) * a.window.stride_h + a.window.kernel_h);
@@ -144,6 +144,9 @@ Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device, int 
   const Rule* rule = rule_of(a);
   if (rule == nullptr) return p;
   const int kernel = a.window.kernel_h, stride = a.window.stride_h;
+  p.below = kernel - 1 - a.window.top;
+  // Rounded down, also below 0: by no more than the kernel is high.
+  p.done = (a.in.height - 1 - p.below + stride * kernel) / stride - kernel + 1;
   p.abreast = a.out.images < 4 || a.out.width > 16 ? 1 : a.out.width > 8 ? 2 : 4;
   p.image_groups = static_cast<int>(divide_up<int64_t>(a.out.images, p.abreast));
   p.strips = divide_up(a.out.width, p.out_columns());
@@ -159,6 +162,7 @@ Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device, int 
     if (!shrink(p)) return Plan{};
     bytes = lay_out(a, p);
   }
+  p.image_stages = segment_of(a, p, 0, a.out.height).stages;
   // Blocks that run at a time on a multiprocessor.
   int64_t blocks = device.multiprocessor_shared_bytes / (bytes + kLeastTable + kReservedBytes);
   blocks = larger<int64_t>(1, smaller<int64_t>(smaller<int64_t>(blocks, rule->blocks),

@@ -48,7 +48,11 @@ struct Plan {
   // All images are a column of rows of the result, images side by side being one. The first `larger_shares`
   // of `shares` blocks take `share` + 1 units of them, the others `share`; a unit is a row, or a whole image.
   int image_groups, unit, shares, share, larger_shares;
+  // Row y of the result is complete with row y * stride + below of the input. `done` rows of an image need no
+  // row below it; it may be negative.
+  int below, done;
   int rows, columns, stages;  // of the input in a stage, and how many of these are in shared memory
+  int image_stages;           // of a whole image
   int table;                  // stages of a block, at most
   int out_rows;               // of the result that a stage completes, at most
   int box_rows;               // of these, stored at once
@@ -59,20 +63,6 @@ struct Plan {
 
   EFFKERNELS_HOST_DEVICE int out_columns() const { return kColumns / abreast; }
 };
-
-// Where the rows of the result come from: row y is complete with row y * stride + below of the input. `done`
-// rows of an image need no row below it; it may be negative.
-struct Rows {
-  int below, done;
-};
-
-EFFKERNELS_HOST_DEVICE Rows rows_of(const DepthwiseConvBnActArgs& a) {
-  const int stride = a.window.stride_h;
-  const int below = a.window.kernel_h - 1 - a.window.top;
-  // Rounded down, also below 0: not further than the kernel is high.
-  const int done = (a.in.height - 1 - below + stride * kGroup) / stride - kGroup + 1;
-  return {below, done};
-}
 
 // A part of a block's share that lies in one image: rows `from` to `to` of the result, and `first` to `last`
 // of the input.
@@ -144,8 +134,7 @@ struct Share {
   EFFKERNELS_HOST_DEVICE int stages(const DepthwiseConvBnActArgs& a, const Plan& p) const {
     const int head = segment(a, p, 0).stages;
     if (segments == 1) return head;
-    return head + (segments - 2) * segment_of(a, p, 0, a.out.height).stages +
-           segment(a, p, segments - 1).stages;
+    return head + (segments - 2) * p.image_stages + segment(a, p, segments - 1).stages;
   }
 };
 
@@ -159,22 +148,21 @@ EFFKERNELS_HOST_DEVICE int first_share(const DepthwiseConvBnActArgs& a, const Pl
 EFFKERNELS_HOST_DEVICE void write_stages(const DepthwiseConvBnActArgs& a, const Plan& p, int group,
                                          const Segment& s, int part, Stage* table) {
   const int stride = a.window.stride_h;
-  const Rows r = rows_of(a);
   int out = s.from;
   for (int k = 0; k < s.stages; ++k) {
     const int row = s.first + k * p.rows, end = smaller(s.last, row + p.rows), rows = end - row;
     const bool last = k + 1 == s.stages;
-    const int emitting = smaller(rows, larger(0, end - ((s.from + 1) * stride + r.below)));
+    const int emitting = smaller(rows, larger(0, end - ((s.from + 1) * stride + p.below)));
     // The rows of the result that are complete and not the last such one: that is written a row later.
-    const int complete = end - 1 >= r.below ? (end - 1 - r.below) / stride : 0;
+    const int complete = end - 1 >= p.below ? (end - 1 - p.below) / stride : 0;
     const int out_end = last ? s.to : larger(out, smaller(s.to, complete));
     table[k].image_group = group;
     table[k].in = static_cast<uint32_t>(row) | static_cast<uint32_t>(rows) << 16;
     table[k].out = static_cast<uint32_t>(out) | static_cast<uint32_t>(out_end - out) << 16;
     table[k].flags = Stage::flags_of(emitting, (row + a.window.top) % 2 != 0 && stride == 2,
-                                     last ? larger(0, smaller(7, s.from - r.done)) : 0,
-                                     last ? larger(0, s.to - r.done) : 0, k == 0, last,
-                                     smaller(r.done, s.to) > s.from, part);
+                                     last ? larger(0, smaller(7, s.from - p.done)) : 0,
+                                     last ? larger(0, s.to - p.done) : 0, k == 0, last,
+                                     smaller(p.done, s.to) > s.from, part);
     out = out_end;
   }
 }
