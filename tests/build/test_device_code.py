@@ -18,8 +18,8 @@ SOURCES = cuda_kernels(CSRC)
 # Beside the default architectures one that others serve.
 ARCHS = sorted({*default_archs((13, 0), "x86_64"), "8.9"})
 
-# Registers of a thread, by what the architecture and mangled names contain; the first that fits. So many blocks fit on a
-# multiprocessor as the kernels say: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
+# Registers of a thread, by what the architecture and mangled names contain; the first that fits. So many blocks fit
+# on a multiprocessor as the kernels say: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
 CEILINGS = {
     r"depthwise_nhwc_fwd_kernel.*TraitsILi[35]E": 128,  # expand_depthwise_nhwc_fwd_kernel too
     r"depthwise_nhwc_fwd_kernel.*TraitsILi7E": 208,
