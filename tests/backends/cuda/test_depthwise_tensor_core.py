@@ -133,7 +133,7 @@ def told(shim: HostShim, method: str, *values: tuple[object, ...]) -> Iterator[N
         shim.call(method, *after)
 
 
-@pytest.mark.parametrize("limits", [(1, 24 * 1024), (3, 163 * 1024), (7, 227 * 1024)], ids=str)
+@pytest.mark.parametrize("limits", [(1, 32 * 1024), (3, 163 * 1024), (7, 227 * 1024)], ids=str)
 def test_devices(shim: HostShim, limits: tuple[int, int], seed: int) -> None:
     with told(shim, "device", limits, ()):
         case = Depthwise(5, 24, (7, 11), (5, 5), padding=(2,) * 4)
