@@ -75,8 +75,9 @@ def depthwise_conv_bn_act(
         (N, C, H_out, W_out), dtype of ``x``, channels_last.
 
     Raises:
-        ValueError: shapes, devices or values that do not fit; the message names the argument.
-        TypeError: a non-floating tensor, or dtypes of ``x`` and ``weight`` that differ outside autocast.
+        ValueError: shapes, devices or values do not fit; the message names the argument.
+        TypeError: a tensor is not floating point, or the dtypes of ``x`` and ``weight`` differ outside of
+            autocast.
     """
     op = "depthwise_conv_bn_act"
     arguments = checked(
