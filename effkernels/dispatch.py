@@ -399,7 +399,11 @@ def layers_traced(x: object) -> bool:
 def merely_runs() -> bool:
     """Whether calls just run here: not compiled, transformed, traced, recorded or observed. About 1 us."""
     return not (
-        torch.compiler.is_compiling() or transformed() or traced() or recorded() or observed()
+        torch.compiler.is_compiling()
+        or transformed()
+        or torch._C._is_tracing()
+        or recorded()
+        or (torch._C._len_torch_dispatch_stack() and observed())
     )
 
 
