@@ -23,7 +23,7 @@ _ACTIVATION_MODULES: dict[str, type[nn.Module]] = {
 }
 _ACTIVATION_NAMES = {module: name for name, module in _ACTIVATION_MODULES.items()}
 
-# The op of a dense k x k convolution is made for images. From so many input channels on PyTorch's convolution runs in its
+# The op of a dense k x k convolution is made for images. From so many input channels on PyTorch's runs in its
 # place: on CPUs it is as fast at 24 to 128 channels and up to three times as fast at 256 (slower at 512; one core of an
 # AMD EPYC with AVX-512), and on GPUs it multiplies on tensor cores, which the op does not.
 WIDE_CHANNELS = 16
