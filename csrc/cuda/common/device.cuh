@@ -23,6 +23,8 @@ constexpr int64_t kMostBlocks = INT32_MAX;
 constexpr int64_t kSharedBytes = 48 * 1024;
 // Shared memory that a block can ask for on the GPUs with the least (compute capability 8.6, 8.9, 12.0).
 constexpr int64_t kMostSharedBytes = 99 * 1024;
+// Groups of copies that a thread can leave open while it waits for older ones.
+constexpr int kMostOpenGroups = 4;
 
 }  // namespace effkernels::cuda
 
@@ -106,6 +108,31 @@ EFFKERNELS_DEVICE void copy_16_bytes(void* to, const void* from, bool valid) {
 // Waits for the copies that this thread has started. Others see them after a barrier.
 EFFKERNELS_DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// Makes a group of the copies that this thread has started since the group before: of none, too.
+EFFKERNELS_DEVICE void end_copy_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for all groups of this thread but the `newest`, of which more than kMostOpenGroups count as so many.
+// Others see the copies after a barrier.
+EFFKERNELS_DEVICE void wait_for_copy_groups(int newest) {
+  switch (newest) {
+    case 0:
+      asm volatile("cp.async.wait_group 0;" ::: "memory");
+      break;
+    case 1:
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      break;
+    case 2:
+      asm volatile("cp.async.wait_group 2;" ::: "memory");
+      break;
+    case 3:
+      asm volatile("cp.async.wait_group 3;" ::: "memory");
+      break;
+    default:
+      asm volatile("cp.async.wait_group 4;" ::: "memory");
+      break;
+  }
+}
+
 EFFKERNELS_DEVICE float widen(float x) { return x; }
 EFFKERNELS_DEVICE float widen(uint8_t x) { return static_cast<float>(x); }
 EFFKERNELS_DEVICE float widen(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
@@ -117,6 +144,24 @@ EFFKERNELS_DEVICE void narrow(float x, BFloat16& to) {
   to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
 }
 EFFKERNELS_DEVICE void narrow(float x, Half& to) { to.bits = __half_as_ushort(__float2half_rn(x)); }
+
+// Two elements of 16 bits in one word, rounded as `narrow` does.
+template <class T>
+EFFKERNELS_DEVICE uint32_t narrow_pair(float low, float high);
+
+template <>
+EFFKERNELS_DEVICE uint32_t narrow_pair<BFloat16>(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+template <>
+EFFKERNELS_DEVICE uint32_t narrow_pair<Half>(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
 
 // One special-function operation each, with errors of a few units in the last place. Subnormal numbers count
 // as 0; __expf and __fdividef keep them, for three instructions more.

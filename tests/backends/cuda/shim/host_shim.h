@@ -40,6 +40,9 @@ const Words* meet(const Words& shown, const void* site);
 void add_products(const Words* lanes, float (*value)(uint16_t), float (&sums)[4]);
 
 void start_copy(void* to, const void* from, bool valid);
+void end_copy_group();
+// All copies but those of the newest groups, and of no group yet.
+void finish_copies_but(int newest_groups);
 void finish_copies();
 
 const char* run(const std::function<void()>& kernel, const cuda::Grid& grid);
@@ -89,6 +92,10 @@ inline char* shared_memory() { return host_shim::here().shared; }
 
 inline void copy_16_bytes(void* to, const void* from, bool valid) { host_shim::start_copy(to, from, valid); }
 inline void wait_for_copies() { host_shim::finish_copies(); }
+inline void end_copy_group() { host_shim::end_copy_group(); }
+inline void wait_for_copy_groups(int newest) {
+  host_shim::finish_copies_but(newest < kMostOpenGroups ? newest : kMostOpenGroups);
+}
 
 inline float widen(float x) { return x; }
 inline float widen(uint8_t x) { return static_cast<float>(x); }
@@ -101,6 +108,14 @@ inline void narrow(float x, BFloat16& to) {
   to.bits = static_cast<uint16_t>(x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fff);
 }
 inline void narrow(float x, Half& to) { to.bits = host_shim::half_bits(x); }
+
+template <class T>
+uint32_t narrow_pair(float low, float high) {
+  T first, second;
+  narrow(low, first);
+  narrow(high, second);
+  return static_cast<uint32_t>(second.bits) << 16 | first.bits;
+}
 
 template <class T>
 [[gnu::noinline]] void multiply_add(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sums)[4]) {
