@@ -42,7 +42,7 @@ def refusals() -> dict[str, limits.Refusal]:
         "depthwise_conv_bn_act_pool": window,
         "expand_depthwise_conv_bn_act": together,
         "expand_depthwise_conv_bn_act_pool": together,
-        "pointwise_conv_bn_act": refusal(PointwiseArguments, other_dtypes),
+        "pointwise_conv_bn_act": refusal(PointwiseArguments, limits.gate_not_float32, other_dtypes),
         "pointwise_conv_bn_act_pool": pooled,
         "pointwise_conv_bn_act_squeeze": pooled,
         "squeeze_excite_gate": refusal(

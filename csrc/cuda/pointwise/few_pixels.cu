@@ -162,14 +162,14 @@ const char* launch_few(const PointwiseConvBnActArgs& a, void* stream) {
 bool has_few_pixels(const PointwiseConvBnActArgs& a) {
   const int64_t pixels = a.in.images * a.in.pixels();
   return a.mean == nullptr && pixels <= 4096 &&
-         divide_up<int64_t>(pixels, 64) * divide_up(a.out_channels, 128) < kBlocksToFill / 2;
+         divide_up<int64_t>(pixels, 64) * divide_up(a.out_channels, 128) < blocks_to_fill() / 2;
 }
 
 const char* run_few_pixels(const PointwiseConvBnActArgs& a, void* stream) {
   const int64_t pixels = a.in.images * a.in.pixels();
   // Twice the channels read pixels half as often, but must leave enough blocks.
   const bool many =
-      divide_up<int64_t>(pixels, kPixels) * divide_up(a.out_channels, 2 * kEight) >= kBlocksToFill / 2;
+      divide_up<int64_t>(pixels, kPixels) * divide_up(a.out_channels, 2 * kEight) >= blocks_to_fill() / 2;
   if (a.dtype == Dtype::kHalf) return many ? launch_few<Half, 2>(a, stream) : launch_few<Half, 1>(a, stream);
   return many ? launch_few<BFloat16, 2>(a, stream) : launch_few<BFloat16, 1>(a, stream);
 }

@@ -77,7 +77,7 @@ TilePlan make_tile_plan(const PointwiseConvBnActArgs& a) {
   }
 
   // Blocks for each block of columns, so that they fill a GPU once.
-  const int64_t wanted = larger<int64_t>(1, kBlocksToFill / 2 * Config::kBlocks / p.column_blocks);
+  const int64_t wanted = larger<int64_t>(1, blocks_to_fill() / 2 * Config::kBlocks / p.column_blocks);
   const int64_t all = p.segments * p.tiles;
   p.parts_of_segment = 1;
   if (means && p.segments < wanted) {
@@ -98,8 +98,11 @@ TilePlan make_tile_plan(const PointwiseConvBnActArgs& a) {
                    (means ? Config::kWarpRows * Config::kColumns * static_cast<int>(sizeof(float)) : 0);
   const int gates = p.gate_images * kStep * static_cast<int>(sizeof(float));
   const int pixels = Config::kRows * kRowBytes;
+  // All that there is, for weights that many images share; else so much that two blocks fit on an H100's
+  // multiprocessor.
+  const int64_t limit = means ? device_limits().block_shared_bytes : kMostSharedBytes;
   const auto fitting = [&](int64_t resident, int stage) {
-    return static_cast<int>((kMostSharedBytes - kept - resident) / stage);
+    return static_cast<int>((limit - kept - resident) / stage);
   };
   // Weights that stay are read once, but wait for all of them: not for one tile, and not in the place of
   // stages.

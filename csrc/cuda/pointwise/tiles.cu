@@ -369,7 +369,7 @@ auto with_config(const PointwiseConvBnActArgs& a, const F& f) {
   if (a.mean != nullptr || many_gates) return f(Low{});
   if (a.out_channels <= Narrow::kColumns) return f(Narrow{});
   if (a.out_channels <= Middle::kColumns) return f(Middle{});
-  if (tiles(Square{}) < kBlocksToFill) return f(Low{});
+  if (tiles(Square{}) < blocks_to_fill()) return f(Low{});
   const int wide = round_up(a.out_channels, Wide::kColumns),
             square = round_up(a.out_channels, Square::kColumns);
   return wide < square - square / 10 ? f(Wide{}) : f(Square{});
