@@ -272,11 +272,13 @@ const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
     std::memset(shared, 0xff, grid.shared_bytes);
     for (int i = 0; i < grid.threads; ++i) start(scheduler.fibres[i], {i, grid.threads, block, shared});
     start_copies(grid.threads);
+    start_warpgroups(grid.threads);
     if (!run_fibres(grid.threads, order)) return scheduler.error.c_str();
     for (int i = 0; i < grid.threads; ++i) {
       if (!scheduler.fibres[i].copies.empty()) return "copies were started and not waited for";
     }
     scheduler.error = copies_left(grid.threads);
+    if (scheduler.error.empty()) scheduler.error = products_left(grid.threads);
     if (!scheduler.error.empty()) return scheduler.error.c_str();
   }
   return nullptr;
