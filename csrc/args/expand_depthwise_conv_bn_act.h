@@ -5,11 +5,12 @@
 
 namespace effkernels {
 
-// A 1x1 convolution and the depthwise one behind it, each with BatchNorm and the same activation.
+// A 1x1 convolution and the depthwise convolution after it, each with BatchNorm and the same
+// activation.
 struct ExpandDepthwiseConvBnActArgs {
   DepthwiseConvBnActArgs
-      depthwise;              // `in` is the expanded map, which is never in memory; x is the narrow one
-  int in_channels;            // of x
+      depthwise;    // `in` is the shape of the expanded map, which is never in memory; x is the block's input
+  int in_channels;  // of x
   const void* expand_weight;  // (expanded channels, in channels)
   Norm expand_norm;
 };

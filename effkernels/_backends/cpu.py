@@ -1,13 +1,13 @@
-"""The cpu backend: the compiled ops of `effkernels._C`, registered under the contracts of `effkernels.ops`."""
+"""The cpu backend: the compiled ops of `effkernels._C`, registered for the schemas of `effkernels.ops`."""
 
 from __future__ import annotations
 
 import os
 
-from effkernels import dispatch
+from effkernels import dispatch, unchanged
 from effkernels._backends import limits, network_layout
 from effkernels._backends.compiled import compiled_status, cpu_module
-from effkernels._backends.cpu_network import define_network, run_network
+from effkernels._backends.cpu_network import bind_network, define_network, hold, run_network
 from effkernels._backends.limits import other_dtypes, refusal
 from effkernels.ops._define import define_private
 from effkernels.ops._steps import NETWORK
@@ -20,7 +20,7 @@ from effkernels.ops.squeeze_excite_gate import GateArguments
 
 
 def refusals() -> dict[str, limits.Refusal]:
-    """The ops that the loaded module has kernels for, and what these do not take."""
+    """The ops that the loaded module has kernels for, and which arguments they refuse."""
     most = limits.of_module("cpu")
     rows = limits.too_many_rows(most.kernel_rows)
     block_rows = limits.too_many_rows(most.kernel_rows, "depthwise_weight")
@@ -38,20 +38,18 @@ def refusals() -> dict[str, limits.Refusal]:
 
 
 def register() -> None:
-    """Make the backend available where `effkernels._C` is loaded.
+    """Make the backend available if `effkernels._C` is loaded.
 
-    ``EFFKERNELS_CPU_ISA`` chooses among the instruction sets that were compiled and that this processor has; another
-    name is an error when the backend is first chosen.
+    ``EFFKERNELS_CPU_ISA`` chooses among the compiled instruction sets that this processor supports; any other name
+    is an error when the backend is first chosen.
     """
     module = cpu_module()
     if module is None:
         dispatch.mark_unavailable("cpu", compiled_status()["cpu"] or "not loaded")
         return
     layout = getattr(module, "network_layout", None)
-    if layout is None or layout() != network_layout.fingerprint():
-        dispatch.mark_unavailable(
-            "cpu", "effkernels._C was built from other sources: build it again"
-        )
+    if layout is None or layout() != network_layout.fingerprint() or not hasattr(module, "Objects"):
+        dispatch.mark_unavailable("cpu", "effkernels._C was built from other sources: rebuild it")
         return
     isa = os.environ.get("EFFKERNELS_CPU_ISA", "").strip().lower()
     if isa:
@@ -61,8 +59,11 @@ def register() -> None:
             dispatch.mark_mistaken("cpu", f"EFFKERNELS_CPU_ISA: {error}")
             return
     define_network()
+    unchanged.use(module.Objects, hold)
     found = refusals()
     for name, refuses in found.items():
         dispatch.register_kernel("cpu", name, define_private(name, "cpu"), refuses)
-    dispatch.register_kernel("cpu", NETWORK, run_network, limits.steps_of_network(found))
+    dispatch.register_kernel(
+        "cpu", NETWORK, run_network, limits.steps_of_network(found), bind=bind_network
+    )
     dispatch.mark_available("cpu")

@@ -1,20 +1,21 @@
 """What a configuration costs: parameters, MACs, activations and bytes moved. Pure arithmetic.
 
-No model is built, so a budget search can ask hundreds of times. A MAC is a multiply-accumulate of a
-convolution or of the classifier; BatchNorm, activations, pooling, the gate's product and additions
-are not counted. FLOPs are twice that, and equal what ``torch.utils.flop_counter`` counts.
+No model is built, so a budget search can evaluate hundreds of sizes. A MAC is a multiply-accumulate of
+a convolution or of the classifier; BatchNorm, activations, pooling, the multiplication by the gate and
+additions are not counted. FLOPs are twice the MACs, and equal what ``torch.utils.flop_counter`` counts.
 
-Bytes moved count whole feature maps, each time one is read or written. Left out are weights (see
-``state_bytes``; a batch shares them) and tensors of one value per channel. Three executions:
+Bytes moved count a whole feature map each time it is read or written. Weights (see ``state_bytes``; a
+batch shares them) and tensors of one value per channel are left out. Three executions:
 
-- ``eager``: every op is a pass. A convolution reads its input and writes its output; BatchNorm and
-  the activation read and write it again; squeeze-excitation reads it to pool, then reads and writes
-  it to gate; a residual reads two maps and writes one; the last pool reads the head's output.
+- ``eager``: every op is a separate pass. A convolution reads its input and writes its output;
+  BatchNorm and the activation each read and write it again; squeeze-excitation reads it to pool,
+  then reads and writes it to apply the gate; a residual addition reads two maps and writes one; the
+  last pool reads the head's output.
 - ``level1``: a convolution with its BatchNorm, activation, pool, gate and residual is one pass. It
-  reads its input (and the residual) and writes its output. The head is pooled on the way and
+  reads its input (and the residual) and writes its output. The head is pooled in the same pass and
   writes no map.
-- ``level2``: level 1 with expand and depthwise as one kernel: the expanded map is neither written
-  nor read.
+- ``level2``: as level 1, with MBConv's expand and depthwise in one kernel: the expanded map is neither
+  written nor read.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -30,19 +31,22 @@ from effkernels.models import BlockConfig, EfficientNetConfig, get_config
 from effkernels.models.options import as_dtype
 from effkernels.models.scaling import check_count
 
+LINEAR = frozenset(("project", "shortcut", "restore"))
+"""Kinds of layers without an activation of their own."""
+
 Shape = tuple[int, int, int]
 Execution = Literal["eager", "level1", "level2"]
 
 
 def elements(shape: Shape) -> int:
-    """Elements of one image's feature map."""
+    """Number of elements of one image's feature map."""
     channels, height, width = shape
     return channels * height * width
 
 
 @dataclass(frozen=True)
 class ByExecution:
-    """One quantity, in bytes, for each of the three executions (module docstring)."""
+    """One quantity, in bytes, for each of the three executions (see the module docstring)."""
 
     eager: int = 0
     level1: int = 0
@@ -67,9 +71,11 @@ class ByExecution:
 class LayerCost:
     """One layer, for a whole batch.
 
-    ``name`` is its module's (``stages.2.0.depthwise``), ``kind`` one of stem, expand, depthwise,
-    squeeze_excite, project, head, classifier. Shapes are (C, H, W) of one image. ``activations``
-    counts the output elements of its convolutions; ``buffers`` the running means and variances.
+    ``name`` is the module's name (``stages.2.0.depthwise``); ``kind`` is stem, expand, depthwise,
+    squeeze_excite, project, head or classifier; in fused blocks fused_expand, or fused for the only convolution
+    of a block that does not expand; in bottlenecks reduce, conv, shortcut or restore. Shapes are (C, H, W) of one
+    image. ``activations`` counts the output elements of convolutions; ``buffers`` counts running means and
+    variances. ``residual``: the result is added to the block's input, or to the output of ``shortcut``.
     """
 
     name: str
@@ -90,7 +96,7 @@ class LayerCost:
 class ModelCost:
     """Cost of one forward pass of a network over a whole batch; see :func:`model_cost`.
 
-    ``print`` shows the totals; ``layers`` has them layer by layer.
+    ``print`` shows the totals; ``layers`` lists them layer by layer.
     """
 
     name: str
@@ -106,7 +112,7 @@ class ModelCost:
         return f"ModelCost({shown}, layers=<{len(self.layers)}>)"
 
     def __str__(self) -> str:
-        """The totals, for people."""
+        """The totals, as readable text."""
         height, width = self.resolution
         moved = self.bytes_moved
         rows = {
@@ -136,8 +142,8 @@ class ModelCost:
     def flops(self) -> int:
         """2 * macs, as ``FlopCounterMode`` counts. Papers often call MACs FLOPs.
 
-        With 'same' padding the plain PyTorch path computes a row and a column more than it needs,
-        and the counter then shows those too.
+        With 'same' padding the plain PyTorch path computes one row and one column more than are needed,
+        and the counter counts those too.
         """
         return 2 * self.macs
 
@@ -157,18 +163,18 @@ class ModelCost:
         return self.state_bytes_in(self.dtype)
 
     def state_bytes_in(self, dtype: torch.dtype) -> int:
-        """The same in another dtype; each BatchNorm's batch counter has 8 bytes in any."""
+        """The same in another dtype; BatchNorm's batch counters are int64 in every dtype."""
         state = self.params + sum(layer.buffers for layer in self.layers)
         counters = sum(1 for layer in self.layers if layer.buffers)
         return state * dtype.itemsize + 8 * counters
 
 
 def resolve_config(model: str | EfficientNetConfig) -> EfficientNetConfig:
-    """A configuration, or the named model's.
+    """``model`` itself if it is a configuration, else the configuration of the model of that name.
 
     Raises:
-        ValueError: no model has that name; the closest names are given.
-        TypeError: neither a name nor a configuration.
+        ValueError: no model has that name; the message lists the closest names.
+        TypeError: ``model`` is neither a name nor a configuration.
     """
     if isinstance(model, EfficientNetConfig):
         return model
@@ -193,18 +199,16 @@ def model_cost(
 
     Args:
         model: a model's name, or a configuration.
-        resolution: input side in pixels or (H, W); the model's own where None.
-        batch_size: images; every figure but parameters and state is for all of them.
-        dtype: of weights and activations, itself or by name ("bfloat16", "bf16"); sets the bytes.
+        resolution: input side in pixels, or (H, W); None for the model's own.
+        batch_size: images; all figures except parameters and state are for the whole batch.
+        dtype: of weights and activations, also by name ("bfloat16", "bf16"); determines the bytes.
         num_classes, in_channels: as in ``create_model``.
 
     Raises:
         ValueError: unknown name; a size below 1; ``num_classes`` or ``batch_size`` below 0.
-        TypeError: not a model, not an int, or not a floating-point dtype.
-        NotImplementedError: blocks that cannot be built; see :class:`~effkernels.models.StageConfig`.
+        TypeError: an argument is not a model, not an int, or not a floating-point dtype.
     """
     config = resolve_config(model)
-    config.check_buildable()
     height, width = _check_resolution(config.resolution if resolution is None else resolution)
     check_count("batch_size", batch_size, minimum=0)
     check_count("num_classes", num_classes, minimum=0)
@@ -221,7 +225,7 @@ def model_cost(
 
 
 def check_dtype(name: str, dtype: torch.dtype | str) -> torch.dtype:
-    """``dtype``, also by its name, or the TypeError or ValueError that names it."""
+    """``dtype`` as a floating-point torch.dtype, given as itself or by name; errors name the argument."""
     if isinstance(dtype, str):
         return as_dtype(name, dtype)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -238,6 +242,10 @@ def _check_resolution(resolution: int | tuple[int, int]) -> tuple[int, int]:
         raise ValueError(f"resolution must be a side or (H, W) in pixels, got {resolution!r}")
     height, width = resolution
     return check_count("resolution", height), check_count("resolution", width)
+
+
+def _window(block: BlockConfig) -> dict[str, Any]:
+    return {"kernel_size": block.kernel_size, "stride": block.stride}
 
 
 class _Walk:
@@ -262,19 +270,57 @@ class _Walk:
         yield self._classifier(num_classes)
 
     def _block(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
-        if block.expand_ratio != 1:
-            yield self._conv(f"{name}.expand", "expand", block.expanded_channels)
+        if block.block == "fused_mbconv":
+            return self._fused_mbconv(name, block)
+        if block.block == "bottleneck":
+            return self._bottleneck(name, block)
+        return self._mbconv(name, block)
+
+    def _mbconv(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
+        expands = block.expand_ratio != 1
+        window = _window(block)
+        if expands:
+            yield self._conv(f"{name}.expand", "expand", block.inner_channels)
+        depthwise = f"{name}.depthwise"
         yield self._conv(
-            f"{name}.depthwise",
-            "depthwise",
-            block.expanded_channels,
-            kernel_size=block.kernel_size,
-            stride=block.stride,
-            after_expand=block.expand_ratio != 1,
+            depthwise, "depthwise", block.inner_channels, **window, after_expand=expands
         )
         if block.squeeze_channels:
             yield self._squeeze_excite(f"{name}.squeeze_excite", block.squeeze_channels)
         yield self._conv(f"{name}.project", "project", block.out_channels, residual=block.residual)
+
+    def _fused_mbconv(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
+        expands = block.expand_ratio != 1
+        window = _window(block)
+        if expands:
+            yield self._conv(f"{name}.expand", "fused_expand", block.inner_channels, **window)
+        if block.squeeze_channels:
+            # No kernel gates the input of a k x k convolution as it reads it.
+            alone = ByExecution(3) if expands else ByExecution(3, 3, 3)
+            yield self._squeeze_excite(
+                f"{name}.squeeze_excite", block.squeeze_channels, passes=alone
+            )
+        project, residual = f"{name}.project", block.residual
+        if expands:
+            yield self._conv(project, "project", block.out_channels, residual=residual)
+        else:
+            yield self._conv(project, "fused", block.out_channels, **window, residual=residual)
+
+    def _bottleneck(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
+        before, inner, out = self.shape, block.inner_channels, block.out_channels
+        squeezed = block.squeeze_channels
+        yield self._conv(f"{name}.reduce", "reduce", inner)
+        window = _window(block)
+        yield self._conv(f"{name}.conv", "conv", inner, **window)
+        if not block.same_shape:
+            after, self.shape = self.shape, before
+            yield self._conv(f"{name}.shortcut", "shortcut", out, stride=block.stride)
+            self.shape = after
+        yield self._conv(f"{name}.restore", "restore", out, residual=not squeezed)
+        if squeezed:  # gated, added and activated; nothing follows that could do it as it reads
+            yield self._squeeze_excite(
+                f"{name}.squeeze_excite", squeezed, passes=ByExecution(8, 3, 3), residual=True
+            )
 
     def _conv(
         self,
@@ -287,13 +333,15 @@ class _Walk:
         residual: bool = False,
         after_expand: bool = False,
     ) -> LayerCost:
-        """A convolution without bias, its BatchNorm and, but for ``project``, its activation."""
+        """A convolution without bias, its BatchNorm and, except for ``LINEAR``, its activation."""
         channels, height, width = in_shape = self.shape
-        # Symmetric and 'same' padding agree on the size for odd kernels.
+        # For odd kernels, symmetric and 'same' padding give the same output size.
         self.shape = (out_channels, -(-height // stride), -(-width // stride))
         read, written = elements(in_shape), elements(self.shape)
         fan_in = kernel_size**2 * (1 if kind == "depthwise" else channels)
-        passes_after_conv = (0 if kind == "project" else 2) + 2 + 3 * residual + (kind == "head")
+        # An activation follows most convolutions, and the addition of a bottleneck.
+        activated = kind not in LINEAR or (kind == "restore" and residual)
+        passes_after_conv = 2 * activated + 2 + 3 * residual + (kind == "head")
         level1 = read + written * ((kind != "head") + residual)
         stays_on_chip = written if kind == "expand" else read * after_expand
         moved = ByExecution(
@@ -314,7 +362,15 @@ class _Walk:
             residual=residual,
         )
 
-    def _squeeze_excite(self, name: str, squeezed: int) -> LayerCost:
+    def _squeeze_excite(
+        self,
+        name: str,
+        squeezed: int,
+        *,
+        passes: ByExecution = ByExecution(3),
+        residual: bool = False,
+    ) -> LayerCost:
+        """``passes`` over the map: in eager to pool it, and to read and write it for the gate's product."""
         channels = self.shape[0]
         weights = 2 * channels * squeezed
         outputs = channels + squeezed
@@ -329,9 +385,8 @@ class _Walk:
             buffers=0,
             macs=self.batch_size * weights,
             activations=self.batch_size * outputs,
-            bytes_moved=ByExecution(eager=3 * elements(self.shape)).scaled(
-                self.batch_size * self.itemsize
-            ),
+            bytes_moved=passes.scaled(elements(self.shape) * self.batch_size * self.itemsize),
+            residual=residual,
         )
 
     def _classifier(self, num_classes: int) -> LayerCost:

@@ -1,4 +1,4 @@
-"""The cost model against published counts and against the real network on the meta device."""
+"""The cost model compared with published counts, and with the real network on the meta device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from effkernels.analysis.cost import elements
+from archetypes import ARCHETYPES, BOTTLENECK, FUSED
+from effkernels.analysis.cost import ByExecution, elements
 from effkernels.models import CONFIGS, EfficientNet, build
 from effkernels.ops._define import Op
 from effkernels.scaling import (
@@ -21,6 +22,7 @@ from effkernels.scaling import (
     realised_ratio,
     scaled_config,
 )
+from tiers import slow_unless
 
 # Parameters (torchvision's num_params for B0 to B7, timm's for the rest), MACs of convolutions and
 # classifier / 1e9 and activations / 1e6 (timm's benchmark) at the model's resolution.
@@ -41,6 +43,7 @@ COUNTS = {
     "efficientnet_lite3": (8_197_096, "1.383", None),
     "efficientnet_lite4": (13_006_568, "2.553", None),
 }
+CONFIGURATIONS = {**CONFIGS, **ARCHETYPES}
 # The formula: phi, parameters, MACs / 1e9.
 FORMULA_COUNTS = [
     (0.5, 8_441_486, "0.731"),
@@ -52,7 +55,7 @@ FORMULA_COUNTS = [
     (6, 45_464_648, "20.1"),
     (7, 68_741_810, "39.7"),
 ]
-# Megabytes moved for one bf16 image: every op a pass, level 1, level 2.
+# Megabytes moved for one bf16 image: eager (every op a pass), level 1, level 2.
 MEGABYTES = {
     "efficientnet_b0": ("93.9", "27.4", "13.9"),
     "efficientnet_b4": ("712", "204", "112"),
@@ -68,7 +71,7 @@ def assert_prints(value: float, printed: str) -> None:
 
 
 def network(name: str, **options: object) -> EfficientNet:
-    model = build(CONFIGS[name], device="meta", **options)  # type: ignore[call-overload]
+    model = build(CONFIGURATIONS[name], device="meta", **options)  # type: ignore[call-overload]
     assert isinstance(model, EfficientNet)
     return model
 
@@ -81,9 +84,9 @@ def counted_flops(run: Callable[[Tensor], Tensor], *shape: int) -> int:
 
 @pytest.fixture
 def through_ops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the FLOP counter see the public ops, as a compiled backend would run them.
+    """Make the FLOP counter see the public ops, as with a compiled backend.
 
-    Its global hooks would make every layer unfused, and the torch backend runs no op of its own.
+    Its global hooks would make every layer unfused, and the torch backend calls no public op.
     """
 
     def through_dispatcher(op: Op, *arguments: Any) -> Any:
@@ -131,7 +134,7 @@ def test_counts_of_the_formula(phi: float, params: int, macs: str) -> None:
 def test_single_dimensions_of_the_papers_table_7(
     width: float, depth: float, resolution: int, params: int, macs: str
 ) -> None:
-    """B0 scaled in one dimension, and in all; the paper prints FLOPs up to 20 % higher."""
+    """B0 scaled in one dimension, and in all three; the paper prints FLOPs up to 20 % higher."""
     coefficients = Coefficients(width, depth, resolution, dropout=0.2)
     cost = model_cost(replace(CONFIGS["efficientnet_b0"], coefficients=coefficients))
     assert cost.params == params
@@ -165,7 +168,7 @@ def test_bytes_moved_of_a_block_by_hand() -> None:
     assert [rows[k].level2 for k in ("expand", "depthwise")] == [2 * x, 2 * d]
 
 
-def test_residuals_are_read_and_in_eager_written_once_more() -> None:
+def test_a_residual_is_read_and_eager_also_writes_its_sum() -> None:
     cost = model_cost("efficientnet_b0", dtype=torch.float16)
     row = next(r for r in cost.layers if r.name == "stages.1.1.project")
     d, p = 144 * 56**2, 24 * 56**2
@@ -174,9 +177,12 @@ def test_residuals_are_read_and_in_eager_written_once_more() -> None:
     assert row.bytes_moved.level1 == row.bytes_moved.level2 == 2 * (d + 2 * p)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+LARGEST = ("efficientnet_b6", "efficientnet_b7", "efficientnet_b8", "efficientnet_l2")
+
+
+@pytest.mark.parametrize("name", slow_unless(set(CONFIGURATIONS) - set(LARGEST), CONFIGURATIONS))
 def test_real_network_has_these_parameters_and_flops(name: str) -> None:
-    cost, model = model_cost(name), network(name).eval()
+    cost, model = model_cost(CONFIGURATIONS[name]), network(name).eval()
     assert cost.params == sum(p.numel() for p in model.parameters())
     side = model.config.resolution
     assert counted_flops(model, 1, 3, side, side) == cost.flops
@@ -192,15 +198,60 @@ def test_real_network_has_these_parameters_and_flops(name: str) -> None:
         ((0, 3, 32, 32), {}),
     ],
 )
-@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b3", "efficientnet_lite2"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_b0", "efficientnet_b3", "efficientnet_lite2", *ARCHETYPES]
+)
 @pytest.mark.parametrize("training", [False, True])
 def test_unfused_flops_at_any_size(
     name: str, shape: tuple[int, ...], options: dict[str, int], training: bool
 ) -> None:
     model = network(name, **options).train(training)
-    cost = model_cost(name, (shape[2], shape[3]), batch_size=shape[0], **options)
+    config = CONFIGURATIONS[name]
+    cost = model_cost(config, (shape[2], shape[3]), batch_size=shape[0], **options)
     assert cost.params == sum(p.numel() for p in model.parameters())
     assert counted_flops(model, *shape) == cost.flops
+
+
+@pytest.mark.usefixtures("through_ops")
+@pytest.mark.parametrize("name", ARCHETYPES)
+def test_flops_of_the_ops_and_of_convolutions_beside_them(name: str) -> None:
+    cost = model_cost(CONFIGURATIONS[name], (37, 50), batch_size=2)
+    model = network(name).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty((2, 3, 37, 50), device="meta"))
+    assert counter.get_total_flops() == cost.flops
+    assert torch.ops.effkernels.pointwise_conv_bn_act in counter.get_flop_counts()["Global"]
+
+
+def test_bytes_moved_of_fused_blocks_by_hand() -> None:
+    cost = model_cost(FUSED, dtype=torch.float16)
+    rows = {r.name.removeprefix("stages."): r.bytes_moved for r in cost.layers}
+    # 16 channels, 16 pixels; one convolution and a residual.
+    x = 16 * 16**2
+    assert rows["0.0.project"].eager == 2 * (x + x + 2 * x + 2 * x + 3 * x)
+    assert rows["0.0.project"].level1 == rows["0.0.project"].level2 == 2 * 3 * x
+    # 16 > 64 > 24 channels, to 8 pixels; the expanded map is written at every level.
+    e, p = 64 * 8**2, 24 * 8**2
+    assert rows["1.0.expand"] == ByExecution(2 * (x + 5 * e), 2 * (x + e), 2 * (x + e))
+    assert rows["1.0.project"] == ByExecution(2 * (e + 3 * p), 2 * (e + p), 2 * (e + p))
+
+
+def test_bytes_moved_of_bottlenecks_by_hand() -> None:
+    cost = model_cost(BOTTLENECK, dtype=torch.float16)
+    rows = {r.name.removeprefix("stages."): r.bytes_moved for r in cost.layers}
+    # 64 > 32 > 128 channels, 16 to 8 pixels, with a shortcut.
+    x, r, c, y = 64 * 16**2, 32 * 16**2, 32 * 8**2, 128 * 8**2
+    assert rows["1.0.reduce"] == ByExecution(2 * (x + 5 * r), 2 * (x + r), 2 * (x + r))
+    assert rows["1.0.conv"].level2 == 2 * (r + c)
+    assert rows["1.0.shortcut"] == ByExecution(2 * (x + 3 * y), 2 * (x + y), 2 * (x + y))
+    # BatchNorm, the sum of two maps, the activation.
+    assert rows["1.0.restore"] == ByExecution(
+        2 * (c + y + 2 * y + 3 * y + 2 * y), 2 * (c + 2 * y), 2 * (c + 2 * y)
+    )
+    # With squeeze-excitation the result has to be there before it can be gated, added and activated.
+    c, y = 32 * 4**2, 128 * 4**2
+    assert rows["2.1.restore"].level1 == 2 * (c + y)
+    assert rows["2.1.squeeze_excite"] == ByExecution(2 * 8 * y, 2 * 3 * y, 2 * 3 * y)
 
 
 @pytest.mark.usefixtures("through_ops")
@@ -217,15 +268,18 @@ def test_flops_of_the_ops(name: str, shape: tuple[int, ...], padding: str) -> No
     assert counter.get_flop_counts()["Global"][torch.ops.effkernels.mbconv] == 2 * blocks
 
 
-def test_rows_are_the_modules_of_the_network() -> None:
-    """Names, shapes and parameters of each row, seen by hooks on the running network."""
-    model = network("efficientnet_b1").eval()
+@pytest.mark.parametrize("name", ["efficientnet_b1", *ARCHETYPES])
+def test_rows_are_the_modules_of_the_network(name: str) -> None:
+    """Names, shapes and parameters of each row, compared with what hooks see in the running
+    network.
+    """
+    model = network(name).eval()
     seen: dict[str, tuple[torch.Size, torch.Size]] = {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         return lambda _, inputs, output: seen.update({name: (inputs[0].shape, output.shape)})
 
-    cost = model_cost("efficientnet_b1", (65, 96), batch_size=2)
+    cost = model_cost(CONFIGURATIONS[name], (65, 96), batch_size=2)
     for row in cost.layers:
         module = model.get_submodule(row.name)
         module.register_forward_hook(watch(row.name))
@@ -256,7 +310,7 @@ def test_totals_scale_with_the_batch_and_the_dtype() -> None:
     assert one.bytes_moved == half.bytes_moved.scaled(2)
 
 
-def test_realised_ratio_beside_the_nominal() -> None:
+def test_realised_and_nominal_ratio() -> None:
     assert realised_ratio("efficientnet_b0") == 1.0
     scale = compound_scale(1)
     assert (scale.nominal_ratio, round(realised_ratio(scale), 2)) == (2.0, 2.57)

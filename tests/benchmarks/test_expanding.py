@@ -1,4 +1,4 @@
-"""The comparison of one kernel with two: what can be told without a GPU."""
+"""The comparison of one kernel with two, as far as it can be tested without a GPU."""
 
 from __future__ import annotations
 

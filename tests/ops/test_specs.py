@@ -1,27 +1,24 @@
-"""The specs: every op has one, counts what the op counts, and computes the same in PyTorch calls."""
+"""The specs: every op has one; it counts work as the op does, and computes the same with PyTorch
+calls.
+"""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import specs
 from effkernels import ops
 from specs.case import Case
 from specs.oracle import in_float64, run_reference, threads
 from specs.oracle_convolutions import OracleConvolutions
 from specs.samples import labels, samples
 
-MODULES = (
-    "conv_bn_act",
-    "depthwise_conv_bn_act",
-    "expand_depthwise_conv_bn_act",
-    "mbconv",
-    "pointwise_conv_bn_act",
-    "squeeze_excite",
-)
+MODULES = [m.name for m in pkgutil.iter_modules(specs.__path__) if m.name in ops.__all__]
 SPECS = [importlib.import_module(f"specs.{name}") for name in MODULES]
 CASES = [
     pytest.param(case, id=f"{case.op}-{name}")
@@ -60,7 +57,7 @@ def test_separate_calls_compute_the_op(case: Case) -> None:
         torch.testing.assert_close(case.eager(**arguments), expected)
 
 
-def test_samples_are_drawn_anew() -> None:
+def test_each_call_draws_new_samples() -> None:
     first, second = samples(torch.float32)[0], samples(torch.float32)[0]
     assert not torch.equal(first.flat[0], second.flat[0])
     assert torch.equal(first.flat[0], first.flat[0])

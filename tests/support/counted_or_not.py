@@ -1,4 +1,4 @@
-"""Kernels also for shapes that others are counted to be faster for."""
+"""Runs kernels also for shapes for which other kernels are expected to be faster."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from effkernels._backends import limits
 
 @contextmanager
 def whatever_is_faster() -> Iterator[None]:
-    """Inside of the block the cuda backend takes what it has a kernel for."""
+    """Within the block the cuda backend accepts every shape that it has a kernel for."""
     with patch.object(limits, "why_two_kernels", lambda *_: None):
         yield

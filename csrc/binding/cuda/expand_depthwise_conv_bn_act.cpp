@@ -8,7 +8,7 @@
 namespace effkernels::binding {
 namespace {
 
-// The arguments of both ops beside x.
+// The arguments of both ops besides x.
 struct Convolutions {
   const Tensor& expand_weight;
   NormTensors expand;

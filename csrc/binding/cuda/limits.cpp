@@ -1,6 +1,7 @@
-// effkernels_cuda: limits. What the kernels refuse beyond, by name: Python asks this module instead of
-// knowing them.
+// effkernels_cuda: limits. The largest sizes that the kernels accept, by name; Python asks this module
+// for them and does not repeat them.
 
+#include "args/common.h"
 #include "binding/common/torch.h"
 #include "cuda/conv_bn_act.h"
 #include "cuda/expand_depthwise_conv_bn_act.h"
@@ -10,18 +11,19 @@ namespace effkernels::binding {
 namespace {
 
 // In the order of the schema, which has the names.
-std::tuple<int64_t, int64_t, int64_t> limits() {
-  return {cuda::kMostTerms, cuda::kMostHidden, cuda::kMostExpanding};
+std::tuple<int64_t, int64_t, int64_t, int64_t> limits() {
+  return {kMaxKernelRows, cuda::kMostTerms, cuda::kMostHidden, cuda::kMostExpanding};
 }
 
 }  // namespace
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_FRAGMENT(effkernels_cuda, library) {
-  library.def("limits() -> (int conv_terms, int gate_hidden_channels, int expand_input_channels)");
+  library.def(
+      "limits() -> (int kernel_rows, int conv_terms, int gate_hidden_channels, int expand_input_channels)");
 }
 
-// It has no tensors to choose a device by.
+// It has no tensors that could select a device.
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, CompositeExplicitAutograd, library) {
   library.impl("limits", TORCH_BOX(&effkernels::binding::limits));
 }

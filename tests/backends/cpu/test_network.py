@@ -1,4 +1,6 @@
-"""The one op of a network: how its steps are written down, what it checks, and that it is done once."""
+"""The op for a whole network: the layout of its steps, its checks, and that steps are flattened only
+once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-import effkernels
 from effkernels import EfficientNet
 from effkernels._backends import cpu_network, network_layout
 from effkernels._backends.compiled import cpu_module
@@ -21,11 +22,10 @@ from effkernels.ops._steps import LINEAR, Network, argument_names
 from effkernels.reference.elementwise import ACTIVATIONS
 from effkernels_build.modules import network_layout_header
 from networks import small
+from requirements import needs_cpu_kernels
 from source_tree import ROOT
 
-pytestmark = pytest.mark.skipif(
-    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
-)
+pytestmark = needs_cpu_kernels
 Arguments = tuple[Tensor, list[Tensor], list[int], list[float]]
 
 
@@ -41,14 +41,14 @@ def network_of(model: EfficientNet, x: Tensor) -> tuple[Network, list[Tensor]]:
 
 
 def arguments(model: EfficientNet, x: Tensor) -> Arguments:
-    """Those of the op."""
+    """The arguments of the op."""
     network, tensors = network_of(model, x)
     flat = flatten(network)
     return x, [tensors[i] for i in flat.tensors], list(flat.numbers), list(flat.eps)
 
 
 def test_layout_is_that_of_the_schemas() -> None:
-    """Its names are the ops' own, in their order; and every argument has a place."""
+    """Its names are the ops' own, in their order, and every argument is included."""
     options = {"activation", "residual", *cpu_network._SEVERAL}
     for op, tensors in network_layout.STEPS.items():
         eps = network_layout.EPS[op]
@@ -69,7 +69,7 @@ def test_the_built_module_reads_this_layout() -> None:
     assert network_layout.fingerprint() in header
 
 
-def test_another_layout_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_layout_has_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     before = network_layout.fingerprint()
     names = network_layout.NUMBERS
     monkeypatch.setattr(network_layout, "NUMBERS", (*names[:3], names[4], names[3], *names[5:]))
@@ -77,7 +77,7 @@ def test_another_layout_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("options", [{}, {"padding": "same"}, {"num_classes": 0}])
-def test_what_is_written_down_is_read_back(options: dict[str, Any]) -> None:
+def test_unflatten_inverts_flatten(options: dict[str, Any]) -> None:
     network, _ = network_of(small(**options).eval(), torch.randn(1, 3, 37, 50))
     flat = flatten(network)
     back = unflatten(flat.numbers, flat.eps)
@@ -90,7 +90,7 @@ def test_what_is_written_down_is_read_back(options: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def test_it_is_written_down_once_for_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_flattened_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Network] = []
 
     def noted(network: Network) -> Any:
@@ -120,6 +120,30 @@ def test_op_against_its_contract() -> None:
     torch.library.opcheck(op, case, test_utils=("test_schema", "test_faketensor"))
 
 
+@pytest.mark.parametrize("classes", [0, 1000])
+@torch.inference_mode()
+def test_op_that_takes_a_number_against_its_contract(classes: int) -> None:
+    x = torch.randn(2, 3, 37, 50)
+    network, tensors = network_of(small(num_classes=classes).eval(), x)
+    held = cpu_network.HeldNetwork(tensors, network)
+    case = (x, held.holder.number)
+    op = torch.ops.effkernels_cpu.network_held.default
+    assert torch.equal(op(*case), torch.ops.effkernels_cpu.network(*arguments_of(held, x)))
+    torch.testing.assert_close(
+        op(*case), defined("network_held").reference(*case), rtol=1e-3, atol=1e-3
+    )
+    torch.library.opcheck(op, case, test_utils=("test_schema", "test_faketensor"))
+    with FlopCounterMode(display=False) as by_number:
+        op(*case)
+    with FlopCounterMode(display=False) as explicit:
+        torch.ops.effkernels_cpu.network(*arguments_of(held, x))
+    assert by_number.get_total_flops() == explicit.get_total_flops() > 0
+
+
+def arguments_of(held: cpu_network.HeldNetwork, x: Tensor) -> Arguments:
+    return x, held.tensors, held.numbers, held.eps
+
+
 @torch.no_grad()
 def test_its_flops_are_those_of_the_layers() -> None:
     model, x = small().eval(), torch.randn(2, 3, 37, 50)
@@ -137,6 +161,32 @@ def test_op_refuses_gradients() -> None:
         torch.ops.effkernels_cpu.network(*case)
 
 
+def test_op_that_takes_a_number_refuses_gradients_and_other_numbers() -> None:
+    x = torch.randn(1, 3, 32, 32)
+    network, tensors = network_of(small().eval(), x)
+    number = cpu_network.HeldNetwork(tensors, network).holder.number  # which is let go
+    with pytest.raises(NotImplementedError, match="network_held: it has no gradient"):
+        torch.ops.effkernels_cpu.network_held(x.requires_grad_(), number)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="no tensors are held by the number"):
+        torch.ops.effkernels_cpu.network_held(x, number)
+
+
+@torch.no_grad()
+def test_what_is_held_is_read_anew_and_checked() -> None:
+    """Other memory is read; a shape that does not fit is refused before anything is read."""
+    x = torch.randn(1, 3, 32, 32)
+    network, tensors = network_of(small().eval(), x)
+    held = cpu_network.HeldNetwork(tensors, network)
+    before = held(x)
+    tensors[-2].data = -tensors[-2].data  # the classifier's weight
+    after = held(x)
+    assert not torch.allclose(after, before, rtol=1e-3, atol=1e-3)
+    assert torch.equal(after, torch.ops.effkernels_cpu.network(*arguments_of(held, x)))
+    tensors[0].data = tensors[0].data[:, :2]
+    with pytest.raises(RuntimeError, match="weight must have the channels of x"):
+        held(x)
+
+
 def batched(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [values[i : i + size] for i in range(0, len(values), size)]
 
@@ -144,7 +194,7 @@ def batched(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
 @pytest.mark.parametrize(
     "broken", ["numbers", "eps", "tensors", "kind", "not pooled", "two classifiers"]
 )
-def test_op_checks_what_is_written_down(broken: str) -> None:
+def test_op_checks_the_layout(broken: str) -> None:
     x, tensors, numbers, eps = arguments(small().eval(), torch.randn(1, 3, 32, 32))
     each, each_eps = len(network_layout.NUMBERS), network_layout.MOST_EPS
     if broken == "numbers":

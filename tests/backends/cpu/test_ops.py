@@ -1,7 +1,7 @@
 """Every op, with the kernels of every instruction set: shapes, layouts, dtypes, NaN and infinities.
 
-Hypothesis draws small cases. Beside them stand the ones that it would hardly find: those that are cut into
-several groups, bands or panels, or that fill buffers several times.
+Hypothesis draws small cases. The fixed cases are those that it would rarely find: cases that are split
+into several groups, bands or chunks, or that fill buffers several times.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from specs import (
     mbconv,
     pointwise_conv_bn_act,
     squeeze_excite,
+    squeeze_excite_gate,
 )
 from specs.conv_bn_act import Dense
 from specs.depthwise_conv_bn_act import Depthwise
@@ -31,11 +32,12 @@ from specs.generators import cases
 from specs.mbconv import Block
 from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
+from specs.squeeze_excite_gate import Gate
 from specs.style import DTYPES, Style
 
-# Composed of two ops here.
+# This backend composes it of two ops.
 COMPOSED = ("pointwise_conv_bn_act_squeeze",)
-# They are quick.
+# Cases are fast, so there are many.
 MORE = settings(max_examples=3 * settings().max_examples)
 
 
@@ -51,7 +53,7 @@ def test_depthwise(case: Depthwise) -> None:
 
 
 DEPTHWISE = {
-    # Bands of rows, and blocks of pixels that end with the row, before it, or never begin.
+    # Bands of rows, and blocks of pixels that end with the row, before its end, or do not exist.
     "bands": Depthwise(1, 20, (70, 29), (3, 3), padding=(1, 1, 1, 1)),
     "bands of two strides": Depthwise(1, 20, (70, 30), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),
     "7x7": Depthwise(2, 33, (21, 40), (7, 7), padding=(3, 3, 3, 3)),
@@ -108,7 +110,7 @@ def test_convolution_paths(name: str, dtype: torch.dtype, seed: int) -> None:
     assert_kernels_match(CONVOLUTIONS[name].styled(dtype=dtype, seed=seed))
 
 
-def test_padding_stays_zero_where_images_are_normalised(dtype: torch.dtype) -> None:
+def test_padding_is_zero_after_normalisation(dtype: torch.dtype) -> None:
     for name in usable_instruction_sets():
         with instruction_set(name):
             check_padding(lambda op, given: run_kernels(getattr(ops, op), given), dtype)
@@ -121,7 +123,7 @@ def test_pointwise(case: Pointwise) -> None:
 
 
 POINTWISES = {
-    # The gate multiplies rows, or the weights of each image.
+    # The gate is multiplied into rows, or into the weights of each image.
     "gate of small images": Pointwise(5, 96, 70, (7, 7), gated=True, residual=True),
     "gate of larger images": Pointwise(3, 96, 70, (16, 17), gated=True, residual=True),
     "gate of one small image": Pointwise(1, 200, 33, (3, 3), gated=True),
@@ -144,19 +146,19 @@ def test_pointwise_paths(name: str, dtype: torch.dtype, threads: int, seed: int)
 
 
 @MORE
-@given(cases(squeeze_excite.generate_gate))
-def test_gate(case: Squeeze) -> None:
+@given(cases(squeeze_excite_gate.generate))
+def test_squeeze_excite_gate(case: Gate) -> None:
     assert_kernels_match(case)
 
 
 SQUEEZES = {
-    "shared": Squeeze(3, 1500, 60, None),
-    "alone": Squeeze(1, 24, 6, None),
+    "shared": Gate(3, 1500, 60),
+    "alone": Gate(1, 24, 6),
     "bands": Squeeze(1, 20, 5, (80, 30)),
     "panels": Squeeze(2, 1100, 44, (5, 7)),
     "many images": Squeeze(40, 33, 8, (3, 3)),
     "empty batch": Squeeze(0, 33, 8, (3, 3)),
-    "empty batch alone": Squeeze(0, 33, 8, None),
+    "empty batch alone": Gate(0, 33, 8),
 }
 
 
@@ -167,7 +169,7 @@ def test_squeeze_excite_paths(name: str, dtype: torch.dtype, seed: int) -> None:
 
 @MORE
 @given(cases(squeeze_excite.generate))
-# The gate of negative infinity is 0, and their product NaN.
+# The gate of negative infinity is 0, and their product is NaN.
 @example(Squeeze(1, 1, 1, (1, 1), style=Style(strange=3, seed=3230837)))
 def test_squeeze_excite(case: Squeeze) -> None:
     assert_kernels_match(case)

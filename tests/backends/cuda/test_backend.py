@@ -278,14 +278,14 @@ def test_old_gpus_are_rejected(
 
 
 def test_the_shim_has_the_same_limits(shim: HostShim) -> None:
-    assert tuple(shim.call("private", "limits", ())) == limits.of_module("cuda")[1:]
+    assert tuple(shim.call("private", "limits", ())) == limits.of_module("cuda")
 
 
 @needs_module
 def test_limits_have_names() -> None:
     schema = torch.ops.effkernels_cuda.limits.default._schema
     names = [value.name for value in schema.returns]
-    assert names == ["conv_terms", "gate_hidden_channels", "expand_input_channels"]
+    assert names == list(limits.KernelLimits._fields)
     assert all(limit > 0 for limit in torch.ops.effkernels_cuda.limits())
 
 
@@ -315,7 +315,7 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     ),
     "half a norm": (
         "depthwise_conv_bn_act",
-        "both of running mean and variance",
+        "both running mean and variance",
         window(NHWC, DEEP)._replace(running_mean=torch.ones(6)),
     ),
     "stride": (
@@ -346,7 +346,7 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "dense dimensions": ("conv_bn_act", "4 dimensions", dense(NHWC[0], DEEP)),
     "means alone": (
         "conv_bn_act",
-        "both of mean and std",
+        "both mean and std",
         dense(NHWC.byte(), torch.randn(5, 6, 3, 3), torch.ones(6)),
     ),
     "few deviations": (
