@@ -85,8 +85,8 @@ EFFKERNELS_DEVICE uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// What is there. From a pointer to shared memory, so that the compiler knows that nothing else can be: without,
-// ptxas takes minutes for a kernel with products of warpgroups, and reads more slowly.
+// What is there. From a pointer to shared memory, so that the compiler knows that nothing else can be:
+// without, ptxas takes minutes for a kernel with products of warpgroups, and reads more slowly.
 EFFKERNELS_DEVICE void* shared_at(uint32_t address) {
   return shared_memory() + (address - shared_address(shared_memory()));
 }
