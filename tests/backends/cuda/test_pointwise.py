@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given
 from torch import Tensor
 
 from cuda_kernels import Shim
@@ -17,8 +18,9 @@ from effkernels import ops
 from host_shim import HostShim
 from parity import Runner, assert_matches, check
 from specs.case import Check
-from specs.pointwise_conv_bn_act import Pointwise
-from specs.style import Style
+from specs.generators import cases
+from specs.pointwise_conv_bn_act import EDGES, Pointwise, generate
+from specs.style import DTYPES, Style
 
 CASES = {
     "few pixels": Pointwise(2, 72, 24, (5, 5), gated=True, residual=True),
@@ -42,6 +44,17 @@ CASES = {
     "one channel": Pointwise(2, 64, 1, (9, 9), gated=True),
 }
 HALVES = (torch.bfloat16, torch.float16)
+
+
+@given(case=cases(generate))
+def test_any_shape(runner: Runner, case: Pointwise) -> None:
+    check(runner, case)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("edge", EDGES.values(), ids=EDGES)
+def test_edges(runner: Runner, edge: Pointwise, dtype: torch.dtype, seed: int) -> None:
+    check(runner, edge.styled(dtype=dtype, seed=seed))
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
