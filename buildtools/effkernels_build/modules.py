@@ -18,7 +18,13 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from effkernels_build.cuda import Nvcc, device_archs, gencode_flags, tensor_memory_archs
+from effkernels_build.cuda import (
+    Nvcc,
+    device_archs,
+    gencode_flags,
+    tensor_memory_archs,
+    warpgroup_archs,
+)
 from effkernels_build.ninja_build import Language, Module
 from effkernels_build.toolchain import Compiler, Torch
 
@@ -147,6 +153,7 @@ Archs = Callable[[Sequence[str]], "list[str]"]
 # Sources whose kernels need what not all architectures have. All others are compiled for the whole list.
 SOME_ARCHS: dict[str, Archs] = {
     "depthwise_tensor_core": tensor_memory_archs,
+    "warpgroups": warpgroup_archs,
 }
 
 

@@ -24,6 +24,13 @@ CEILINGS = {
     r"depthwise_nhwc_fwd_kernel.*TraitsILi[35]E": 128,  # expand_depthwise_nhwc_fwd_kernel too
     r"depthwise_nhwc_fwd_kernel.*TraitsILi7E": 208,
     r"depthwise_nhwc_general_fwd_kernel": 80,
+    r"pointwise_nhwc_fwd_kernel.*TileConfigILi8ELi1ELi1ELi1E": 80,
+    r"pointwise_nhwc_fwd_kernel|pointwise_few_nhwc_fwd_kernel": 128,
+    r"pointwise_nhwc_general_fwd_kernel": 80,
+    # At the launch of 512, 384 and 256 threads, one block; those that multiply take over what the others give back.
+    r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi3E": 128,
+    r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi2E": 168,
+    r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi1E": 255,
     # 640 threads on a multiprocessor of 3x3, 512 of 5x5; where there is less shared memory 512 and 384.
     r"^12.0 .*depthwise_rows_nhwc_fwd_kernel.*Li3ELi[12]E": 128,
     r"^12.0 .*depthwise_rows_nhwc_fwd_kernel.*Li5ELi[12]E": 168,

@@ -23,6 +23,8 @@ constexpr int64_t kMostBlocks = INT32_MAX;
 constexpr int64_t kSharedBytes = 48 * 1024;
 // Shared memory that a block can ask for on the GPUs with the least (compute capability 8.6, 8.9, 12.0).
 constexpr int64_t kMostSharedBytes = 99 * 1024;
+// Groups of copies that a thread can leave open while it waits for older ones.
+constexpr int kMostOpenGroups = 4;
 
 // What a device has.
 struct DeviceLimits {
@@ -72,9 +74,21 @@ EFFKERNELS_DEVICE char* shared_memory() {
   return memory;
 }
 
+// The threads of a warp wait for each other, and see what each has written.
+EFFKERNELS_DEVICE void warp_barrier() { __syncwarp(); }
+
+// A value that is the same in all lanes, for the compiler to know.
+EFFKERNELS_DEVICE int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
+
 // Where in shared memory: what its instructions take, half as long as a pointer.
 EFFKERNELS_DEVICE uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// What is there. From a pointer to shared memory, so that the compiler knows that nothing else can be:
+// without, ptxas takes minutes for a kernel with products of warpgroups, and reads more slowly.
+EFFKERNELS_DEVICE void* shared_at(uint32_t address) {
+  return shared_memory() + (address - shared_address(shared_memory()));
 }
 
 // The value of the lane whose number differs by `mask`. Every lane of the warp must come here.
@@ -141,6 +155,31 @@ EFFKERNELS_DEVICE void copy_16_bytes(void* to, const void* from, bool valid) {
 
 // Waits for the copies that this thread has started. Others see them after a barrier.
 EFFKERNELS_DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Makes a group of the copies that this thread has started since the group before: of none, too.
+EFFKERNELS_DEVICE void end_copy_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for all groups of this thread but the `newest`, of which more than kMostOpenGroups count as so many.
+// Others see the copies after a barrier.
+EFFKERNELS_DEVICE void wait_for_copy_groups(int newest) {
+  switch (newest) {
+    case 0:
+      asm volatile("cp.async.wait_group 0;" ::: "memory");
+      break;
+    case 1:
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      break;
+    case 2:
+      asm volatile("cp.async.wait_group 2;" ::: "memory");
+      break;
+    case 3:
+      asm volatile("cp.async.wait_group 3;" ::: "memory");
+      break;
+    default:
+      asm volatile("cp.async.wait_group 4;" ::: "memory");
+      break;
+  }
+}
 
 EFFKERNELS_DEVICE float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 

@@ -53,6 +53,16 @@ def test_boxes_that_are_not_waited_for_are_nan(shim: HostShim) -> None:
     assert out[7, 1:].isnan().all()
 
 
+@pytest.mark.parametrize("name", ["warpgroup", "warpgroup with registers"])
+def test_products_of_warpgroups(shim: HostShim, name: str) -> None:
+    k = torch.arange(64) * 11
+    a, b = (
+        ((torch.arange(rows)[:, None] * factor + k) % 17 - 8) / 8.0
+        for rows, factor in ((64, 37), (32, 5))
+    )
+    assert torch.equal(shim.call("planted", name, 0), (a * b.repeat(2, 1)).sum(1))
+
+
 # What the shim says, or what a sanitizer does.
 FOUND = {
     "missed barrier": "a barrier was missed: 63 of 64 threads wait",
@@ -75,6 +85,14 @@ FOUND = {
     "store not waited for": "a store was started and not waited for: thread 0 at ",
     "stored and not fenced": r"a store reads what thread \d+ has not fenced: thread 0 at ",
     "misaligned": "misaligned address .* which requires 16 byte alignment",
+    "products not fenced": r"products were started without warpgroup_fence: thread \d+ at ",
+    "products not waited for": "products were started and not waited for",
+    "products not ended": "products were started and not waited for",
+    "operand overwritten": r"was written before products had read it: thread \d+ at ",
+    "warp without a product": "a warpgroup's product was missed: thread 32 has started 3",
+    "misaligned operand": r"an operand of products is not aligned to 1024 bytes: thread \d+ at ",
+    "operand without swizzle": r"without the swizzle of 128 bytes: thread \d+ at ",
+    "missed named barrier": r"deadlock: 96 of 128 threads wait, thread \d+ for named barrier 3 at ",
 }
 
 
@@ -86,6 +104,13 @@ def test_mistakes_are_found(shim: HostShim, name: str) -> None:
 
 def test_unwritten_shared_memory_is_nan(shim: HostShim) -> None:
     assert shim.call("planted", "unwritten", 0).isnan().nonzero().tolist() == [[5]]
+
+
+def test_copies_land_when_their_group_is_waited_for(shim: HostShim) -> None:
+    out = shim.call("planted", "groups of copies", 0)
+    assert out[16:32].isnan().all()
+    landed = torch.cat([out[:16], out[32:]])
+    assert torch.equal(landed, torch.full_like(landed, -1.0))
 
 
 def test_races_depend_on_the_order(shim: HostShim) -> None:

@@ -45,6 +45,9 @@ const Words* meet(const Words& shown, const Where& where);
 void add_products(const Words* lanes, int terms, float (*value)(uint16_t), float (&sums)[4]);
 
 void start_copy(void* to, const void* from, bool valid);
+void end_copy_group();
+// All copies but those of the newest groups, and of no group yet.
+void finish_copies_but(int newest_groups);
 void finish_copies();
 
 const char* run(const std::function<void()>& kernel, const cuda::Grid& grid);
@@ -74,6 +77,15 @@ inline void barrier(const host_shim::Where& where = host_shim::Where::current())
   host_shim::wait_for_block(where);
 }
 
+inline void warp_barrier(const host_shim::Where& where = host_shim::Where::current()) {
+  host_shim::meet({}, where);
+}
+
+inline int uniform(int value, const host_shim::Where& where = host_shim::Where::current()) {
+  const host_shim::Words* lanes = host_shim::meet({static_cast<uint32_t>(value)}, where);
+  return static_cast<int>(lanes[0][0]);
+}
+
 inline float shuffle_xor(float value, int mask, const host_shim::Where& where = host_shim::Where::current()) {
   const host_shim::Words* lanes = host_shim::meet({std::bit_cast<uint32_t>(value)}, where);
   return std::bit_cast<float>(lanes[thread_index() % kWarp ^ mask][0]);
@@ -82,6 +94,8 @@ inline float shuffle_xor(float value, int mask, const host_shim::Where& where = 
 inline uint32_t shared_address(const void* p) {
   return host_shim::kSharedBase + static_cast<uint32_t>(static_cast<const char*>(p) - shared_memory());
 }
+
+inline void* shared_at(uint32_t address) { return shared_memory() + (address - host_shim::kSharedBase); }
 
 // A row of a matrix of 16-bit elements.
 struct alignas(16) MatrixRow {
@@ -107,6 +121,10 @@ inline void load_matrices(const void* row, uint32_t (&elements)[4],
 
 inline void copy_16_bytes(void* to, const void* from, bool valid) { host_shim::start_copy(to, from, valid); }
 inline void wait_for_copies() { host_shim::finish_copies(); }
+inline void end_copy_group() { host_shim::end_copy_group(); }
+inline void wait_for_copy_groups(int newest) {
+  host_shim::finish_copies_but(newest < kMostOpenGroups ? newest : kMostOpenGroups);
+}
 
 inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cuda/common/elements.cuh"
+#include "cuda/common/warpgroup.cuh"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -67,6 +68,22 @@ EFFKERNELS_KERNEL(kThreads, 1) not_waited_kernel(float* out) {
   barrier();
 }
 
+// Copies 16 floats of `out` in a first group and 16 in a second; returns what was there after each wait.
+EFFKERNELS_KERNEL(kThreads, 1) groups_kernel(float* out) {
+  const int i = thread_index(), first = i % 4 * 4, second = 16 + first;
+  copy_16_bytes(shared_floats() + first, out + first, true);
+  end_copy_group();
+  copy_16_bytes(shared_floats() + second, out + second, true);
+  end_copy_group();
+  wait_for_copy_groups(1);
+  barrier();
+  const float early = shared_floats()[i % 32];
+  barrier();
+  wait_for_copy_groups(0);
+  barrier();
+  out[i] = i < 32 ? early : shared_floats()[i % 32];
+}
+
 EFFKERNELS_KERNEL(kThreads, 1) beyond_shared_kernel(float* out) {
   const int i = thread_index();
   shared_floats()[i + 1] = 1.0f;
@@ -127,6 +144,7 @@ constexpr Planted kPlanted[] = {
     {"unwritten", unwritten_kernel},
     {"race", race_kernel},
     {"copy not waited for", not_waited_kernel},
+    {"groups of copies", groups_kernel},
     {"beyond shared memory", beyond_shared_kernel},
     {"beyond global memory", beyond_global_kernel},
     {"misaligned", misaligned_kernel},
@@ -158,6 +176,12 @@ EXPORT void effkernels_set_device(int multiprocessors, int64_t shared_bytes) {
   const cuda::DeviceLimits limits{multiprocessors, shared_bytes, shared_bytes + cuda::kReservedBytes};
   host_shim::set_device(multiprocessors == 0 ? nullptr : &limits);
 }
+
+// Whether kernels with products of warpgroups are there from now on, and how many such products there were.
+EXPORT void effkernels_have_warpgroups(bool there) {
+  effkernels::host_shim::warpgroup_products_there = there;
+}
+EXPORT int64_t effkernels_warpgroup_products() { return effkernels::host_shim::warpgroup_products_started; }
 
 // float32 to float16 and back, as the kernels convert.
 EXPORT void effkernels_convert(const float* from, uint16_t* half, uint16_t* bfloat16, int64_t count) {

@@ -33,6 +33,7 @@ struct Fibre {
   std::string event;               // and what that is, for people
   int64_t exchanges;
   std::vector<Copy> copies;
+  std::vector<size_t> groups;  // copies before the end of each group that is open
 };
 
 struct Scheduler {
@@ -68,5 +69,9 @@ inline char* shared_pointer(uint32_t address) { return here().shared + (address 
 void start_copies(int threads);
 bool land_a_copy();
 std::string copies_left(int threads);
+
+// Of warpgroup.cpp: the same of products.
+void start_warpgroups(int threads);
+std::string products_left(int threads);
 
 }  // namespace effkernels::host_shim

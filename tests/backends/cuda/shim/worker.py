@@ -29,6 +29,7 @@ class Worker:
         assert module.__file__ is not None
         self.library = ctypes.CDLL(module.__file__)
         self.library.effkernels_run_planted.restype = ctypes.c_char_p
+        self.library.effkernels_warpgroup_products.restype = ctypes.c_int64
         # The kernels were registered for the dispatch key of CPU tensors.
         dispatch._BACKENDS["cuda"].devices = ("cpu",)
         dispatch.mark_available("cuda")
@@ -39,6 +40,11 @@ class Worker:
     def device(self, multiprocessors: int = 0, shared_bytes: int = 0) -> None:
         """What the kernels are told of the device from now on; the shim's small one by default."""
         self.library.effkernels_set_device(multiprocessors, ctypes.c_int64(shared_bytes))
+
+    def warpgroups(self, there: bool) -> int:
+        """Whether kernels with products of warpgroups are there from now on; how many such products were started."""
+        self.library.effkernels_have_warpgroups(there)
+        return int(self.library.effkernels_warpgroup_products())
 
     def tensor_memory(self, there: bool) -> None:
         """Whether the module has the kernels that need it, from now on."""
