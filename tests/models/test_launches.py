@@ -222,7 +222,7 @@ def idle(model: EfficientNet) -> dict[str, Callable[..., Any]]:
 
 @torch.no_grad()
 def test_python_calls_of_a_forward() -> None:
-    """At most 20 Python functions outside of torch in a forward pass of B0, beside those of its 65 kernels."""
+    """At most 25 Python functions outside of torch in a forward pass of B0, beside those of its 65 kernels."""
     model, x = effkernels.efficientnet_b0().eval(), torch.randn(1, 3, 32, 32)
     inside = os.path.dirname(torch.__file__) + os.sep
     seen: Counter[str] = Counter()
@@ -243,7 +243,7 @@ def test_python_calls_of_a_forward() -> None:
             sys.setprofile(None)
     launches = sum(n for name, n in seen.items() if name.startswith(__file__))
     assert launches == len(expected_calls(model)) == 65
-    assert seen.total() <= 65 + 20, seen
+    assert seen.total() <= 65 + 25, seen
 
 
 @torch.no_grad()
