@@ -131,6 +131,13 @@ EFFKERNELS_DEVICE float fast_reciprocal(float x) {
   return y;
 }
 
+// a * b + c, 0 where that is below 0 or NaN, and 1 where above.
+EFFKERNELS_DEVICE float multiply_add_within_1(float a, float b, float c) {
+  float y;
+  asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(y) : "f"(a), "f"(b), "f"(c));
+  return y;
+}
+
 // Launches on a stream; returns nullptr, or CUDA's error message.
 template <class... Parameters>
 const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream, Parameters... parameters) {

@@ -114,6 +114,11 @@ inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(
 inline float fast_power_of_2(float x) { return flushed(std::exp2(flushed(x))); }
 inline float fast_reciprocal(float x) { return flushed(1.0f / flushed(x)); }
 
+inline float multiply_add_within_1(float a, float b, float c) {
+  const float sum = std::fma(a, b, c);
+  return sum > 1.0f ? 1.0f : sum > 0.0f ? sum : 0.0f;
+}
+
 template <class... Parameters>
 const char* launch(void (*kernel)(Parameters...), const Grid& grid, void*, Parameters... parameters) {
   return host_shim::run([&] { kernel(parameters...); }, grid);
