@@ -144,6 +144,12 @@ def test_instructions_stay_few() -> None:
         assert max(counts) <= most, (name, counts)
 
 
+def test_two_elements_of_silu_share_a_reciprocal(compiled: list[dict[str, Any]]) -> None:
+    silu = [one for one in compiled if "_gate" not in one["kernel"] and one["exponentials"]]
+    assert silu
+    assert [one for one in silu if one["exponentials"] != 2 * one["reciprocals"]] == []
+
+
 def test_maps_are_not_moved_two_bytes_at_a_time(compiled: list[dict[str, Any]]) -> None:
     """Where channels are multiples of 8: Triton knows of multiples of 16 by itself."""
     whole = [one for one in compiled if "sizes of 1" not in one["kernel"]]
