@@ -24,7 +24,7 @@ MODES = ("auto", "0", "1")
 _NAMED_ARCHS = {
     "Ampere": "8.0 8.6+PTX",
     "Ada": "8.9+PTX",
-    "Hopper": "9.0+PTX",
+    "Hopper": "9.0a",
     "Blackwell+Tegra": "11.0",
     "Blackwell": "10.0 12.0+PTX",
 }
@@ -130,18 +130,18 @@ def why_not(torch: Torch | Missing, nvcc: Nvcc | Missing) -> str | None:
 
 
 def default_archs(nvcc_version: tuple[int, int], machine: str | None = None) -> list[str]:
-    """The architectures to build for where TORCH_CUDA_ARCH_LIST is not set, newest as PTX too.
+    """The architectures to build for where TORCH_CUDA_ARCH_LIST is not set, one as PTX too, for newer ones.
 
     Device code runs on every GPU of its major version from its own minor version up, so 8.6 serves
-    8.9 and 10.0 serves 10.3. 11.0 exists in Arm machines alone.
+    8.9 and 10.0 serves 10.3; but 9.0a, which has wgmma, serves 9.0 alone, and so would its PTX. 11.0
+    exists in Arm machines alone.
     """
-    archs = ["8.0", "8.6", "9.0"]
-    if nvcc_version >= (12, 8):
-        archs.append("10.0")
-        if nvcc_version >= (13, 0) and (machine or platform.machine()) == "aarch64":
-            archs.append("11.0")
-        archs.append("12.0")
-    return [*archs[:-1], archs[-1] + "+PTX"]
+    if nvcc_version < (12, 8):
+        return ["8.0", "8.6+PTX", "9.0a"]
+    archs = ["8.0", "8.6", "9.0a", "10.0"]
+    if nvcc_version >= (13, 0) and (machine or platform.machine()) == "aarch64":
+        archs.append("11.0")
+    return [*archs, "12.0+PTX"]
 
 
 def arch_list(env: Mapping[str, str], nvcc_version: tuple[int, int]) -> list[str]:
@@ -180,6 +180,22 @@ def gencode_flags(archs: Sequence[str]) -> list[str]:
         )
         flags.append(f"-gencode=arch=compute_{number},code={targets}")
     return flags
+
+
+# For what an architecture list has nothing for: code that runs on no GPU whose code would have been wanted.
+_NONE_OF_THEM = ["8.0"]
+
+
+def tensor_memory_archs(archs: Sequence[str]) -> list[str]:
+    """Those of `archs` with TMA and mbarriers, 9.0 and newer; where there are none, one without."""
+    return [
+        arch for arch in archs if float(arch.removesuffix("+PTX").rstrip("af")) >= 9
+    ] or _NONE_OF_THEM
+
+
+def warpgroup_archs(archs: Sequence[str]) -> list[str]:
+    """Those of `archs` with wgmma, 9.0a alone, and never as PTX; where it is not there, one without."""
+    return ["9.0a"] if {"9.0a", "9.0a+PTX"} & set(archs) else _NONE_OF_THEM
 
 
 def device_archs(archs: Sequence[str]) -> list[str]:

@@ -15,10 +15,10 @@ import platform
 import runpy
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from effkernels_build.cuda import Nvcc, gencode_flags
+from effkernels_build.cuda import Nvcc, device_archs, gencode_flags
 from effkernels_build.ninja_build import Language, Module
 from effkernels_build.toolchain import Compiler, Torch
 
@@ -141,11 +141,26 @@ def cuda_kernels(csrc: Path) -> list[Path]:
     return sorted((csrc / "cuda").rglob("*.cu"))
 
 
+Archs = Callable[[Sequence[str]], "list[str]"]
+"""Of an architecture list, those that a source is compiled for."""
+
+# Sources whose kernels need what not all architectures have. All others are compiled for the whole list.
+SOME_ARCHS: dict[str, Archs] = {}
+
+
+def kernel_archs(source: Path, archs: Sequence[str]) -> list[str]:
+    """Those of `archs` that a .cu file is compiled for."""
+    return SOME_ARCHS.get(source.stem, list)(archs)
+
+
 def _cuda_sources(csrc: Path) -> list[tuple[Path, str]]:
     return [
         *_cpp(csrc / "binding" / "common", csrc / "binding" / "cuda"),
         *((source, "cu") for source in cuda_kernels(csrc)),
     ]
+
+
+_WITHOUT_STAND_IN = ("device_arch", "tensor_map")
 
 
 def shim_module(
@@ -158,7 +173,7 @@ def shim_module(
 ) -> Module:
     """`_C_cuda` for CPU tensors: all of it compiled as C++, with the tests' stand-in for CUDA in `shim`.
 
-    Without the op that asks which device code runs, since there is none.
+    Without what needs CUDA itself: the op that asks which device code runs, and what asks the driver.
     """
     csrc = root / "csrc"
     sanitize = tuple(f"-fsanitize={name}" for name in sanitizers)
@@ -184,7 +199,7 @@ def shim_module(
     kernels = [*_cuda_sources(csrc), *_cpp(shim), *((f, "cu") for f in sorted(shim.glob("*.cu")))]
     return Module(
         name=CUDA_MODULE,
-        sources=tuple(source for source in kernels if source[0].stem != "device_arch"),
+        sources=tuple(source for source in kernels if source[0].stem not in _WITHOUT_STAND_IN),
         languages={
             "cpp": Language(compiler.command, flags, _CXX_DEPFILE),
             "cu": Language((*compiler.command, "-x", "c++"), flags, _CXX_DEPFILE),
@@ -209,19 +224,25 @@ def cuda_module(
         *_without_paths(root, torch),
         *_system_includes(python, torch.include),
     )
-    device_flags = (
-        *nvcc_flags(archs),
-        *host,
-        "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall",
-        f"-I{csrc}",
-    )
+    languages = {"cpp": Language(compiler.command, binding_flags, _CXX_DEPFILE)}
+    sources = []
+    for source, language in _cuda_sources(csrc):
+        if language == "cu":
+            # A language for each list: the name of an object says what is in it.
+            own = kernel_archs(source, archs)
+            language = "cu" if own == list(archs) else "-".join(["cu", *device_archs(own)])
+            flags = (
+                *nvcc_flags(own),
+                *host,
+                "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall",
+                f"-I{csrc}",
+            )
+            languages[language] = Language((str(nvcc.path),), flags, _NVCC_DEPFILE)
+        sources.append((source, language))
     return Module(
         name=CUDA_MODULE,
-        sources=tuple(_cuda_sources(csrc)),
-        languages={
-            "cpp": Language(compiler.command, binding_flags, _CXX_DEPFILE),
-            "cu": Language((str(nvcc.path),), device_flags, _NVCC_DEPFILE),
-        },
+        sources=tuple(sources),
+        languages=languages,
         # One CUDA runtime a process: torch's own, which is loaded before this module.
         link=(str(nvcc.path), "-shared", "-cudart=shared", *host, *gencode_flags(archs)),
         link_flags=(f"-L{torch.lib}", "-ltorch_cuda", "-ltorch_cpu"),

@@ -308,7 +308,7 @@ const char* launch_expand_depthwise(const ExpandDepthwiseConvBnActArgs& a, float
   Blocks b = make_blocks<T, Traits>(a);
   const int64_t tiles = d.out.images * b.plan.tiles();
   // Where there are few tiles, several blocks share one: each copies what is under it.
-  const auto shares = static_cast<int>(smaller<int64_t>(b.plan.chunks, divide_up(kBlocksToFill, tiles)));
+  const auto shares = static_cast<int>(smaller<int64_t>(b.plan.chunks, divide_up(blocks_to_fill(), tiles)));
   b.chunks_of_share = divide_up(b.plan.chunks, shares);
   b.shares = divide_up(b.plan.chunks, b.chunks_of_share);
   b.plan.vectors = aligned<T, kVector<T>>(d.x, a.in_channels);

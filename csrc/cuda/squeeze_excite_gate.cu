@@ -21,7 +21,7 @@ template <int kImages>
 constexpr int kChannels = kSums / kImages;
 // Images of a block where there are enough of them to fill the GPU: they share the weights that are read.
 constexpr int kShared = kSums;
-constexpr int64_t kManyImages = kBlocksToFill;
+inline int64_t many_images() { return blocks_to_fill(); }
 // Where there are few images, several blocks share one: each computes all hidden channels, and a chunk of the
 // output channels.
 constexpr int kMostChunks = 8;
@@ -151,7 +151,7 @@ const char* launch_gate(const SqueezeExciteGateArgs& a, void* stream) {
   const int64_t groups = divide_up<int64_t>(a.images, kImages);
   // How often a block goes through all of its threads to cover the channels.
   const int rounds = divide_up(a.channels, kGroups * kChannels<kImages>);
-  const auto wanted = static_cast<int>(smaller<int64_t>(kMostChunks, kBlocksToFill / groups));
+  const auto wanted = static_cast<int>(smaller<int64_t>(kMostChunks, blocks_to_fill() / groups));
   const int chunk_rounds = divide_up(rounds, larger(1, smaller(rounds, wanted)));
   Cut cut;
   cut.chunk = chunk_rounds * kGroups * kChannels<kImages>;
@@ -169,7 +169,7 @@ const char* squeeze_excite_gate(const SqueezeExciteGateArgs& a, void* stream) {
   if (const char* reason = refusal(a)) return reason;
   if (a.images == 0 || a.channels == 0) return nullptr;
   static_assert(int64_t{kMostHidden} * sizeof(float) <= kSharedBytes);
-  const bool many = a.images >= kManyImages && a.squeezed <= kMostHidden / kShared;
+  const bool many = a.images >= many_images() && a.squeezed <= kMostHidden / kShared;
   return many ? launch_gate<kShared>(a, stream) : launch_gate<1>(a, stream);
 }
 

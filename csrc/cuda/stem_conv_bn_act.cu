@@ -6,7 +6,7 @@
 // windows between: terms may come in any order that both operands agree on, so two consecutive ones are two
 // neighbouring elements of shared memory. Those that begin a word before a window, or end one after it, have
 // a weight of 0, and are zeros themselves: NaN there would not be.
-//   NCHW: (channel, row, 4 columns): 36 terms, of which 48 are multiplied
+//   NCHW: (channel, row, 4 columns): 36 terms of 40
 //   NHWC: (row, 10 elements): 30 terms of 32
 // The columns of the weights lie such that a lane's sums are neighbouring channels: it writes up to 16 bytes
 // a pixel.
@@ -202,8 +202,8 @@ EFFKERNELS_DEVICE void multiply(const uint32_t (&pixels)[2][kRegisters],
     multiply_add<T>(operand, weights[r], weights[r + 1], sums);
   }
   if constexpr (kPlanar) {
-    const uint32_t operand[4] = {pixels[0][4], pixels[1][4], 0, 0};
-    multiply_add<T>(operand, weights[4], 0, sums);
+    const uint32_t operand[2] = {pixels[0][4], pixels[1][4]};
+    multiply_add(T{}, operand, weights[4], sums, sums);
   }
 }
 
@@ -247,12 +247,6 @@ stem_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
       factors[j][r] = word.weight(of_channel, 0, odd) | word.weight(of_channel, 1, odd) << 16;
     }
   }
-  Folded norm[kTiles][2];
-#pragma unroll
-  for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-    for (int e = 0; e < 2; ++e) norm[j][e] = folded[channel_of(kTiles, j, lane % 4 * 2 + e)];
-  }
   wait_for_copies();
   barrier();
 
@@ -280,18 +274,19 @@ stem_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
       constexpr int kLast = kTiles % kTogether;
       const auto compute = [&](auto wide) {
         constexpr int kWide = decltype(wide)::value;
+        const int channel = group * kTile + lane % 4 * 2 * kWide;
         float results[2][2 * kWide];
 #pragma unroll
         for (int t = 0; t < kWide; ++t) {
           float sums[4] = {};
           multiply<T, kPlanar>(words, factors[group + t], sums);
+          // Read again for each 16 pixels: there are no registers left for them.
+          const Folded norm[2] = {folded[channel + 2 * t], folded[channel + 2 * t + 1]};
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            const Folded& of = norm[group + t][i % 2];
-            results[i / 2][2 * t + i % 2] = sums[i] * of.scale + of.shift;
+            results[i / 2][2 * t + i % 2] = sums[i] * norm[i % 2].scale + norm[i % 2].shift;
           }
         }
-        const int channel = group * kTile + lane % 4 * 2 * kWide;
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
           activate(a.activation, results[m]);

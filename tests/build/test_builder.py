@@ -15,8 +15,14 @@ import pytest
 from effkernels_build import builder as builder_module
 from effkernels_build import ninja_build
 from effkernels_build.builder import Builder
-from effkernels_build.cuda import Nvcc
-from effkernels_build.modules import cpu_module, instruction_sets
+from effkernels_build.cuda import Nvcc, gencode_flags
+from effkernels_build.modules import (
+    SOME_ARCHS,
+    cpu_module,
+    cuda_kernels,
+    cuda_module,
+    instruction_sets,
+)
 from effkernels_build.ninja_build import CompileError, Language, Module, first_error, ninja_text
 from effkernels_build.record import FILE_NAME, BuildRecord
 from effkernels_build.toolchain import (
@@ -181,6 +187,31 @@ class TestKernels:
             assert {"-fsanitize=address", "-fsanitize=undefined"} < set(words)
             assert "-fno-sanitize-recover=all" in words
         assert not any("sanitize" in word for word in plain.link)
+
+
+class TestCudaKernels:
+    """The kernels of csrc/cuda, and the architectures that they are compiled for."""
+
+    @staticmethod
+    def flags(archs: list[str]) -> dict[str, set[str]]:
+        """Of each source, what it is compiled with."""
+        nowhere = Path("/nonexistent")
+        torch, nvcc = Torch("2.15.0", "13.2", nowhere), Nvcc(nowhere, nowhere, (13, 0))
+        module = cuda_module(ROOT, Compiler(("c++",), "c++ 1"), nvcc, torch, nowhere, archs)
+        return {
+            source.stem: set(module.languages[language].flags)
+            for source, language in module.sources
+            if source.suffix == ".cu"
+        }
+
+    def test_each_for_those_that_it_needs(self) -> None:
+        archs = ["8.0", "9.0a", "12.0+PTX"]
+        flags = self.flags(archs)
+        assert set(SOME_ARCHS) < {source.stem for source in cuda_kernels(ROOT / "csrc")}
+        for stem, found in flags.items():
+            wanted = gencode_flags(SOME_ARCHS.get(stem, list)(archs))
+            assert {flag for flag in found if "gencode" in flag} == set(wanted)
+        assert "-gencode=arch=compute_80,code=sm_80" in flags["squeeze_excite"]
 
 
 class TestBuilder:

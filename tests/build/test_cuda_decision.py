@@ -16,6 +16,8 @@ from effkernels_build.cuda import (
     device_archs,
     find_nvcc,
     gencode_flags,
+    tensor_memory_archs,
+    warpgroup_archs,
     why_not,
 )
 from effkernels_build.toolchain import BuildError, Missing, Torch
@@ -137,9 +139,9 @@ class TestDecision:
 
 
 class TestArchs:
-    def test_defaults_end_with_ptx(self) -> None:
-        assert default_archs((12, 4), "x86_64") == ["8.0", "8.6", "9.0+PTX"]
-        assert default_archs((12, 8), "x86_64") == ["8.0", "8.6", "9.0", "10.0", "12.0+PTX"]
+    def test_defaults_have_ptx_that_newer_gpus_run(self) -> None:
+        assert default_archs((12, 4), "x86_64") == ["8.0", "8.6+PTX", "9.0a"]
+        assert default_archs((12, 8), "x86_64") == ["8.0", "8.6", "9.0a", "10.0", "12.0+PTX"]
         assert default_archs((13, 0), "x86_64") == default_archs((12, 8), "x86_64")
         assert "11.0" in default_archs((13, 0), "aarch64")
 
@@ -149,7 +151,7 @@ class TestArchs:
             ("9.0", ["9.0"]),
             ("8.0;9.0a;12.0+PTX", ["8.0", "9.0a", "12.0+PTX"]),
             (" 8.0, 9.0  9.0 ;", ["8.0", "9.0"]),
-            ("Hopper", ["9.0+PTX"]),
+            ("Hopper", ["9.0a"]),
             ("Ampere;Blackwell", ["8.0", "8.6+PTX", "10.0", "12.0+PTX"]),
             ("Blackwell+Tegra", ["11.0"]),
             ("10.0f", ["10.0f"]),
@@ -183,6 +185,21 @@ class TestArchs:
             "-gencode=arch=compute_120,code=[sm_120,compute_120]",
         ]
         assert device_archs(["8.0", "9.0a", "12.0+PTX"]) == ["sm_80", "sm_90a", "sm_120"]
+
+    @pytest.mark.parametrize(
+        ("archs", "with_tma", "with_wgmma"),
+        [
+            (["8.0", "8.6", "9.0a", "10.0", "12.0+PTX"], ["9.0a", "10.0", "12.0+PTX"], ["9.0a"]),
+            (["9.0", "10.3f", "8.0+PTX"], ["9.0", "10.3f"], ["8.0"]),
+            (["9.0a+PTX"], ["9.0a+PTX"], ["9.0a"]),
+            (["8.6+PTX"], ["8.0"], ["8.0"]),
+        ],
+    )
+    def test_some_kernels_are_for_some(
+        self, archs: list[str], with_tma: list[str], with_wgmma: list[str]
+    ) -> None:
+        assert tensor_memory_archs(archs) == with_tma
+        assert warpgroup_archs(archs) == with_wgmma
 
     def test_every_default_is_an_accepted_entry(self) -> None:
         versions = itertools.product([12, 13], range(10))

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from effkernels_build.cuda import Nvcc, default_archs, device_archs
-from effkernels_build.modules import cuda_kernels, nvcc_flags
+from effkernels_build.modules import cuda_kernels, kernel_archs, nvcc_flags
 from source_tree import ROOT
 from tiers import slow_unless
 
 CSRC = ROOT / "csrc"
 SOURCES = cuda_kernels(CSRC)
-# Beside the default architectures the one with wgmma, and one that others serve.
-ARCHS = sorted({*default_archs((13, 0), "x86_64"), "8.9", "9.0a"})
+# Beside the default architectures one that others serve.
+ARCHS = sorted({*default_archs((13, 0), "x86_64"), "8.9"})
 
 # Registers of a thread, by what mangled names contain; the first that fits. So many blocks fit on a
 # multiprocessor as the kernels say: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
@@ -47,6 +47,8 @@ def ceiling(kernel: str) -> int:
 @pytest.mark.parametrize("arch", slow_unless(["9.0a"], [a.removesuffix("+PTX") for a in ARCHS]))
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_cubin_without_spills(source: Path, arch: str, nvcc: Nvcc, tmp_path: Path) -> None:
+    if kernel_archs(source, [arch]) != [arch]:
+        pytest.skip(f"not compiled for {arch}")
     known = subprocess.run(
         [str(nvcc.path), "--list-gpu-code"], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -24,6 +24,22 @@ constexpr int64_t kSharedBytes = 48 * 1024;
 // Shared memory that a block can ask for on the GPUs with the least (compute capability 8.6, 8.9, 12.0).
 constexpr int64_t kMostSharedBytes = 99 * 1024;
 
+// What a device has.
+struct DeviceLimits {
+  int multiprocessors;
+  int64_t block_shared_bytes;           // that a block can ask for
+  int64_t multiprocessor_shared_bytes;  // for all blocks of a multiprocessor, and kReservedBytes for each
+};
+
+// Shared memory that the system takes for each block.
+constexpr int64_t kReservedBytes = 1024;
+
+// Of the current device; asked once for each.
+DeviceLimits device_limits();
+
+// Blocks that keep the current device busy: two on each multiprocessor.
+inline int64_t blocks_to_fill() { return 2 * int64_t{device_limits().multiprocessors}; }
+
 }  // namespace effkernels::cuda
 
 #ifdef EFFKERNELS_HOST_SHIM
@@ -34,15 +50,14 @@ constexpr int64_t kMostSharedBytes = 99 * 1024;
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <atomic>
+
 #define EFFKERNELS_DEVICE __device__ __forceinline__
 #define EFFKERNELS_HOST_DEVICE __host__ __device__ constexpr
 // At most `threads` a block, and registers few enough for `blocks` of them on a multiprocessor.
 #define EFFKERNELS_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 
 namespace effkernels::cuda {
-
-// Blocks that keep a GPU busy: two on each of an H100's multiprocessors.
-constexpr int64_t kBlocksToFill = 2 * 132;
 
 EFFKERNELS_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
 EFFKERNELS_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
@@ -57,6 +72,11 @@ EFFKERNELS_DEVICE char* shared_memory() {
   return memory;
 }
 
+// Where in shared memory: what its instructions take, half as long as a pointer.
+EFFKERNELS_DEVICE uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
 // The value of the lane whose number differs by `mask`. Every lane of the warp must come here.
 EFFKERNELS_DEVICE float shuffle_xor(float value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
@@ -65,35 +85,51 @@ EFFKERNELS_DEVICE float shuffle_xor(float value, int mask) {
 // Reads four 8x8 matrices of 16-bit elements from shared memory: lane 8 * i + j names row j of matrix i, 16
 // aligned bytes, and gets of each matrix the elements 2 * (lane % 4) and the next of row lane / 4. Every lane
 // of the warp must come here.
-EFFKERNELS_DEVICE void load_matrices(const void* row, uint32_t (&elements)[4]) {
-  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+EFFKERNELS_DEVICE void load_matrices(uint32_t row, uint32_t (&elements)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(elements[0]), "=r"(elements[1]), "=r"(elements[2]), "=r"(elements[3])
-               : "r"(address)
+               : "r"(row)
+               : "memory");
+}
+EFFKERNELS_DEVICE void load_matrices(const void* row, uint32_t (&elements)[4]) {
+  load_matrices(shared_address(row), elements);
+}
+
+// The same of two matrices, whose rows lanes 0 to 15 name.
+EFFKERNELS_DEVICE void load_matrices(uint32_t row, uint32_t (&elements)[2]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+               : "=r"(elements[0]), "=r"(elements[1])
+               : "r"(row)
                : "memory");
 }
 
-// sums += a * b on the tensor cores, for a of 16x16 elements, b of 16x8 and sums of 16x8, as PTX spreads
-// those of mma.m16n8k16 over the lanes. Every lane of the warp must come here.
+// d = a * b + c on the tensor cores, for a of 16x16 elements, b of 16x8, c and d of 16x8, as PTX spreads
+// those of mma.m16n8k16 over the lanes; and, with half of a and b, those of mma.m16n8k8. Every lane of the
+// warp must come here.
+#define EFFKERNELS_MULTIPLY_ADD(Type, name)                                                              \
+  EFFKERNELS_DEVICE void multiply_add(Type, const uint32_t (&a)[4], uint32_t b0, uint32_t b1,            \
+                                      const float (&c)[4], float (&d)[4]) {                              \
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." name "." name                                           \
+        ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"                       \
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])                                                 \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), \
+          "f"(c[3]));                                                                                    \
+  }                                                                                                      \
+  EFFKERNELS_DEVICE void multiply_add(Type, const uint32_t (&a)[2], uint32_t b, const float (&c)[4],     \
+                                      float (&d)[4]) {                                                   \
+    asm("mma.sync.aligned.m16n8k8.row.col.f32." name "." name                                            \
+        ".f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"                                      \
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])                                                 \
+        : "r"(a[0]), "r"(a[1]), "r"(b), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));                     \
+  }
+EFFKERNELS_MULTIPLY_ADD(Half, "f16")
+EFFKERNELS_MULTIPLY_ADD(BFloat16, "bf16")
+#undef EFFKERNELS_MULTIPLY_ADD
+
+// sums += a * b
 template <class T>
-EFFKERNELS_DEVICE void multiply_add(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sums)[4]);
-
-template <>
-EFFKERNELS_DEVICE void multiply_add<Half>(const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
-                                          float (&sums)[4]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-template <>
-EFFKERNELS_DEVICE void multiply_add<BFloat16>(const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
-                                              float (&sums)[4]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+EFFKERNELS_DEVICE void multiply_add(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sums)[4]) {
+  multiply_add(T{}, a, b0, b1, sums, sums);
 }
 
 // Starts to copy 16 aligned bytes to shared memory; zeros where not `valid`, when `from` is not read.
@@ -118,6 +154,22 @@ EFFKERNELS_DEVICE void narrow(float x, BFloat16& to) {
 }
 EFFKERNELS_DEVICE void narrow(float x, Half& to) { to.bits = __half_as_ushort(__float2half_rn(x)); }
 
+// Two elements in a word, the first in its lower half.
+template <class T>
+EFFKERNELS_DEVICE uint32_t narrow_pair(float first, float second);
+template <>
+EFFKERNELS_DEVICE uint32_t narrow_pair<BFloat16>(float first, float second) {
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  return word;
+}
+template <>
+EFFKERNELS_DEVICE uint32_t narrow_pair<Half>(float first, float second) {
+  uint32_t word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  return word;
+}
+
 // One special-function operation each, with errors of a few units in the last place. Subnormal numbers count
 // as 0; __expf and __fdividef keep them, for three instructions more.
 EFFKERNELS_DEVICE float fast_power_of_2(float x) {
@@ -138,6 +190,26 @@ EFFKERNELS_DEVICE float multiply_add_within_1(float a, float b, float c) {
   return y;
 }
 
+inline DeviceLimits device_limits() {
+  // A device's limits do not change. Two threads that ask at once find the same.
+  constexpr int kDevices = 64;
+  static std::atomic<int> known[kDevices][3];
+  constexpr cudaDeviceAttr kAsked[3] = {cudaDevAttrMultiProcessorCount,
+                                        cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                        cudaDevAttrMaxSharedMemoryPerMultiprocessor};
+  int device = 0, found[3] = {};
+  cudaGetDevice(&device);
+  for (int i = 0; i < 3; ++i) {
+    if (device < kDevices) found[i] = known[device][i].load(std::memory_order_relaxed);
+    if (found[i] != 0) continue;
+    // Without a device the launch that follows says so.
+    if (cudaDeviceGetAttribute(&found[i], kAsked[i], device) != cudaSuccess)
+      return {1, kSharedBytes, kSharedBytes};
+    if (device < kDevices) known[device][i].store(found[i], std::memory_order_relaxed);
+  }
+  return {found[0], found[1], found[2]};
+}
+
 // Launches on a stream; returns nullptr, or CUDA's error message.
 template <class... Parameters>
 const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream, Parameters... parameters) {
@@ -146,7 +218,7 @@ const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream
     // Set at each launch, always to the same: the attribute belongs to the current device, and several
     // threads may launch at once.
     const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                    static_cast<int>(kMostSharedBytes));
+                                                    static_cast<int>(device_limits().block_shared_bytes));
     if (status != cudaSuccess) return cudaGetErrorString(status);
   }
   cudaLaunchConfig_t config{};

@@ -22,6 +22,37 @@ def test_products_of_matrices(shim: HostShim) -> None:
     assert torch.equal(out.view(8, 8), rows @ rows.T)
 
 
+def test_products_of_half_as_many_terms(shim: HostShim) -> None:
+    rows = ((torch.arange(128) * 37 % 17 - 8) / 8.0).view(8, 16)
+    out = shim.call("planted", "short products", 0)
+    assert torch.equal(out.view(8, 8), rows @ rows.T)
+
+
+def test_boxes_are_clipped_and_filled_with_zeros(shim: HostShim) -> None:
+    box = torch.zeros(8, 8)
+    box[1:, :6] = torch.arange(64.0).view(8, 8)[:7, 2:]
+    expected = torch.full((8, 8), -1.0)
+    expected[3:, 1:] = box[:5, :7] + 1
+    for seed in range(3):
+        assert torch.equal(shim.call("planted", "boxes", seed).view(8, 8), expected)
+    # The swizzle permutes the first four rows of this box.
+    other = shim.call("planted", "swizzle forgotten", 0).view(8, 8)
+    assert torch.equal(other[7], expected[7])
+    assert not torch.equal(other[4:7], expected[4:7])
+
+
+def test_matrices_go_from_registers_to_memory(shim: HostShim) -> None:
+    out = shim.call("planted", "stored matrices", 0)
+    assert torch.equal(out.view(torch.float16).float(), torch.arange(128) / 8)
+
+
+def test_boxes_that_are_not_waited_for_are_nan(shim: HostShim) -> None:
+    """In the second warp, which has the last four rows of the box."""
+    out = shim.call("planted", "box not waited for by one warp", 0).view(8, 8)
+    assert not out[:7].isnan().any()
+    assert out[7, 1:].isnan().all()
+
+
 # What the shim says, or what a sanitizer does.
 FOUND = {
     "missed barrier": "a barrier was missed: 63 of 64 threads wait",
@@ -32,6 +63,17 @@ FOUND = {
     "beyond global memory": "AddressSanitizer: heap-buffer-overflow",
     "missed product": "a warp's exchange was missed: 31 of 32 threads wait",
     "misaligned row": "misaligned address .* which requires 16 byte alignment",
+    "box not waited for": "loads of boxes were started and not waited for",
+    "fewer bytes expected": "deadlock: 64 of 64 threads wait, thread 0 for an mbarrier with parity 0 at "
+    r"tests/backends/cuda/shim/planted_tensor_memory.cu:\d+",
+    "nobody arrives": "deadlock: 64 of 64 threads wait, thread 0 for an mbarrier with parity 0 at ",
+    "too many arrive": "more threads arrive than an mbarrier was made for: thread 0 at ",
+    "mbarrier not fenced": "a copy uses an mbarrier before mbarrier_init_fence: thread 0 at ",
+    "mbarrier not made": "no mbarrier was made there: thread 0 at ",
+    "misaligned box": "the box is not aligned to 128 bytes of shared memory: thread 0 at ",
+    "overwritten before it is stored": "was written before a store had read it: thread 0 at ",
+    "store not waited for": "a store was started and not waited for: thread 0 at ",
+    "stored and not fenced": r"a store reads what thread \d+ has not fenced: thread 0 at ",
     "misaligned": "misaligned address .* which requires 16 byte alignment",
 }
 

@@ -1,17 +1,12 @@
 // The fibres of the host shim.
 
-#include "cuda/common/device.cuh"
-
-#include <ucontext.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <numeric>
-#include <random>
-#include <string>
-#include <vector>
+#include <utility>
+
+#include "scheduler.h"
 
 #ifdef EFFKERNELS_SANITIZED
 #include <sanitizer/common_interface_defs.h>
@@ -22,45 +17,24 @@ inline void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
 #endif
 
 namespace effkernels::host_shim {
+
+thread_local Scheduler scheduler;
+
 namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;
 
-struct Copy {
-  void* to;
-  const void* from;
-  bool valid;
-};
+// What `cuda::device_limits` says: of the smallest GPUs, and few multiprocessors, so that small cases too are
+// more than it runs at once.
+constexpr cuda::DeviceLimits kSmall{2, cuda::kMostSharedBytes, cuda::kMostSharedBytes + cuda::kReservedBytes};
+cuda::DeviceLimits device = kSmall;
 
-enum class State : uint8_t { kReady, kBlock, kWarp, kDone };
+uint64_t site_of(const Where& where) {
+  const uint64_t file = reinterpret_cast<uintptr_t>(where.file_name());
+  return file ^ uint64_t{where.line()} << 48 ^ uint64_t { where.column() } << 40;
+}
 
-struct Fibre {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack;
-  void* fake_stack;
-  Place place;
-  State state;
-  const void* site;
-  int64_t exchanges;
-  std::vector<Copy> copies;
-};
-
-struct Scheduler {
-  ucontext_t context;
-  void* fake_stack;
-  const void* stack;
-  size_t stack_bytes;
-  std::vector<Fibre> fibres;  // kept: making stacks is slow
-  std::vector<Words> slots;   // two a lane
-  const std::function<void()>* kernel;
-  Fibre* current;
-  std::mt19937_64 random{1};
-  std::string error;
-};
-
-thread_local Scheduler scheduler;
-
-void yield(State state, const void* site) {
+void yield(State state, uint64_t site) {
   Fibre& fibre = *scheduler.current;
   fibre.state = state;
   fibre.site = site;
@@ -73,7 +47,7 @@ void yield(State state, const void* site) {
 void fibre_main() {
   __sanitizer_finish_switch_fiber(nullptr, &scheduler.stack, &scheduler.stack_bytes);
   (*scheduler.kernel)();
-  yield(State::kDone, nullptr);
+  yield(State::kDone, 0);
 }
 
 void resume(Fibre& fibre) {
@@ -97,78 +71,128 @@ void start(Fibre& fibre, const Place& place) {
   makecontext(&fibre.context, fibre_main, 0);
 }
 
-// Lets go on those in [begin, end) that all wait in `state` at one site; 1 where they did, -1 where they
-// cannot ever, 0 where some are not there yet.
-int release(State state, int begin, int end, const char* what) {
-  int waiting = 0, elsewhere = 0;
-  const void* site = nullptr;
+// Lets go on those in [begin, end) that all wait in `state` at one site, and says whether they did. With
+// `what`, where they cannot, leaves a message.
+bool release(State state, int begin, int end, const char* what = nullptr) {
+  int waiting = 0;
+  uint64_t site = 0;
   bool same = true;
   for (int i = begin; i < end; ++i) {
     const Fibre& fibre = scheduler.fibres[i];
-    if (fibre.state == state) {
-      same = same && (waiting == 0 || fibre.site == site);
-      site = fibre.site;
-      ++waiting;
-    } else if (fibre.state != State::kReady) {
-      ++elsewhere;
-    }
+    if (fibre.state != state) continue;
+    same = same && (waiting == 0 || fibre.site == site);
+    site = fibre.site;
+    ++waiting;
   }
-  if (waiting == 0) return 0;
-  if (!same || elsewhere > 0) {
-    scheduler.error = std::string(what) + " missed: " + std::to_string(waiting) + " of " +
-                      std::to_string(end - begin) + " threads wait" + (same ? "" : ", at different ones");
-    return -1;
+  if (waiting == 0) return false;
+  if (!same || waiting < end - begin) {
+    if (what != nullptr) {
+      scheduler.error = std::string(what) + " missed: " + std::to_string(waiting) + " of " +
+                        std::to_string(end - begin) + " threads wait" + (same ? "" : ", at different ones");
+    }
+    return false;
   }
   for (int i = begin; i < end; ++i) scheduler.fibres[i].state = State::kReady;
-  return 1;
+  return true;
+}
+
+bool release_warps(int threads, const char* what = nullptr) {
+  bool any = false;
+  for (int first = 0; first < threads && scheduler.error.empty(); first += cuda::kWarp) {
+    any = release(State::kWarp, first, std::min(threads, first + cuda::kWarp), what) || any;
+  }
+  return any;
+}
+
+// Lets go on those whose event has happened.
+bool release_events(int threads) {
+  bool any = false;
+  for (int i = 0; i < threads; ++i) {
+    Fibre& fibre = scheduler.fibres[i];
+    if (fibre.state != State::kEvent || !fibre.happened()) continue;
+    fibre.state = State::kReady;
+    any = true;
+  }
+  return any;
+}
+
+// Nothing can go on: a message that says why, unless all are done.
+void complain(int threads) {
+  int waiting = 0;
+  const Fibre* first = nullptr;
+  for (int i = 0; i < threads; ++i) {
+    const Fibre& fibre = scheduler.fibres[i];
+    if (fibre.state != State::kEvent) continue;
+    if (first == nullptr) first = &fibre;
+    ++waiting;
+  }
+  if (first != nullptr) {
+    scheduler.error = "deadlock: " + std::to_string(waiting) + " of " + std::to_string(threads) +
+                      " threads wait, thread " + std::to_string(first->place.thread) + " for " + first->event;
+    return;
+  }
+  release_warps(threads, "a warp's exchange was");
+  if (scheduler.error.empty()) release(State::kBlock, 0, threads, "a barrier was");
 }
 
 // Runs the fibres of one block to their end.
 bool run_fibres(int threads, std::vector<int>& order) {
   for (;;) {
     std::shuffle(order.begin(), order.end(), scheduler.random);
-    bool any = false;
     for (const int i : order) {
-      if (scheduler.fibres[i].state == State::kReady) {
-        any = true;
-        resume(scheduler.fibres[i]);
-      }
+      if (scheduler.fibres[i].state != State::kReady) continue;
+      resume(scheduler.fibres[i]);
+      if (!scheduler.error.empty()) return false;
     }
-    if (!any) return true;
-    bool warps = false;
-    for (int first = 0; first < threads; first += cuda::kWarp) {
-      const int released =
-          release(State::kWarp, first, std::min(threads, first + cuda::kWarp), "a warp's exchange was");
-      if (released < 0) return false;
-      warps = warps || released > 0;
+    // Copies land last, when all others that can have gone on: whoever does not wait reads something else.
+    if (release_events(threads) || release_warps(threads) || release(State::kBlock, 0, threads) ||
+        land_a_copy()) {
+      continue;
     }
-    if (!warps && release(State::kBlock, 0, threads, "a barrier was") < 0) return false;
+    complain(threads);
+    return scheduler.error.empty();
   }
 }
 
 }  // namespace
 
+void wait_until(std::function<bool()> happened, std::string event) {
+  if (happened()) return;
+  scheduler.current->happened = std::move(happened);
+  scheduler.current->event = std::move(event);
+  yield(State::kEvent, 0);
+}
+
+void fail(std::string message) {
+  scheduler.error = std::move(message);
+  for (;;) yield(State::kDone, 0);
+}
+
+std::string place_of(const Where& where) {
+  return std::string(where.file_name()) + ":" + std::to_string(where.line());
+}
+
 const Place& here() { return scheduler.current->place; }
 
-void wait_for_block(const void* site) { yield(State::kBlock, site); }
+void wait_for_block(const Where& where) { yield(State::kBlock, site_of(where)); }
 
-const Words* meet(const Words& shown, const void* site) {
+const Words* meet(const Words& shown, const Where& where) {
   // In turns: who is late still reads one when who is early writes the other.
   const int thread = here().thread, turn = static_cast<int>(scheduler.current->exchanges++ % 2);
   Words* slots = scheduler.slots.data() + turn * (scheduler.slots.size() / 2);
   slots[thread] = shown;
-  yield(State::kWarp, site);
+  yield(State::kWarp, site_of(where));
   return slots + thread / cuda::kWarp * cuda::kWarp;
 }
 
-void add_products(const Words* lanes, float (*value)(uint16_t), float (&sums)[4]) {
+void add_products(const Words* lanes, int terms, float (*value)(uint16_t), float (&sums)[4]) {
   const auto element = [&](const Words& words, int word, int half) {
     return value(static_cast<uint16_t>(words[word] >> 16 * half));
   };
   const int lane = here().thread % cuda::kWarp;
   for (int i = 0; i < 4; ++i) {
     const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-    for (int k = 0; k < 16; ++k) {
+    for (int k = 0; k < terms; ++k) {
       const int quarter = k % 8 / 2, upper = k / 8;
       sums[i] += element(lanes[row % 8 * 4 + quarter], 2 * upper + row / 8, k % 2) *
                  element(lanes[column * 4 + quarter], 4 + upper, k % 2);
@@ -194,13 +218,16 @@ void finish_copies() {
 
 void set_seed(uint64_t seed) { scheduler.random.seed(seed); }
 
+void set_device(const cuda::DeviceLimits* limits) { device = limits == nullptr ? kSmall : *limits; }
+
 const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
   if (grid.blocks > cuda::kMostBlocks) return "the tensors are too large for one launch";
   if (grid.blocks < 1 || grid.threads < 1 || grid.threads > 1024 || grid.shared_bytes < 0 ||
-      grid.shared_bytes > cuda::kMostSharedBytes) {
+      grid.shared_bytes > device.block_shared_bytes) {
     return "invalid configuration argument";  // CUDA's words
   }
   scheduler.kernel = &kernel;
+  scheduler.error.clear();
   scheduler.fibres.resize(std::max<size_t>(scheduler.fibres.size(), grid.threads));
   Words unseen;
   unseen.fill(UINT32_MAX);  // NaN
@@ -211,17 +238,30 @@ const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
   std::vector<int> order(grid.threads);
   std::iota(order.begin(), order.end(), 0);
   for (const int64_t block : blocks) {
-    const std::unique_ptr<char, decltype(&std::free)> shared(
-        static_cast<char*>(std::malloc(grid.shared_bytes)), &std::free);
-    std::memset(shared.get(), 0xff, grid.shared_bytes);
-    for (int i = 0; i < grid.threads; ++i) start(scheduler.fibres[i], {i, grid.threads, block, shared.get()});
+    // At an address that is aligned to 16 bytes and to no more, as kSharedBase says.
+    constexpr size_t kAlignment = 1024, kBefore = kSharedBase % kAlignment;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, kAlignment, kBefore + grid.shared_bytes) != 0) return "out of memory";
+    const std::unique_ptr<void, decltype(&std::free)> owner(memory, &std::free);
+    char* shared = static_cast<char*>(memory) + kBefore;
+    std::memset(shared, 0xff, grid.shared_bytes);
+    for (int i = 0; i < grid.threads; ++i) start(scheduler.fibres[i], {i, grid.threads, block, shared});
+    start_copies(grid.threads);
     if (!run_fibres(grid.threads, order)) return scheduler.error.c_str();
     for (int i = 0; i < grid.threads; ++i) {
       if (!scheduler.fibres[i].copies.empty()) return "copies were started and not waited for";
     }
+    scheduler.error = copies_left(grid.threads);
+    if (!scheduler.error.empty()) return scheduler.error.c_str();
   }
   return nullptr;
 }
+
+}  // namespace effkernels::host_shim
+
+effkernels::cuda::DeviceLimits effkernels::cuda::device_limits() { return host_shim::device; }
+
+namespace effkernels::host_shim {
 
 uint16_t half_bits(float x) {
   const auto sign = static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16 & 0x8000);

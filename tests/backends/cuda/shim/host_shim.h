@@ -3,13 +3,15 @@
 // What csrc/cuda/device.cuh has from CUDA, on a CPU: every thread of a block is a fibre, blocks run one after
 // the other, and fibres go on in another order after each barrier. Shared memory holds NaN at first and is
 // exactly as large as asked for, so that AddressSanitizer sees what goes beyond it. A launch fails where
-// threads of a block wait at different barriers, or end while others wait.
+// threads of a block wait at different barriers, or end while others wait, or wait for what nothing brings
+// about.
 
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <source_location>
 
 #define EFFKERNELS_DEVICE inline
 #define EFFKERNELS_HOST_DEVICE constexpr
@@ -26,18 +28,21 @@ struct Place {
 // Of the fibre that runs.
 const Place& here();
 
-// Stops the fibre until all of the block have come to the same `site`.
-void wait_for_block(const void* site);
+// Where in a kernel a thread waits. Not where in machine code: the compiler may have made two of one place.
+using Where = std::source_location;
+
+// Stops the fibre until all of the block have come to the same place.
+void wait_for_block(const Where& where);
 
 // What a lane shows to the others of its warp.
 using Words = std::array<uint32_t, 8>;
 
-// Stops the fibre until all of the warp have come to the same `site`; then what each of its lanes shows.
-const Words* meet(const Words& shown, const void* site);
+// Stops the fibre until all of the warp have come to the same place; then what each of its lanes shows.
+const Words* meet(const Words& shown, const Where& where);
 
-// The products of PTX's mma.m16n8k16, from what each lane has: four words of a, two of b. `value` widens an
-// element.
-void add_products(const Words* lanes, float (*value)(uint16_t), float (&sums)[4]);
+// The products of PTX's mma.m16n8k16, from what each lane has: four words of a, two of b. Those of
+// mma.m16n8k8, with 8 terms, are of the first two and the fifth. `value` widens an element.
+void add_products(const Words* lanes, int terms, float (*value)(uint16_t), float (&sums)[4]);
 
 void start_copy(void* to, const void* from, bool valid);
 void finish_copies();
@@ -47,6 +52,12 @@ const char* run(const std::function<void()>& kernel, const cuda::Grid& grid);
 // Order of fibres and blocks in launches from now on.
 void set_seed(uint64_t seed);
 
+// The device from now on; a small one where null.
+void set_device(const cuda::DeviceLimits* limits);
+
+// The address where a block's shared memory begins: as on a GPU, aligned to 16 bytes and to no more.
+constexpr uint32_t kSharedBase = 1024 + 16;
+
 uint16_t half_bits(float x);
 float half_value(uint16_t bits);
 
@@ -54,37 +65,44 @@ float half_value(uint16_t bits);
 
 namespace effkernels::cuda {
 
-// A small GPU, so that small cases too are more than it runs at once.
-constexpr int64_t kBlocksToFill = 4;
-
 inline int thread_index() { return host_shim::here().thread; }
 inline int block_threads() { return host_shim::here().threads; }
 inline int64_t block_index() { return host_shim::here().block; }
 inline char* shared_memory() { return host_shim::here().shared; }
 
-// Not inlined: where they return to tells one call in a kernel from another.
-[[gnu::noinline]] inline void barrier() { host_shim::wait_for_block(__builtin_return_address(0)); }
+inline void barrier(const host_shim::Where& where = host_shim::Where::current()) {
+  host_shim::wait_for_block(where);
+}
 
-[[gnu::noinline]] inline float shuffle_xor(float value, int mask) {
-  const host_shim::Words* lanes =
-      host_shim::meet({std::bit_cast<uint32_t>(value)}, __builtin_return_address(0));
+inline float shuffle_xor(float value, int mask, const host_shim::Where& where = host_shim::Where::current()) {
+  const host_shim::Words* lanes = host_shim::meet({std::bit_cast<uint32_t>(value)}, where);
   return std::bit_cast<float>(lanes[thread_index() % kWarp ^ mask][0]);
 }
 
-[[gnu::noinline]] inline void load_matrices(const void* row, uint32_t (&elements)[4]) {
-  const auto address = reinterpret_cast<uintptr_t>(row);
-  const host_shim::Words* lanes =
-      host_shim::meet({static_cast<uint32_t>(address), static_cast<uint32_t>(uint64_t{address} >> 32)},
-                      __builtin_return_address(0));
-  struct alignas(16) Row {
-    uint32_t words[4];
-  };
+inline uint32_t shared_address(const void* p) {
+  return host_shim::kSharedBase + static_cast<uint32_t>(static_cast<const char*>(p) - shared_memory());
+}
+
+// A row of a matrix of 16-bit elements.
+struct alignas(16) MatrixRow {
+  uint32_t words[4];
+};
+
+inline MatrixRow* matrix_row(const host_shim::Words& named) {
+  return reinterpret_cast<MatrixRow*>(shared_memory() + (named[0] - host_shim::kSharedBase));
+}
+
+template <int kMatrices>
+void load_matrices(uint32_t row, uint32_t (&elements)[kMatrices],
+                   const host_shim::Where& where = host_shim::Where::current()) {
+  const host_shim::Words* lanes = host_shim::meet({row}, where);
   const int lane = thread_index() % kWarp;
-  for (int i = 0; i < 4; ++i) {
-    const host_shim::Words& named = lanes[8 * i + lane / 4];
-    const auto from = static_cast<uintptr_t>(uint64_t{named[1]} << 32 | named[0]);
-    elements[i] = reinterpret_cast<const Row*>(from)->words[lane % 4];
-  }
+  for (int i = 0; i < kMatrices; ++i) elements[i] = matrix_row(lanes[8 * i + lane / 4])->words[lane % 4];
+}
+
+inline void load_matrices(const void* row, uint32_t (&elements)[4],
+                          const host_shim::Where& where = host_shim::Where::current()) {
+  load_matrices(shared_address(row), elements, where);
 }
 
 inline void copy_16_bytes(void* to, const void* from, bool valid) { host_shim::start_copy(to, from, valid); }
@@ -103,10 +121,33 @@ inline void narrow(float x, BFloat16& to) {
 inline void narrow(float x, Half& to) { to.bits = host_shim::half_bits(x); }
 
 template <class T>
-[[gnu::noinline]] void multiply_add(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sums)[4]) {
-  const host_shim::Words* lanes =
-      host_shim::meet({a[0], a[1], a[2], a[3], b0, b1}, __builtin_return_address(0));
-  host_shim::add_products(lanes, [](uint16_t bits) { return widen(T{bits}); }, sums);
+uint32_t narrow_pair(float first, float second) {
+  T low, high;
+  narrow(first, low);
+  narrow(second, high);
+  return low.bits | uint32_t{high.bits} << 16;
+}
+
+template <class T>
+void multiply_add(T, const uint32_t (&a)[4], uint32_t b0, uint32_t b1, const float (&c)[4], float (&d)[4],
+                  const host_shim::Where& where = host_shim::Where::current()) {
+  const host_shim::Words* lanes = host_shim::meet({a[0], a[1], a[2], a[3], b0, b1}, where);
+  for (int i = 0; i < 4; ++i) d[i] = c[i];
+  host_shim::add_products(lanes, 16, [](uint16_t bits) { return widen(T{bits}); }, d);
+}
+
+template <class T>
+void multiply_add(T, const uint32_t (&a)[2], uint32_t b, const float (&c)[4], float (&d)[4],
+                  const host_shim::Where& where = host_shim::Where::current()) {
+  const host_shim::Words* lanes = host_shim::meet({a[0], a[1], 0, 0, b}, where);
+  for (int i = 0; i < 4; ++i) d[i] = c[i];
+  host_shim::add_products(lanes, 8, [](uint16_t bits) { return widen(T{bits}); }, d);
+}
+
+template <class T>
+void multiply_add(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sums)[4],
+                  const host_shim::Where& where = host_shim::Where::current()) {
+  multiply_add(T{}, a, b0, b1, sums, sums, where);
 }
 
 // What is subnormal counts as 0.

@@ -7,6 +7,9 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace effkernels::cuda {
+
+const char* run_planted_with_tensor_memory(const char* name, float* out);
+
 namespace {
 
 constexpr int kThreads = 64;
@@ -143,10 +146,18 @@ EXPORT const char* effkernels_run_planted(const char* name, float* out) {
       return launch(planted.kernel, {1, kThreads, kThreads * 4}, nullptr, out);
     }
   }
-  return "no such kernel";
+  return run_planted_with_tensor_memory(name, out);
 }
 
 EXPORT void effkernels_set_seed(uint64_t seed) { effkernels::host_shim::set_seed(seed); }
+
+// The device from now on: its multiprocessors, and the bytes of shared memory that a block can ask for. The
+// small one of the shim where there are no multiprocessors.
+EXPORT void effkernels_set_device(int multiprocessors, int64_t shared_bytes) {
+  using namespace effkernels;
+  const cuda::DeviceLimits limits{multiprocessors, shared_bytes, shared_bytes + cuda::kReservedBytes};
+  host_shim::set_device(multiprocessors == 0 ? nullptr : &limits);
+}
 
 // float32 to float16 and back, as the kernels convert.
 EXPORT void effkernels_convert(const float* from, uint16_t* half, uint16_t* bfloat16, int64_t count) {

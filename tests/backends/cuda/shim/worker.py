@@ -35,6 +35,10 @@ class Worker:
     def seed(self, seed: int) -> None:
         self.library.effkernels_set_seed(ctypes.c_uint64(seed))
 
+    def device(self, multiprocessors: int = 0, shared_bytes: int = 0) -> None:
+        """What the kernels are told of the device from now on; the shim's small one by default."""
+        self.library.effkernels_set_device(multiprocessors, ctypes.c_int64(shared_bytes))
+
     def op(self, name: str, arguments: dict[str, Any], seed: int) -> Results:
         """Twice, with blocks and threads in another order: not a bit may differ."""
         found: list[Results] = []
