@@ -15,6 +15,7 @@ struct Grid {
   int64_t blocks;
   int threads;
   int64_t shared_bytes;
+  int cluster = 1;  // neighbouring blocks that run at the same time; see cluster.cuh
 };
 
 constexpr int kWarp = 32;
@@ -226,6 +227,13 @@ const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream
   config.blockDim = dim3(static_cast<unsigned>(grid.threads));
   config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
   config.stream = static_cast<cudaStream_t>(stream);
+  cudaLaunchAttribute cluster{};
+  if (grid.cluster > 1) {
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {static_cast<unsigned>(grid.cluster), 1, 1};
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+  }
   cudaError_t status = cudaLaunchKernelEx(&config, kernel, parameters...);
   // Also clears the error, which the next launch would report otherwise.
   const cudaError_t last = cudaGetLastError();

@@ -1,10 +1,10 @@
 #pragma once
 
 // What csrc/cuda/device.cuh has from CUDA, on a CPU: every thread of a block is a fibre, blocks run one after
-// the other, and fibres go on in another order after each barrier. Shared memory holds NaN at first and is
-// exactly as large as asked for, so that AddressSanitizer sees what goes beyond it. A launch fails where
-// threads of a block wait at different barriers, or end while others wait, or wait for what nothing brings
-// about.
+// the other but for those of a cluster, and fibres go on in another order after each barrier. Shared memory
+// holds NaN at first and is exactly as large as asked for, so that AddressSanitizer sees what goes beyond it.
+// A launch fails where threads of a block wait at different barriers, or end while others wait, or wait for
+// what nothing brings about.
 
 #include <array>
 #include <bit>
@@ -23,6 +23,7 @@ struct Place {
   int thread, threads;
   int64_t block;
   char* shared;
+  int rank;  // of the block in its cluster
 };
 
 // Of the fibre that runs.
