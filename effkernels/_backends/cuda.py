@@ -13,6 +13,7 @@ from effkernels.ops._steps import NETWORK, run_by_steps
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
 from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
+from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePoolArguments
 from effkernels.ops.squeeze_excite import SqueezeExciteArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
 
@@ -34,12 +35,16 @@ def refusals() -> dict[str, limits.Refusal]:
     window = refusal(WindowArguments, rows, other_dtypes)
     two_kernels = limits.two_kernels_better(MOST_EXPANDING)
     together = refusal(ExpandDepthwiseArguments, limits.not_of_16_bits, two_kernels, other_dtypes)
+    pooled = refusal(PointwisePoolArguments, other_dtypes)
     return {
         "conv_bn_act": refusal(ConvArguments, terms, rows, limits.other_dtypes_but_uint8_images),
         "depthwise_conv_bn_act": window,
         "depthwise_conv_bn_act_pool": window,
         "expand_depthwise_conv_bn_act": together,
         "expand_depthwise_conv_bn_act_pool": together,
+        "pointwise_conv_bn_act": refusal(PointwiseArguments, limits.gate_not_float32, other_dtypes),
+        "pointwise_conv_bn_act_pool": pooled,
+        "pointwise_conv_bn_act_squeeze": pooled,
         "squeeze_excite_gate": refusal(
             GateArguments, hidden, limits.pooled_not_float32, other_dtypes
         ),

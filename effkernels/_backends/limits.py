@@ -18,6 +18,7 @@ from effkernels.ops._steps import LINEAR, Network
 from effkernels.ops.conv_bn_act import ConvArguments
 from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
 from effkernels.ops.mbconv import MbconvArguments
+from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
 
 Limit = Callable[[Any], "str | None"]
@@ -92,6 +93,14 @@ def pooled_not_float32(arguments: GateArguments) -> str | None:
     """Pooled values of another dtype, such as float64."""
     if arguments.pooled.dtype != torch.float32:
         return f"it computes gates from float32, not {arguments.pooled.dtype}"
+    return None
+
+
+def gate_not_float32(arguments: PointwiseArguments) -> str | None:
+    """A gate of another dtype than what `squeeze_excite_gate` makes."""
+    gate = arguments.gate
+    if gate is not None and gate.dtype != torch.float32:
+        return f"it takes gates of float32, not {gate.dtype}"
     return None
 
 

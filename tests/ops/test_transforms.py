@@ -105,7 +105,8 @@ def test_compiled_transforms_see_plain_operators() -> None:
     torch.testing.assert_close(compiled(x), want, rtol=1e-4, atol=1e-4)
 
 
-def test_an_op_without_gradient_says_so_at_the_call() -> None:
+def test_an_op_without_gradient_says_so_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_define, "_defined", dict(_define._defined))  # not there for other tests
     op = _define.Op(
         "testing_no_gradient", "(Tensor x) -> Tensor", torch.exp, torch.empty_like, lambda *_: 0,
         differentiable=False,

@@ -17,6 +17,9 @@ OPS = (
     "depthwise_conv_bn_act_pool",
     "expand_depthwise_conv_bn_act",
     "expand_depthwise_conv_bn_act_pool",
+    "pointwise_conv_bn_act",
+    "pointwise_conv_bn_act_pool",
+    "pointwise_conv_bn_act_squeeze",
     "squeeze_excite_gate",
     "squeeze_excite",
 )

@@ -15,16 +15,8 @@ Tensor pointwise_conv_bn_act(const Tensor& x, const Tensor& weight, const MaybeT
   PointwiseConvBnActArgs args = pointwise_conv_bn_act_args(arguments, arguments.map(x), weight,
                                                            {bias, gamma, beta, mean, variance, eps}, gate,
                                                            arguments.activation(activation));
-  const Shape out{args.in.images, args.in.height, args.in.width, args.out_channels};
-  if (residual.has_value()) {
-    const Map added = arguments.map(*residual);
-    arguments.check(added.shape.images == out.images && added.shape.height == out.height &&
-                        added.shape.width == out.width && added.shape.channels == out.channels &&
-                        added.dtype == args.dtype,
-                    "residual must have the shape and type of the result");
-    args.residual = added.data;
-  }
-  Tensor y = empty_map(x, out);
+  if (residual.has_value()) args.residual = pointwise_residual(arguments, *residual, args);
+  Tensor y = empty_map(x, pointwise_out(args));
   args.y = y.mutable_data_ptr();
   if (args.in.images > 0) run(*cpu::kernels().pointwise_conv_bn_act, args);
   return y;

@@ -24,6 +24,8 @@ constexpr int64_t kMostBlocks = INT32_MAX;
 constexpr int64_t kSharedBytes = 48 * 1024;
 // Shared memory that a block can ask for on the GPUs with the least (compute capability 8.6, 8.9, 12.0).
 constexpr int64_t kMostSharedBytes = 99 * 1024;
+// Groups of copies that a thread can leave open while it waits for older ones.
+constexpr int kMostOpenGroups = 4;
 
 // What a device has.
 struct DeviceLimits {
@@ -142,6 +144,31 @@ EFFKERNELS_DEVICE void copy_16_bytes(void* to, const void* from, bool valid) {
 
 // Waits for the copies that this thread has started. Others see them after a barrier.
 EFFKERNELS_DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Makes a group of the copies that this thread has started since the group before: of none, too.
+EFFKERNELS_DEVICE void end_copy_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for all groups of this thread but the `newest`, of which more than kMostOpenGroups count as so many.
+// Others see the copies after a barrier.
+EFFKERNELS_DEVICE void wait_for_copy_groups(int newest) {
+  switch (newest) {
+    case 0:
+      asm volatile("cp.async.wait_group 0;" ::: "memory");
+      break;
+    case 1:
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      break;
+    case 2:
+      asm volatile("cp.async.wait_group 2;" ::: "memory");
+      break;
+    case 3:
+      asm volatile("cp.async.wait_group 3;" ::: "memory");
+      break;
+    default:
+      asm volatile("cp.async.wait_group 4;" ::: "memory");
+      break;
+  }
+}
 
 EFFKERNELS_DEVICE float widen(float x) { return x; }
 EFFKERNELS_DEVICE float widen(uint8_t x) { return static_cast<float>(x); }

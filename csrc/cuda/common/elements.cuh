@@ -47,6 +47,16 @@ EFFKERNELS_DEVICE void store(T* p, bool together, int64_t there, const float (&x
   }
 }
 
+// The elements of a word with two of 16 bits.
+template <class T>
+EFFKERNELS_DEVICE float low_of(uint32_t pair) {
+  return widen(T{static_cast<uint16_t>(pair)});
+}
+template <class T>
+EFFKERNELS_DEVICE float high_of(uint32_t pair) {
+  return widen(T{static_cast<uint16_t>(pair >> 16)});
+}
+
 template <class Int>
 EFFKERNELS_HOST_DEVICE Int divide_up(Int a, Int b) {
   return (a + b - 1) / b;

@@ -107,6 +107,13 @@ def test_unwritten_shared_memory_is_nan(shim: HostShim) -> None:
     assert shim.call("planted", "unwritten", 0).isnan().nonzero().tolist() == [[5]]
 
 
+def test_copies_land_when_their_group_is_waited_for(shim: HostShim) -> None:
+    out = shim.call("planted", "groups of copies", 0)
+    assert out[16:32].isnan().all()
+    landed = torch.cat([out[:16], out[32:]])
+    assert torch.equal(landed, torch.full_like(landed, -1.0))
+
+
 def test_races_depend_on_the_order(shim: HostShim) -> None:
     outcomes = {tuple(shim.call("planted", "race", seed).tolist()) for seed in range(3)}
     assert len(outcomes) > 1

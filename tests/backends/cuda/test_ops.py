@@ -22,12 +22,14 @@ from specs import (
     conv_bn_act,
     depthwise_conv_bn_act,
     expand_depthwise_conv_bn_act,
+    pointwise_conv_bn_act,
     squeeze_excite,
 )
 from specs.conv_bn_act import Dense, with_few_terms
 from specs.depthwise_conv_bn_act import Depthwise
 from specs.expand_depthwise_conv_bn_act import Expand
 from specs.generators import cases
+from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
 from specs.style import DTYPES
 
@@ -81,6 +83,16 @@ def test_expand_depthwise(runner: Runner, case: Expand) -> None:
 @pytest.mark.parametrize("name", expand_depthwise_conv_bn_act.EDGES)
 def test_expand_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
     check(runner, expand_depthwise_conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
+
+
+@given(case=cases(pointwise_conv_bn_act.generate))
+def test_pointwise(runner: Runner, case: Pointwise) -> None:
+    check(runner, case)
+
+
+@pytest.mark.parametrize("name", pointwise_conv_bn_act.EDGES)
+def test_pointwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check(runner, pointwise_conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
 def test_padding_stays_zero_where_images_are_normalised(runner: Runner, dtype: torch.dtype) -> None:

@@ -63,6 +63,7 @@ void start(Fibre& fibre, const Place& place) {
   fibre.state = State::kReady;
   fibre.exchanges = fibre.arrivals = fibre.waits = 0;
   fibre.copies.clear();
+  fibre.groups.clear();
   fibre.fake_stack = nullptr;
   getcontext(&fibre.context);
   fibre.context.uc_stack.ss_sp = fibre.stack.get();
@@ -216,15 +217,39 @@ void start_copy(void* to, const void* from, bool valid) {
   scheduler.current->copies.push_back({to, from, valid});
 }
 
-void finish_copies() {
+namespace {
+
+// Makes the first `count` copies of the fibre.
+void finish_first_copies(size_t count) {
   struct alignas(16) Sixteen {
     uint64_t words[2];
   };
-  for (const Copy& copy : scheduler.current->copies) {
+  std::vector<Copy>& copies = scheduler.current->copies;
+  for (size_t i = 0; i < count; ++i) {
+    const Copy& copy = copies[i];
     // As an aligned access, which UndefinedBehaviorSanitizer checks.
     *static_cast<Sixteen*>(copy.to) = copy.valid ? *static_cast<const Sixteen*>(copy.from) : Sixteen{};
   }
-  scheduler.current->copies.clear();
+  copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(count));
+}
+
+}  // namespace
+
+void end_copy_group() { scheduler.current->groups.push_back(scheduler.current->copies.size()); }
+
+void finish_copies_but(int newest_groups) {
+  std::vector<size_t>& groups = scheduler.current->groups;
+  const auto open = static_cast<size_t>(newest_groups);
+  if (groups.size() <= open) return;
+  const size_t ended = groups.size() - open, count = groups[ended - 1];
+  groups.erase(groups.begin(), groups.begin() + static_cast<std::ptrdiff_t>(ended));
+  for (size_t& end : groups) end -= count;
+  finish_first_copies(count);
+}
+
+void finish_copies() {
+  finish_first_copies(scheduler.current->copies.size());
+  scheduler.current->groups.clear();
 }
 
 void set_seed(uint64_t seed) { scheduler.random.seed(seed); }

@@ -46,6 +46,9 @@ const Words* meet(const Words& shown, const Where& where);
 void add_products(const Words* lanes, int terms, float (*value)(uint16_t), float (&sums)[4]);
 
 void start_copy(void* to, const void* from, bool valid);
+void end_copy_group();
+// All copies but those of the newest groups, and of no group yet.
+void finish_copies_but(int newest_groups);
 void finish_copies();
 
 const char* run(const std::function<void()>& kernel, const cuda::Grid& grid);
@@ -108,6 +111,10 @@ inline void load_matrices(const void* row, uint32_t (&elements)[4],
 
 inline void copy_16_bytes(void* to, const void* from, bool valid) { host_shim::start_copy(to, from, valid); }
 inline void wait_for_copies() { host_shim::finish_copies(); }
+inline void end_copy_group() { host_shim::end_copy_group(); }
+inline void wait_for_copy_groups(int newest) {
+  host_shim::finish_copies_but(newest < kMostOpenGroups ? newest : kMostOpenGroups);
+}
 
 inline float widen(float x) { return x; }
 inline float widen(uint8_t x) { return static_cast<float>(x); }

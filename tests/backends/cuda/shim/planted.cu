@@ -68,6 +68,22 @@ EFFKERNELS_KERNEL(kThreads, 1) not_waited_kernel(float* out) {
   barrier();
 }
 
+// Copies 16 floats of `out` in a first group and 16 in a second; returns what was there after each wait.
+EFFKERNELS_KERNEL(kThreads, 1) groups_kernel(float* out) {
+  const int i = thread_index(), first = i % 4 * 4, second = 16 + first;
+  copy_16_bytes(shared_floats() + first, out + first, true);
+  end_copy_group();
+  copy_16_bytes(shared_floats() + second, out + second, true);
+  end_copy_group();
+  wait_for_copy_groups(1);
+  barrier();
+  const float early = shared_floats()[i % 32];
+  barrier();
+  wait_for_copy_groups(0);
+  barrier();
+  out[i] = i < 32 ? early : shared_floats()[i % 32];
+}
+
 EFFKERNELS_KERNEL(kThreads, 1) beyond_shared_kernel(float* out) {
   const int i = thread_index();
   shared_floats()[i + 1] = 1.0f;
@@ -128,6 +144,7 @@ constexpr Planted kPlanted[] = {
     {"unwritten", unwritten_kernel},
     {"race", race_kernel},
     {"copy not waited for", not_waited_kernel},
+    {"groups of copies", groups_kernel},
     {"beyond shared memory", beyond_shared_kernel},
     {"beyond global memory", beyond_global_kernel},
     {"misaligned", misaligned_kernel},

@@ -34,6 +34,7 @@ struct Fibre {
   int64_t exchanges;
   int64_t arrivals, waits;  // at barriers of the cluster
   std::vector<Copy> copies;
+  std::vector<size_t> groups;  // copies before the end of each group that is open
 };
 
 struct Scheduler {

@@ -1,0 +1,177 @@
+// pointwise_conv_bn_act on tensor cores for few pixels, as of one image: a block has 16 pixels and 8 or 16
+// output channels, and its warps share the input channels. On an H100 this takes 2.5 to 3.6 us for the
+// projections of B0, and splitting over clusters of blocks took 1 us more.
+
+#include "cuda/common/elements.cuh"
+#include "cuda/common/fold.cuh"
+#include "cuda/pointwise/kernels.h"
+
+namespace effkernels::cuda::pointwise {
+namespace {
+
+constexpr int kPixels = 16;
+constexpr int kEight = 8;     // output channels of a product
+constexpr int kTerms = 32;    // input channels of a step: 8 neighbours for each of 4 lanes, in two products
+constexpr int kShares = 7;    // warps that multiply, at most
+constexpr int kTogether = 2;  // steps whose loads are on their way at the same time
+constexpr int kThreads = (kShares + 1) * kWarp;
+
+using Words = Elements<uint32_t, 4>;
+
+// Eight elements, or zeros.
+template <class T>
+EFFKERNELS_DEVICE Words load_eight(const T* p, bool valid) {
+  return valid ? *reinterpret_cast<const Words*>(p) : Words{};
+}
+
+template <class T>
+EFFKERNELS_DEVICE void multiply_by_gates(Words& pixel, const float (&gates)[kEight]) {
+#pragma unroll
+  for (int w = 0; w < 4; ++w) {
+    pixel.at[w] =
+        narrow_pair<T>(low_of<T>(pixel.at[w]) * gates[2 * w], high_of<T>(pixel.at[w]) * gates[2 * w + 1]);
+  }
+}
+
+// One more warp than those that multiply folds BatchNorm in the meantime.
+template <class T, int kEights, bool kGated>
+EFFKERNELS_KERNEL(kThreads, 2)
+pointwise_few_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, int64_t pixels, int column_blocks) {
+  const int lane = thread_index() % kWarp, quad = lane % 4;
+  const int share = thread_index() / kWarp, shares = block_threads() / kWarp - 1;
+  const int channels = a.in.channels,
+            column = static_cast<int>(block_index() % column_blocks) * kEights * kEight;
+  const int64_t first = block_index() / column_blocks * kPixels;
+  Folded* folded = reinterpret_cast<Folded*>(shared_memory());         // [kEights][kEight]
+  float* parts = reinterpret_cast<float*>(folded + kEights * kEight);  // [shares][kEights][kWarp][4]
+  const T* x = static_cast<const T*>(a.x);
+  const T* weight = static_cast<const T*>(a.weight);
+
+  if (share == shares) {
+    if (lane < kEights * kEight) {
+      folded[lane] = column + lane < a.out_channels ? fold(a.norm, column + lane) : Folded{};
+    }
+  } else {
+    const int steps = divide_up(channels, kTerms);
+    const int begin = share * steps / shares, end = (share + 1) * steps / shares;
+    // Both operands of a product take their terms from the same 8 channels of a lane, whatever their order.
+    const int64_t row[2] = {first + lane / 4, first + lane / 4 + 8};
+    const int64_t of_image = int64_t{a.in.height} * a.in.width;
+    const float* gates[2] = {};
+    if constexpr (kGated) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) gates[h] = a.gate + smaller(row[h], pixels - 1) / of_image * channels;
+    }
+    float sums[kEights][4] = {};
+    for (int step = begin; step < end; step += kTogether) {
+      Words factors[kTogether][kEights], pixel[kTogether][2];
+      float gate[kTogether][2][kEight];
+#pragma unroll
+      for (int u = 0; u < kTogether; ++u) {
+        const int k = (step + u) * kTerms + quad * kEight;
+        const bool valid = step + u < end && k < channels;
+#pragma unroll
+        for (int n = 0; n < kEights; ++n) {
+          const int named = column + n * kEight + lane / 4;
+          factors[u][n] = load_eight(weight + static_cast<int64_t>(named) * channels + k,
+                                     valid && named < a.out_channels);
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          pixel[u][h] = load_eight(x + row[h] * channels + k, valid && row[h] < pixels);
+          if constexpr (kGated) {
+            float low[4] = {}, high[4] = {};
+            if (valid) {
+              load(gates[h] + k, true, 4, low);
+              load(gates[h] + k + 4, true, 4, high);
+            }
+#pragma unroll
+            for (int e = 0; e < kEight; ++e) gate[u][h][e] = e < 4 ? low[e] : high[e - 4];
+          }
+        }
+      }
+#pragma unroll
+      for (int u = 0; u < kTogether; ++u) {
+        if constexpr (kGated) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) multiply_by_gates<T>(pixel[u][h], gate[u][h]);
+        }
+#pragma unroll
+        for (int half = 0; half < 4; half += 2) {
+          const uint32_t terms[4] = {pixel[u][0].at[half], pixel[u][1].at[half], pixel[u][0].at[half + 1],
+                                     pixel[u][1].at[half + 1]};
+#pragma unroll
+          for (int n = 0; n < kEights; ++n) {
+            multiply_add<T>(terms, factors[u][n].at[half], factors[u][n].at[half + 1], sums[n]);
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kEights; ++n)
+      store(parts + ((share * kEights + n) * kWarp + lane) * 4, true, 4, sums[n]);
+  }
+  barrier();
+
+  // Two neighbouring results at a time, the shares added in their order.
+  for (int i = thread_index(); i < kEights * kWarp * 2; i += block_threads()) {
+    const int n = i / (kWarp * 2), of_lane = i / 2 % kWarp, half = i % 2;
+    const int64_t pixel = first + of_lane / 4 + half * 8;
+    const int channel = n * kEight + of_lane % 4 * 2;
+    if (pixel >= pixels || column + channel >= a.out_channels) continue;
+    float results[2] = {};
+    for (int s = 0; s < shares; ++s) {
+      float part[2];
+      load(parts + ((s * kEights + n) * kWarp + of_lane) * 4 + half * 2, true, 2, part);
+#pragma unroll
+      for (int e = 0; e < 2; ++e) results[e] += part[e];
+    }
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      results[e] = results[e] * folded[channel + e].scale + folded[channel + e].shift;
+    }
+    activate(a.activation, results);
+    const int64_t at = pixel * a.out_channels + column + channel;
+    if (a.residual != nullptr) {
+      float added[2];
+      load(static_cast<const T*>(a.residual) + at, true, 2, added);
+#pragma unroll
+      for (int e = 0; e < 2; ++e) results[e] += added[e];
+    }
+    store(static_cast<T*>(a.y) + at, true, 2, results);
+  }
+}
+
+template <class T, int kEights>
+const char* launch_few(const PointwiseConvBnActArgs& a, void* stream) {
+  const int64_t pixels = a.in.images * a.in.pixels();
+  const int column_blocks = divide_up(a.out_channels, kEights * kEight);
+  const int shares = smaller(kShares, divide_up(a.in.channels, kTerms));
+  const Grid grid{divide_up<int64_t>(pixels, kPixels) * column_blocks, (shares + 1) * kWarp,
+                  kEights * (kEight * static_cast<int64_t>(sizeof(Folded)) + shares * kWarp * 16)};
+  return a.gate != nullptr
+             ? launch(pointwise_few_nhwc_fwd_kernel<T, kEights, true>, grid, stream, a, pixels, column_blocks)
+             : launch(pointwise_few_nhwc_fwd_kernel<T, kEights, false>, grid, stream, a, pixels,
+                      column_blocks);
+}
+
+}  // namespace
+
+// Where tiles of 64 pixels and 128 channels would be less than half of what fills a GPU. Above 4096 pixels,
+// of few channels, each of these small blocks has too little to do.
+bool has_few_pixels(const PointwiseConvBnActArgs& a) {
+  const int64_t pixels = a.in.images * a.in.pixels();
+  return a.mean == nullptr && pixels <= 4096 &&
+         divide_up<int64_t>(pixels, 64) * divide_up(a.out_channels, 128) < blocks_to_fill() / 2;
+}
+
+const char* run_few_pixels(const PointwiseConvBnActArgs& a, void* stream) {
+  const int64_t pixels = a.in.images * a.in.pixels();
+  // Twice the channels read pixels half as often, but must leave enough blocks.
+  const bool many =
+      divide_up<int64_t>(pixels, kPixels) * divide_up(a.out_channels, 2 * kEight) >= blocks_to_fill() / 2;
+  if (a.dtype == Dtype::kHalf) return many ? launch_few<Half, 2>(a, stream) : launch_few<Half, 1>(a, stream);
+  return many ? launch_few<BFloat16, 2>(a, stream) : launch_few<BFloat16, 1>(a, stream);
+}
+
+}  // namespace effkernels::cuda::pointwise

@@ -1,0 +1,23 @@
+#pragma once
+
+// The kernels of pointwise_conv_bn_act, of which pointwise_conv_bn_act.cu chooses one for each call. All take
+// the pixels of all images as the rows of one matrix: (pixels, in channels) times (in channels, out
+// channels).
+
+#include "args/pointwise_conv_bn_act.h"
+
+namespace effkernels::cuda::pointwise {
+
+// tiles.cu: tensor cores, for most calls with elements of 16 bits.
+int64_t tiles_workspace(const PointwiseConvBnActArgs& args);
+const char* run_tiles(const PointwiseConvBnActArgs& args, float* workspace, void* stream);
+
+// few_pixels.cu: tensor cores, for so few pixels that their tiles leave multiprocessors without work.
+bool has_few_pixels(const PointwiseConvBnActArgs& args);
+const char* run_few_pixels(const PointwiseConvBnActArgs& args, void* stream);
+
+// general.cu: float32, and everything whose rows are not multiples of 16 bytes or not aligned to them.
+int64_t general_workspace(const PointwiseConvBnActArgs& args);
+const char* run_general(const PointwiseConvBnActArgs& args, float* workspace, void* stream);
+
+}  // namespace effkernels::cuda::pointwise

@@ -1,0 +1,120 @@
+"""1x1 convolutions on tensor cores: a shape for each way that a call is cut.
+
+Which way a shape takes depends on the number of multiprocessors: the host shim has 2, so that small shapes take those
+of large ones.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from cuda_kernels import Shim
+from effkernels import ops
+from host_shim import HostShim
+from parity import Runner, assert_matches, check
+from specs.case import Check
+from specs.pointwise_conv_bn_act import Pointwise
+from specs.style import Style
+
+CASES = {
+    "few pixels": Pointwise(2, 72, 24, (5, 5), gated=True, residual=True),
+    "few pixels, one product": Pointwise(1, 8, 8, (3, 3), activation="relu"),
+    "few pixels, steps of every warp": Pointwise(1, 520, 16, (4, 4), gated=True),
+    "narrow, tiles that span images": Pointwise(3, 136, 24, (9, 15), gated=True, residual=True),
+    "narrow, many tiles a block": Pointwise(1, 16, 16, (57, 57), residual=True),
+    "narrow, tiles of images": Pointwise(2, 24, 32, (57, 30), gated=True),
+    "middle": Pointwise(2, 40, 40, (20, 20), gated=True, activation="identity"),
+    "middle, many tiles a block": Pointwise(1, 16, 40, (50, 43)),
+    "wide": Pointwise(2, 24, 144, (12, 12), activation="relu6"),
+    "wide, gated": Pointwise(3, 200, 96, (12, 12), gated=True),
+    "square": Pointwise(3, 112, 112, (12, 12), gated=True, residual=True),
+    "square, not gated": Pointwise(2, 24, 240, (13, 10), activation="hardswish"),
+    "low, gates of many images": Pointwise(4, 64, 72, (5, 5), gated=True),
+    "low, an image a pixel": Pointwise(70, 80, 40, (1, 1), gated=True, residual=True),
+    "means of several images a block": Pointwise(5, 72, 136, (5, 5)),
+    "means of several tiles": Pointwise(4, 8, 8, (9, 9), activation="relu"),
+    "means of parts of an image": Pointwise(1, 24, 72, (20, 20)),
+    "means of parts of some images": Pointwise(2, 136, 16, (10, 10)),
+    "one channel": Pointwise(2, 64, 1, (9, 9), gated=True),
+}
+HALVES = (torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_shapes(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check(runner, CASES[name].styled(dtype=dtype, seed=seed))
+
+
+def _offset(t: Tensor) -> Tensor:
+    """The same values from the second element of a storage on."""
+    moved = torch.empty(t.numel() + 1, dtype=t.dtype)[1:].as_strided(t.shape, t.stride())
+    return moved.copy_(t)
+
+
+@pytest.mark.parametrize("name", ["x", "weight", "gate", "residual"])
+def test_what_is_not_aligned_is_computed_too(runner: Runner, name: str, seed: int) -> None:
+    case = Pointwise(2, 16, 24, (6, 7), gated=True, residual=True)
+    arguments = case.styled(dtype=torch.bfloat16, seed=seed).arguments()
+    for label in ("x", "residual"):
+        arguments[label] = arguments[label].contiguous(memory_format=torch.channels_last)
+    arguments[name] = _offset(arguments[name])
+    assert arguments[name].data_ptr() % 16
+    assert_matches(
+        runner,
+        Check("pointwise_conv_bn_act", arguments, case.magnitude(arguments), case.depth),
+    )
+
+
+def test_gates_are_rounded_as_in_memory(runner: Runner) -> None:
+    """Products with gates are rounded to the dtype of x before they are multiplied with weights."""
+    x = torch.tensor([1.0, 1.0078125]).bfloat16().repeat(8).view(1, 16, 1, 1).expand(1, 16, 3, 5)
+    gate = torch.full((1, 16), 1.00390625 / 1.0078125)
+    for columns in (8, 136):
+        for size in (x, x.repeat(1, 1, 8, 8)):
+            (y,) = runner(
+                "pointwise_conv_bn_act",
+                {
+                    "x": size.contiguous(memory_format=torch.channels_last),
+                    "weight": torch.eye(16)[:, :16].repeat(9, 1)[:columns].bfloat16(),
+                    "gate": gate,
+                    "activation": "identity",
+                },
+            )
+            rounded = (size.float() * gate[:, :, None, None]).bfloat16()
+            assert torch.equal(y, rounded.repeat(1, 9, 1, 1)[:, :columns])
+
+
+def test_a_row_that_is_not_finite_leaves_the_others_alone(runner: Runner, seed: int) -> None:
+    torch.manual_seed(seed)
+    for size in ((7, 7), (20, 20)):
+        x = torch.randn(1, 72, *size).bfloat16().contiguous(memory_format=torch.channels_last)
+        arguments = {"x": x, "weight": torch.randn(136, 72).bfloat16(), "activation": "identity"}
+        (clean,) = runner("pointwise_conv_bn_act", arguments)
+        strange = x.clone()
+        strange[0, 71, 3, 4] = torch.nan
+        (y,) = runner("pointwise_conv_bn_act", {**arguments, "x": strange})
+        assert y[0, :, 3, 4].isnan().all()
+        y[0, :, 3, 4] = clean[0, :, 3, 4]
+        assert torch.equal(y, clean)
+
+
+def test_the_map_of_a_squeeze_is_the_convolutions(shim: HostShim, seed: int) -> None:
+    case = Pointwise(2, 40, 136, (5, 5), style=Style(dtype=torch.float16, seed=seed))
+    arguments = case.arguments_of("pointwise_conv_bn_act_squeeze", case.arguments())
+    runner = Shim(shim)
+    y, mean = runner("pointwise_conv_bn_act_squeeze", arguments)
+    (alone,) = runner("pointwise_conv_bn_act_pool", arguments)
+    assert torch.equal(mean, alone)
+    assert torch.equal(y, runner("pointwise_conv_bn_act", arguments)[0])
+
+
+def test_empty_batches(runner: Runner) -> None:
+    x = torch.empty(0, 16, 5, 5).half()
+    arguments = {"x": x, "weight": torch.randn(24, 16).half()}
+    assert runner("pointwise_conv_bn_act", arguments)[0].shape == (0, 24, 5, 5)
+    y, mean = runner("pointwise_conv_bn_act_squeeze", arguments)
+    assert (y.shape, mean.shape) == ((0, 24, 5, 5), (0, 24))
+    assert ops.pointwise_conv_bn_act_pool(**arguments).shape == mean.shape
