@@ -199,10 +199,11 @@ int64_t depthwise_conv_bn_act_workspace(const DepthwiseConvBnActArgs& a) {
   return a.mean == nullptr ? 0 : a.out.images * parts(a) * a.out.channels;
 }
 
-const char* depthwise_conv_bn_act(const DepthwiseConvBnActArgs& a, float* workspace, void* stream) {
+int depthwise_conv_bn_act_parts(const DepthwiseConvBnActArgs& a) { return parts(a); }
+
+const char* depthwise_conv_bn_act_sums(const DepthwiseConvBnActArgs& a, float* sums, void* stream) {
   if (a.out.images == 0) return nullptr;
-  float* sums = a.mean == nullptr ? nullptr : workspace;
-  const char* error = with_tile(a.window, [&](auto traits) {
+  return with_tile(a.window, [&](auto traits) {
     return with_dtype(a.dtype, [&](auto* type) {
       using Traits = decltype(traits);
       using T = std::remove_pointer_t<decltype(type)>;
@@ -213,7 +214,11 @@ const char* depthwise_conv_bn_act(const DepthwiseConvBnActArgs& a, float* worksp
       }
     });
   });
-  if (error != nullptr || a.mean == nullptr) return error;
+}
+
+const char* depthwise_conv_bn_act(const DepthwiseConvBnActArgs& a, float* workspace, void* stream) {
+  const char* error = depthwise_conv_bn_act_sums(a, a.mean == nullptr ? nullptr : workspace, stream);
+  if (error != nullptr || a.mean == nullptr || a.out.images == 0) return error;
   const int64_t pixels = int64_t{a.out.height} * a.out.width;
   return mean_of_parts(workspace, a.out.images, parts(a), a.out.channels, pixels, a.mean, stream);
 }

@@ -13,6 +13,7 @@ from effkernels.ops._steps import NETWORK, run_by_steps
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
 from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
+from effkernels.ops.mbconv import MbconvArguments
 from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePoolArguments
 from effkernels.ops.squeeze_excite import SqueezeExciteArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
@@ -36,6 +37,13 @@ def refusals() -> dict[str, limits.Refusal]:
     two_kernels = limits.two_kernels_better(MOST_EXPANDING)
     together = refusal(ExpandDepthwiseArguments, limits.not_of_16_bits, two_kernels, other_dtypes)
     pooled = refusal(PointwisePoolArguments, other_dtypes)
+    block = refusal(
+        MbconvArguments,
+        limits.no_hidden,
+        limits.too_many_rows(most.kernel_rows, "depthwise_weight"),
+        limits.too_many_hidden(most.gate_hidden_channels, "se_reduce_weight"),
+        other_dtypes,
+    )
     return {
         "conv_bn_act": refusal(ConvArguments, terms, rows, limits.other_dtypes_but_uint8_images),
         "depthwise_conv_bn_act": window,
@@ -49,6 +57,7 @@ def refusals() -> dict[str, limits.Refusal]:
             GateArguments, hidden, limits.pooled_not_float32, other_dtypes
         ),
         "squeeze_excite": refusal(SqueezeExciteArguments, hidden, other_dtypes),
+        "mbconv": block,
     }
 
 

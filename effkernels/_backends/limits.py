@@ -127,11 +127,12 @@ def too_many_terms(most: int) -> Limit:
     return limit
 
 
-def too_many_hidden(most: int) -> Limit:
-    """A gate of more than ``most`` hidden channels."""
+def too_many_hidden(most: int, weight: str = "reduce_weight") -> Limit:
+    """A gate of more than ``most`` hidden channels; its first weight, if there is one, is the argument ``weight``."""
 
     def limit(arguments: Any) -> str | None:
-        hidden = arguments.reduce_weight.shape[0]
+        matrix = getattr(arguments, weight)
+        hidden = 0 if matrix is None else matrix.shape[0]
         if hidden > most:
             return f"its gates have at most {most} hidden channels, not {hidden}"
         return None
