@@ -116,6 +116,12 @@ EDGES = {
     "gates that share weights": Squeeze(266, 32, 9, None),
     "gates in several blocks": Squeeze(2, 600, 13, None),
     "gates of vectors": Squeeze(3, 1400, 24, None),
+    # On tensor cores: 8 images together, clusters of blocks from 144, 672 and 1536 channels on.
+    "nine gates of 240": Squeeze(9, 240, 10, None),
+    "gates of more hidden channels than warps take": Squeeze(2, 48, 130, None),
+    "layer of 680": Squeeze(2, 680, 28, (3, 3), style=Style(strange=2)),
+    "layer of 1544": Squeeze(1, 1544, 64, (2, 2), activation="hardswish"),
+    "layer of many bands": Squeeze(2, 16, 4, (40, 41), activation="relu"),
     "no hidden channels": Squeeze(2, 9, 0, None),
     "no gates": Squeeze(0, 33, 8, None),
     "bands": Squeeze(1, 20, 5, (30, 20)),

@@ -22,6 +22,7 @@ OPS = (
     "pointwise_conv_bn_act_squeeze",
     "squeeze_excite_gate",
     "squeeze_excite",
+    "mbconv",
 )
 # Of the samples of these ops.
 LABELS = [label for label in labels() if label.startswith(OPS)]

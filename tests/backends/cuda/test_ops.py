@@ -22,6 +22,7 @@ from specs import (
     conv_bn_act,
     depthwise_conv_bn_act,
     expand_depthwise_conv_bn_act,
+    mbconv,
     pointwise_conv_bn_act,
     squeeze_excite,
 )
@@ -29,9 +30,23 @@ from specs.conv_bn_act import Dense, with_few_terms
 from specs.depthwise_conv_bn_act import Depthwise
 from specs.expand_depthwise_conv_bn_act import Expand
 from specs.generators import cases
+from specs.mbconv import Block
 from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
 from specs.style import DTYPES
+
+# The others differ in what the CPU's kernel does with its buffers.
+MBCONV_PATHS = (
+    "only padding",
+    "small images",
+    "no expand",
+    "no expand, no gate",
+    "no gate",
+    "general kernel",
+    "multiples of 8",
+    "multiples of 8, 5x5 of stride 2",
+    "empty batch",
+)
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -93,6 +108,16 @@ def test_pointwise(runner: Runner, case: Pointwise) -> None:
 @pytest.mark.parametrize("name", pointwise_conv_bn_act.EDGES)
 def test_pointwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
     check(runner, pointwise_conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
+
+
+@given(case=cases(mbconv.generate))
+def test_mbconv(runner: Runner, case: Block) -> None:
+    check(runner, case)
+
+
+@pytest.mark.parametrize("name", MBCONV_PATHS)
+def test_mbconv_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
+    check(runner, mbconv.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
 def test_padding_stays_zero_where_images_are_normalised(runner: Runner, dtype: torch.dtype) -> None:
