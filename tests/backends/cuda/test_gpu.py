@@ -21,6 +21,7 @@ from specs.case import Case
 from specs.conv_bn_act import Dense
 from specs.depthwise_conv_bn_act import Depthwise
 from specs.expand_depthwise_conv_bn_act import Expand
+from specs.mbconv import Block
 from specs.oracle import in_float64, largest_sum, run_reference, tensors
 from specs.oracle_convolutions import OracleConvolutions
 from specs.pointwise_conv_bn_act import Pointwise
@@ -131,6 +132,47 @@ def test_blocks_of_networks(
     )
 
 
+# Channels, and those of the hidden layer, of gates of B0, B4, B5 and B7.
+GATES = [(32, 8), (96, 4), (144, 6), (240, 10), (672, 28), (1152, 48), (1824, 76), (3840, 160)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("images", [1, 130])
+@pytest.mark.parametrize("shape", GATES, ids=str)
+def test_gates_of_networks(
+    gpu: Gpu, shape: tuple[int, int], images: int, dtype: torch.dtype
+) -> None:
+    skip_without(gpu.backend, "squeeze_excite", dtype)
+    check(gpu, Squeeze(images, *shape, None, style=Style(dtype=dtype)))
+    check(gpu, Squeeze(images, *shape, (3, 5), style=Style(dtype=dtype)))
+
+
+# Of the stems of B0, B3, B4, B5 and B7: result's channels and image size.
+STEMS = [(32, 224), (40, 300), (48, 380), (48, 456), (64, 600)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("images", ["nchw", "nhwc", "uint8"])
+@pytest.mark.parametrize("shape", STEMS, ids=str)
+def test_stems_of_networks(
+    gpu: Gpu, shape: tuple[int, int], images: str, dtype: torch.dtype
+) -> None:
+    channels, side = shape
+    uint8 = images == "uint8"
+    style = Style(dtype=dtype, layout="nchw" if uint8 else images)
+    check(
+        gpu,
+        Dense(
+            *(1, 3, (side, side), (3, 3), channels),
+            stride=(2, 2),
+            padding=(0, 1, 0, 1),
+            uint8=uint8,
+            normalise=uint8,
+            style=style,
+        ),
+    )
+
+
 def test_gates_with_many_hidden_channels(gpu: Gpu) -> None:
     # On the cuda backend too many for images that share a block, as 64 images do otherwise; too slow on a CPU.
     check(gpu, Squeeze(64, 30, 4000 if gpu.backend == "cuda" else 1024, None))
@@ -152,6 +194,7 @@ CASES: dict[str, Case] = {
     "pointwise_conv_bn_act_squeeze": _PLAIN,
     "squeeze_excite_gate": Squeeze(70, 240, 10, None),
     "squeeze_excite": Squeeze(2, 240, 10, (28, 28)),
+    "mbconv": Block(9, 80, 480, 80, (14, 14), (5, 5), (1, 1), (2,) * 4, 20, residual=True),
 }
 
 
