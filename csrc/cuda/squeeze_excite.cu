@@ -109,7 +109,7 @@ const char* run(const SqueezeExciteArgs& a, float* workspace, void* stream) {
   const char* error = launch(squeeze_nhwc_fwd_kernel<T>, grid, stream, p, x, sums);
   if (error == nullptr) {
     const PartialSums partial{sums, p.bands, p.pixels, pooled};
-    error = squeeze_excite_gate(a.gate.with(images, nullptr, gate), partial, stream);
+    error = squeeze_excite_gate_of_sums(a.gate.with(images, nullptr, gate), partial, stream);
   }
   if (error != nullptr) return error;
   return launch(scale_nhwc_fwd_kernel<T>, {grid.blocks, kThreads, 0}, stream, p, x,

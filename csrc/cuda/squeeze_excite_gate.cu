@@ -181,7 +181,8 @@ const char* squeeze_excite_gate(const SqueezeExciteGateArgs& a, void* stream) {
   return many ? launch_gate<kShared>(a, stream) : launch_gate<1>(a, stream);
 }
 
-const char* squeeze_excite_gate(const SqueezeExciteGateArgs& a, const PartialSums& sums, void* stream) {
+const char* squeeze_excite_gate_of_sums(const SqueezeExciteGateArgs& a, const PartialSums& sums,
+                                        void* stream) {
   if (const char* reason = refusal(a)) return reason;
   if (a.images == 0 || a.channels == 0) return nullptr;
   const char* error = nullptr;

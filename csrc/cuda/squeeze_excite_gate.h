@@ -19,6 +19,7 @@ const char* squeeze_excite_gate(const SqueezeExciteGateArgs& args, void* stream)
 
 // The same from partial sums: one launch, or two, the first of which writes the means. args.pooled is
 // not read.
-const char* squeeze_excite_gate(const SqueezeExciteGateArgs& args, const PartialSums& sums, void* stream);
+const char* squeeze_excite_gate_of_sums(const SqueezeExciteGateArgs& args, const PartialSums& sums,
+                                        void* stream);
 
 }  // namespace effkernels::cuda
