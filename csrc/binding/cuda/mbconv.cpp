@@ -28,9 +28,7 @@ Tensor gate_of(const Call& call, const Tensor& like, const MbconvArgs& args, Ten
   Tensor means = empty_floats(like, args.out.images, args.expanded);
   const cuda::PartialSums partial{floats_of(sums), parts, args.out.pixels(), floats_of(means)};
   const SqueezeExciteGateArgs gate_args = args.gate.with(args.out.images, nullptr, floats_of(gate));
-  call.launch([](const SqueezeExciteGateArgs& a, const cuda::PartialSums& s,
-                 void* stream) { return cuda::squeeze_excite_gate(a, s, stream); },
-              gate_args, partial);
+  call.launch(cuda::squeeze_excite_gate_of_sums, gate_args, partial);
   return gate;
 }
 
