@@ -24,6 +24,9 @@ CEILINGS = {
     r"depthwise_nhwc_fwd_kernel.*TraitsILi[35]E": 128,  # expand_depthwise_nhwc_fwd_kernel too
     r"depthwise_nhwc_fwd_kernel.*TraitsILi7E": 208,
     r"depthwise_nhwc_general_fwd_kernel": 80,
+    r"pointwise_nhwc_fwd_kernel.*TileConfigILi8ELi1ELi1ELi1E": 80,
+    r"pointwise_nhwc_fwd_kernel|pointwise_few_nhwc_fwd_kernel": 128,
+    r"pointwise_nhwc_general_fwd_kernel": 80,
     r"conv_nhwc_fwd_kernel": 128,
     # Three blocks of 256 threads where weights take 20 registers, two elsewhere.
     r"stem_nhwc_fwd_kernel.*Li4E": 80,

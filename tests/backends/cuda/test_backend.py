@@ -18,11 +18,12 @@ from effkernels import dispatch, ops
 from effkernels._backends import cuda, limits
 from effkernels._backends.compiled import compiled_status
 from effkernels.analysis.cost import model_cost
-from effkernels.models import get_config
+from effkernels.models import EfficientNet, get_config
 from effkernels.ops._schema import ConvNorm, Norm
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
 from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
+from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePoolArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
 from fakes import Calls, fake_pass
 from fallbacks import fallbacks
@@ -81,7 +82,25 @@ def test_b5_in_eval_mode_runs_on_them(pretended: FakeTensorMode) -> None:
         "effkernels_cuda.conv_bn_act": 1,
         "effkernels_cuda.depthwise_conv_bn_act_pool": blocks,
         "effkernels_cuda.squeeze_excite_gate": blocks,
+        "effkernels_cuda.pointwise_conv_bn_act": expanding_blocks(model) + blocks + HEAD,
     }
+
+
+HEAD = 1
+
+
+def expanding_blocks(model: EfficientNet) -> int:
+    """Those of the first stage do not."""
+    return sum(len(stage) for stage in model.stages[1:])
+
+
+@needs_module
+def test_nothing_of_a_network_is_left_to_triton_or_pytorch(pretended: FakeTensorMode) -> None:
+    """But for the classifier; and, module by module, for the mean behind the head."""
+    _, _, calls = fake_pass("efficientnet_b5", torch.bfloat16)
+    others = {name for name in calls.counts if not name.startswith("effkernels_cuda.")}
+    copies = {"aten.empty_strided", "aten.clone"}  # of the image, to NHWC
+    assert others == {"aten.addmm", "aten.t", "aten.mean.dim", "aten.view", "prim.device", *copies}
 
 
 # Of each network: input channels, kernel and stride of the blocks whose expand and depthwise are one kernel, and
@@ -123,6 +142,7 @@ def test_networks_of_16_bits_expand_and_convolve_in_one_kernel(
         "effkernels_cuda.depthwise_conv_bn_act_pool": blocks - together,
         "effkernels_cuda.expand_depthwise_conv_bn_act_pool": together,
         "effkernels_cuda.squeeze_excite_gate": blocks,
+        "effkernels_cuda.pointwise_conv_bn_act": expanding_blocks(model) - together + blocks + HEAD,
     }
     # Of those that run by parts nothing is said.
     assert not any("expand_depthwise" in message for message in fallbacks(recwarn))
@@ -188,6 +208,11 @@ def window(x: Tensor, weight: Tensor) -> WindowArguments:
     return WindowArguments(x, weight, *NO_NORM, (1, 1), (1, 1, 1, 1), (1, 1), "silu")
 
 
+def pointwise(x: Tensor, weight: Tensor, **others: Tensor) -> PointwiseArguments:
+    plain = PointwiseArguments(x, weight, *NO_NORM, gate=None, residual=None, activation="silu")
+    return plain._replace(**others)
+
+
 def dense(x: Tensor, weight: Tensor, mean: Any = None, std: Any = None) -> ConvArguments:
     return ConvArguments(*window(x, weight), mean=mean, std=std)
 
@@ -220,10 +245,10 @@ REJECTED: dict[str, tuple[str, tuple[Any, ...], str]] = {
         gate(torch.empty(2, 32).half(), 4),
         "computes gates from float32, not torch.float16",
     ),
-    "no kernel": (
+    "gate": (
         "pointwise_conv_bn_act",
-        (X, torch.empty(8, 32).half(), *(None,) * 5, 0.0, None, None, "silu"),
-        "it has no kernel for this op",
+        pointwise(X, torch.empty(8, 32).half(), gate=torch.empty(2, 32).half()),
+        "takes gates of float32, not torch.float16",
     ),
 }
 
@@ -369,6 +394,48 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         "expand_depthwise_conv_bn_act",
         "too many input channels",
         expanding(torch.randn(1, 136, 4, 4).half(), 12, 3),
+    ),
+    "few weights of a matrix": (
+        "pointwise_conv_bn_act",
+        "wrong number",
+        pointwise(NHWC, torch.randn(5, 4)),
+    ),
+    "no output channels": (
+        "pointwise_conv_bn_act",
+        "0 output channels are out of range",
+        pointwise(NHWC, torch.randn(0, 6)),
+    ),
+    "few gates": (
+        "pointwise_conv_bn_act",
+        "wrong number",
+        pointwise(NHWC, torch.randn(5, 6), gate=torch.ones(1, 6)),
+    ),
+    "gates of halves": (
+        "pointwise_conv_bn_act",
+        "type of x",
+        pointwise(NHWC, torch.randn(5, 6), gate=torch.ones(2, 6).half()),
+    ),
+    "small residual": (
+        "pointwise_conv_bn_act",
+        "residual must have the shape and type",
+        pointwise(NHWC, torch.randn(5, 6), residual=torch.ones(2, 5, 8, 7)),
+    ),
+    "residual of halves": (
+        "pointwise_conv_bn_act",
+        "residual must have the shape and type",
+        pointwise(NHWC, torch.randn(5, 6), residual=torch.ones(2, 5, 8, 8).half()),
+    ),
+    "weights of another type to be pooled": (
+        "pointwise_conv_bn_act_pool",
+        "type of x",
+        PointwisePoolArguments(NHWC, torch.randn(5, 6).half(), *NO_NORM, "silu"),
+    ),
+    "short bias of a squeeze": (
+        "pointwise_conv_bn_act_squeeze",
+        "wrong number",
+        PointwisePoolArguments(NHWC, torch.randn(5, 6), *NO_NORM, "silu")._replace(
+            bias=torch.ones(4)
+        ),
     ),
     "gate of a map": ("squeeze_excite_gate", "must be a matrix", GATE._replace(pooled=NHWC)),
     "short expand": (

@@ -141,10 +141,11 @@ def test_activations_on_both_sides_and_beyond(runner: Runner, activation: str) -
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
 def test_whole_networks(runner: Runner, name: str, dtype: torch.dtype) -> None:
     calls = check_network(runner, name, dtype)
-    ours = {call for call in calls if call.endswith(" on cuda")}
-    # Stem, depthwise, gate; and expand with depthwise in one.
-    expected = (3 if name == "efficientnet_b0" else 2) + (dtype != torch.float32)
+    ours = {call.removesuffix(" on cuda") for call in calls if call.endswith(" on cuda")}
+    # Stem, depthwise, expand and project, head; gate; and expand with depthwise in one.
+    expected = 4 + (name == "efficientnet_b0") + (dtype != torch.float32)
     assert len(ours) == expected, calls
+    assert {"pointwise_conv_bn_act", "pointwise_conv_bn_act_pool"} <= ours
 
 
 def test_a_whole_network_of_uint8_images(runner: Runner) -> None:
