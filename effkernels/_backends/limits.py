@@ -16,7 +16,6 @@ from torch import Tensor
 
 from effkernels.ops._steps import LINEAR, Network
 from effkernels.ops.conv_bn_act import ConvArguments
-from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
 from effkernels.ops.mbconv import MbconvArguments
 from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
@@ -38,8 +37,6 @@ class KernelLimits(NamedTuple):
     """Terms of a sum of the cuda backend's ``conv_bn_act``."""
     gate_hidden_channels: int = 12288
     """Of the cuda backend's gates."""
-    expand_input_channels: int = 128
-    """Input channels of the cuda backend's ``expand_depthwise_conv_bn_act``."""
 
 
 def of_module(backend: str) -> KernelLimits:
@@ -80,13 +77,6 @@ def other_dtypes_but_uint8_images(arguments: ConvArguments) -> str | None:
     if arguments.x.dtype == torch.uint8:
         return other_dtypes(arguments._replace(x=arguments.weight))
     return other_dtypes(arguments)
-
-
-def not_of_16_bits(arguments: ExpandDepthwiseArguments) -> str | None:
-    """Images of more bits than the tensor cores of a kernel take."""
-    if arguments.x.dtype not in (torch.float16, torch.bfloat16):
-        return f"it computes float16 and bfloat16, not {arguments.x.dtype}"
-    return None
 
 
 def pooled_not_float32(arguments: GateArguments) -> str | None:
@@ -146,35 +136,6 @@ def no_hidden(arguments: MbconvArguments) -> str | None:
     if weight is not None and weight.shape[0] == 0:
         return "its blocks have no gates without hidden channels"
     return None
-
-
-def two_kernels_better(most: dict[tuple[int, int], int]) -> Limit:
-    """Blocks whose expand and depthwise convolutions are to be two kernels; see :func:`why_two_kernels`."""
-
-    def limit(arguments: ExpandDepthwiseArguments) -> str | None:
-        c_in, kernel = arguments.x.shape[1], arguments.depthwise_weight.shape[2:]
-        return why_two_kernels(most, c_in, kernel, arguments.stride)
-
-    return limit
-
-
-def why_two_kernels(
-    most: dict[tuple[int, int], int], c_in: int, kernel: Sequence[int], stride: Sequence[int]
-) -> str | None:
-    """Why expand and depthwise are to be two kernels for these shapes; None where one is counted to be faster.
-
-    Args:
-        most: input channels up to which one is, by kernel size and stride; those that there is a kernel for.
-        c_in: channels before they are expanded.
-        kernel, stride: of the depthwise convolution, (vertical, horizontal).
-    """
-    window = f"{kernel[0]}x{kernel[1]} kernels of stride {stride[0]} by {stride[1]}"
-    channels = most.get((kernel[0], stride[0]))
-    if channels is None or kernel[0] != kernel[1] or stride[0] != stride[1]:
-        return f"it has no kernel for {window}: only 3x3 and 5x5, stride 1 and 2"
-    if c_in > channels:
-        return f"two kernels are counted to be faster for {c_in} channels and {window}"
-    return f"it takes multiples of 8 channels, not {c_in}" if c_in % 8 else None
 
 
 @functools.cache

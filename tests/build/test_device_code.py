@@ -21,7 +21,7 @@ ARCHS = sorted({*default_archs((13, 0), "x86_64"), "8.9"})
 # Registers of a thread, by what mangled names contain; the first that fits. So many blocks fit on a
 # multiprocessor as the kernels say: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
 CEILINGS = {
-    r"depthwise_nhwc_fwd_kernel.*TraitsILi[35]E": 128,  # expand_depthwise_nhwc_fwd_kernel too
+    r"depthwise_nhwc_fwd_kernel.*TraitsILi[35]E": 128,
     r"depthwise_nhwc_fwd_kernel.*TraitsILi7E": 208,
     r"depthwise_nhwc_general_fwd_kernel": 80,
     r"pointwise_nhwc_fwd_kernel.*TileConfigILi8ELi1ELi1ELi1E": 80,

@@ -15,8 +15,6 @@ OPS = (
     "conv_bn_act",
     "depthwise_conv_bn_act",
     "depthwise_conv_bn_act_pool",
-    "expand_depthwise_conv_bn_act",
-    "expand_depthwise_conv_bn_act_pool",
     "pointwise_conv_bn_act",
     "pointwise_conv_bn_act_pool",
     "pointwise_conv_bn_act_squeeze",
