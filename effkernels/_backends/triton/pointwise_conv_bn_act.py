@@ -145,7 +145,8 @@ class Config(NamedTuple):
 
 
 # By dtype and the rows' limits, the first that fits: what "up to" so many input and output channels and
-# pixels run with. Counted, not measured yet. Shared memory stays below 99 KB, the least that a GPU from
+# pixels run with: counted. On an H100 B0's layers reach 38 % of their bound so (128 images, bfloat16),
+# the best of them 82 %; other rows were not measured. Shared memory stays below 99 KB, the least that a GPU from
 # compute capability 8.0 on has; two programs or more fit on a multiprocessor.
 _ANY = 2**62
 
