@@ -38,6 +38,10 @@ class Worker:
         """What the kernels are told of the device from now on; the shim's small one by default."""
         self.library.effkernels_set_device(multiprocessors, ctypes.c_int64(shared_bytes))
 
+    def clusters(self, there: bool) -> None:
+        """Whether the device from now on has clusters and tensor memory, as from compute capability 9.0 on."""
+        self.library.effkernels_set_clusters(ctypes.c_int(there))
+
     def op(self, name: str, arguments: dict[str, Any], seed: int) -> Results:
         """Twice, with blocks and threads in another order: not a bit may differ."""
         found: list[Results] = []

@@ -1,0 +1,42 @@
+"""Gates on devices that have no clusters, and what partial sums may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from cuda_kernels import Shim
+from host_shim import HostShim
+from parity import check
+from specs import squeeze_excite
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.fixture
+def older(shim: HostShim) -> Iterator[Shim]:
+    """A device of compute capability 8."""
+    shim.call("clusters", False)
+    yield Shim(shim)
+    shim.call("clusters", True)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize(
+    "name", ["nine gates of 240", "layer of 680", "layer of 1544", "layer of many bands"]
+)
+def test_without_clusters(older: Shim, name: str, dtype: torch.dtype, seed: int) -> None:
+    check(older, squeeze_excite.EDGES[name].styled(dtype=dtype, seed=seed))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_both_forms_agree(shim: HostShim, older: Shim, dtype: torch.dtype, seed: int) -> None:
+    """To float32's rounding: the cluster adds the same terms in another order."""
+    case = squeeze_excite.EDGES["nine gates of 240"].styled(dtype=dtype, seed=seed)
+    arguments = case.arguments()
+    (alone,) = older("squeeze_excite_gate", arguments)
+    shim.call("clusters", True)
+    (together,) = Shim(shim)("squeeze_excite_gate", arguments)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
