@@ -125,7 +125,7 @@ EFFKERNELS_DEVICE void for_image(const ConvBnActArgs& a, const Plan& p, const Un
     const X* from = image + (static_cast<int64_t>(channel) * a.in.height + h) * line + first;
     const bool there = h >= 0 && h < a.in.height;
     const int to = channel * p.plane + row * p.pitch;
-#pragma unroll 4
+#pragma unroll 2
     for (int i = thread_index() % kWarp; i < count; i += kWarp) {
       const int at = first + i * kWide;
       const bool valid = there && at >= 0 && at < line;
@@ -165,8 +165,7 @@ EFFKERNELS_DEVICE void convert_image(const ConvBnActArgs& a, const Plan& p, cons
 
 template <bool kPlanar, class X, class T>
 EFFKERNELS_DEVICE void convert_image(const ConvBnActArgs& a, const Plan& p, const Under& under, T* pixels) {
-  if (p.together == 8) return convert_image<8, kPlanar, X>(a, p, under, pixels);
-  if (p.together == 4) return convert_image<4, kPlanar, X>(a, p, under, pixels);
+  if (p.together >= 4) return convert_image<4, kPlanar, X>(a, p, under, pixels);
   convert_image<1, kPlanar, X>(a, p, under, pixels);
 }
 
