@@ -18,7 +18,7 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from effkernels_build.cuda import Nvcc, device_archs, gencode_flags
+from effkernels_build.cuda import Nvcc, device_archs, gencode_flags, warpgroup_archs
 from effkernels_build.ninja_build import Language, Module
 from effkernels_build.toolchain import Compiler, Torch
 
@@ -145,7 +145,7 @@ Archs = Callable[[Sequence[str]], "list[str]"]
 """Of an architecture list, those that a source is compiled for."""
 
 # Sources whose kernels need what not all architectures have. All others are compiled for the whole list.
-SOME_ARCHS: dict[str, Archs] = {}
+SOME_ARCHS: dict[str, Archs] = {"warpgroups": warpgroup_archs}
 
 
 def kernel_archs(source: Path, archs: Sequence[str]) -> list[str]:

@@ -30,6 +30,7 @@ const char* pointwise_conv_bn_act(const PointwiseConvBnActArgs& a, float* worksp
   if (a.in.images == 0) return nullptr;
   if (!in_vectors(a)) return pointwise::run_general(a, workspace, stream);
   if (pointwise::has_few_pixels(a)) return pointwise::run_few_pixels(a, stream);
+  if (pointwise::warpgroups_take(a)) return pointwise::run_warpgroups(a, stream);
   return pointwise::run_tiles(a, workspace, stream);
 }
 

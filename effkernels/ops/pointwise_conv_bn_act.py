@@ -209,8 +209,8 @@ def pointwise_conv_bn_act_squeeze(
 ) -> tuple[Tensor, Tensor]:
     """``activation(bn(conv1x1(x) + bias))`` and, from the same pass, its mean over height and width.
 
-    For networks that squeeze after a 1x1 convolution, as SE-ResNets do. In Triton it is one kernel; backends
-    without one read the result again.
+    For networks that squeeze after a 1x1 convolution, as SE-ResNets do. On GPUs it is one kernel; the CPU backend
+    reads the result again.
 
     Returns:
         The result, (N, C_out, H, W), as of :func:`pointwise_conv_bn_act`, and its mean: (N, C_out), float32

@@ -75,10 +75,19 @@ EFFKERNELS_DEVICE char* shared_memory() {
   return memory;
 }
 
+// The threads of a warp wait for each other, and see what each has written.
+EFFKERNELS_DEVICE void warp_barrier() { __syncwarp(); }
+
+// A value that is the same in all lanes, for the compiler to know.
+EFFKERNELS_DEVICE int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
+
 // Where in shared memory: what its instructions take, half as long as a pointer.
 EFFKERNELS_DEVICE uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
+
+// What is there.
+EFFKERNELS_DEVICE void* shared_at(uint32_t address) { return __cvta_shared_to_generic(address); }
 
 // The value of the lane whose number differs by `mask`. Every lane of the warp must come here.
 EFFKERNELS_DEVICE float shuffle_xor(float value, int mask) {

@@ -8,9 +8,17 @@
 
 namespace effkernels::cuda::pointwise {
 
+constexpr int kTerms = 16;            // input channels of one tensor-core product
+constexpr int kStep = 64;             // of a slice of pixels or weights, which are
+constexpr int kRowBytes = 2 * kStep;  // one row of shared memory
+
 // tiles.cu: tensor cores, for most calls with elements of 16 bits.
 int64_t tiles_workspace(const PointwiseConvBnActArgs& args);
 const char* run_tiles(const PointwiseConvBnActArgs& args, float* workspace, void* stream);
+
+// warpgroups.cu: tensor cores of compute capability 9.0, for most calls without means.
+bool warpgroups_take(const PointwiseConvBnActArgs& args);
+const char* run_warpgroups(const PointwiseConvBnActArgs& args, void* stream);
 
 // few_pixels.cu: tensor cores, for so few pixels that their tiles leave multiprocessors without work.
 bool has_few_pixels(const PointwiseConvBnActArgs& args);

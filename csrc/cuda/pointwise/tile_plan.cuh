@@ -2,18 +2,15 @@
 
 // How the tensor cores' kernel cuts a product into tiles, stages and thread blocks; see tiles.cu.
 
-#include "args/pointwise_conv_bn_act.h"
 #include "cuda/common/elements.cuh"
 #include "cuda/common/fold.cuh"
+#include "cuda/pointwise/kernels.h"
 
 namespace effkernels::cuda::pointwise {
 
-constexpr int kTerms = 16;            // of one tensor-core product
-constexpr int kStep = 64;             // input channels of a stage, which are
-constexpr int kRowBytes = 2 * kStep;  // one row of shared memory:
-constexpr int kVectors = kStep / 8;   // so many times 16 bytes
-constexpr int kGroup = 32;            // output channels that a warp computes together
-constexpr int kEight = 8;             // of them a lane's, neighbours
+constexpr int kVectors = kRowBytes / 16;  // of a row of shared memory
+constexpr int kGroup = 32;                // output channels that a warp computes together
+constexpr int kEight = 8;                 // of them a lane's, neighbours
 
 // Warps of a block along pixels and along output channels. A warp has kFragments times 16 pixels and kGroups
 // times 32 channels; sums of 16 x 8 are 4 registers of a thread.

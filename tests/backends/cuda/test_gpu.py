@@ -136,6 +136,44 @@ def test_stems_of_networks(
     )
 
 
+# Input channels, output channels, size and whether they are gated: 1x1 convolutions of B0 and B5.
+POINTWISE = [
+    (32, 16, 112, True),
+    (16, 96, 112, False),
+    (24, 144, 56, False),
+    (144, 40, 28, True),
+    (40, 240, 28, False),
+    (240, 80, 14, True),
+    (112, 672, 14, False),
+    (672, 192, 7, True),
+    (192, 1152, 7, False),
+    (1152, 320, 7, True),
+    (176, 1056, 29, False),
+    (1056, 176, 29, True),
+    (1824, 304, 15, True),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("images", [1, 9])
+@pytest.mark.parametrize("shape", POINTWISE, ids=str)
+def test_pointwise_layers_of_networks(
+    gpu: Gpu, shape: tuple[int, int, int, bool], images: int, dtype: torch.dtype
+) -> None:
+    c_in, c_out, size, gated = shape
+    activation = "identity" if gated else "silu"
+    check(
+        gpu,
+        Pointwise(
+            *(images, c_in, c_out, (size, size)),
+            gated=gated,
+            residual=gated,
+            activation=activation,
+            style=Style(dtype=dtype),
+        ),
+    )
+
+
 def test_gates_with_many_hidden_channels(gpu: Gpu) -> None:
     # On the cuda backend too many for images that share a block, as 64 images do otherwise; too slow on a CPU.
     check(gpu, Squeeze(64, 30, 4000 if gpu.backend == "cuda" else 1024, None))
@@ -283,6 +321,25 @@ def test_more_than_2_to_the_31_elements(backend: str, kernel: int) -> None:
                 magnitude=largest_sum(ops.depthwise_conv_bn_act, arguments),
                 depth=kernel**2 + (0 if ours.dim() == 4 else (side + 1) ** 2),
             )
+
+
+@one_at_a_time
+@pytest.mark.parametrize("channels", [(64, 96), (96, 64)], ids=["expand", "project"])
+def test_more_than_2_to_the_31_elements_of_1x1_convolutions(channels: tuple[int, int]) -> None:
+    """The last image alone gives the same bits: of gates, of maps and, in their partial sums, of means."""
+    images, side = 600, 200
+    assert images * side**2 * max(channels) > 2**31
+    if torch.cuda.mem_get_info()[0] < 16 * 2**30:
+        pytest.skip("less than 16 GiB of memory")
+    x = torch.randn(images, side, side, channels[0], dtype=torch.float16, device="cuda")
+    x = x.permute(0, 3, 1, 2)
+    weight = torch.randn(channels[1], channels[0], device="cuda").half()
+    gate = torch.rand(images, channels[0], device="cuda")
+    for factor in (gate, None):
+        y = ops.pointwise_conv_bn_act(x, weight, gate=factor)
+        last = None if factor is None else factor[-1:]
+        alone = ops.pointwise_conv_bn_act(x[-1:].clone(), weight, gate=last)
+        torch.testing.assert_close(y[-1:], alone, rtol=2e-3, atol=2e-3)
 
 
 def random_model(name: str) -> EfficientNet:

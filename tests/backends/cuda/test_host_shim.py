@@ -64,6 +64,16 @@ def test_without_a_barrier_some_of_what_a_cluster_sends_is_missing(shim: HostShi
     assert any(missing)
 
 
+@pytest.mark.parametrize("name", ["warpgroup", "warpgroup with registers"])
+def test_products_of_warpgroups(shim: HostShim, name: str) -> None:
+    k = torch.arange(64) * 11
+    a, b = (
+        ((torch.arange(rows)[:, None] * factor + k) % 17 - 8) / 8.0
+        for rows, factor in ((64, 37), (32, 5))
+    )
+    assert torch.equal(shim.call("planted", name, 0), (a * b.repeat(2, 1)).sum(1))
+
+
 # What the shim says, or what a sanitizer does.
 FOUND = {
     "missed barrier": "a barrier was missed: 63 of 64 threads wait",
@@ -94,6 +104,14 @@ FOUND = {
     "cluster without such a block": "there is no block 2 in the cluster: ",
     "cluster beyond memory": "AddressSanitizer: heap-buffer-overflow",
     "misaligned": "misaligned address .* which requires 16 byte alignment",
+    "products not fenced": r"products were started without warpgroup_fence: thread \d+ at ",
+    "products not waited for": "products were started and not waited for",
+    "products not ended": "products were started and not waited for",
+    "operand overwritten": r"was written before products had read it: thread \d+ at ",
+    "warp without a product": "a warpgroup's product was missed: thread 32 has started 3",
+    "misaligned operand": r"an operand of products is not aligned to 1024 bytes: thread \d+ at ",
+    "operand without swizzle": r"without the swizzle of 128 bytes: thread \d+ at ",
+    "missed named barrier": r"deadlock: 96 of 128 threads wait, thread \d+ for named barrier 3 at ",
 }
 
 

@@ -6,6 +6,8 @@ of large ones.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -46,6 +48,58 @@ HALVES = (torch.bfloat16, torch.float16)
 @pytest.mark.parametrize("name", CASES)
 def test_shapes(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
     check(runner, CASES[name].styled(dtype=dtype, seed=seed))
+
+
+# On warpgroups, by the columns of their configuration; the device has two multiprocessors here too.
+WARPGROUPS = {
+    "32, shared, weights stay": Pointwise(3, 136, 24, (9, 15), gated=True, residual=True),
+    "32, no gates": Pointwise(2, 40, 16, (10, 10), activation="identity"),
+    "64, weights come with pixels": Pointwise(2, 200, 40, (10, 10), gated=True),
+    "64, no gates": Pointwise(1, 328, 64, (7, 10), activation="relu", residual=True),
+    "96, gates": Pointwise(2, 72, 80, (9, 9), gated=True),
+    "128, gates": Pointwise(2, 112, 112, (12, 12), gated=True, residual=True),
+    "160, two blocks of columns": Pointwise(2, 200, 304, (7, 7), gated=True, residual=True),
+    "192, one warpgroup": Pointwise(2, 328, 184, (7, 7), gated=True),
+    "192, two warpgroups": Pointwise(2, 80, 192, (11, 8), gated=True),
+    "96, turns": Pointwise(2, 16, 96, (20, 25)),
+    "96, turns of two blocks of columns": Pointwise(2, 72, 192, (10, 10), residual=True),
+    "144, turns": Pointwise(1, 24, 144, (15, 20), activation="hardswish"),
+    "240, turns, one tile each": Pointwise(1, 64, 232, (10, 10)),
+}
+
+
+@pytest.fixture
+def hopper(shim: HostShim) -> Iterator[HostShim]:
+    """A device with wgmma and the shared memory of an H100."""
+    shim.call("device", 2, 227 * 1024)
+    shim.call("warpgroups", True)
+    yield shim
+    shim.call("device")
+    shim.call("warpgroups", False)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", WARPGROUPS)
+def test_warpgroups(hopper: HostShim, name: str, dtype: torch.dtype, seed: int) -> None:
+    before = hopper.call("warpgroups", True)
+    (one, *_) = WARPGROUPS[name].styled(dtype=dtype, seed=seed).checks()
+    assert_matches(Shim(hopper), one)
+    assert hopper.call("warpgroups", True) > before
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Pointwise(2, 16, 24, (3, 5), gated=True),  # too many gates for a tile
+        Pointwise(1, 1024, 96, (10, 10), activation="relu"),  # weights that do not stay
+    ],
+    ids=str,
+)
+def test_what_warpgroups_do_not_take(hopper: HostShim, case: Pointwise, seed: int) -> None:
+    before = hopper.call("warpgroups", True)
+    (one, *_) = case.styled(dtype=torch.bfloat16, seed=seed).checks()
+    assert_matches(Shim(hopper), one)
+    assert hopper.call("warpgroups", True) == before
 
 
 def _offset(t: Tensor) -> Tensor:

@@ -294,6 +294,7 @@ const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
       }
     }
     start_copies(grid.threads);
+    start_warpgroups(grid.threads);
     if (!run_fibres(grid.threads, order)) return scheduler.error.c_str();
     for (int i = 0; i < running; ++i) {
       if (scheduler.fibres[i].arrivals != scheduler.fibres[i].waits) {
@@ -302,6 +303,7 @@ const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
       if (!scheduler.fibres[i].copies.empty()) return "copies were started and not waited for";
     }
     scheduler.error = copies_left(grid.threads);
+    if (scheduler.error.empty()) scheduler.error = products_left(grid.threads);
     if (!scheduler.error.empty()) return scheduler.error.c_str();
   }
   return nullptr;

@@ -78,6 +78,15 @@ inline void barrier(const host_shim::Where& where = host_shim::Where::current())
   host_shim::wait_for_block(where);
 }
 
+inline void warp_barrier(const host_shim::Where& where = host_shim::Where::current()) {
+  host_shim::meet({}, where);
+}
+
+inline int uniform(int value, const host_shim::Where& where = host_shim::Where::current()) {
+  const host_shim::Words* lanes = host_shim::meet({static_cast<uint32_t>(value)}, where);
+  return static_cast<int>(lanes[0][0]);
+}
+
 inline float shuffle_xor(float value, int mask, const host_shim::Where& where = host_shim::Where::current()) {
   const host_shim::Words* lanes = host_shim::meet({std::bit_cast<uint32_t>(value)}, where);
   return std::bit_cast<float>(lanes[thread_index() % kWarp ^ mask][0]);
@@ -86,6 +95,8 @@ inline float shuffle_xor(float value, int mask, const host_shim::Where& where = 
 inline uint32_t shared_address(const void* p) {
   return host_shim::kSharedBase + static_cast<uint32_t>(static_cast<const char*>(p) - shared_memory());
 }
+
+inline void* shared_at(uint32_t address) { return shared_memory() + (address - host_shim::kSharedBase); }
 
 // A row of a matrix of 16-bit elements.
 struct alignas(16) MatrixRow {

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cuda/common/elements.cuh"
+#include "cuda/common/warpgroup.cuh"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -177,6 +178,12 @@ EXPORT void effkernels_set_device(int multiprocessors, int64_t shared_bytes) {
   const cuda::DeviceLimits limits{multiprocessors, shared_bytes, shared_bytes + cuda::kReservedBytes};
   host_shim::set_device(multiprocessors == 0 ? nullptr : &limits);
 }
+
+// Whether kernels with products of warpgroups are there from now on, and how many such products there were.
+EXPORT void effkernels_have_warpgroups(bool there) {
+  effkernels::host_shim::warpgroup_products_there = there;
+}
+EXPORT int64_t effkernels_warpgroup_products() { return effkernels::host_shim::warpgroup_products_started; }
 
 // float32 to float16 and back, as the kernels convert.
 EXPORT void effkernels_convert(const float* from, uint16_t* half, uint16_t* bfloat16, int64_t count) {

@@ -73,4 +73,8 @@ void start_copies(int threads);
 bool land_a_copy();
 std::string copies_left(int threads);
 
+// Of warpgroup.cpp: the same of products.
+void start_warpgroups(int threads);
+std::string products_left(int threads);
+
 }  // namespace effkernels::host_shim

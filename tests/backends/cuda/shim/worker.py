@@ -27,6 +27,7 @@ class Worker:
         assert module.__file__ is not None
         self.library = ctypes.CDLL(module.__file__)
         self.library.effkernels_run_planted.restype = ctypes.c_char_p
+        self.library.effkernels_warpgroup_products.restype = ctypes.c_int64
         # The kernels were registered for the dispatch key of CPU tensors.
         dispatch._BACKENDS["cuda"].devices = ("cpu",)
         dispatch.mark_available("cuda")
@@ -41,6 +42,11 @@ class Worker:
     def clusters(self, there: bool) -> None:
         """Whether the device from now on has clusters and tensor memory, as from compute capability 9.0 on."""
         self.library.effkernels_set_clusters(ctypes.c_int(there))
+
+    def warpgroups(self, there: bool) -> int:
+        """Whether kernels with products of warpgroups are there from now on; how many such products were started."""
+        self.library.effkernels_have_warpgroups(there)
+        return int(self.library.effkernels_warpgroup_products())
 
     def op(self, name: str, arguments: dict[str, Any], seed: int) -> Results:
         """Twice, with blocks and threads in another order: not a bit may differ."""
