@@ -104,6 +104,29 @@ EDGES = {
     "empty batch": Depthwise(0, 40, (8, 8), (3, 3), padding=PAD1),
 }
 
+# Of 16 bits, for kernels that stream rows of a strip of columns of one image, or of two or four side by side: each of
+# their configurations, cut strips, an image too few, rows of the result below the image, whole images.
+ROWS = {
+    "3x3, 64 channels": Depthwise(1, 64, (11, 37), (3, 3), padding=PAD1),
+    "3x3, 32 channels": Depthwise(1, 32, (9, 40), (3, 3), padding=(2, 1, 0, 2)),
+    "3x3, 20 columns": Depthwise(2, 24, (7, 20), (3, 3), padding=(0, 2, 1, 1)),
+    "3x3, two abreast": Depthwise(5, 40, (6, 13), (3, 3), padding=PAD1),
+    "3x3, four abreast": Depthwise(13, 40, (4, 6), (3, 3), padding=PAD1),
+    "3x3/2, 96 channels": Depthwise(1, 96, (9, 70), (3, 3), stride=(2, 2), padding=(1, 0, 1, 1)),
+    "3x3/2, two abreast": Depthwise(5, 64, (7, 23), (3, 3), stride=(2, 2), padding=(0, 1, 0, 1)),
+    "3x3/2, four abreast": Depthwise(14, 32, (6, 11), (3, 3), stride=(2, 2), padding=PAD1),
+    "3x3/2, one row": Depthwise(3, 8, (1, 9), (3, 3), stride=(2, 2), padding=PAD1),
+    "5x5, 64 channels": Depthwise(1, 64, (9, 35), (5, 5), padding=(4,) * 4),
+    "5x5, 20 columns": Depthwise(3, 32, (8, 20), (5, 5), padding=PAD2),
+    "5x5, two abreast": Depthwise(5, 40, (7, 11), (5, 5), padding=(3, 1, 0, 4)),
+    "5x5, four abreast": Depthwise(13, 40, (5, 7), (5, 5), padding=PAD2),
+    "5x5/2, 64 channels": Depthwise(1, 64, (8, 67), (5, 5), stride=(2, 2), padding=(2, 1, 2, 2)),
+    "5x5/2, 40 columns": Depthwise(2, 48, (9, 40), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),
+    "5x5/2, two abreast": Depthwise(4, 24, (11, 21), (5, 5), stride=(2, 2), padding=PAD2),
+    "5x5/2, four abreast": Depthwise(6, 24, (9, 13), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),
+    "more stages than a table": Depthwise(2, 8, (150, 3), (3, 3), padding=PAD1),
+}
+
 
 def generate(draw: Draw) -> Depthwise:
     """Any shape of up to some 30,000 values."""

@@ -18,7 +18,13 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from effkernels_build.cuda import Nvcc, device_archs, gencode_flags, warpgroup_archs
+from effkernels_build.cuda import (
+    Nvcc,
+    device_archs,
+    gencode_flags,
+    tensor_memory_archs,
+    warpgroup_archs,
+)
 from effkernels_build.ninja_build import Language, Module
 from effkernels_build.toolchain import Compiler, Torch
 
@@ -145,7 +151,10 @@ Archs = Callable[[Sequence[str]], "list[str]"]
 """Of an architecture list, those that a source is compiled for."""
 
 # Sources whose kernels need what not all architectures have. All others are compiled for the whole list.
-SOME_ARCHS: dict[str, Archs] = {"warpgroups": warpgroup_archs}
+SOME_ARCHS: dict[str, Archs] = {
+    "depthwise_tensor_core": tensor_memory_archs,
+    "warpgroups": warpgroup_archs,
+}
 
 
 def kernel_archs(source: Path, archs: Sequence[str]) -> list[str]:

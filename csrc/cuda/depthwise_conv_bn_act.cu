@@ -1,4 +1,4 @@
-// depthwise_conv_bn_act(_pool): the choice of a kernel, and the general one.
+// depthwise_conv_bn_act(_pool): the choice of a kernel, and those without tensor cores.
 
 #include "cuda/depthwise_conv_bn_act.h"
 
@@ -6,6 +6,7 @@
 
 #include "cuda/common/depthwise_tiles.cuh"
 #include "cuda/common/pool.cuh"
+#include "cuda/depthwise_tensor_core.h"
 
 namespace effkernels::cuda {
 namespace {
@@ -181,8 +182,10 @@ const char* launch_general(const DepthwiseConvBnActArgs& a, float* sums, void* s
   return launch(depthwise_nhwc_general_fwd_kernel<T>, grid, stream, a, chunk, chunks, parts, sums);
 }
 
-// Blocks of an image, each of which has a partial sum of every channel.
-int parts(const DepthwiseConvBnActArgs& a) {
+}  // namespace
+
+int depthwise_conv_bn_act_parts(const DepthwiseConvBnActArgs& a) {
+  if (const int parts = depthwise_tensor_core_parts(a)) return parts;
   return with_tile(a.window, [&](auto traits) {
     using Traits = decltype(traits);
     if constexpr (std::is_same_v<Traits, std::nullptr_t>) {
@@ -193,16 +196,9 @@ int parts(const DepthwiseConvBnActArgs& a) {
   });
 }
 
-}  // namespace
-
-int64_t depthwise_conv_bn_act_workspace(const DepthwiseConvBnActArgs& a) {
-  return a.mean == nullptr ? 0 : a.out.images * parts(a) * a.out.channels;
-}
-
-int depthwise_conv_bn_act_parts(const DepthwiseConvBnActArgs& a) { return parts(a); }
-
 const char* depthwise_conv_bn_act_sums(const DepthwiseConvBnActArgs& a, float* sums, void* stream) {
   if (a.out.images == 0) return nullptr;
+  if (depthwise_tensor_core_parts(a) > 0) return depthwise_tensor_core(a, sums, stream);
   return with_tile(a.window, [&](auto traits) {
     return with_dtype(a.dtype, [&](auto* type) {
       using Traits = decltype(traits);
@@ -216,11 +212,15 @@ const char* depthwise_conv_bn_act_sums(const DepthwiseConvBnActArgs& a, float* s
   });
 }
 
+int64_t depthwise_conv_bn_act_workspace(const DepthwiseConvBnActArgs& a) {
+  return a.mean == nullptr ? 0 : a.out.images * depthwise_conv_bn_act_parts(a) * a.out.channels;
+}
+
 const char* depthwise_conv_bn_act(const DepthwiseConvBnActArgs& a, float* workspace, void* stream) {
   const char* error = depthwise_conv_bn_act_sums(a, a.mean == nullptr ? nullptr : workspace, stream);
   if (error != nullptr || a.mean == nullptr || a.out.images == 0) return error;
-  const int64_t pixels = int64_t{a.out.height} * a.out.width;
-  return mean_of_parts(workspace, a.out.images, parts(a), a.out.channels, pixels, a.mean, stream);
+  return mean_of_parts(workspace, a.out.images, depthwise_conv_bn_act_parts(a), a.out.channels,
+                       a.out.pixels(), a.mean, stream);
 }
 
 }  // namespace effkernels::cuda

@@ -179,6 +179,8 @@ EFFKERNELS_DEVICE void wait_for_copy_groups(int newest) {
   }
 }
 
+EFFKERNELS_DEVICE float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
+
 EFFKERNELS_DEVICE float widen(float x) { return x; }
 EFFKERNELS_DEVICE float widen(uint8_t x) { return static_cast<float>(x); }
 EFFKERNELS_DEVICE float widen(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }

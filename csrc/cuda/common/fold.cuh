@@ -7,16 +7,27 @@
 
 namespace effkernels::cuda {
 
-EFFKERNELS_DEVICE float parameter(const Parameters& p, int64_t i) {
-  switch (p.dtype) {
+// The bits of a parameter, as they are in memory. They are widened later, so that several may be on their way
+// at once.
+EFFKERNELS_DEVICE uint32_t parameter_bits(const Parameters& p, int64_t i) {
+  return p.dtype == Dtype::kFloat ? static_cast<const uint32_t*>(p.data)[i]
+                                  : static_cast<const uint16_t*>(p.data)[i];
+}
+
+EFFKERNELS_DEVICE float parameter_of(uint32_t bits, Dtype dtype) {
+  switch (dtype) {
     case Dtype::kFloat:
-      return static_cast<const float*>(p.data)[i];
+      return float_of_bits(bits);
     case Dtype::kBFloat16:
-      return widen(static_cast<const BFloat16*>(p.data)[i]);
+      return widen(BFloat16{static_cast<uint16_t>(bits)});
     case Dtype::kHalf:
       break;
   }
-  return widen(static_cast<const Half*>(p.data)[i]);
+  return widen(Half{static_cast<uint16_t>(bits)});
+}
+
+EFFKERNELS_DEVICE float parameter(const Parameters& p, int64_t i) {
+  return parameter_of(parameter_bits(p, i), p.dtype);
 }
 
 EFFKERNELS_DEVICE float parameter_or(const Parameters& p, int64_t i, float otherwise) {
@@ -28,16 +39,31 @@ struct Folded {
   float scale, shift;
 };
 
-EFFKERNELS_DEVICE Folded fold(const Norm& norm, int channel) {
-  Folded folded{1.0f, parameter_or(norm.bias, channel, 0.0f)};
+// What a channel's norm is made of, as it is in memory.
+struct NormBits {
+  uint32_t bias, gamma, beta, mean, variance;
+};
+
+EFFKERNELS_DEVICE NormBits norm_bits(const Norm& norm, int channel) {
+  const auto bits = [&](const Parameters& p) { return p.data == nullptr ? 0 : parameter_bits(p, channel); };
+  return {bits(norm.bias), bits(norm.gamma), bits(norm.beta), bits(norm.mean), bits(norm.variance)};
+}
+
+EFFKERNELS_DEVICE Folded fold(const Norm& norm, const NormBits& bits) {
+  const auto value = [](const Parameters& p, uint32_t found, float otherwise) {
+    return p.data == nullptr ? otherwise : parameter_of(found, p.dtype);
+  };
+  Folded folded{1.0f, value(norm.bias, bits.bias, 0.0f)};
   if (norm.mean.data != nullptr) {
     folded.scale =
-        parameter_or(norm.gamma, channel, 1.0f) / sqrtf(parameter(norm.variance, channel) + norm.eps);
-    folded.shift = (folded.shift - parameter(norm.mean, channel)) * folded.scale +
-                   parameter_or(norm.beta, channel, 0.0f);
+        value(norm.gamma, bits.gamma, 1.0f) / sqrtf(value(norm.variance, bits.variance, 1.0f) + norm.eps);
+    folded.shift =
+        (folded.shift - value(norm.mean, bits.mean, 0.0f)) * folded.scale + value(norm.beta, bits.beta, 0.0f);
   }
   return folded;
 }
+
+EFFKERNELS_DEVICE Folded fold(const Norm& norm, int channel) { return fold(norm, norm_bits(norm, channel)); }
 
 // Folds `there` channels from `first`, once for the whole block. Entries beyond them, up to `count`, are 0.
 EFFKERNELS_DEVICE void fold_channels(const Norm& norm, int first, int there, int count, Folded* folded) {

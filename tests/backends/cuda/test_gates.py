@@ -18,9 +18,9 @@ HALVES = [torch.float16, torch.bfloat16]
 @pytest.fixture
 def older(shim: HostShim) -> Iterator[Shim]:
     """A device of compute capability 8."""
-    shim.call("clusters", False)
+    shim.call("tensor_memory", False)
     yield Shim(shim)
-    shim.call("clusters", True)
+    shim.call("tensor_memory", True)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -37,6 +37,6 @@ def test_both_forms_agree(shim: HostShim, older: Shim, dtype: torch.dtype, seed:
     case = squeeze_excite.EDGES["nine gates of 240"].styled(dtype=dtype, seed=seed)
     arguments = case.arguments()
     (alone,) = older("squeeze_excite_gate", arguments)
-    shim.call("clusters", True)
+    shim.call("tensor_memory", True)
     (together,) = Shim(shim)("squeeze_excite_gate", arguments)
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)

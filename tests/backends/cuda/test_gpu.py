@@ -306,8 +306,8 @@ def test_more_than_2_to_the_31_elements(backend: str, kernel: int) -> None:
     assert not y[0].any()
     alone, mean = ops.depthwise_conv_bn_act_pool(x[-1:], weight, padding=1)
     assert_same((y[-1:],), (alone,))
-    # Triton's programs do more parts each of more images: sums in another order.
-    if backend == "cuda":
+    # Sums of tiles of an image go by the image alone; those of tensor cores and of Triton's programs by their number.
+    if backend == "cuda" and kernel == 2:
         assert_same((pooled[-1:],), (mean,))
     arguments = {"x": x[-1:, :8].cpu(), "weight": weight[:8].cpu(), "padding": 1}
     call = ops.depthwise_conv_bn_act_pool

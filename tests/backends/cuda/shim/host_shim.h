@@ -127,6 +127,8 @@ inline void wait_for_copy_groups(int newest) {
   host_shim::finish_copies_but(newest < kMostOpenGroups ? newest : kMostOpenGroups);
 }
 
+inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
+
 inline float widen(float x) { return x; }
 inline float widen(uint8_t x) { return static_cast<float>(x); }
 inline float widen(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }

@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "cuda/common/cluster.cuh"
-#include "cuda/common/tensor_memory.cuh"
 
 namespace effkernels::cuda {
 namespace {
@@ -85,8 +84,3 @@ const char* run_planted_with_clusters(const char* name, float* out) {
 }
 
 }  // namespace effkernels::cuda
-
-// Whether the device from now on has clusters and tensor memory.
-extern "C" __attribute__((visibility("default"))) void effkernels_set_clusters(int there) {
-  effkernels::host_shim::tensor_memory_there = there != 0;
-}

@@ -6,6 +6,7 @@ See `workers`, which holds both ends of its pipes.
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Any
 
 import torch
@@ -39,14 +40,30 @@ class Worker:
         """What the kernels are told of the device from now on; the shim's small one by default."""
         self.library.effkernels_set_device(multiprocessors, ctypes.c_int64(shared_bytes))
 
-    def clusters(self, there: bool) -> None:
-        """Whether the device from now on has clusters and tensor memory, as from compute capability 9.0 on."""
-        self.library.effkernels_set_clusters(ctypes.c_int(there))
-
     def warpgroups(self, there: bool) -> int:
         """Whether kernels with products of warpgroups are there from now on; how many such products were started."""
         self.library.effkernels_have_warpgroups(there)
         return int(self.library.effkernels_warpgroup_products())
+
+    def tensor_memory(self, there: bool) -> None:
+        """Whether the module has the kernels that need it, from now on."""
+        self.library.effkernels_set_tensor_memory(ctypes.c_bool(there))
+
+    def environment(self, name: str, value: str | None) -> None:
+        """Set a variable of the process, or remove it."""
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+    def depthwise_plan(self, shape: tuple[int, ...], device: tuple[int, int, int]) -> list[int]:
+        """See `plans.cu`; the device's multiprocessors, bytes of a block and of a multiprocessor."""
+        given, found = (ctypes.c_int64 * 8)(*shape), (ctypes.c_int64 * 10)()
+        multiprocessors, *sizes = device
+        self.library.effkernels_depthwise_plan(
+            given, multiprocessors, *map(ctypes.c_int64, sizes), found
+        )
+        return list(found)
 
     def op(self, name: str, arguments: dict[str, Any], seed: int) -> Results:
         """Twice, with blocks and threads in another order: not a bit may differ."""
