@@ -326,7 +326,7 @@ def test_more_than_2_to_the_31_elements(backend: str, kernel: int) -> None:
 @one_at_a_time
 @pytest.mark.parametrize("channels", [(64, 96), (96, 64)], ids=["expand", "project"])
 def test_more_than_2_to_the_31_elements_of_1x1_convolutions(channels: tuple[int, int]) -> None:
-    """The last image alone gives the same bits: of gates, of maps and, in their partial sums, of means."""
+    """The last image alone, which another kernel may compute, gives the same but for sums in another order."""
     images, side = 600, 200
     assert images * side**2 * max(channels) > 2**31
     if torch.cuda.mem_get_info()[0] < 16 * 2**30:

@@ -91,9 +91,9 @@ def test_warpgroups(hopper: HostShim, name: str, dtype: torch.dtype, seed: int) 
     "case",
     [
         Pointwise(2, 16, 24, (3, 5), gated=True),  # too many gates for a tile
-        Pointwise(1, 1024, 96, (10, 10), activation="relu"),  # weights that do not stay
+        Pointwise(1, 1024, 96, (13, 30), activation="relu"),  # weights that do not stay
     ],
-    ids=str,
+    ids=["gates", "weights"],
 )
 def test_what_warpgroups_do_not_take(hopper: HostShim, case: Pointwise, seed: int) -> None:
     before = hopper.call("warpgroups", True)

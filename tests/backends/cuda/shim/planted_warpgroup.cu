@@ -41,11 +41,8 @@ EFFKERNELS_KERNEL(kWarpgroup, 1) warpgroup_kernel(float* out, Mistake mistake) {
   write_rows(a, kRows, 37);
   write_rows(b, kColumns + 8, 5);
   fence_for_tma();
-  if (mistake == Mistake::kNamedBarrier) {
-    if (warp != 2) named_barrier(3, kWarpgroup);
-  } else {
-    named_barrier(3, kWarpgroup);
-  }
+  barrier();
+  if (mistake != Mistake::kNamedBarrier || warp != 2) named_barrier(3, kWarpgroup);
   float sums[kColumns / 2];
   if (mistake != Mistake::kNoFence) warpgroup_fence();
   for (int i = 0; i < kTerms / 16; ++i) {
