@@ -1,11 +1,12 @@
-"""Builds the compiled modules; all else about the package is in pyproject.toml."""
+"""Builds the compiled modules; everything else about the package is in pyproject.toml."""
 
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 
-# Build front ends do not put the folder of setup.py on sys.path. Appended: it shadows nothing.
+# Build front ends do not put the folder of setup.py on sys.path. Appended, so that it hides no
+# other module.
 sys.path.append(str(Path(__file__).resolve().parent / "buildtools"))
 
 from effkernels_build.command import BuildModules

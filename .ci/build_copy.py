@@ -1,7 +1,7 @@
-"""A copy of the package, built another way than the installed one: what EFFKERNELS_TEST_COPY then names.
+"""Makes a copy of the package with another build, to be tested with EFFKERNELS_TEST_COPY=FOLDER.
 
-build_copy.py FOLDER   copies effkernels/ into FOLDER and builds `_C` there, without CUDA, by the environment:
-                       EFFKERNELS_SANITIZE=address,undefined instruments it
+build_copy.py FOLDER   copies effkernels/ into FOLDER and builds `_C` there, without CUDA;
+                       EFFKERNELS_SANITIZE=address,undefined in the environment instruments it
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What .ci/run asks besides running things.
+"""Helpers of .ci/run.
 
-checks.py readme N       the Nth command of the README's section "Two commands"
-checks.py demo FILE      whether the output of `effkernels demo --json` names the cat and the coffee
-checks.py count FILE...  the tests that pytest counted in these logs: "PASSED FAILED"
+checks.py readme N       print the Nth command of the README's section "Two commands"
+checks.py demo FILE      check that the output of `effkernels demo --json` names the cat and the coffee
+checks.py count FILE...  print the numbers of tests in these logs of pytest: "PASSED FAILED"
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COUNTS = re.compile(r"(\d+) (passed|failed|errors?)\b")
 
 
 def readme_command(text: str, number: int) -> str:
-    """The `number`th (from 1) bash block of the section."""
+    """The bash block with this number, from 1, of the section."""
     section = text.split(f"\n{SECTION}\n", 1)[1].split("\n## ", 1)[0]
     blocks = re.findall(r"^```bash\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
     command: str = blocks[number - 1]
@@ -27,7 +27,7 @@ def readme_command(text: str, number: int) -> str:
 
 
 def check_demo(said: dict[str, list[dict[str, object]]]) -> str | None:
-    """Why the first names of the two sample pictures are not right; None if they are."""
+    """Why the most likely classes of the two sample pictures are wrong; None if they are right."""
     first = [json.dumps(picture["top"][0]) for picture in said["pictures"]]  # type: ignore[index]
     if not any(cat in first[0] for cat in CATS):
         return f"the cat picture is {first[0]}"
@@ -37,7 +37,7 @@ def check_demo(said: dict[str, list[dict[str, object]]]) -> str | None:
 
 
 def count(logs: Sequence[str]) -> tuple[int, int]:
-    """Tests passed and failed, by the closing line of pytest in each log."""
+    """Numbers of passed and failed tests, from the last line of pytest in each log."""
     passed = failed = 0
     for log in logs:
         closing = [line for line in log.splitlines() if re.match(r"^=+ .* in [\d.]+s", line)]

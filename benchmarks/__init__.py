@@ -2,15 +2,15 @@
 
 ``pytest benchmarks/ --benchmark-only`` and ``python -m benchmarks.report``, both from the repository root.
 
-The root holds the package's source without its compiled modules, and ``specs``, which is read here; ``python -m``
-puts it first on ``sys.path``, pytest does not put it there. So importing this package puts it at the end:
-``import effkernels`` then finds what was installed.
+The repository root contains the package's source without its compiled modules, and ``specs``, which the
+benchmarks read. ``python -m`` puts the root first on ``sys.path``, pytest does not put it there at all. So
+importing this package puts it last: ``import effkernels`` then finds the installed package.
 
-    cases         what is measured: a file for each kind
-    contestants   who is measured: a file for each rival
-    harness       how a case becomes a row
-    report        what is made of rows
-    run           the command
+        cases         what is measured: one file per kind
+        contestants   what is compared: one file per library
+        harness       measures a case, which becomes a row
+        report        turns rows into tables and plots
+        run           the command
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def _root_last(path: list[str]) -> list[str]:
-    """The same search path with the repository root behind everything else."""
+    """The same search path, with the repository root at its end."""
     return [entry for entry in path if Path(entry or ".").resolve() != ROOT] + [str(ROOT)]
 
 

@@ -1,4 +1,4 @@
-"""pytest's side of the benchmarks: options, one session for all rows, tables at the end."""
+"""The benchmarks under pytest: options, one session for all rows, tables at the end."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full",
         action="store_true",
-        help="benchmark every case and contestant, not the default matrix",
+        help="benchmark every case and contestant instead of the default matrix",
     )
     parser.addoption(
         "--keep",
         type=Path,
         metavar="FOLDER",
-        help="keep the rows in FOLDER/report.json as they come, and do not measure those that are there",
+        help="save rows in FOLDER/report.json as they are measured, and skip those already there",
     )
 
 
@@ -53,7 +53,7 @@ def _device() -> Device:
 
 @pytest.fixture(scope="session")
 def measured_row(request: pytest.FixtureRequest) -> Generator[MeasuredRow, None, None]:
-    """Measures the row of a case with all of its contestants, at the first of them that asks."""
+    """Measures the row of a case, with all contestants, when the first of them is requested."""
     terminal = request.config.pluginmanager.getplugin("terminalreporter")
     capture = request.config.pluginmanager.getplugin("capturemanager")
     rows = request.config.stash.setdefault(_rows, {})

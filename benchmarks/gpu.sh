@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# All that a machine with a GPU is wanted for: build, test, look for errors that only a GPU can make, measure.
-# Without network. One Python must have all of these: PyTorch and triton; pip, ninja, pybind11, setuptools and numpy to
-# build; pytest, pytest-timeout (whose setting pytest refuses without it) and hypothesis. It is the first of $PYTHON,
-# python and python3 that has PyTorch. nvcc builds, and compute-sanitizer is for its stages. With pytest-xdist the tests
-# run in up to 10 processes (4 minutes on an H100 with 16 cores).
+# Everything that needs a machine with a GPU: build, test, search for errors that only a GPU shows, measure.
+# Needs no network. One Python must have PyTorch and triton; pip, ninja, pybind11, setuptools and numpy for the
+# build; pytest, pytest-timeout (the configuration has an option of it) and hypothesis. The script uses the first of
+# $PYTHON, python and python3 that has PyTorch. It also needs nvcc, and compute-sanitizer for some stages. With
+# pytest-xdist the tests run in up to 10 processes (4 minutes on an H100 with 16 cores).
 #
 #   benchmarks/gpu.sh FOLDER [STAGE...]
 #
-# Stages, each ended after EFFKERNELS_STAGE_SECONDS (480 if not given); without any, all of them in this order:
+# The stages; without STAGE all of them run in this order. Each is ended after EFFKERNELS_STAGE_SECONDS (default 480):
 #   build     installs the package with device code for this GPU
-#   tests_cuda, tests_triton   pytest -m gpu: Triton's kernels, and all the rest
-#   layers, networks   the report, in bfloat16. Every stage that measures goes on, when repeated, where it stopped
+#   tests_cuda, tests_triton   pytest -m gpu: everything but Triton's kernels, and Triton's kernels
+#   layers, networks   the report, in bfloat16. A stage that measures continues, when repeated, where it stopped
 #   memcheck, racecheck   compute-sanitizer over small cases of the CUDA kernels
 #   growth, memory   the other parts of the report
-#   full_b0, full_b4, full_b7, full_b2, full_b5, full_lite0   a network with every contestant, max-autotune with them
-#   float16   B0 and B4 once more, in float16: a report of its own
+#   full_b0, full_b4, full_b7, full_b2, full_b5, full_lite0   a network with every contestant, including max-autotune
+#   float16   B0 and B4 again in float16, as a separate report
 #   memcheck_triton, racecheck_triton   compute-sanitizer over small cases of Triton's kernels, in bfloat16
-#   sweep     layers once more with every configuration of Triton's: picks/ says which is the fastest for each shape
-#   join      makes report/ of the parts that the stages in bfloat16 have written
+#   sweep     layers again with every configuration of Triton's kernels: picks/ says which is fastest for each shape
+#   join      joins the parts that the bfloat16 stages have written into report/
 #
-# FOLDER fills as they go: a log a stage, parts/ with what each has measured, and the report. The last lines say how
-# each stage ended. No two stages write the same file, so once the package is built two of these commands with
-# different stages may run at the same time, in the same FOLDER: tests and sanitizers together, what is measured alone.
+# The stages write to FOLDER: a log each, their measurements in parts/, and the report. The last lines printed say how
+# each stage ended. No two stages write the same file, so once the package is built, two of these commands with different
+# stages may run at the same time in the same FOLDER: tests beside sanitizers, but measurements alone.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if (($# < 1)); then
@@ -33,7 +33,7 @@ shift
 (($#)) || set -- build tests_cuda tests_triton layers networks memcheck racecheck growth memory \
   full_b0 full_b4 full_b7 full_b2 full_b5 full_lite0 float16 memcheck_triton racecheck_triton sweep join
 
-# pip and pytest on the PATH may belong to another Python: everything is started by the one that has PyTorch.
+# pip and pytest on the PATH may belong to another Python, so everything is started by the one that has PyTorch.
 for python in "${PYTHON:-}" python python3 ""; do
   [[ -n $python ]] && "$python" -c 'import torch' 2>/dev/null && break
 done
@@ -57,8 +57,8 @@ stage_build() {
   TORCH_CUDA_ARCH_LIST=$arch EFFKERNELS_CUDA=1 "$python" -m pip install --no-build-isolation --no-deps .
 }
 
-# tests MINIMUM ARGUMENT...: where less passed, because the device or a module was not found, it fails.
-# `-m pytest` would put this folder, where the package lies without its compiled modules, before the installed one.
+# tests MINIMUM ARGUMENT...: fails if fewer tests pass, for instance because the device or a module was not found.
+# `-m pytest` would put this folder, which has the package without its compiled modules, before the installed one.
 tests() {
   EFFKERNELS_TEST_EXPECT=_C,_C_cuda EFFKERNELS_TEST_MINIMUM=$1 ${tool[@]+"${tool[@]}"} "$python" -c '
 import sys
@@ -67,7 +67,7 @@ import pytest
 sys.exit(pytest.main())' -m gpu -q -p no:cacheprovider "${@:2}"
 }
 
-# parallel MINIMUM ARGUMENT...: in several processes, of which one has the tests that take much memory
+# parallel MINIMUM ARGUMENT...: the same in several processes; one of them runs all tests that take much memory
 parallel() {
   local processes=()
   if "$python" -c 'import xdist' 2>/dev/null; then
@@ -76,7 +76,7 @@ parallel() {
   tests "$@" ${processes[@]+"${processes[@]}"}
 }
 
-# sanitizer TOOL MINIMUM BACKEND TESTS: shapes that take each path, no more. The tool takes ten times as long, or more.
+# sanitizer TOOL MINIMUM BACKEND TESTS: only shapes that take each path, because tests take ten times as long or more.
 sanitizer() {
   local tool=(compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all)
   tests "$2" "tests/backends/$3/test_ops.py" -k "$4"
@@ -84,7 +84,7 @@ sanitizer() {
 
 stage_tests_cuda() { parallel 420 --ignore=tests/backends/triton --durations=10 --junitxml="$out/tests_cuda.xml"; }
 stage_tests_triton() { parallel 250 tests/backends/triton --durations=10 --junitxml="$out/tests_triton.xml"; }
-# Every tensor in memory of its own: what PyTorch cuts out of large pieces can be overrun unseen.
+# Allocates every tensor separately: overruns between tensors within one of PyTorch's large blocks would not be seen.
 stage_memcheck() { PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck 175 cuda paths; }
 stage_racecheck() { sanitizer racecheck 175 cuda paths; }
 stage_memcheck_triton() {
@@ -110,7 +110,7 @@ stage_join() { "$python" -m benchmarks.join "$out/report" "$out"/parts/*/report.
 
 for stage in "$@"; do
   if ! declare -F "stage_$stage" >/dev/null; then
-    echo "no stage $stage" >&2
+    echo "no stage is called $stage" >&2
     exit 2
   fi
 done

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.join FOLDER REPORT.json...``: one report of parts that were measured apart, on one machine."""
+"""``python -m benchmarks.join FOLDER REPORT.json...``: joins partial reports of one machine into one report."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.run import JSON, differences, place, render
 
 
 def joined(parts: Sequence[Report]) -> Report:
-    """All their rows, in order; of a case that several have measured, the row with the most contestants.
+    """All their rows, in order; if several have measured a case, the row with the most contestants.
 
     Raises:
-        ValueError: they are of other machines, versions or commits than the first, another device or type, so that
-            their rows do not belong together; the message says what differs.
+        ValueError: a part is of another machine, version, commit, device or type than the first, so that the rows
+            cannot be compared; the message says what differs.
     """
     first = parts[0]
     for part in parts[1:]:
@@ -37,7 +37,7 @@ def joined(parts: Sequence[Report]) -> Report:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser("python -m benchmarks.join", description=__doc__)
     parser.add_argument("folder", type=Path, help="for report.json, report.md and the plots")
     parser.add_argument("reports", type=Path, nargs="+", metavar="REPORT.json")

@@ -1,6 +1,6 @@
 """``python -m benchmarks.readme``: write the README's performance table from the stored reports.
 
-``--check`` changes nothing and fails where the README differs from them.
+``--check`` changes nothing, and fails if the README differs from the reports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.run import JSON, RESULTS
 BEGIN = "<!-- benchmarks: written by python -m benchmarks.readme -->"
 END = "<!-- benchmarks: end -->"
 OURS = ("effkernels", "effkernels-graph")
-"""Contestants of ours with a column, where they took part; ratios are of the faster."""
+"""Our contestants with a column, if they took part; ratios refer to the faster one."""
 RIVALS = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
@@ -37,9 +37,9 @@ _LAYERS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser("python -m benchmarks.readme", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether they agree")
+    parser.add_argument("--check", action="store_true", help="only check whether they agree")
     options = parser.parse_args(arguments)
     readme = ROOT / "README.md"
     problem = disagreement(readme.read_text(), stored())
@@ -51,12 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def stored(folder: Path = RESULTS) -> dict[str, Report]:
-    """The stored reports by the name of their folder."""
+    """The stored reports, by the name of their folder."""
     return {path.parent.name: Report.load(path) for path in sorted(folder.glob(f"*/{JSON}"))}
 
 
 def block(reports: dict[str, Report]) -> str:
-    """What stands between the markers."""
+    """The text between the markers."""
     return "\n\n".join(_machine(name, report) for name, report in reports.items())
 
 
@@ -64,7 +64,7 @@ def updated(readme: str, reports: dict[str, Report]) -> str:
     """The README with the tables of these reports between its markers.
 
     Raises:
-        ValueError: it has no markers.
+        ValueError: the README has no markers.
     """
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -74,7 +74,7 @@ def updated(readme: str, reports: dict[str, Report]) -> str:
 
 
 def disagreement(readme: str, reports: dict[str, Report]) -> str | None:
-    """Why the README is not what the stored reports say; None if it is."""
+    """Why the README does not match the stored reports; None if it does."""
     if BEGIN not in readme:
         return "README.md lacks the tables of the stored reports" if reports else None
     if readme == updated(readme, reports):
@@ -95,8 +95,8 @@ def _machine(name: str, report: Report) -> str:
     named = ", ".join(f"{title} {versions[p]}" for p, title in _VERSIONS if versions.get(p))
     faster = "effkernels" if len(ours) < 2 else "the faster effkernels"
     parts = [
-        f"{report.place}; {named}. Times are medians of alternating "
-        f"rounds, on a CPU of their calmer half; in brackets how many times as fast {faster} is "
+        f"{report.place}; {named}. Times are medians over alternating rounds (on a CPU, over the half "
+        f"in which the machine was fastest); in brackets how many times as fast {faster} is "
         f"([report](benchmarks/results/{name}/report.md)).",
         table(["", *ours, *[RIVALS[family] for family in rivals]], lines),
         _picture(name),
@@ -144,7 +144,7 @@ def _layers(rows: Sequence[Row], title: str) -> str:
         return ""
     return (
         f"{title} of {' and '.join(sorted(users))} ({len(ratios)} shapes): {min(ratios):.1f} to {max(ratios):.1f} "
-        f"times as fast as eager's best, {statistics.geometric_mean(ratios):.1f} in the geometric mean, at "
+        f"times as fast as eager's best layout ({statistics.geometric_mean(ratios):.1f} in the geometric mean), at "
         f"{min(shares):.0%} to {max(shares):.0%} of the memory or arithmetic bound."
     )
 
@@ -160,9 +160,7 @@ def _memory(row: Row) -> str:
         return ""
     mine = peaks.pop("effkernels")
     others = ", ".join(f"{name} {size(peak)}" for name, peak in peaks.items())
-    return (
-        f"Peak memory of a forward pass of {row.title}, beside the weights: {size(mine)}; {others}."
-    )
+    return f"Peak memory of a forward pass of {row.title}, without the weights: {size(mine)}; {others}."
 
 
 if __name__ == "__main__":

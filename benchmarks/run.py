@@ -1,7 +1,7 @@
-"""``python -m benchmarks.report`` or ``benchmarks.run``: measure, and write JSON, Markdown and plots.
+"""``python -m benchmarks.report`` or ``benchmarks.run``: measures, and writes JSON, Markdown and plots.
 
-JSON and Markdown are written after every row: a run that is cut short keeps its rows, ``--resume`` measures the
-rest, and ``--render`` draws what there is.
+JSON and Markdown are written after every row, so an interrupted run keeps its rows; ``--resume`` measures the
+rest, and ``--render`` draws the plots of an existing report.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ MARKDOWN = "report.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command; returns its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not options.render and default_device() != "cuda":
         parser.error("--device cuda: PyTorch finds no CUDA device here")
     if options.dtype not in (None, *TYPES[options.device]):
-        parser.error(f"--dtype {options.dtype}: not on this device ({options.device})")
+        parser.error(f"--dtype {options.dtype}: not available on this device ({options.device})")
     old = None if options.compare is None else Report.load(options.compare)
     device = Device(options.device, options.dtype or TYPES[options.device][0])
     chosen = [
@@ -68,11 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def begin(
     path: Path, machine: dict[str, object], settings: dict[str, object], *, resume: bool
 ) -> Report:
-    """A new report; or the one at ``path`` to go on with.
+    """A new report, or the one at ``path``, to be continued.
 
     Raises:
-        SystemExit: there is one already and ``resume`` was not asked for, or it is of another machine, version
-            or commit, so that its rows and new ones would not belong together; the message says what differs.
+        SystemExit: there is a report and ``resume`` is False; or it is of another machine, version or commit,
+            so that its rows and new ones cannot be compared; the message says what differs.
     """
     if not path.exists():
         now = datetime.datetime.now(datetime.timezone.utc)
@@ -97,7 +97,7 @@ def place(settings: dict[str, object]) -> dict[str, object]:
 
 
 def differences(old: object, new: object, name: str = "") -> Iterator[str]:
-    """Where two pieces of plain data differ, with both values."""
+    """The differences between two pieces of plain data, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             yield from differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
@@ -112,7 +112,7 @@ def run(
     chosen: Sequence[Suite],
     say: Callable[[str], None],
 ) -> None:
-    """Measure every case that the report has no complete row of, and save after each."""
+    """Measure every case for which the report has no complete row, and save after each."""
     for suite in chosen:
         wanted = {contestant.name for contestant in suite.contestants}
         for case in suite.cases:
@@ -133,7 +133,7 @@ def run(
 
 
 def render(report: Report, folder: Path) -> None:
-    """Write the Markdown and the plots, where matplotlib is installed, beside the JSON file."""
+    """Write the Markdown and, if matplotlib is installed, the plots next to the JSON file."""
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(report)
     try:
@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype",
         choices=TYPES["cuda"],
-        help="float32 on a CPU, bfloat16 on a GPU if not given; tf32 on a GPU",
+        help="by default float32 on a CPU and bfloat16 on a GPU; tf32 only on a GPU",
     )
     parser.add_argument(
         "--suite",
@@ -170,9 +170,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", metavar="TEXT", help="only cases with this in their key")
     parser.add_argument("--resume", action="store_true", help="keep the rows that the folder has")
-    parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print what moved since")
     parser.add_argument(
-        "--render", type=Path, metavar="REPORT.json", help="measure nothing; draw this report again"
+        "--compare", type=Path, metavar="OLD.json", help="print what changed since this report"
+    )
+    parser.add_argument(
+        "--render",
+        type=Path,
+        metavar="REPORT.json",
+        help="measure nothing; write this report's tables and plots again",
     )
     return parser
 

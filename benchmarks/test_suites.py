@@ -1,7 +1,7 @@
 """``pytest benchmarks/ --benchmark-only``: one test for each contestant of each row.
 
 pytest-benchmark's own loop would run one contestant after the other. So the first test of a row measures all of its
-contestants in alternating rounds, and each test hands its contestant's rounds to the fixture.
+contestants in alternating rounds, and each test passes its contestant's rounds to the fixture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ pytest.importorskip("pytest_benchmark", reason="pip install 'effkernels[bench]'"
 
 
 class _Recorded:
-    """A clock that replays: between two readings as much time passes as a recorded round took."""
+    """A clock that replays recorded rounds: between two readings one of them passes."""
 
     def __init__(self) -> None:
         self.rounds: list[float] = []
@@ -37,7 +37,7 @@ _clock = _Recorded()
 
 
 def recorded_rounds() -> float:
-    """The clock of these rows; pytest-benchmark shows its name."""
+    """The clock of these rows; pytest-benchmark prints its name."""
     return _clock()
 
 

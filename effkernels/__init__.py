@@ -12,11 +12,11 @@ from effkernels.models import (
     efficientnet,
     list_models,
 )
-from effkernels.models.named import *  # noqa: F403 - a function for each row of the table of models
+from effkernels.models.named import *  # noqa: F403 - one function per model
 from effkernels.models.variants import VARIANTS
 from effkernels.preprocessing import Preprocessing
 
-_backends.register()  # the contracts of the ops exist now
+_backends.register()  # after the ops have declared their schemas
 
 __version__ = "0.1.0"
 

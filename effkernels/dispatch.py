@@ -1,7 +1,7 @@
-"""What can compute the ops here, what does, and why; and the switch.
+"""Which backends can run the ops here, which one runs, and why; and ``use_backend``, which selects one.
 
-Backends register kernels for ops (:func:`register_kernel`). For each call the fastest available backend
-that serves the device and accepts the arguments runs (:func:`choose`); plain PyTorch is always last.
+Backends register kernels for ops (:func:`register_kernel`). Each call runs on the fastest available backend
+that supports the device and accepts the arguments (:func:`choose`); plain PyTorch always comes last.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 Accepts = Callable[..., "str | None"]
 _PROXY = torch._C._TorchDispatchModeKey.PROXY
@@ -25,9 +26,10 @@ _PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
 
 @dataclass(frozen=True)
 class Kernel:
-    """One op of one backend: ``run`` takes the op's schema arguments; ``rejects`` says why it cannot, or None.
+    """A backend's implementation of one op. ``run`` takes the arguments of the op's schema; ``rejects`` returns
+    the reason why it cannot compute them, or None.
 
-    ``by_parts``: it calls ops, which choose for themselves.
+    ``by_parts``: ``run`` calls other ops, each of which chooses its own backend.
     """
 
     run: Callable[..., Any]
@@ -39,9 +41,9 @@ class Kernel:
 class Backend:
     """One way to compute the ops.
 
-    ``unavailable`` is the reason why it cannot run here, or None. One that runs only ``on_request`` is for
-    those who name it, never chosen for being available. A ``mistake`` is what is wrong with its settings: to
-    choose it is an error.
+    ``unavailable`` is the reason why it cannot run here, or None. A backend with ``on_request`` runs only where it
+    is named, never because it is available. ``mistake`` says what is wrong with the backend's settings: choosing
+    the backend is then an error.
     """
 
     name: str
@@ -52,20 +54,20 @@ class Backend:
     kernels: dict[str, Kernel] = field(default_factory=dict)
 
     def serves(self, device_type: str) -> bool:
-        """Whether tensors on devices of this type are its business."""
+        """Whether it can take tensors on devices of this type."""
         return not self.devices or device_type in self.devices
 
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """What :func:`backends` tells of one backend."""
+    """The status of one backend, as :func:`backends` returns it."""
 
     name: str
     available: bool
     reason: str | None
-    """Why it is not available; None where it is."""
+    """Why it is not available; None if it is."""
     ops: tuple[str, ...]
-    """Ops that it has kernels for. The torch backend computes all of them."""
+    """The ops that it has kernels for. The torch backend computes all of them."""
 
 
 _NOT_REGISTERED = "it has registered no kernels"
@@ -81,7 +83,9 @@ _BACKENDS: dict[str, Backend] = {
 
 def _check_available(name: str, given_by: str) -> None:
     if name not in _BACKENDS:
-        raise ValueError(f"{given_by}: no backend {name!r}; there are {', '.join(_BACKENDS)}")
+        raise ValueError(
+            f"{given_by}: no backend is called {name!r}; there are {', '.join(_BACKENDS)}"
+        )
     reason = _BACKENDS[name].unavailable
     if reason is not None:
         raise ValueError(
@@ -99,32 +103,32 @@ _FROM_ENVIRONMENT = _from_environment()
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice of :func:`choose`. ``run_by_parts``: parts of the op choose for themselves."""
+    """The result of :func:`choose`. ``run_by_parts``: the op calls other ops, which choose their own backends."""
 
     op: str
     backend: str
     refusals: tuple[tuple[str, str], ...]
-    """Faster backends that serve the device, and why each did not take it."""
+    """Faster backends that support the device, and why each of them was not taken."""
     forced: bool
     run_by_parts: bool
 
 
 class Watcher(Protocol):
-    """What :class:`watching` tells about the choices in its thread."""
+    """What :class:`watching` calls for each choice in its thread."""
 
     def chosen(
         self, decision: Decision, run: Callable[..., Any] | None
     ) -> Callable[..., Any] | None:
-        """What is to be called in the place of ``run``."""
+        """Called with each choice; returns the function that is called instead of ``run``."""
 
     def declined(self, op: str, reason: str) -> None:
-        """``op`` was not asked for."""
+        """Called where ``op`` was not even tried."""
 
 
 class _Choice(threading.local):
-    # Instance attributes, set for every thread: those are what torch.compile guards on, so that a
-    # compiled function sees use_backend of its own thread. It follows neither a ContextVar nor a
-    # class attribute.
+    # Instance attributes, which torch.compile guards on (it does not on a ContextVar or a class
+    # attribute), so that a compiled function follows use_backend. A threading.local runs __init__
+    # in every thread.
     def __init__(self) -> None:
         self.name = _FROM_ENVIRONMENT
         self.fallback = True
@@ -135,43 +139,43 @@ _choice = _Choice()
 
 
 class FallbackWarning(UserWarning):
-    """Something runs slower than it could: on another backend than asked for, or without compiled kernels."""
+    """Something runs slower than it could: on another backend than requested, or without compiled kernels."""
 
 
-# Frames of these are not the user's: a warning is about who called them.
+# Stack frames of these packages are skipped: the warning points at the user's code.
 _NOT_THE_USER = tuple(str(Path(file).parent) for file in (__file__, torch.__file__))
 _warned: set[tuple[str, str, int]] = set()
 
 
 def warn_once(message: str) -> None:
-    """Warn with :class:`FallbackWarning`, once for each place in the user's code that comes to it."""
+    """Warn with :class:`FallbackWarning`, once for each line of the user's code that leads here."""
     depth, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
         depth, frame = depth + 1, frame.f_back
     place = (message, frame.f_code.co_filename, frame.f_lineno)
     if place not in _warned:
         warnings.warn(message, FallbackWarning, stacklevel=depth)
-        _warned.add(place)  # not where the warning is an error: it would be one only once
+        _warned.add(place)  # after warn: where warnings are errors, each call must raise
 
 
-# torch.compile runs it while tracing and leaves no trace of it. torch.compiler.assume_constant_result
-# sets this attribute and no more, but imports the compiler: over a second of our import.
+# torch.compile calls it while tracing and puts nothing into the graph. torch.compiler.assume_constant_result
+# does nothing but set this attribute, but importing it imports the compiler: over a second.
 warn_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class use_backend:  # noqa: N801 - used like a function
-    """Run the ops on one backend inside a ``with`` block, in this thread; also inside compiled functions.
+    """Run the ops on one backend within a ``with`` block, in this thread, also in compiled functions.
 
     Args:
         name: "cuda", "triton", "cpu", "torch", or "auto" for the fastest that accepts the arguments.
-        fallback: where the backend lacks an op or rejects its arguments, run the op in plain PyTorch and
-            warn with the reason (:class:`FallbackWarning`), once a place; if False, raise instead.
+        fallback: if True, an op that the backend lacks, or whose arguments it rejects, runs in plain PyTorch with
+            a :class:`FallbackWarning` that gives the reason, once per place in the code; if False, it raises.
 
     Raises:
-        ValueError: no such backend, or it is not available here (the message says why).
-        NotImplementedError: from an op, with ``fallback=False``, that the backend does not compute.
+        ValueError: there is no such backend, or it is not available here (the message says why).
+        NotImplementedError: raised by an op that the backend does not compute, with ``fallback=False``.
 
-    The environment variable ``EFFKERNELS_BACKEND``, read at import, sets the same from outside.
+        The environment variable ``EFFKERNELS_BACKEND``, read at import, sets the default.
     """
 
     def __init__(self, name: str, *, fallback: bool = True) -> None:
@@ -192,36 +196,36 @@ class use_backend:  # noqa: N801 - used like a function
 def register_kernel(
     backend: str, op: str, run: Callable[..., Any], rejects: Accepts, *, by_parts: bool = False
 ) -> None:
-    """Let ``backend`` compute ``op``: ``run`` and ``rejects`` take the arguments of the op's schema.
+    """Register ``run`` as ``backend``'s kernel of ``op``. ``run`` and ``rejects`` take the arguments of its schema.
 
-    ``by_parts``: ``run`` calls ops that choose for themselves.
+    ``by_parts``: ``run`` calls other ops, each of which chooses its own backend.
     """
     _BACKENDS[backend].kernels[op] = Kernel(run, rejects, by_parts)
 
 
 def mark_available(backend: str) -> None:
-    """Say that ``backend`` can run here. Its kernels are considered from now on."""
+    """Declare that ``backend`` can run here. Its kernels are considered from now on."""
     _BACKENDS[backend].unavailable = None
 
 
 def restrict_to_requests(backend: str, devices: tuple[str, ...]) -> None:
-    """Let ``backend`` run on these types of devices, and only where ``use_backend`` or the environment names it."""
+    """Limit ``backend`` to these types of devices, and to calls where ``use_backend`` or the environment names it."""
     _BACKENDS[backend].devices = devices
     _BACKENDS[backend].on_request = True
 
 
 def mark_mistaken(backend: str, mistake: str) -> None:
-    """Let choosing ``backend`` be a ValueError of this message: its settings are wrong."""
+    """Make choosing ``backend`` a ValueError with this message, because its settings are wrong."""
     _BACKENDS[backend].unavailable = _BACKENDS[backend].mistake = mistake
 
 
 def mark_unavailable(backend: str, reason: str) -> None:
-    """Say why ``backend`` cannot run here."""
+    """Declare why ``backend`` cannot run here."""
     _BACKENDS[backend].unavailable = reason
 
 
 class watching:  # noqa: N801 - used like a function
-    """Tell ``watcher`` of every choice in this thread, within a ``with`` block. Not for compiled functions."""
+    """Call ``watcher`` for every choice in this thread, within a ``with`` block. Not for compiled functions."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
@@ -235,12 +239,12 @@ class watching:  # noqa: N801 - used like a function
 
 
 def watched() -> bool:
-    """Whether somebody is told of the choices in this thread."""
+    """Whether a watcher is set in this thread."""
     return _choice.watcher is not None
 
 
 def asked_for() -> tuple[str | None, bool]:
-    """The backend that ``use_backend`` or the environment asks for in this thread, or None; whether others may do."""
+    """The backend that ``use_backend`` or the environment names in this thread, or None; and whether others may run."""
     return _choice.name, _choice.fallback
 
 
@@ -252,15 +256,15 @@ def choose(
     *,
     composite: bool = False,
 ) -> Callable[..., Any] | None:
-    """The kernel to run ``op`` with; ``otherwise`` where no backend takes it.
+    """Choose the kernel for ``op``; ``otherwise`` runs if no backend accepts the arguments.
 
-    Nothing is logged or raised where a backend lacks a ``composite`` op or rejects its arguments: its parts
-    choose for themselves.
+    If a backend lacks a ``composite`` op or rejects its arguments, there is neither a warning nor an error: the ops
+    that it is composed of choose their own backends.
 
     Raises:
         ValueError: ``EFFKERNELS_BACKEND`` names no backend, or one that is not available; or the settings of a
-            backend for this device are mistaken.
-        NotImplementedError: the backend forced with ``fallback=False`` does not compute this.
+            backend for this device are wrong.
+        NotImplementedError: the backend selected with ``fallback=False`` does not compute this.
     """
     forced = _choice.name
     candidates: Iterable[Backend] = _BACKENDS.values()
@@ -306,7 +310,7 @@ def choose(
 
 
 def decline(op: str, reason: str) -> None:
-    """Let whoever watches know why ``op`` is not even asked for."""
+    """Tell the watcher, if there is one, why ``op`` is not even tried."""
     if _choice.watcher is not None:
         _choice.watcher.declined(op, reason)
 
@@ -316,58 +320,77 @@ def _refusal(backend: Backend, op: str, device_type: str, arguments: tuple[Any, 
     if kernel is None:
         return "it has no kernel for this op"
     if not backend.serves(device_type):
-        return f"it serves {' and '.join(backend.devices)} tensors, not {device_type}"
+        return f"it supports {' and '.join(backend.devices)} tensors, not {device_type}"
     return kernel.rejects(*arguments)
 
 
 def autocast_enabled(device_type: str) -> bool:
-    """Whether ``torch.autocast`` is on for this type of device. The meta device has none, and raises if asked."""
+    """Whether ``torch.autocast`` is on for this type of device. The meta device has none, and PyTorch raises for it."""
     return device_type != "meta" and torch.is_autocast_enabled(device_type)
 
 
 def transformed() -> bool:
-    """Whether torch.func transforms the calls here, or tensors may have tangents: forward-mode derivatives, which
-    no kernel computes. Either needs PyTorch's own operators.
+    """Whether a torch.func transform or forward-mode differentiation is active here.
+
+    No kernel computes tangents or batched tensors, so both need PyTorch's own operators.
     """
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
-# torch.compile asks while it traces, as for _log_once, when torch.func's transforms are under way as they will be
-# when the graph runs. It guards on them itself.
+# torch.compile calls it while tracing (see warn_once). The transforms that are active then are those that will be
+# active when the graph runs; torch.compile guards on them itself.
 transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def traced() -> bool:
-    """Whether torch.jit.trace writes the calls down, which it can of PyTorch's own operators alone."""
+    """Whether torch.jit.trace is recording. It can record only PyTorch's own operators."""
     return torch._C._is_tracing()
 
 
 def recorded() -> bool:
-    """Whether ``make_fx`` writes the calls down: it is to find the public ops, not those of a backend."""
+    """Whether ``make_fx`` is recording. It must see the public ops, not those of a backend."""
     return torch._C._get_dispatch_mode(
         _PROXY
     ) is not None or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
 
 
-# As for transformed.
+# As for `transformed`.
 traced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def layers_traced(x: object) -> bool:
-    """Whether torch.fx or torch.jit.trace writes down what modules do to ``x``.
+def observed() -> bool:
+    """Whether a ``TorchDispatchMode`` is active that is not PyTorch's own, such as ptflops' FLOP counter.
 
-    Then layers call their inner modules, which either knows, and values are not looked at.
+    Such modes know PyTorch's operators, and would count an effkernels op as free. A mode that wants to see these ops
+    sets an attribute, ``sees_effkernels_ops = True``.
+    """
+    if torch._C._len_torch_dispatch_stack() == 0:
+        return False
+    return any(not _knows_our_ops(mode) for mode in _get_current_dispatch_mode_stack())
+
+
+def _knows_our_ops(mode: object) -> bool:
+    package = type(mode).__module__.partition(".")[0]
+    return package in ("torch", "effkernels") or getattr(mode, "sees_effkernels_ops", False)
+
+
+def layers_traced(x: object) -> bool:
+    """Whether torch.fx or torch.jit.trace is recording what modules do to ``x``.
+
+    Then layers call their inner modules, which both can record, and do not look at values.
     """
     return traced() or isinstance(x, torch.fx.Proxy)
 
 
 def merely_runs() -> bool:
-    """Whether the calls here are just run: not compiled, transformed, traced or recorded. About a microsecond."""
-    return not (torch.compiler.is_compiling() or transformed() or traced() or recorded())
+    """Whether calls just run here: not compiled, transformed, traced, recorded or observed. About 1 us."""
+    return not (
+        torch.compiler.is_compiling() or transformed() or traced() or recorded() or observed()
+    )
 
 
 def backends() -> Mapping[str, BackendStatus]:
-    """Every backend by name, fastest first: whether it is available here, or why not."""
+    """Every backend by name, fastest first, with whether it is available here, or why not."""
     return {
         b.name: BackendStatus(
             b.name, b.unavailable is None, b.unavailable, tuple(sorted(b.kernels))

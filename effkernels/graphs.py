@@ -17,14 +17,14 @@ from effkernels.ops._arguments import check_images
 
 _DEVICE_TYPE = "cuda"
 _WARM_UP = (
-    3  # passes, as PyTorch's own make_graphed_callables: libraries choose algorithms in the first
+    3  # passes, as in PyTorch's make_graphed_callables: libraries choose algorithms in the first
 )
-_one_capture = threading.Lock()  # PyTorch allows one at a time in a process
+_one_capture = threading.Lock()  # PyTorch allows one capture at a time in a process
 
 
 @dataclass(frozen=True)
 class _Captured:
-    """A graph, the tensor that it reads, and what it writes: a tensor, or a list or tuple of tensors."""
+    """A graph, its input tensor, and its output: a tensor, or a list or tuple of tensors."""
 
     graph: torch.cuda.CUDAGraph
     input: Tensor
@@ -32,26 +32,26 @@ class _Captured:
 
 
 class _CudaGraphs:
-    """Captures and replays on one device.
+    """Captures and replays graphs on one device.
 
-    All graphs share one memory pool, so that they need no more than the largest of them. They must not run
-    at the same time then: each replay waits for the one before, on whichever stream that was.
+    All graphs share one memory pool, so that together they need only as much as the largest of them. So no two
+    may run at the same time: each replay waits for the previous one, whichever stream that was on.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        # One for all captures: else they could not share memory.
+        # One stream for all captures: on different streams they could not share memory.
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._last_replay = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._alive = 0
         self._pool: Any = None
 
     def capture(self, model: nn.Module, x: Tensor) -> _Captured:
-        """The pass for inputs like ``x``. Nothing runs but the passes before it that warm up."""
+        """Capture the pass for inputs like ``x``. Only the warm-up passes before the capture compute anything."""
         if not self._alive:
-            # A pool that has lost its last graph must not be used again.
+            # A pool must not be used again after its last graph was freed.
             self._pool = torch.cuda.graph_pool_handle()
-        # A cache of autocast would keep casts of weights that were made before the capture, or for it.
+        # The autocast cache would keep casts of weights from before the capture, or from its memory pool.
         autocast = torch.autocast(
             _DEVICE_TYPE,
             enabled=dispatch.autocast_enabled(_DEVICE_TYPE),
@@ -61,11 +61,11 @@ class _CudaGraphs:
         with (
             _one_capture,
             torch.cuda.device(self._device),
-            torch.inference_mode(False),  # its tensors could not be written to outside of it
+            torch.inference_mode(False),  # inference tensors cannot be written to outside of it
             torch.no_grad(),
             autocast,
         ):
-            # Copying into NHWC is the conversion that a model would do at its door.
+            # Copying the input into NHWC does the conversion that the model would do first.
             static = torch.empty_like(x, memory_format=torch.channels_last)
             static.copy_(x)
             current = torch.cuda.current_stream()
@@ -75,7 +75,7 @@ class _CudaGraphs:
                     _check_output(model(static))
             current.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
-            # Only this thread's mistakes: other threads may go on with what a capture forbids.
+            # Only this thread is checked: other threads may make calls that are forbidden during a capture.
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
@@ -84,7 +84,7 @@ class _CudaGraphs:
         return _Captured(graph, static, output)
 
     def run(self, captured: _Captured, x: Tensor, copy: bool) -> Any:
-        """Replay on the current stream; a copy of the result, or the tensors that the graph writes."""
+        """Replay on the current stream; return a copy of the result, or the graph's own output tensors."""
         with torch.cuda.device(self._device):
             stream = torch.cuda.current_stream()
             stream.wait_event(self._last_replay)
@@ -95,7 +95,7 @@ class _CudaGraphs:
         return result
 
     def release(self, captured: _Captured) -> None:
-        """Free a graph, once the device is through with it."""
+        """Free a graph, once the device has finished with it."""
         self._last_replay.synchronize()
         captured.graph.reset()
         self._alive -= 1
@@ -118,14 +118,14 @@ def _cloned(output: Any) -> Any:
 
 
 def _trains(module: nn.Module) -> bool:
-    """Whether the module is in training mode, and may compute something else there."""
+    """Whether the module is in training mode and that can change what it computes."""
     return module.training and type(module) is not nn.Identity
 
 
 class _State:
-    """What a captured graph took from a model: its modules, and the memory of its parameters and buffers.
+    """What a captured graph depends on: the model's modules, and the memory of its parameters and buffers.
 
-    Compared in bulk at each call.
+    Compared as a whole at each call.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -154,7 +154,7 @@ class _State:
 
 
 class GraphedModel:
-    """What :func:`graph` makes: call it as the model. Calls from several threads take turns."""
+    """The result of :func:`graph`; called like the model. Calls from several threads take turns."""
 
     def __init__(self, model: nn.Module, max_shapes: int, copy: bool) -> None:
         self._model = model
@@ -178,7 +178,7 @@ class GraphedModel:
         self._graphs = _CudaGraphs(self._device)
 
     def __call__(self, input: Tensor) -> Any:
-        """What the model makes of ``input``, without gradients. See :func:`graph` for arguments and errors."""
+        """``model(input)`` without gradients. See :func:`graph` for arguments and errors."""
         with self._lock:
             if self._state.changed():
                 self._release()
@@ -186,7 +186,7 @@ class GraphedModel:
             self._check(input)
             autocast = dispatch.autocast_enabled(_DEVICE_TYPE)
             cast = torch.get_autocast_dtype(_DEVICE_TYPE) if autocast else None
-            # All that decides which kernels run.
+            # Everything that decides which kernels run.
             key = tuple(input.shape), input.dtype, cast, dispatch.asked_for()
             captured = self._captured.pop(key, None)
             if captured is None:
@@ -209,17 +209,19 @@ class GraphedModel:
                 f"graph: input is on {input.device}, model on {self._device}: move one of them"
             )
         if input.requires_grad:
-            raise ValueError("graph: input requires grad, which a graph does not give: detach it")
+            raise ValueError(
+                "graph: input requires grad, but graphs compute no gradients: detach it"
+            )
         if not input.shape[0]:
             raise ValueError(f"graph: input has no images, got shape {tuple(input.shape)}")
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Input shapes that there are graphs for, least recently used first."""
+        """Input shapes that have a graph, least recently used first."""
         return [key[0] for key in self._captured]
 
     def release(self) -> None:
-        """Free all graphs and their memory, when the device is through with them. A later call captures anew."""
+        """Free all graphs and their memory, once the device has finished with them. A later call captures again."""
         with self._lock:
             self._release()
 
@@ -231,33 +233,35 @@ class GraphedModel:
 def graph(
     model: nn.Module, example_input: Tensor, *, max_shapes: int = 8, copy: bool = True
 ) -> GraphedModel:
-    """A callable that runs ``model`` in inference as a CUDA graph: one launch in the place of one a kernel.
+    """A callable that runs ``model`` in inference as a CUDA graph: one launch instead of one per kernel.
 
-    The pass is captured now for inputs like ``example_input``, and later for every other shape and dtype, and
-    every ``use_backend`` and ``torch.autocast`` around a call, that comes first: that call takes some passes'
-    time. Weights and statistics that are changed in place are seen; where a parameter, buffer or module was
-    replaced, moved or cast, everything is captured anew. Other attributes of modules (a BatchNorm's eps, a
-    stride, a patched method) and Python code in the model take effect at captures alone: call ``release``
-    after changing them.
+    The pass is captured now for inputs like ``example_input``, and later at the first call with any other shape
+    or dtype, or under another ``use_backend`` or ``torch.autocast``; that call takes as long as several passes.
+    Weights and statistics that change in place are followed; if a parameter, buffer or module is replaced, moved
+    or cast, everything is captured again. Changes of other attributes (a BatchNorm's eps, a stride, a patched
+    method) and of what Python code in the model does take effect only at a capture: call ``release`` after
+    changing them.
 
     Args:
         model: on one CUDA device, in eval mode, without hooks; returns a tensor, or a list or tuple of them.
         example_input: (N, C, H, W) with N of at least 1, floating point or uint8, on the model's device.
-        max_shapes: how many graphs to keep; the least recently used goes first. They share their working
+        max_shapes: how many graphs to keep; the least recently used is dropped first. They share their working
             memory, and each has its own input and result.
-        copy: return fresh tensors, a copy of the result each: a few kB for logits, a pass over memory for
-            feature maps. If False, return the graph's own: the next call, of whichever shape, overwrites them,
-            and they are to be read on the stream of the call.
+        copy: if True, return a copy of the result: a few kB for logits, a pass over memory for feature maps. If
+            False, return the graph's own tensors: the next call, of any shape, overwrites them, and they must be
+            read on the stream of the call.
 
     Returns:
-        A callable of an input like ``example_input``, in any memory layout, with ``release()`` and ``shapes``.
+        A callable that takes inputs like ``example_input``, in any memory layout, with ``release()`` and
+        ``shapes``.
         It runs on the current stream, without gradients.
 
     Raises:
-        ValueError: ``model`` or input elsewhere than said, in training mode, hooked, or wanting gradients,
-            ``max_shapes`` below 1; at calls too, where the model has changed.
-        TypeError: ``model`` is no module or returns something else; input is no floating-point or uint8 tensor.
-        Whatever the model raises.
+        ValueError: ``model`` or the input is on another device; ``model`` is in training mode or has hooks; the
+            input requires grad; ``max_shapes`` is below 1. Calls raise it too, where the model has changed.
+        TypeError: ``model`` is not a module or returns something else; input is not a floating-point or uint8
+            tensor.
+        Exception: whatever the model raises.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"graph: model must be a torch.nn.Module, got {type(model).__name__}")

@@ -1,4 +1,4 @@
-"""From a picture to the tensor that a model was trained on: read, resize, crop, normalise.
+"""From an image file to the tensor that a model expects: read, resize, crop, normalise.
 
 Pillow and numpy only; Pillow is imported on first use, so that importing the package stays cheap.
 """
@@ -27,9 +27,9 @@ INCEPTION_MEAN = (0.5, 0.5, 0.5)
 INCEPTION_STD = (0.5, 0.5, 0.5)
 
 MAX_ASPECT_RATIO = 100
-"""Beyond this the resized picture would hold gigabytes, of which the crop keeps one part in 100."""
+"""Beyond this aspect ratio the resized picture would take gigabytes, and the crop would keep 1 % of it."""
 
-# 'I' holds 16-bit greyscale PNGs in older Pillow; the big-endian names come from TIFF and PGM.
+# Older Pillow reads 16-bit greyscale PNGs in mode 'I'; the big-endian modes come from TIFF and PGM.
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -42,8 +42,8 @@ class Preprocessing:
     timm's and torchvision's evaluation transforms, which agree to the last bit on the same picture.
 
     Args:
-        mean: of the red, green and blue channel, after scaling to [0, 1].
-        std: likewise.
+        mean: of the red, green and blue channels, after scaling to [0, 1].
+        std: standard deviation of the same.
         size: side of the square crop in pixels.
         crop_fraction: share of the resized shorter side that the crop keeps, in (0, 1].
         interpolation: ``"bicubic"`` or ``"bilinear"``, both antialiased.
@@ -61,13 +61,15 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, name))
-            object.__setattr__(self, name, values)  # lists, as JSON has them, become tuples
+            object.__setattr__(self, name, values)  # JSON has lists; they become tuples
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
                 raise ValueError(f"{name} must be three finite numbers (RGB), got {values}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be above 0, got {self.std}")
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"size must be a whole number of pixels from 1 up, got {self.size!r}")
+            raise ValueError(
+                f"size must be a whole number of pixels, at least 1, got {self.size!r}"
+            )
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction must lie in (0, 1], got {self.crop_fraction}")
         if self.interpolation not in ("bicubic", "bilinear"):
@@ -77,8 +79,8 @@ class Preprocessing:
 
     @property
     def resized(self) -> int:
-        """Pixels of the shorter side before the crop."""
-        # The small term undoes the rounding of fractions like 240 / 255 that were given as a ratio.
+        """Length of the shorter side before the crop, in pixels."""
+        # The small term undoes the rounding of a crop_fraction that was computed as a ratio, such as 240 / 255.
         return math.floor(self.size / self.crop_fraction + 1e-6)
 
     def __call__(self, image: Image.Image | str | os.PathLike[str] | BinaryIO) -> Tensor:
@@ -86,13 +88,13 @@ class Preprocessing:
 
         Args:
             image: a file (read by :func:`read_image`) or a Pillow image of any mode that
-                :func:`read_image` accepts. An image's EXIF orientation is not applied; a file's is.
+                :func:`read_image` accepts. EXIF orientation is applied to files, not to Pillow images.
 
         Returns:
             (3, size, size) float32, contiguous.
 
         Raises:
-            ValueError: the file or the image is unreadable, or narrower than 1:100.
+            ValueError: the image cannot be read, or its aspect ratio is beyond 1:100.
             ImportError: Pillow is not installed.
         """
         _require_pillow()
@@ -123,15 +125,15 @@ class Preprocessing:
 
 
 def pixel_norm(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Its ``mean`` and ``std`` for pixels from 0 to 255: float32 vectors, to be read only."""
+    """``mean`` and ``std`` for pixel values from 0 to 255: float32 vectors, not to be changed."""
     mean, std = (
         tuple(255.0 * value for value in values)
         for values in (preprocessing.mean, preprocessing.std)
     )
     if torch.compiler.is_compiling():
-        # Made on the device: copied from the host, they would keep the compiler from using CUDA graphs.
+        # Filled on the device: a copy from the host would keep the compiler from using CUDA graphs.
         return _filled(mean, device), _filled(std, device)
-    if torch._C._len_torch_dispatch_stack():  # a mode may make them fake, which is nothing to keep
+    if torch._C._len_torch_dispatch_stack():  # a mode may make fake tensors: not to be cached
         return _vectors(mean, std, device)
     return _kept_vectors(mean, std, device)
 
@@ -143,35 +145,35 @@ def _filled(values: tuple[float, ...], device: torch.device) -> Tensor:
 def _vectors(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False):  # its tensors could not be saved for a backward pass
+    with torch.inference_mode(False):  # inference tensors cannot be saved for a backward pass
         made = [torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std)]
     return made[0], made[1]
 
 
-# Beside the models, which would save, copy and move them. Never dropped: captured CUDA graphs read them.
+# Kept outside of the models, which would save, copy and move them. Never freed: captured CUDA graphs read them.
 _kept_vectors = functools.cache(_vectors)
 
 
 def read_image(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """Read a picture file as RGB, upright.
 
-    - EXIF orientation is applied; an unreadable EXIF block counts as none.
-    - Transparency (RGBA, LA, palette or a transparent colour) is composited over white, as a viewer
-      shows it. Dropping alpha would bring up the hidden colour of transparent pixels instead.
+    - EXIF orientation is applied; an unreadable EXIF block is ignored.
+    - Transparency (RGBA, LA, palette or a transparent colour) is composited over white, as viewers do.
+      Dropping alpha instead would show the hidden colour of transparent pixels.
     - CMYK, YCbCr, Lab, palette, greyscale and 1-bit pictures are converted by Pillow.
-    - 16-bit greyscale is scaled by 255 / 65535 and rounded, not clipped. 32-bit integers and floats
-      have no range that a file states: integers count as 16-bit where all fit, the rest is refused.
-    - Of an animation or a multi-page file, the first picture.
+    - 16-bit greyscale is scaled by 255 / 65535 and rounded, not clipped. Files state no range for 32-bit
+      integers and floats: integers are read as 16-bit if all of them fit, everything else is refused.
+    - Animations and files of several pages: the first picture is read.
 
     Args:
-        path: any format that Pillow reads; or a binary file that is open for reading, from where it stands to its end.
+        path: a file in any format that Pillow reads; or a binary file object, read from its position to its end.
 
     Returns:
         A Pillow image of mode RGB, its pixels loaded.
 
     Raises:
-        ValueError: missing, empty, truncated, corrupt, no picture, a folder, or so large that
-            Pillow suspects a decompression bomb. One line that names the file.
+        ValueError: the file is missing, empty, truncated, corrupt, not a picture, a folder, or so large
+            that Pillow suspects a decompression bomb. The message is one line that names the file.
         ImportError: Pillow is not installed.
     """
     _require_pillow()
@@ -181,23 +183,23 @@ def read_image(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     if isinstance(path, (str, os.PathLike)):
         name = source = os.fspath(path)
     else:
-        # Pillow goes back and forth in a file; a pipe cannot.
+        # Pillow seeks within a file, which a pipe does not allow.
         name, source = str(getattr(path, "name", "stream")), io.BytesIO(path.read())
     with _errors_name(name):
         if isinstance(source, io.BytesIO) and not source.getbuffer():
-            raise ValueError("nothing was read from it")
+            raise ValueError("it is empty")
         with Image.open(source) as opened:
             opened.load()
             try:
                 upright = ImageOps.exif_transpose(opened)
-            except Exception:  # a broken EXIF block raises whatever its parser meets
+            except Exception:  # Pillow's EXIF parser may raise anything
                 upright = opened.copy()
         return _to_rgb(upright)
 
 
 @contextmanager
 def _errors_name(name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises into a ValueError of one line that names the file."""
+    """Turn any exception from Pillow into a ValueError of one line that names the file."""
     from PIL import Image, UnidentifiedImageError
 
     def refuse(reason: str) -> ValueError:
@@ -214,14 +216,14 @@ def _errors_name(name: str) -> Iterator[None]:
     except PermissionError:
         raise refuse("permission denied") from None
     except UnidentifiedImageError:
-        raise refuse("not a picture, or of a kind that Pillow does not know") from None
+        raise refuse("not a picture in a format that Pillow reads") from None
     except Image.DecompressionBombError as error:
         raise refuse(f"too large ({error})") from None
     except ValueError as error:
         if str(error).startswith("cannot read picture"):
             raise
         raise refuse(str(error) or "corrupt") from None
-    except Exception as error:  # decoders of corrupt data raise nearly anything
+    except Exception as error:  # decoders may raise anything on corrupt data
         raise refuse(f"truncated or corrupt ({error or type(error).__name__})") from None
 
 
@@ -237,7 +239,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_eight_bits(image)).convert("RGB")
     if image.mode == "F":
         raise ValueError(
-            "floating-point pixels have no stated range: convert the picture to 8 or 16 bits"
+            "floating-point pixels have no known range: convert the picture to 8 or 16 bits"
         )
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         if image.mode == "La":
@@ -249,11 +251,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Greyscale integers of 16 bits, (H, W), scaled to 8."""
+    """16-bit greyscale integers, (H, W), scaled to 8 bits."""
     pixels = np.asarray(image).astype(np.int64)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError(
-            f"32-bit pixels from {pixels.min()} to {pixels.max()} have no stated range: convert "
+            f"32-bit pixels from {pixels.min()} to {pixels.max()} have no known range: convert "
             f"the picture to 8 or 16 bits"
         )
     return ((pixels + 128) // 257).astype(np.uint8)  # round(p * 255 / 65535), exactly

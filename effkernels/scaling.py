@@ -1,7 +1,8 @@
-"""Compound scaling: the named table, the formula, the cost of a model, the largest within a budget.
+"""Compound scaling: the table of models, the formula, a model's cost, the largest network within a budget.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019
-(arXiv 1905.11946), section 3. What is exported here lies in `effkernels.models` and `effkernels.analysis`.
+(arXiv 1905.11946), section 3. The names exported here are defined in `effkernels.models` and
+`effkernels.analysis`.
 """
 
 from effkernels.analysis.budget import BudgetFit, fit_budget, realised_ratio, scaled_config

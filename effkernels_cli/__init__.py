@@ -1,7 +1,7 @@
 """The ``effkernels`` command: its subcommands, options and errors.
 
-It lies beside the package because importing `effkernels` imports torch, which takes seconds: ``--help``, ``--version``
-and wrong usage are answered without it. What a subcommand does is in the file of its name in `effkernels.cli`.
+It is a package of its own because importing `effkernels` imports torch, which takes seconds: ``--help``, ``--version``
+and usage errors are answered without that. Each subcommand is implemented in the file of its name in `effkernels.cli`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import sys
 
 
 def main() -> None:
-    """Run the command line of this process; the entry point of the console script.
+    """Run the command line with this process's arguments; the entry point of the console script.
 
-    Needs typer and rich (``pip install "effkernels[cli]"``); without them it says so and exits with 2.
+    Needs typer and rich (``pip install "effkernels[cli]"``); without them it prints that and exits with 2.
     """
     try:
         import rich  # noqa: F401

@@ -1,4 +1,4 @@
-"""The subcommands as typer sees them. Each runs the function of its name in `effkernels.cli`, which imports torch."""
+"""The subcommands as typer sees them. Each calls the function of its name in `effkernels.cli`, which imports torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from effkernels_cli.options import (
 
 
 def _run(command: str, options: dict[str, Any]) -> None:
-    """The function ``command`` of its file in `effkernels.cli`, with the options by name."""
+    """Call the function ``command`` of the module of that name in `effkernels.cli`, with the options as keywords."""
     module = importlib.import_module(f"effkernels.cli.{command}")
     getattr(module, command)(**options)
 
@@ -52,7 +52,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="IMAGE",
-            help="Picture files, folders to search for them, '-' for one picture on standard input.",
+            help="Picture files, folders to search for pictures, or '-' to read one from standard input.",
         ),
     ],
     model: ModelOption = DEFAULT_MODEL,
@@ -65,18 +65,18 @@ def predict(
     dtype: DTypeOption = "float32",
     as_json: JsonOption = False,
 ) -> None:
-    """Name what pictures show.
+    """Classify pictures.
 
     Pictures that cannot be read are reported and skipped; the exit status is then 1,
-    and 2 where none is left.
+    or 2 if none could be read.
     """
     _run("predict", locals())
 
 
 def table(as_json: JsonOption = False) -> None:
-    """Our B0-B7 beside the paper's Table 2.
+    """Our B0-B7 compared with the paper's Table 2.
 
-    Parameters and FLOPs as printed there (FLOPs are multiply-accumulates), and as counted here.
+    Parameters and FLOPs as the paper prints them (its FLOPs are multiply-accumulates), and as counted here.
     """
     _run("table", locals())
 
@@ -85,7 +85,7 @@ def info(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="A model to describe; without one, this installation."
+            metavar="MODEL", help="A model to describe; without it, describe this installation."
         ),
     ] = None,
     resolution: ResolutionOption = None,
@@ -93,7 +93,7 @@ def info(
     dtype: DTypeOption = "float32",
     as_json: JsonOption = False,
 ) -> None:
-    """What is installed and runs here, or the costs of MODEL."""
+    """What is installed and available here, or what MODEL costs."""
     _run("info", locals())
 
 
@@ -107,8 +107,8 @@ def explain(
 ) -> None:
     """Which kernel runs for each layer of MODEL here, and why.
 
-    The model runs once. MB: the least that a layer reads and writes, weights included.
-    EFFKERNELS_BACKEND=torch and its kin show what another backend would do.
+    The model runs once. MB: the minimum that a layer reads and writes, weights included.
+    Set EFFKERNELS_BACKEND=torch, for instance, to see what another backend would do.
     """
     _run("explain", locals())
 
@@ -122,22 +122,24 @@ def convert(
         Path, typer.Argument(metavar="OUTPUT", help="A .safetensors, .pth, .pt or .bin file.")
     ],
     to: Annotated[Target, typer.Option("--to", help="Format to write.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="The model that the weights are of.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="The model that the weights belong to.")
+    ],
     source: SourceOption = None,
     use_ema: UseEmaOption = None,
     allow_semantics_change: Annotated[
         bool,
         typer.Option(
             "--allow-semantics-change",
-            help="Write even where the other code base's model would pad or normalise differently.",
+            help="Write even if the other code base's model would pad or normalise differently.",
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUTPUT.")] = False,
 ) -> None:
-    """Convert a checkpoint to another code base's names.
+    """Convert a checkpoint to the parameter names of another code base.
 
-    All tensors are checked against the model and kept as they are. Where no model of the other
-    code base computes the same from them (other padding, other BatchNorm eps), that is an error.
+    All tensors are checked against the model and stay as they are. It is an error if no model of the
+    other code base would compute the same from them (other padding, other BatchNorm eps).
     """
     _run("convert", {**locals(), "to": to.value})
 
@@ -161,7 +163,7 @@ def _root(
 ) -> None:
     """Fast EfficientNets for PyTorch.
 
-    Errors are one line; with EFFKERNELS_TRACEBACK=1 in the environment the traceback comes first.
+    Errors are one line; set EFFKERNELS_TRACEBACK=1 to print the traceback before it.
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

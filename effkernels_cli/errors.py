@@ -1,4 +1,4 @@
-"""Errors as one line on standard error, in the words of the command line."""
+"""Prints errors as one line on standard error, with options in place of Python's argument names."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-# typer carries its own copy of click since 0.20 or so and exports BadParameter alone of its errors.
+# Since about 0.20 typer contains its own copy of click, and exports only BadParameter of its errors.
 _UsageError: type[Exception] = next(
     c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
 )
 
-# What the library raises for bad input, and the system, torch and CUDA for trouble outside of it.
-# Anything else (KeyError, AssertionError ...) is a bug, and its traceback is wanted.
+# The exceptions that the library raises for bad input, and those of the system, torch and CUDA.
+# Anything else (KeyError, AssertionError ...) is a bug and shows its traceback.
 _EXPECTED = (ValueError, TypeError, NotImplementedError, ImportError, OSError, RuntimeError)
 
-# Python's keyword arguments that options stand for, as the library's messages name them.
+# Keyword arguments in the library's messages, and the options that set them.
 _KEYWORDS = "batch_size|device|dtype|resolution|source|topk|use_ema|weights"
 _KEYWORD = re.compile(rf"""\b({_KEYWORDS})=('[^']*'|"[^"]*"|[\w.:/-]*)""")
 
 
 def one_line(message: str) -> str:
-    """A message with its line breaks and runs of blanks made single blanks, and control characters escaped."""
+    """``message`` with runs of line breaks and blanks replaced by one blank, and control characters escaped."""
     return escaped(" ".join(message.split()))
 
 
 def escaped(text: str) -> str:
-    """Text that cannot act on a terminal: what is not printable as Python would write it in a string."""
+    """``text`` with unprintable characters escaped as in a Python string, so that it cannot control a
+    terminal.
+    """
     return "".join(
         c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text
     )
 
 
 def in_options(message: str) -> str:
-    """A message of the library in the words of the command line: ``source='x'`` becomes ``--source 'x'``."""
+    """A message of the library with options for argument names: ``source='x'`` becomes ``--source 'x'``."""
 
     def option(found: re.Match[str]) -> str:
         name, value = found.group(1).replace("_", "-"), found.group(2)
@@ -53,12 +55,12 @@ class OneLineErrors(TyperGroup):
     """Prints any expected error as one line on stderr and exits with 2."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        # Standalone, it would print errors in a box of several lines.
+        # In standalone mode click would print errors in a box of several lines.
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader has gone ("| head"). What is still buffered must not raise again at exit.
+            # The reader has closed the pipe ("| head"). The buffered rest must not raise again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except (KeyboardInterrupt, typer.Abort):

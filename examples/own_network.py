@@ -1,9 +1,9 @@
-"""A network of your own from the fused ops: layers hold ordinary modules, and call an op in forward.
+"""A network of your own from the fused ops: layers hold ordinary modules, and call an op in ``forward``.
 
     python examples/own_network.py
 
-The ops take BatchNorm as it stands in the module, so the layers train, load and save as any others do. In eval mode
-each convolution is one kernel where a backend has one.
+The ops take BatchNorm with the values of the module, so the layers train, load and save like any others. In eval
+mode each convolution is one kernel if a backend has one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class SeparableConv(nn.Module):
         self.bn2 = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training:  # the ops normalise with running statistics: they are for inference
+        if (
+            self.training
+        ):  # the ops normalise with running statistics, so they are for inference only
             x = self.bn1(self.depthwise(x)).relu()
             return self.bn2(self.pointwise(x)).relu()
         x = ops.depthwise_conv_bn_act(
@@ -43,14 +45,14 @@ class SeparableConv(nn.Module):
 
 
 def small_mobilenet() -> nn.Sequential:
-    """Three layers that take (N, 16, H, W) to (N, 64, H / 4, W / 4)."""
+    """Three layers that map (N, 16, H, W) to (N, 64, H / 4, W / 4)."""
     return nn.Sequential(
         SeparableConv(16, 32, 1), SeparableConv(32, 64, 2), SeparableConv(64, 64, 2)
     )
 
 
 def main() -> None:
-    """Print that both ways compute the same, and what ran."""
+    """Check that both ways compute the same, and print what ran."""
     network = small_mobilenet().eval()
     x = torch.randn(1, 16, 32, 32)
     with torch.inference_mode():

@@ -1,13 +1,13 @@
-"""What each op is tested and measured with: one module for each module of ``effkernels.ops``, of the same name.
+"""The calls with which each op is tested and measured: one module for each module of ``effkernels.ops``.
 
-A module holds the op's cases: a frozen dataclass of plain numbers (:class:`specs.case.Case`) that makes the arguments
-of a call and knows what the tests and the benchmarks have to know of it: how large its sums are, the least bytes and
-multiply-adds, the same result as separate PyTorch calls. Beside it:
+A module defines the op's cases: a frozen dataclass of plain numbers (:class:`specs.case.Case`) that makes the
+arguments of a call and knows what tests and benchmarks need: the size of its sums, the minimum bytes and
+multiply-adds, and the same computation as separate PyTorch calls. It also has:
 
-    SAMPLES    small valid calls over the corners of the contract, by label
-    EDGES      shapes at the edges of tiles, chunks, vectors and images, by name
-    generate   draws a case of any shape (see :mod:`specs.drawing` and :mod:`specs.generators`)
+        SAMPLES    small valid calls that cover every kind of argument, by label
+        EDGES      shapes at the edges of tiles, chunks, vectors and images, by name
+        generate   draws a case of any shape (see :mod:`specs.drawing` and :mod:`specs.generators`)
 
-The repository root must come after everything else on ``sys.path``: it holds the package's source without its
-compiled modules. Tests add it at the end in their ``conftest.py``, benchmarks in ``benchmarks/__init__.py``.
+The repository root must come last on ``sys.path``, because it contains the package's source without its compiled
+modules. Tests append it in their ``conftest.py``, benchmarks in ``benchmarks/__init__.py``.
 """

@@ -1,4 +1,4 @@
-"""What the dense and the depthwise convolution share: a window that moves over images."""
+"""Shared by the dense and the depthwise convolution: a window that moves over images."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Window(Case):
 
     @property
     def pixels(self) -> int:
-        """Of an image that goes in."""
+        """Pixels of an input image."""
         return self.size[0] * self.size[1]
 
     @property
     def pixels_out(self) -> int:
-        """Of the map that comes out."""
+        """Pixels of an output map."""
         height, width = output_size(
             self.size, self.kernel, self.stride, self.padding, self.dilation
         )
         return height * width
 
     def _convolution(self, channels_out: int, channels_in: int) -> dict[str, Any]:
-        """All arguments but the images."""
+        """All arguments except the images."""
         conv = self.style.conv(channels_out, channels_in, *self.kernel)
         window = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
         return {**conv._asdict(), **window, "activation": self.activation}
@@ -55,7 +55,7 @@ class Window(Case):
         return largest_sum(getattr(ops, self.op), arguments)
 
     def _parameters(self, channels_out: int) -> int:
-        """Weights, and BatchNorm's vectors."""
+        """Number of weights and of BatchNorm's values."""
         return channels_out * (self.depth + BN_VECTORS * (self.style.norm != "none"))
 
     def _named(self, name: str, channels: str) -> str:
@@ -73,7 +73,7 @@ class Window(Case):
 
 
 def samples(make: Callable[..., Any]) -> dict[str, Any]:
-    """Windows of either kind over the corners of the contract; ``make`` takes n, channels, size and kernel."""
+    """Windows of either kind that cover every kind of argument; ``make`` takes n, channels, size and kernel."""
     return {
         "3x3": make(2, 8, (7, 6), (3, 3), padding=PAD1),
         "5x5/2-same": make(2, 3, (8, 10), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),

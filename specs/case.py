@@ -1,4 +1,4 @@
-"""What every case of an op can be asked for."""
+"""The base class of all cases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AnyCase = TypeVar("AnyCase", bound="Case")
 
 @dataclass(frozen=True)
 class Check:
-    """One op with a case's arguments, and what the tolerance rule must know of it (see :mod:`specs.tolerance`)."""
+    """One op with a case's arguments, and what the tolerance rule needs (see :mod:`specs.tolerance`)."""
 
     op: str
     arguments: Mapping[str, Any]
@@ -33,9 +33,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Case:
-    """One call of an op: ``n`` images of ``channels`` channels; plain numbers that print well.
+    """One call of an op on ``n`` images of ``channels`` channels; consists of plain numbers that print well.
 
-    Subclasses add the shape. ``style`` says what the tensors look like, ``activation`` is the op's.
+    Subclasses add the shape. ``style`` says what the tensors look like, ``activation`` is the op's argument.
     """
 
     n: int
@@ -46,16 +46,21 @@ class Case:
 
     @property
     def op(self) -> str:
-        """The op that computes the case."""
+        """The name of the op that computes the case."""
+        raise NotImplementedError
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of an input image."""
         raise NotImplementedError
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The op, and those of its relatives that take the same arguments (some of them: see ``arguments_of``)."""
+        """The op, and related ops that take the same arguments (or some of them: see ``arguments_of``)."""
         return (self.op,)
 
     def arguments(self) -> dict[str, Any]:
-        """Those of ``effkernels.ops.<op>``: the same random numbers each time."""
+        """The arguments of ``effkernels.ops.<op>``, with the same random numbers each time."""
         torch.manual_seed(self.style.seed)
         return self._arguments()
 
@@ -63,32 +68,32 @@ class Case:
         raise NotImplementedError
 
     def arguments_of(self, op: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """What one of the ``variants`` takes of the arguments."""
+        """The arguments that one of the ``variants`` takes."""
         return dict(arguments)
 
     def flat(self, op: str, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The arguments as ``torch.ops.effkernels.<op>`` takes them: in the order of its schema."""
+        """The arguments as ``torch.ops.effkernels.<op>`` takes them, in the order of its schema."""
         raise NotImplementedError
 
     @property
     def depth(self) -> int:
-        """Terms of a sum, all roundings on the way counted."""
+        """Number of terms per sum, including all intermediate roundings."""
         raise NotImplementedError
 
     def depth_of(self, op: str) -> int:
-        """The same for one of the ``variants``: means add up pixels too."""
-        return self.depth
+        """The same for one of the ``variants``: those other than ``op`` return means, which also sum over pixels."""
+        return self.depth if op == self.op else self.depth + self.pixels
 
     def magnitude(self, arguments: Mapping[str, Any]) -> float:
         """The largest sum of absolute values that the op adds up."""
         raise NotImplementedError
 
     def rounded(self, arguments: Mapping[str, Any]) -> float:
-        """What the roundings of maps inside of the op, as if to memory, may add to the error."""
+        """How much error the op may have because it rounds maps internally, as if it wrote them to memory."""
         return 0.0
 
     def checks(self) -> Iterator[Check]:
-        """The op and its variants, to be compared with the reference by the tolerance rule."""
+        """The op and its variants, for comparison with the reference by the tolerance rule."""
         arguments = self.arguments()
         magnitude, rounded = self.magnitude(arguments), self.rounded(arguments)
         for op in self.variants:
@@ -97,21 +102,23 @@ class Case:
 
     @staticmethod
     def eager(**arguments: Any) -> Tensor:
-        """The op's map as separate PyTorch calls, as the modules of a user make them."""
+        """The op's map as separate PyTorch calls, as a user's modules compute it."""
         raise NotImplementedError
 
     def work(self) -> Work:
-        """The least bytes, in the dtype of ``style``, and the multiply-adds."""
+        """The minimum bytes, in the dtype of ``style``, and the multiply-adds."""
         raise NotImplementedError
 
     def _work(self, elements: int, parameters: int, macs: int, *, floats: int = 0) -> Work:
-        """Of one image's elements read or written and multiply-adds, parameters, and float32 values of an image."""
+        """From one image's elements read or written and multiply-adds, the parameters, and float32 values per
+        image.
+        """
         own = self.style.dtype.itemsize * (self.n * elements + parameters)
         return Work(own + self.n * floats * FLOAT_BYTES, self.n * macs)
 
     @property
     def key(self) -> str:
-        """A name that is unique among the cases of all ops with ordinary padding, and fit for a file."""
+        """A name that is unique among cases of all ops with ordinary padding, and usable as a file name."""
         raise NotImplementedError
 
     @property
@@ -128,7 +135,7 @@ class Case:
 
 
 def flat_conv(conv: ops.Conv | None, *, matrix: bool = False) -> tuple[Any, ...]:
-    """A convolution as schemas have it: weight (C_out, C_in if a ``matrix``), bias, BatchNorm's vectors, eps."""
+    """A convolution as in the schemas: weight (C_out, C_in if a ``matrix``), bias, BatchNorm's vectors, eps."""
     if conv is None:
         return (*(None,) * 6, 0.0)
     weight = conv.weight.flatten(1) if matrix and conv.weight.dim() == 4 else conv.weight

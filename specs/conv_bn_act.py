@@ -1,4 +1,4 @@
-"""Dense convolution, BatchNorm, activation; of uint8 images and of what it normalises too."""
+"""Dense convolution, BatchNorm, activation; optionally of uint8 images and with normalisation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from specs.work import Work
 
 @dataclass(frozen=True)
 class Dense(Window):
-    """``conv_bn_act``, of ``uint8`` images or of others, which it may ``normalise``."""
+    """``conv_bn_act``, optionally of ``uint8`` images, which it may ``normalise``."""
 
     out_channels: int
     uint8: bool = False
@@ -33,7 +33,7 @@ class Dense(Window):
 
     @property
     def depth(self) -> int:
-        """Terms of a sum."""
+        """Number of terms per sum."""
         return self.kernel[0] * self.kernel[1] * self.channels
 
     def _arguments(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Dense(Window):
         return eager.conv(x, ops.Conv(weight, bias, bn), activation, **window)
 
     def work(self) -> Work:
-        """The images read and the map written once, and the parameters."""
+        """The images read once, the map written once, and the parameters."""
         outputs = self.out_channels * self.pixels_out
         elements = self.channels * self.pixels + outputs
         return self._work(elements, self._parameters(self.out_channels), outputs * self.depth)
@@ -89,7 +89,8 @@ SAMPLES = {
     "normalised": Dense(2, 3, (5, 8), (3, 3), 5, stride=(2, 2), padding=PAD1, normalise=True),
 }
 
-# What is read byte by byte, and what is subtracted: planes, pixels, neither; beside padding on all sides.
+# uint8 or float images in NCHW, NHWC or other strides, with and without normalisation; padding on all
+# sides.
 _STEM = Dense(2, 3, (13, 20), (3, 3), 32, stride=(2, 2), padding=PAD1)
 IMAGES = {
     f"{'uint8' if uint8 else 'float'} {layout}{' normalised' if normalise else ''}": replace(
@@ -164,12 +165,12 @@ EDGES = {
 
 
 def with_few_terms(case: Dense) -> Dense:
-    """With at most the 256 terms of a sum that GPU kernels take."""
+    """The case with at most 256 terms per sum, which GPU kernels accept."""
     return replace(case, channels=min(case.channels, 256 // (case.kernel[0] * case.kernel[1])))
 
 
 def generate(draw: Draw) -> Dense:
-    """Any shape of up to some millions of multiply-adds."""
+    """Any shape with up to some millions of multiply-adds."""
     channels, kernel = drawing.few_channels(draw), drawing.kernel(draw)
     dilation = drawing.pair(draw) if drawing.boolean(draw) else (1, 1)
     n, out_channels = drawing.images(draw), draw.integer(1, 200)

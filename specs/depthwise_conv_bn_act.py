@@ -1,4 +1,4 @@
-"""Depthwise convolution, BatchNorm, activation; with the means of the result too."""
+"""Depthwise convolution, BatchNorm, activation; also with the means of the result."""
 
 from __future__ import annotations
 
@@ -27,17 +27,13 @@ class Depthwise(Window):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Without the means and with them."""
+        """The op without means and the op with means."""
         return self.op, f"{self.op}_pool"
 
     @property
     def depth(self) -> int:
-        """Terms of a sum."""
+        """Number of terms per sum."""
         return self.kernel[0] * self.kernel[1]
-
-    def depth_of(self, op: str) -> int:
-        """With means, their pixels too."""
-        return self.depth + self.pixels * op.endswith("_pool")
 
     def _arguments(self) -> dict[str, Any]:
         convolution = self._convolution(self.channels, 1)
@@ -58,7 +54,7 @@ class Depthwise(Window):
         return eager.conv(x, layer, activation, groups=x.shape[1], **window)
 
     def work(self) -> Work:
-        """The input read and the output written once, and the parameters."""
+        """The input read once, the output written once, and the parameters."""
         outputs = self.channels * self.pixels_out
         elements = self.channels * self.pixels + outputs
         return self._work(elements, self._parameters(self.channels), outputs * self.depth)
@@ -77,14 +73,16 @@ class Depthwise(Window):
 SAMPLES = samples(Depthwise)
 
 EDGES = {
-    # Several tiles down and across, the last ones cut; several chunks of channels.
+    # Several tiles vertically and horizontally, with incomplete last ones; several chunks of
+    # channels.
     "3x3": Depthwise(2, 136, (19, 37), (3, 3), padding=PAD1),
     "3x3/2": Depthwise(2, 136, (35, 18), (3, 3), stride=(2, 2), padding=(0, 1, 0, 1)),
     "5x5": Depthwise(1, 136, (18, 36), (5, 5), padding=PAD2),
     "5x5/2": Depthwise(1, 136, (29, 37), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),
     "7x7": Depthwise(1, 72, (17, 19), (7, 7), padding=PAD3),
     "7x7/2": Depthwise(1, 72, (19, 37), (7, 7), stride=(2, 2), padding=PAD3),
-    # Whole vectors of halves and of floats, of floats alone, and neither; one pair, one channel.
+    # Whole vectors of 16-bit and float elements, only of float elements, and neither; two channels,
+    # one channel.
     "12 channels": Depthwise(2, 12, (9, 9), (3, 3), padding=PAD1),
     "67 channels": Depthwise(2, 67, (9, 9), (5, 5), padding=PAD2),
     "2 channels": Depthwise(2, 2, (9, 9), (5, 5), padding=PAD2),
@@ -94,7 +92,7 @@ EDGES = {
     "wide": Depthwise(1, 8, (1, 300), (3, 3), padding=PAD1),
     "one pixel": Depthwise(3, 40, (1, 1), (5, 5), padding=PAD2),
     "only padding": Depthwise(2, 5, (1, 1), (3, 3), padding=(6, 7, 9, 5)),
-    # The general kernel.
+    # Windows of the general kernel.
     "dilated": Depthwise(2, 40, (30, 30), (3, 3), padding=(9,) * 4, dilation=(9, 7)),
     "stride 2 by 1": Depthwise(1, 72, (14, 9), (3, 3), stride=(2, 1), padding=PAD1),
     "stride 3": Depthwise(1, 72, (14, 9), (5, 5), stride=(3, 3), padding=PAD2),
@@ -107,7 +105,7 @@ EDGES = {
 # Of 16 bits, for kernels that stream rows of a strip of columns of one image, or of two or four side by side: each of
 # their configurations, cut strips, an image too few, rows of the result below the image, whole images.
 ROWS = {
-    "3x3, 64 channels": Depthwise(1, 64, (11, 37), (3, 3), padding=PAD1),
+    "3x3, 64 channels": Depthwise(1, 64, (10, 34), (3, 3), padding=PAD1),
     "3x3, 32 channels": Depthwise(1, 32, (9, 40), (3, 3), padding=(2, 1, 0, 2)),
     "3x3, 20 columns": Depthwise(2, 24, (7, 20), (3, 3), padding=(0, 2, 1, 1)),
     "3x3, two abreast": Depthwise(5, 40, (6, 13), (3, 3), padding=PAD1),
@@ -116,20 +114,20 @@ ROWS = {
     "3x3/2, two abreast": Depthwise(5, 64, (7, 23), (3, 3), stride=(2, 2), padding=(0, 1, 0, 1)),
     "3x3/2, four abreast": Depthwise(14, 32, (6, 11), (3, 3), stride=(2, 2), padding=PAD1),
     "3x3/2, one row": Depthwise(3, 8, (1, 9), (3, 3), stride=(2, 2), padding=PAD1),
-    "5x5, 64 channels": Depthwise(1, 64, (9, 35), (5, 5), padding=(4,) * 4),
-    "5x5, 20 columns": Depthwise(3, 32, (8, 20), (5, 5), padding=PAD2),
+    "5x5, 64 channels": Depthwise(1, 64, (6, 33), (5, 5), padding=(4, 4, 3, 1)),
+    "5x5, 20 columns": Depthwise(2, 32, (7, 18), (5, 5), padding=PAD2),
     "5x5, two abreast": Depthwise(5, 40, (7, 11), (5, 5), padding=(3, 1, 0, 4)),
-    "5x5, four abreast": Depthwise(13, 40, (5, 7), (5, 5), padding=PAD2),
+    "5x5, four abreast": Depthwise(13, 40, (3, 7), (5, 5), padding=PAD2),
     "5x5/2, 64 channels": Depthwise(1, 64, (8, 67), (5, 5), stride=(2, 2), padding=(2, 1, 2, 2)),
     "5x5/2, 40 columns": Depthwise(2, 48, (9, 40), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),
     "5x5/2, two abreast": Depthwise(4, 24, (11, 21), (5, 5), stride=(2, 2), padding=PAD2),
     "5x5/2, four abreast": Depthwise(6, 24, (9, 13), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),
-    "more stages than a table": Depthwise(2, 8, (150, 3), (3, 3), padding=PAD1),
+    "more stages than a table": Depthwise(1, 8, (150, 3), (3, 3), padding=PAD1),
 }
 
 
 def generate(draw: Draw) -> Depthwise:
-    """Any shape of up to some 30,000 values."""
+    """Any shape with up to some 30,000 values."""
     channels, kernel = drawing.channels(draw), drawing.kernel(draw)
     dilation = drawing.pair(draw) if drawing.boolean(draw) else (1, 1)
     n = drawing.images(draw)

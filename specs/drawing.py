@@ -1,4 +1,4 @@
-"""Random cases: the choices that all ops share. What makes a choice is up to the caller (see :class:`Draw`)."""
+"""Random cases: the choices that all ops share. The caller decides how to choose (see :class:`Draw`)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Option = TypeVar("Option")
 Pair = tuple[int, int]
 Sides = tuple[int, int, int, int]
 
-# Around whole vectors and panels of every instruction set.
+# Around multiples of the vectors and chunks of every instruction set.
 _EDGES = [k * width + e for width in (4, 8, 16, 48, 64, 128) for k in (1, 2, 3) for e in (-1, 0, 1)]
 _SQUARE_KERNELS = ((3, 3), (5, 5), (7, 7))
 _RARE_KERNELS = ((1, 1), (2, 2), (9, 9), (4, 11))
 
 
 class Draw(Protocol):
-    """Makes the choices: hypothesis in the tests (:mod:`specs.generators`), or anything else."""
+    """Makes the choices: hypothesis in the tests (:mod:`specs.generators`), or any other source."""
 
     def integer(self, low: int, high: int) -> int:
         """From ``low`` to ``high``, both included."""
 
     def choice(self, options: Sequence[Option]) -> Option:
-        """One of the options, of which the first are the simplest."""
+        """One of the options; the simplest come first."""
 
 
 def boolean(draw: Draw) -> bool:
@@ -34,12 +34,12 @@ def boolean(draw: Draw) -> bool:
 
 
 def sometimes(draw: Draw) -> bool:
-    """True once in three."""
+    """True in one of three cases."""
     return draw.choice((False, False, True))
 
 
 def images(draw: Draw) -> int:
-    """How many: seldom none."""
+    """The number of images: rarely zero."""
     return draw.choice((1, 1, 1, 2, 2, 2, 3, 3, 7, 0))
 
 
@@ -76,14 +76,14 @@ def activation(draw: Draw) -> str:
 
 
 def size(draw: Draw, most: int) -> Pair:
-    """Height and width of at most so many pixels, many of them tall or wide."""
+    """Height and width with at most ``most`` pixels, often tall or wide."""
     first = draw.integer(1, max(1, min(most, 60)))
     second = draw.integer(1, max(1, min(most // first, 60)))
     return (first, second) if boolean(draw) else (second, first)
 
 
 def sides(draw: Draw, most: Pair) -> Sides:
-    """Padding above, below, left and right; ``most`` rows and columns."""
+    """Padding above, below, left and right, at most ``most`` rows and columns."""
     top, bottom = (draw.integer(0, most[0]) for _ in range(2))
     left, right = (draw.integer(0, most[1]) for _ in range(2))
     return top, bottom, left, right
@@ -92,7 +92,7 @@ def sides(draw: Draw, most: Pair) -> Sides:
 def fitting(
     size: Sequence[int], kernel: Sequence[int], dilation: Sequence[int], padding: Sides
 ) -> Sides:
-    """The padding, with more below and on the right where the kernel would not fit."""
+    """The padding, increased below and on the right if the kernel would not fit otherwise."""
     top, bottom, left, right = padding
     missing = [
         dilation[i] * (kernel[i] - 1) + 1 - size[i] - padding[2 * i] - padding[2 * i + 1]
@@ -102,7 +102,7 @@ def fitting(
 
 
 def style(draw: Draw) -> Style:
-    """Any of what tensors may look like."""
+    """Any style."""
     return Style(
         dtype=draw.choice(DTYPES),
         layout=draw.choice(LAYOUTS),

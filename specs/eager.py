@@ -1,4 +1,4 @@
-"""Layers as separate PyTorch calls: what the modules of a user run, and what fused kernels are compared with."""
+"""Layers as separate PyTorch calls, as a user's modules run them; fused kernels are compared with these."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from effkernels import ops
 
-# In place where PyTorch can.
+# In place if PyTorch has it.
 _ACTIVATIONS: dict[str, nn.Module] = {
     "silu": nn.SiLU(True),
     "relu": nn.ReLU(True),
@@ -20,13 +20,13 @@ _ACTIVATIONS: dict[str, nn.Module] = {
 
 
 def act(x: Tensor, activation: str) -> Tensor:
-    """The activation, in place where PyTorch can."""
+    """The activation, in place if PyTorch has it."""
     result: Tensor = _ACTIVATIONS[activation](x)
     return result
 
 
 def four_dimensional(weight: Tensor) -> Tensor:
-    """The weight of a 1x1 convolution as PyTorch's convolutions take it."""
+    """The weight of a 1x1 convolution with 4 dimensions, as PyTorch's convolutions take it."""
     return weight if weight.dim() == 4 else weight[:, :, None, None]
 
 
@@ -40,13 +40,13 @@ def conv(
     dilation: Sequence[int] | int = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolution, BatchNorm where there is one, activation; ``padding`` is (top, bottom, left, right)."""
+    """Convolution, BatchNorm if given, activation; ``padding`` is (top, bottom, left, right)."""
     top, bottom, left, right = padding
     if (top, left) != (bottom, right):
         x = F.pad(x, (left, right, top, bottom))
         top = left = 0
     weight = four_dimensional(layer.weight)
-    # By position: `specs.oracle_convolutions` looks at such calls.
+    # Positional arguments: `specs.oracle_convolutions` intercepts these calls.
     x = F.conv2d(x, weight, layer.bias, stride, (top, left), dilation, groups)
     if layer.bn is not None:
         weight, bias, mean, var, eps = layer.bn
@@ -55,7 +55,7 @@ def conv(
 
 
 def squeeze_excite(x: Tensor, weights: ops.Gate, activation: str) -> Tensor:
-    """Mean, two 1x1 convolutions, and the map multiplied with the gate."""
+    """Mean, two 1x1 convolutions, and the map multiplied by the gate."""
     reduce_weight, reduce_bias, expand_weight, expand_bias = weights
     pooled = x.mean((2, 3), keepdim=True)
     hidden = act(F.conv2d(pooled, four_dimensional(reduce_weight), reduce_bias), activation)

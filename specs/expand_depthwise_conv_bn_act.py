@@ -1,4 +1,4 @@
-"""The first two convolutions of a block as one op; with the means of the result too."""
+"""The first two convolutions of a block as one op; also with the means of the result."""
 
 from __future__ import annotations
 
@@ -37,22 +37,18 @@ class Expand(Case):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Without the means and with them."""
+        """The op without means and the op with means."""
         return self.op, f"{self.op}_pool"
 
     @property
     def pixels(self) -> int:
-        """Of an image that goes in."""
+        """Pixels of an input image."""
         return self.size[0] * self.size[1]
 
     @property
     def depth(self) -> int:
-        """Terms of both sums; their results round too."""
+        """Number of terms of both sums, whose results are rounded too."""
         return self.channels + self.kernel**2 + 2
-
-    def depth_of(self, op: str) -> int:
-        """With means, their pixels too."""
-        return self.depth + self.pixels * op.endswith("_pool")
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -75,7 +71,7 @@ class Expand(Case):
         return largest_sum(ops.expand_depthwise_conv_bn_act, arguments)
 
     def rounded(self, arguments: Mapping[str, Any]) -> float:
-        """The expanded map is rounded: half a unit of the largest sum that the depthwise convolution adds up of it."""
+        """Rounding the expanded map: half a unit in the last place of the depthwise convolution's largest sum."""
         exact = dict(in_float64(arguments))
         conv, chosen = exact.pop("expand"), {"activation": exact["activation"]}
         first = conv._asdict() | {"x": exact.pop("x")} | chosen
@@ -100,7 +96,7 @@ class Expand(Case):
         return eager.conv(wide, depthwise, activation, groups=wide.shape[1], **window)
 
     def work(self) -> Work:
-        """The input read and the result written once, nothing of the expanded map; and the parameters."""
+        """The input read once and the result written once, without the expanded map; and the parameters."""
         strides = (self.stride, self.stride)
         outputs = math.prod(
             output_size(self.size, (self.kernel, self.kernel), strides, self.padding, (1, 1))
@@ -124,7 +120,7 @@ class Expand(Case):
         return f"{self.channels} > {self.expanded}, {by_sides(self.size)}, {window}"
 
 
-# 8 input channels at least, and 16 bits, for a kernel to take them; see `effkernels._backends.cuda`.
+# Kernels need at least 8 input channels and 16-bit types; see `effkernels._backends.cuda`.
 SAMPLES = {
     "3x3": Expand(2, 8, 20, (6, 7)),
     "5x5/2-same": Expand(
@@ -132,9 +128,9 @@ SAMPLES = {
     ),
 }
 
-# 16-bit: for float32 there is no such kernel.
+# 16-bit, because there is no float32 kernel.
 EDGES = {
-    # Several tiles, the last ones cut, and several chunks, the last with channels left over.
+    # Several tiles, the last ones incomplete, and several chunks, the last one incomplete.
     "3x3": Expand(1, 16, 40, (33, 70)),
     "3x3/2": Expand(1, 24, 50, (61, 40), stride=2, padding=(0, 1, 0, 1)),
     "5x5": Expand(2, 40, 60, (19, 18), 5, padding=PAD2),
@@ -162,7 +158,7 @@ EDGES = {
 
 
 def generate(draw: Draw) -> Expand:
-    """16-bit cases of channels that a kernel takes, of up to some 8000 values."""
+    """16-bit cases with channels that a kernel accepts, with up to some 8000 values."""
     n = draw.choice((1, 1, 2, 3, 0))
     channels, expanded = 8 * draw.integer(1, 16), draw.integer(1, 150)
     kernel = draw.choice((3, 5))

@@ -1,4 +1,4 @@
-"""Random cases as strategies of hypothesis, which shrinks those that fail. The one module here that imports it."""
+"""Random cases as strategies of hypothesis, which shrinks failing ones. Only this module here imports it."""
 
 from __future__ import annotations
 

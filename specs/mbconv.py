@@ -1,4 +1,4 @@
-"""A whole inverted residual block: expand, depthwise, squeeze-and-excitation, project, residual."""
+"""A whole inverted residual block: expand, depthwise, squeeze-excitation, project, residual."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from specs.work import Work
 
 @dataclass(frozen=True)
 class Block(Case):
-    """``mbconv``; ``expanded`` 0 for a block that does not expand, ``squeezed`` 0 for one without a gate."""
+    """``mbconv``; ``expanded`` is 0 for a block without expansion, ``squeezed`` is 0 for one without a gate."""
 
     expanded: int
     out_channels: int
@@ -44,17 +44,17 @@ class Block(Case):
 
     @property
     def pixels(self) -> int:
-        """Of an image that goes in."""
+        """Pixels of an input image."""
         return self.size[0] * self.size[1]
 
     @property
     def pixels_out(self) -> int:
-        """Of the map that comes out."""
+        """Pixels of an output map."""
         return math.prod(output_size(self.size, self.kernel, self.stride, self.padding, (1, 1)))
 
     @property
     def depth(self) -> int:
-        """Terms of all three sums."""
+        """Number of terms of all three sums."""
         return self.channels + self.kernel[0] * self.kernel[1] + self.wide
 
     def _arguments(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Block(Case):
         return y.add_(x) if residual else y
 
     def work(self) -> Work:
-        """Level 2's: the input, the depthwise convolution's result twice, the block's, and the parameters."""
+        """Level 2: the input, the depthwise result written and read, the block's result, and the parameters."""
         inside, outside = self.pixels, self.pixels_out
         maps = self.channels * inside + outside * (
             2 * self.wide + self.out_channels * (1 + self.residual)
@@ -159,13 +159,13 @@ SAMPLES = {
 }
 
 EDGES = {
-    # Rows of the expanded map fill the buffer of a worker many times: it moves for every row or two of the result.
+    # The expanded rows fill a worker's buffer many times: it moves after every one or two rows of the result.
     "buffer moves": Block(1, 6, 34, 6, (40, 400), squeezed=4, residual=True),
     "buffer moves by two": Block(1, 6, 34, 10, (40, 390), (5, 5), (2, 2), (2, 2, 1, 2), squeezed=4),
     "buffer moves past rows": Block(1, 6, 34, 10, (40, 390), (2, 2), (3, 3), (0, 0, 0, 0)),
     "tall": Block(1, 8, 40, 8, (900, 3), squeezed=4, residual=True),
     "only padding": Block(1, 3, 20, 5, (2, 2), (3, 3), (2, 2), (7, 9, 8, 6), squeezed=4),
-    # Images go through the block in groups; the last has fewer.
+    # Images go through the block in groups, of which the last is smaller.
     "groups": Block(5, 8, 100, 16, (32, 33), squeezed=4, style=Style(threads=1)),
     "groups of one": Block(3, 4, 90, 16, (60, 61), squeezed=4, style=Style(threads=1)),
     "groups and threads": Block(3, 8, 150, 16, (40, 33), squeezed=4),
@@ -189,7 +189,7 @@ EDGES = {
 
 
 def generate(draw: Draw) -> Block:
-    """Any block on maps of up to some 30,000 values."""
+    """Any block on maps with up to some 30,000 values."""
     n, channels = drawing.images(draw), draw.integer(1, 80)
     expanded = drawing.channels(draw) if drawing.boolean(draw) else 0
     kernel, residual = drawing.kernel(draw), drawing.boolean(draw)

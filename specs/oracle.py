@@ -1,4 +1,4 @@
-"""The reference on one thread, in float64, and on absolute values: exact results, and how large their sums are."""
+"""The reference on one thread, in float64, and on absolute values: exact results, and the size of their sums."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Results = tuple[Tensor, ...]
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Compute with so many threads inside of the block."""
+    """Compute with this many threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -30,12 +30,12 @@ def threads(count: int) -> Iterator[None]:
 
 
 def tensors(result: Any) -> Results:
-    """What an op returns, as a tuple also where it is a single tensor."""
+    """What an op returns, always as a tuple."""
     return result if isinstance(result, tuple) else (result,)
 
 
 def run_reference(call: Callable[..., Any], arguments: Arguments) -> Results:
-    """PyTorch's results, on one thread: its float16 convolutions wake the others for each channel."""
+    """PyTorch's results on one thread: with more, its float16 convolutions wake the others for each channel."""
     with threads(1), use_backend("torch"), OracleConvolutions():
         return tensors(call(**arguments))
 
@@ -47,7 +47,7 @@ def in_float64(arguments: Arguments) -> Arguments:
 
 
 def largest_sum(call: Callable[..., Any], arguments: Arguments) -> float:
-    """The largest sum of absolute values of the terms that ``call`` adds up, but for what is not finite."""
+    """The largest sum of absolute values that ``call`` adds up, ignoring values that are not finite."""
 
     def absolute(value: Any) -> Any:
         if isinstance(value, ops.BatchNorm):
@@ -59,7 +59,7 @@ def largest_sum(call: Callable[..., Any], arguments: Arguments) -> float:
         return value
 
     arguments = dict(arguments)
-    if "mean" in arguments:  # what is normalised, not what it is made of
+    if "mean" in arguments:  # normalise first, then take absolute values
         mean, std = arguments.pop("mean"), arguments.pop("std")
         arguments["x"] = normalise(arguments["x"].double(), mean, std, torch.float64)
     sums = tree_map(absolute, arguments, is_leaf=lambda v: isinstance(v, ops.BatchNorm))

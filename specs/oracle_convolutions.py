@@ -1,4 +1,4 @@
-"""PyTorch's convolutions on a CPU, where those are too slow to be an oracle, or end the process."""
+"""PyTorch's convolutions on a CPU, except where they are too slow for an oracle, or crash."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def _without_onednn() -> Iterator[None]:
 
 
 class OracleConvolutions(TorchFunctionMode):
-    """Goes around two ways in which PyTorch computes a convolution on a CPU.
+    """Avoids two ways in which PyTorch computes convolutions on a CPU.
 
-    Depthwise ones in float64 go channel by channel; here they go tap by tap. Those with a dilation go through oneDNN,
-    which ends the process where no tap reaches the image: dense ones up to PyTorch 2.13, depthwise ones with 2.14 too
-    (16 channels of 18x1 pixels, kernel 4x2, stride 2x3, padding 4x5, dilation 2x4). Here they do without it.
+    It computes depthwise ones in float64 channel by channel; here they are computed tap by tap. Those with a dilation
+    go through oneDNN, which crashes if no tap reaches the image: dense ones up to PyTorch 2.13, depthwise ones in
+    2.14 too (16 channels of 18x1 pixels, kernel 4x2, stride 2x3, padding 4x5, dilation 2x4). Here they do not use it.
     """
 
     def __torch_function__(

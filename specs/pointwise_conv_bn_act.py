@@ -22,7 +22,7 @@ from specs.work import Work
 class Pointwise(Case):
     """``pointwise_conv_bn_act``; and, without gate and residual, ``_pool`` and ``_squeeze``.
 
-    ``gated``: a gate multiplies its input. ``residual``: a map is added to its result.
+    ``gated``: a gate multiplies the input. ``residual``: a map is added to the result.
     """
 
     out_channels: int
@@ -37,24 +37,20 @@ class Pointwise(Case):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """With the means of the map, and with them alone, where there is neither gate nor residual."""
+        """Also, without gate and residual, the ops that return the means, with the map or without it."""
         if self.gated or self.residual:
             return (self.op,)
         return self.op, f"{self.op}_pool", f"{self.op}_squeeze"
 
     @property
     def pixels(self) -> int:
-        """Of an image."""
+        """Pixels of an image, input or output."""
         return self.size[0] * self.size[1]
 
     @property
     def depth(self) -> int:
-        """Terms of a sum."""
+        """Number of terms per sum."""
         return self.channels
-
-    def depth_of(self, op: str) -> int:
-        """With means, their pixels too."""
-        return self.depth + (0 if op == self.op else self.pixels)
 
     def _arguments(self) -> dict[str, Any]:
         style = self.style
@@ -69,7 +65,7 @@ class Pointwise(Case):
         }
 
     def arguments_of(self, op: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The ops with means have neither gate nor residual."""
+        """Without gate and residual for the ops with means."""
         surroundings = () if op == self.op else ("gate", "residual")
         return {name: value for name, value in arguments.items() if name not in surroundings}
 
@@ -95,14 +91,14 @@ class Pointwise(Case):
         residual: Tensor | None = None,
         activation: str,
     ) -> Tensor:
-        """One PyTorch call after the other; the gate in the dtype of the images."""
+        """One PyTorch call after the other; the gate is cast to the dtype of the images."""
         if gate is not None:
             x = x * gate[:, :, None, None]
         y = eager.conv(x, ops.Conv(weight, bias, bn), activation)
         return y if residual is None else y.add_(residual)
 
     def work(self) -> Work:
-        """Every map once, and the parameters."""
+        """Each map once, and the parameters."""
         maps = self.pixels * (self.channels + self.out_channels * (1 + self.residual))
         weights = self.channels * self.out_channels
         parameters = weights + BN_VECTORS * self.out_channels * (self.style.norm != "none")
@@ -130,7 +126,7 @@ SAMPLES = {
 }
 
 EDGES = {
-    # Rows of a tile belong to several images; K in one block, and what is left over of it.
+    # Rows of a tile belong to several images; K in one block, and in several, the last one incomplete.
     "expand": Pointwise(3, 24, 100, (5, 5), gated=True),
     "K of 16": Pointwise(2, 16, 96, (33, 32)),
     "K of 24": Pointwise(2, 24, 144, (33, 32), residual=True),
@@ -151,7 +147,7 @@ EDGES = {
 
 
 def generate(draw: Draw) -> Pointwise:
-    """Any shape of up to some 16 million multiply-adds."""
+    """Any shape with up to some 16 million multiply-adds."""
     channels, n = drawing.channels(draw), drawing.images(draw)
     out_channels = drawing.channels(draw)
     most = min(100_000 // max(channels, out_channels), 16_000_000 // (channels * out_channels))

@@ -1,4 +1,4 @@
-"""The samples of every op: small valid calls, made of fresh random numbers."""
+"""The samples of every op: small valid calls with new random numbers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from specs.case import Case
 
 @dataclass(frozen=True)
 class Sample:
-    """One call: of the front (:meth:`front`) and, :attr:`flat`, of ``torch.ops.effkernels.<name>``."""
+    """One call: of the Python function (:meth:`front`) and, with :attr:`flat`, of
+    ``torch.ops.effkernels.<name>``.
+    """
 
     name: str
     label: str
     case: Case
-    # Made at once: torch.compile knows no cached property, and fake tensors want real ones from outside.
+    # Made in __post_init__: torch.compile does not support cached properties, and fake tensors need real
+    # ones made outside.
     _arguments: dict[str, Any] = field(init=False, repr=False)
     flat: tuple[Any, ...] = field(init=False, repr=False)
     """The arguments in the order of the schema."""
@@ -34,12 +37,12 @@ class Sample:
         object.__setattr__(self, "flat", self.case.flat(self.name, arguments))
 
     def front(self) -> Any:
-        """What ``effkernels.ops`` makes of the arguments."""
+        """What ``effkernels.ops`` returns for the arguments."""
         return getattr(ops, self.name)(**self._arguments)
 
 
 def _cases() -> Iterator[tuple[str, str, Case]]:
-    """(op, label, case) of every module here that has samples."""
+    """(op, label, case) for every module here that has samples."""
     for found in sorted(pkgutil.iter_modules(specs.__path__), key=lambda module: module.name):
         if found.name not in ops.__all__:
             continue
@@ -50,7 +53,9 @@ def _cases() -> Iterator[tuple[str, str, Case]]:
 
 
 def samples(dtype: torch.dtype) -> list[Sample]:
-    """Every op, over the corners of its contract; numbers follow from the seed of Python's generator."""
+    """Samples of every op that cover every kind of argument; numbers follow from the seed of Python's
+    generator.
+    """
     return [
         Sample(op, label, case.styled(dtype=dtype, seed=random.getrandbits(31)))
         for op, label, case in _cases()
@@ -58,10 +63,10 @@ def samples(dtype: torch.dtype) -> list[Sample]:
 
 
 def labels() -> list[str]:
-    """Names of the samples, in order."""
+    """The names of the samples, in order."""
     return [f"{op}-{label}" for op, label, _ in _cases()]
 
 
 def labels_of_parts() -> list[str]:
-    """Those of the ops that are not composed of others."""
+    """The names of the samples of ops that are not composed of other ops."""
     return [label for label in labels() if not label.startswith(("mbconv", "expand_depthwise"))]

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: the gate from means, and the whole layer on a map."""
+"""Squeeze-excitation: the gate from means, and the whole layer on a map."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from specs.work import Work
 
 @dataclass(frozen=True)
 class Squeeze(Case):
-    """``squeeze_excite``; or ``squeeze_excite_gate`` where there is no ``size``. ``squeezed``: hidden channels."""
+    """``squeeze_excite``; or ``squeeze_excite_gate`` if there is no ``size``. ``squeezed``: hidden channels."""
 
     squeezed: int
     size: tuple[int, int] | None
@@ -33,7 +33,7 @@ class Squeeze(Case):
 
     @property
     def depth(self) -> int:
-        """Terms of both sums; the sigmoid and the product round too."""
+        """Number of terms of both sums; the sigmoid and the product round too."""
         return self.channels + self.squeezed + 2
 
     def _arguments(self) -> dict[str, Any]:
@@ -45,11 +45,13 @@ class Squeeze(Case):
         return {**first, **gate._asdict(), "activation": self.activation}
 
     def flat(self, op: str, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The arguments, which stand in the order of the schema; weights with two dimensions."""
+        """The arguments, which are already in the order of the schema; weights with two dimensions."""
         return tuple(_matrix(v) if "weight" in name else v for name, v in arguments.items())
 
     def magnitude(self, arguments: Mapping[str, Any]) -> float:
-        """The largest sum of absolute values before the sigmoid, times the sigmoid's slope, times the images."""
+        """The largest sum of absolute values before the sigmoid, times the sigmoid's slope, times the images'
+        values.
+        """
         exact = in_float64(arguments)
         first = exact["pooled"] if self.size is None else exact["x"]
         x = first.abs().nan_to_num(0, 0, 0)
@@ -80,7 +82,7 @@ class Squeeze(Case):
         return eager.squeeze_excite(x, weights, activation)
 
     def work(self) -> Work:
-        """The map read for the means, read again and written, or the means and the gates; and the parameters."""
+        """The map read for the means, then read and written, or the means and the gates; and the parameters."""
         weights = 2 * self.channels * self.squeezed
         biased = self.style.bias if self.style.gate_bias is None else self.style.gate_bias
         parameters = weights + (self.channels + self.squeezed) * biased
@@ -102,7 +104,7 @@ class Squeeze(Case):
 
 
 def _matrix(tensor: Tensor) -> Tensor:
-    """Without the two dimensions of a 1x1 kernel."""
+    """``tensor`` without the last two dimensions of a 1x1 kernel."""
     return tensor.flatten(1) if tensor.dim() == 4 else tensor
 
 
@@ -133,7 +135,7 @@ EDGES = {
 
 
 def generate(draw: Draw) -> Squeeze:
-    """A layer on maps of up to some 40,000 values."""
+    """A layer on maps with up to some 40,000 values."""
     channels, n = drawing.channels(draw), drawing.images(draw)
     return Squeeze(
         n,
@@ -146,7 +148,7 @@ def generate(draw: Draw) -> Squeeze:
 
 
 def generate_gate(draw: Draw) -> Squeeze:
-    """A gate of any number of channels."""
+    """A gate with any number of channels."""
     channels, n = drawing.channels(draw), drawing.images(draw)
     chosen = drawing.activation(draw)
     return Squeeze(

@@ -23,13 +23,13 @@ EPS = 1e-3
 class Style:
     """What a case's tensors look like.
 
-    ``layout``: of the images. "offset" is NHWC from the second element of a storage on, so that nothing is
-    aligned. ``weights``: "strided" ones are every second column of larger ones, "channels_last" ones have the
-    memory format and are 4-dimensional also where the kernel is 1x1, "expanded" ones repeat one output channel.
-    ``norm``: the dtype of BatchNorm's vectors, "float32" or that of the images ("same"); or "none".
-    ``bias``: of convolutions; ``gate_bias``: of the two products of a gate, as ``bias`` if None. ``strange``: how
-    many values of x are NaN or infinite. ``threads``: how many the CPU's kernels compute with. ``seed``: of all
-    random numbers.
+    ``layout``: of the images. "offset" is NHWC from the second element of a storage, so that nothing is aligned.
+    ``weights``: "strided" ones are every second column of a larger tensor; "channels_last" ones have that memory
+    format, and 4 dimensions also for a 1x1 kernel; "expanded" ones repeat one output channel. ``norm``: the dtype
+    of BatchNorm's vectors, "float32" or that of the images ("same"); or "none" for no BatchNorm. ``bias``:
+    whether convolutions have one; ``gate_bias``: the same for the two products of a gate; None means as ``bias``.
+    ``strange``: how many values of x are NaN or infinite. ``threads``: with how many the CPU kernels compute.
+    ``seed``: of all random numbers.
     """
 
     dtype: torch.dtype = torch.float32
@@ -66,7 +66,7 @@ class Style:
         return draw(first + n * h * w * c)[first:].view(n, h, w, c).permute(0, 3, 1, 2)
 
     def x(self, *shape: int, uint8: bool = False) -> Tensor:
-        """Images, with ``strange`` values in them where they are not integers."""
+        """Images, with ``strange`` values unless they are integers."""
         images = self.images(*shape, uint8=uint8)
         if not self.strange or uint8 or not images.numel():
             return images
@@ -77,7 +77,7 @@ class Style:
         return images
 
     def weight(self, *shape: int) -> Tensor:
-        """Scaled so that a result is as large as the input."""
+        """A weight, scaled so that the result is about as large as the input."""
         if self.weights == "channels_last" and len(shape) == 2:
             shape = (*shape, 1, 1)
         scale = max(1, torch.Size(shape[1:]).numel()) ** -0.5
@@ -109,7 +109,7 @@ class Style:
         return {"mean": mean, "std": std}
 
     def batch_norm(self, channels: int) -> ops.BatchNorm | None:
-        """Vectors none of which is at its default; None where there is no BatchNorm."""
+        """Vectors that all differ from their defaults; None if there is no BatchNorm."""
         if self.norm == "none":
             return None
         limits = ((0.5, 1.5), (-0.5, 0.5), (-0.5, 0.5), (0.2, 1.2))
@@ -118,7 +118,7 @@ class Style:
         )
 
     def biases(self, channels: int) -> Tensor:
-        """Of a convolution or of a product."""
+        """Biases of a convolution or of a product."""
         return self.vector(channels, self.dtype, -0.5, 0.5)
 
     def conv(self, *shape: int) -> ops.Conv:
@@ -129,7 +129,7 @@ class Style:
         )
 
     def gate(self, channels: int, squeezed: int) -> ops.Gate:
-        """The two products of squeeze-and-excitation."""
+        """The two products of squeeze-excitation."""
         biased = self.bias if self.gate_bias is None else self.gate_bias
         return ops.Gate(
             self.weight(squeezed, channels),

@@ -1,4 +1,4 @@
-"""The one tolerance rule, of the tests and of the benchmarks."""
+"""The tolerance rule of all tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 def allowed_error(
     eager: Tensor, exact: Tensor, *, magnitude: float = 0.0, depth: int = 1, rounded: float = 0.0
 ) -> float:
-    """How far a result may be from float64 ``exact``: twice as far as ``eager``, PyTorch's own in its dtype, is.
+    """How far a result may be from float64 ``exact``: twice as far as ``eager``, PyTorch's own result in that dtype.
 
-    Plus what the accumulation of ``depth`` terms, whose absolute values sum to at most ``magnitude``, may
-    add: sqrt(depth) * eps * magnitude, with the eps of the dtype that sums, float32 for 16-bit types, and
-    half a unit in the last place of the largest result for its rounding. Where an op rounds on its way, as if to
-    memory, what these roundings may add: ``rounded``. Values that are NaN or infinite in ``exact`` do not count, nor
-    those in ``eager``: it has some also next to them (oneDNN's bfloat16 convolutions spread NaN to other pixels).
+    To this is added what summing ``depth`` terms, whose absolute values sum to at most ``magnitude``, may
+    contribute: sqrt(depth) * eps * magnitude, with the eps of the accumulation dtype (float32 for 16-bit types);
+    half a unit in the last place of the largest result, for its rounding; and ``rounded``, for ops that round
+    intermediate maps, as if to memory. Values that are NaN or infinite in ``exact`` do not count, nor those that are
+    in ``eager``, which has some also next to them (oneDNN's bfloat16 convolutions spread NaN to other pixels).
     """
     finite = exact.isfinite()
     if not finite.any():
@@ -38,9 +38,9 @@ def assert_within_eager(
     depth: int = 1,
     rounded: float = 0.0,
 ) -> None:
-    """``actual`` errs from float64 ``exact`` by no more than :func:`allowed_error`.
+    """Assert that ``actual`` differs from float64 ``exact`` by no more than :func:`allowed_error`.
 
-    What is NaN or infinite must be so in ``exact`` too, and the other way round.
+    NaN and infinite values must be in the same places in both.
     """
     assert actual.shape == exact.shape, f"shape {tuple(actual.shape)}, want {tuple(exact.shape)}"
     assert actual.dtype == eager.dtype, f"dtype {actual.dtype}, want {eager.dtype}"
@@ -48,7 +48,7 @@ def assert_within_eager(
     finite = exact.isfinite()
     wild = exact[~finite].to(actual.dtype)
     torch.testing.assert_close(actual[~finite], wild, rtol=0, atol=0, equal_nan=True)
-    assert actual[finite].isfinite().all(), "not finite"
+    assert actual[finite].isfinite().all(), "values are not finite that should be"
     if not finite.any():
         return
     error = (actual.double() - exact)[finite].abs().max().item()

@@ -1,4 +1,4 @@
-"""What a call needs at the least."""
+"""The minimum that a call needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Work:
-    """What a call cannot do without: bytes of memory traffic, and multiply-accumulates."""
+    """The minimum that a call needs: bytes of memory traffic, and multiply-accumulates."""
 
     bytes: int
     macs: int

@@ -1,4 +1,4 @@
-"""What holds for every test: the copy under test, the seed, the precision, the gpu marker. And how a run ends."""
+"""Set up every test: the copy under test, the seed, the precision, the gpu marker. Reports the run's duration."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-# Several processes of pytest-xdist share the cores: threads that wait for each other's would spin. Read when torch is
-# imported, and by the processes that tests start.
+# Processes of pytest-xdist share the cores: threads that wait for each other would spin. The variable is read when
+# torch is imported, and by the processes that tests start.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -35,9 +35,9 @@ from suite_guard import (
     wrong_modules,
 )
 
-# For `specs`; behind the installed package, because here lies its source without the compiled modules.
+# For `specs`. Last, because the root contains the package's source without the compiled modules.
 sys.path.append(str(ROOT))
-# Tests ask PyTorch for deterministic algorithms, which on a GPU it refuses to multiply with unless this is said.
+# Tests use PyTorch's deterministic algorithms, and matrix products on a GPU then need this variable.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 SEED = int(os.environ.get("EFFKERNELS_TEST_SEED") or secrets.randbits(32))
@@ -45,11 +45,11 @@ _MODULES = {"cpu": "_C", "cuda": "_C_cuda"}
 
 try:
     from hypothesis import settings
-except ImportError:  # its tests skip themselves
+except ImportError:  # tests that need it are skipped
     pass
 else:
-    # Two busy cores make any deadline a matter of luck.
-    settings.register_profile("effkernels", deadline=None, print_blob=True)
+    # On two busy cores any deadline would fail at random.
+    settings.register_profile("effkernels", deadline=None, print_blob=True, max_examples=60)
     # Sanitizers take three times as long.
     settings.register_profile("effkernels-few", settings.get_profile("effkernels"), max_examples=15)
     settings.load_profile(os.environ.get("EFFKERNELS_TEST_PROFILE") or "effkernels")
@@ -76,14 +76,14 @@ def pytest_configure(config: pytest.Config) -> None:
     SEED = getattr(config, "workerinput", {}).get("effkernels_seed", SEED)
     if getattr(config.option, "hypothesis_seed", "") is None:
         config.option.hypothesis_seed = SEED
-    # Oracles in fp32 mean fp32; cuDNN's default is TF32.
+    # Oracles in fp32 must use fp32; cuDNN's default is TF32.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """The processes of pytest-xdist draw from the seed that this one prints."""
+    """The processes of pytest-xdist use the seed that this process prints."""
     node.workerinput["effkernels_seed"] = SEED
 
 
@@ -124,7 +124,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    # By name, so that a test alone draws the numbers that it drew in the whole suite.
+    # Seeded by the test's name, so that a test run alone draws the same numbers as in the whole suite.
     seed = (SEED + zlib.crc32(item.nodeid.encode())) % 2**32
     random.seed(seed)
     np.random.seed(seed)
@@ -152,26 +152,24 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.fixture(autouse=True)
 def _oracles_of_gpu_tests_without_onednn(request: pytest.FixtureRequest) -> Iterator[None]:
-    """On a machine with 16 cores oneDNN, in PyTorch 2.11, ended the process for some dilated convolutions."""
+    """On a machine with 16 cores oneDNN, in PyTorch 2.11, crashed in some dilated convolutions."""
     if request.node.get_closest_marker("gpu") is None:
         yield
         return
     before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = (
-        False  # `flags` also sets what only Intel's GPUs have, and warns
-    )
+    torch.backends.mkldnn.enabled = False  # `flags` also sets an option of Intel's GPUs, and warns
     yield
     torch.backends.mkldnn.enabled = before
 
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """A seed of this test's own, from the run's."""
+    """A seed for this test, derived from the run's seed."""
     return (SEED + zlib.crc32(request.node.nodeid.encode())) % 2**32
 
 
 def _is_xdist_worker(config: pytest.Config) -> bool:
-    """Whether this process runs a share of the tests only, so that what it counts is no sum."""
+    """Whether this process runs only a share of the tests, so that its counts are not totals."""
     return hasattr(config, "workerinput")
 
 

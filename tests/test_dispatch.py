@@ -1,4 +1,4 @@
-"""The choice of a backend, with backends made up for the purpose."""
+"""The choice of a backend, with backends made for the tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _rejects(x: torch.Tensor, *_: Any) -> str | None:
 
 @pytest.fixture
 def fake_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[dispatch.Backend]:
-    """A "cpu" backend whose one kernel returns sevens."""
+    """A "cpu" backend with one kernel, which returns sevens."""
     fake = dispatch.Backend("cpu", ("cpu",))
     monkeypatch.setitem(dispatch._BACKENDS, "cpu", fake)
     monkeypatch.setattr(dispatch, "_warned", set())
@@ -94,7 +94,7 @@ def test_a_fallback_warns_at_each_place_and_names_it(
     assert warned[1].lineno == warned[0].lineno + 1
 
 
-def test_a_fallback_that_is_an_error_is_one_each_time(fake_cpu: dispatch.Backend) -> None:
+def test_if_warnings_are_errors_each_fallback_raises(fake_cpu: dispatch.Backend) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", effkernels.FallbackWarning)
         for _ in range(2):
@@ -112,7 +112,7 @@ def test_op_without_a_kernel_falls_back_with_one_line(
     ]
 
 
-def test_a_block_is_composed_of_what_the_backend_has(
+def test_a_missing_block_is_composed_of_the_backends_ops(
     fake_cpu: dispatch.Backend, recwarn: pytest.WarningsRecorder
 ) -> None:
     project = ops.Conv(torch.eye(4))
@@ -121,7 +121,7 @@ def test_a_block_is_composed_of_what_the_backend_has(
     assert not any("mbconv" in m for m in messages(recwarn))
 
 
-def test_a_block_that_is_rejected_is_composed_of_what_the_backend_has(
+def test_a_rejected_block_is_composed_of_the_backends_ops(
     fake_cpu: dispatch.Backend, recwarn: pytest.WarningsRecorder
 ) -> None:
     name = "expand_depthwise_conv_bn_act"
@@ -134,7 +134,7 @@ def test_a_block_that_is_rejected_is_composed_of_what_the_backend_has(
     assert sevens(block(X))
     with effkernels.use_backend("cpu", fallback=False):
         assert sevens(block(X))
-        # Its parts have to take it.
+        # The ops that it consists of must take it.
         with pytest.raises(NotImplementedError, match=r"^pointwise_conv_bn_act: .* no batches"):
             block(torch.cat([X, X]))
     assert not messages(recwarn)
@@ -145,7 +145,7 @@ def test_a_block_that_is_rejected_is_composed_of_what_the_backend_has(
     }
 
 
-def test_other_devices_are_not_its_business(
+def test_tensors_on_unsupported_devices_do_not_warn(
     fake_cpu: dispatch.Backend, recwarn: pytest.WarningsRecorder
 ) -> None:
     y = ops.depthwise_conv_bn_act(X.to("meta"), W.to("meta"), padding=1)
@@ -188,7 +188,7 @@ def test_each_thread_chooses_for_itself(fake_cpu: dispatch.Backend) -> None:
 
 
 class Heard:
-    """Notes down what it is told, and answers ones in the place of everything."""
+    """Records what it is told, and replaces every result by ones."""
 
     def __init__(self) -> None:
         self.decisions: list[dispatch.Decision] = []
@@ -201,7 +201,7 @@ class Heard:
         raise AssertionError(f"{op} declined: {reason}")
 
 
-def test_a_watcher_hears_of_its_own_thread(fake_cpu: dispatch.Backend) -> None:
+def test_a_watcher_is_called_for_its_own_thread(fake_cpu: dispatch.Backend) -> None:
     heard, found = Heard(), []
     with dispatch.watching(heard):
         thread = threading.Thread(target=lambda: found.append(sevens(run())))
@@ -308,7 +308,10 @@ def test_environment_variable_without_such_a_backend() -> None:
         "effkernels.ops.conv_bn_act(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))"
     )
     wrong = run_python("-c", code, EFFKERNELS_BACKEND="cudnn")
-    assert "EFFKERNELS_BACKEND: no backend 'cudnn'; there are cuda, triton, cpu" in wrong.stderr
+    assert (
+        "EFFKERNELS_BACKEND: no backend is called 'cudnn'; there are cuda, triton, cpu"
+        in wrong.stderr
+    )
 
 
 def test_environment_variable_of_an_unavailable_backend() -> None:

@@ -1,4 +1,4 @@
-"""CUDA graphs of a forward pass: what is refused and kept without a device, and the numbers on one."""
+"""CUDA graphs of a forward pass: what is refused and kept without a device, and the results on one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def images(*shape: int, **options: Any) -> Tensor:
 
 
 def tiny() -> nn.Sequential:
-    """A network in training mode, as it is made, with parts that can be replaced."""
+    """A network in training mode, as it is built, with parts that can be replaced."""
     return nn.Sequential(
         OrderedDict(
             stem=ConvBnAct(3, 8, 3, stride=2),
@@ -35,7 +35,7 @@ def tiny() -> nn.Sequential:
 
 
 class Recorded:
-    """Stands in for the graphs of a device: a capture keeps the model, a replay runs it."""
+    """Replaces the graphs of a device: a capture keeps the model, a replay runs it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -62,7 +62,7 @@ made: list[Recorded] = []
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
-    """Graphs of CPU models by :class:`Recorded`: those that were made, one for each time the model was read."""
+    """Makes graphs of CPU models by :class:`Recorded`; returns these, one for each time the model was read."""
     monkeypatch.setattr(graphs, "_CudaGraphs", Recorded)
     monkeypatch.setattr(graphs, "_DEVICE_TYPE", "cpu")
     made.clear()
@@ -96,7 +96,7 @@ def test_the_least_recently_used_goes(recorded: list[Recorded]) -> None:
     assert [entry for entry in recorded[0].log if entry[0] != "run"] == [
         ("capture", A),
         ("capture", B),
-        ("release", B),  # before the next is captured: its memory is for that
+        ("release", B),  # before the next capture, which can use its memory
         ("capture", C),
     ]
 
@@ -112,7 +112,7 @@ def test_release(recorded: list[Recorded]) -> None:
     assert captures(recorded) == [A, B, B]
 
 
-def test_what_decides_about_kernels_has_graphs_of_its_own(recorded: list[Recorded]) -> None:
+def test_settings_that_decide_about_kernels_have_their_own_graphs(recorded: list[Recorded]) -> None:
     graphed = effkernels.graph(tiny().eval(), images(*A))
     with effkernels.use_backend("torch"):
         graphed(images(*A))
@@ -149,7 +149,7 @@ def _none(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("change", [_data, _parameter, _buffer, _module, _deeper_module, _none])
-def test_what_is_replaced_is_captured_anew(change: Any, recorded: list[Recorded]) -> None:
+def test_replacing_something_captures_again(change: Any, recorded: list[Recorded]) -> None:
     model = tiny().eval()
     graphed = effkernels.graph(model, images(*A))
     graphed(images(*B))
@@ -162,7 +162,7 @@ def test_what_is_replaced_is_captured_anew(change: Any, recorded: list[Recorded]
 
 
 def test_a_fused_copy_is_captured(recorded: list[Recorded]) -> None:
-    """The identities in the place of its BatchNorms have no mode that matters."""
+    """The identities in place of its BatchNorms are in training mode, which does not matter."""
     fused, x = small().eval().fuse(), images(*A)
     graphed = effkernels.graph(fused, x)
     torch.testing.assert_close(graphed(x), fused(x))
@@ -173,7 +173,7 @@ def test_a_fused_copy_is_captured(recorded: list[Recorded]) -> None:
         graphed(images(*A))
 
 
-def test_what_is_written_in_place_is_not(recorded: list[Recorded]) -> None:
+def test_writing_in_place_does_not_capture_again(recorded: list[Recorded]) -> None:
     model = tiny().eval()
     graphed = effkernels.graph(model, images(*A))
     model.load_state_dict(tiny().state_dict())
@@ -285,7 +285,7 @@ def test_bad_limits(max_shapes: Any, recorded: list[Recorded]) -> None:
     assert not recorded
 
 
-def test_models_that_leave(recorded: list[Recorded]) -> None:
+def test_models_that_leave_the_device(recorded: list[Recorded]) -> None:
     model = tiny().eval()
     graphed = effkernels.graph(model, images(*A))
     weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -299,7 +299,7 @@ def test_models_that_leave(recorded: list[Recorded]) -> None:
     assert captures(recorded) == [A, A]
 
 
-def test_models_elsewhere() -> None:
+def test_models_on_other_devices() -> None:
     with pytest.raises(ValueError, match="graph: model is on cpu; CUDA graphs need all of it on"):
         effkernels.graph(tiny().eval(), images())
     with pytest.raises(ValueError, match="graph: model is on no device, without parameters"):
@@ -312,7 +312,7 @@ def test_models_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("output", [{"y": torch.ones(1)}, [torch.ones(1), None], 1.0])
-def test_results_that_are_no_tensors(output: Any) -> None:
+def test_results_that_are_not_tensors(output: Any) -> None:
     with pytest.raises(TypeError, match="graph: model must return a tensor, or a list or tuple"):
         graphs._check_output(output)
 
@@ -329,18 +329,18 @@ def test_results_are_copied(kind: type) -> None:
 
 @pytest.fixture
 def model() -> Iterator[effkernels.EfficientNet]:
-    """A network on the device, of which some hundred kernels run."""
+    """A network on the device, with some hundred kernels."""
     yield small().cuda().eval()
     torch.cuda.synchronize()
 
 
 def assert_replays(graphed: GraphedModel, model: nn.Module, *shapes: tuple[int, ...]) -> None:
-    """Replays make of new numbers what the model makes of them."""
+    """Replays on new values give the model's results for them."""
     for shape in shapes:
         for _ in range(3):
             x = images(*shape, device="cuda")
             with torch.inference_mode():
-                # NHWC, as in the graph: algorithms are chosen by layout.
+                # NHWC, as in the graph, because algorithms are chosen by layout.
                 expected = model(x.contiguous(memory_format=torch.channels_last))
             torch.testing.assert_close(graphed(x), expected)
 
@@ -366,7 +366,7 @@ def test_16_bits_and_autocast(model: effkernels.EfficientNet, dtype: torch.dtype
         assert cast.dtype == dtype
     with torch.inference_mode():
         torch.testing.assert_close(graphed(x), model(nhwc))
-    model.to(dtype)  # other memory: captured anew
+    model.to(dtype)  # other memory, so it is captured again
     with torch.inference_mode():
         torch.testing.assert_close(graphed(x.to(dtype)), model(nhwc.to(dtype)))
 
@@ -467,7 +467,7 @@ def test_modes_and_streams_may_change_between_calls(model: effkernels.EfficientN
 
 
 @pytest.mark.gpu
-def test_memory_comes_back(model: effkernels.EfficientNet) -> None:
+def test_release_frees_memory(model: effkernels.EfficientNet) -> None:
     x = images(8, 3, 128, 128, device="cuda")
     graphed = effkernels.graph(model, x)
     held, released = [], []
@@ -476,7 +476,7 @@ def test_memory_comes_back(model: effkernels.EfficientNet) -> None:
         held.append(torch.cuda.memory_allocated())
         graphed.release()
         released.append(torch.cuda.memory_allocated())
-    # What libraries allocated for the stream of the captures is in all of them.
+    # The difference includes what libraries allocated for the stream of the captures.
     assert len(set(released)) == 1
     assert min(held) >= released[0] + x.nbytes
 

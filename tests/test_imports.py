@@ -1,4 +1,4 @@
-"""Imports point one way: no module of the package imports one of a layer above it, and none go in a circle."""
+"""Imports point one way: no module of the package imports from a higher layer, and no imports form a circle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import effkernels
 
 PACKAGE = Path(effkernels.__file__).parent
 
-# From the lowest on. Modules of one row may import each other, and all that is above it here.
+# From the lowest layer up. Modules in one row may import each other and all lower layers.
 LAYERS = (
     ("dispatch",),
     ("reference",),
@@ -23,16 +23,16 @@ LAYERS = (
     ("cli",),
 )
 RANKS = {part: rank for rank, row in enumerate(LAYERS) for part in row}
-# Backends stand beside the layers: they compute what `ops` declares, and nothing there knows of them.
+# The backends are outside of the layers: they implement what `ops` declares, and no layer imports them.
 BACKENDS = "_backends"
 BELOW_BACKENDS = ("dispatch", "reference", "ops")
 ABOVE_BACKENDS = ("__init__", "cli")
-# What points upward and has to, by name, with the reason.
+# Imports that have to point upward, with the reason.
 ALLOWED: dict[tuple[str, str], str] = {}
 
 
 def name_of(file: Path) -> str:
-    """Such as "effkernels.ops.mbconv"; a package by its own name."""
+    """The name of a module, such as "effkernels.ops.mbconv"; for an ``__init__`` file that of its package."""
     parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -41,9 +41,10 @@ FILES = {name_of(file): file for file in PACKAGE.rglob("*.py")}
 
 
 def imported(tree: ast.AST, known: frozenset[str]) -> Iterator[tuple[str, bool]]:
-    """The modules of ``known`` that this source imports; and whether that happens when it is imported itself.
+    """The modules of ``known`` that this source imports; and whether that happens when the module itself is
+    imported.
 
-    What stands under ``if TYPE_CHECKING`` is for type checkers alone: it never happens, but points somewhere too.
+    Imports under ``if TYPE_CHECKING`` never happen at run time, but count as imports of a layer.
     """
 
     def visit(node: ast.AST, now: bool) -> Iterator[tuple[str, bool]]:
@@ -79,7 +80,7 @@ def part_of(module: str) -> str:
 
 
 def points_upward(importer: str, target: str) -> bool:
-    """Whether the one may not import the other."""
+    """Whether ``importer`` may not import ``target``."""
     here, there = part_of(importer), part_of(target)
     if here == there or here == "__init__":
         return False
@@ -102,9 +103,9 @@ def upward(imports: dict[str, list[tuple[str, bool]]]) -> set[tuple[str, str]]:
 
 
 def circle(imports: dict[str, list[tuple[str, bool]]]) -> list[str] | None:
-    """Modules that import each other while they are imported, the first of them again at the end; or None.
+    """Modules that import each other while they are imported, with the first one again at the end; or None.
 
-    To import a module also runs its package's ``__init__``. That is not counted: `effkernels.ops` imports
+    Importing a module also runs its package's ``__init__``. That is not counted: `effkernels.ops` imports
     `effkernels.ops.mbconv`, which may import its siblings by name, but no name from `effkernels.ops`.
     """
     finished: set[str] = set()
@@ -134,18 +135,18 @@ def test_every_part_has_its_layer() -> None:
     assert parts <= set(RANKS), "give it a place in LAYERS"
 
 
-def test_nothing_imports_what_is_above_it() -> None:
+def test_nothing_imports_from_a_higher_layer() -> None:
     found = upward(IMPORTS)
     assert sorted(found - set(ALLOWED)) == []
     assert sorted(set(ALLOWED) - found) == [], "these need no allowance any more"
 
 
-def test_nothing_imports_itself_on_the_way() -> None:
+def test_no_imports_form_a_circle() -> None:
     assert circle(IMPORTS) is None
 
 
 def sources(tmp_path: Path, **files: str) -> dict[str, list[tuple[str, bool]]]:
-    """What modules of this package import, had it only these: "ops__mbconv" for effkernels.ops.mbconv."""
+    """The imports of a package with only these files; "ops__mbconv" stands for effkernels.ops.mbconv."""
     known = {}
     for name, text in files.items():
         file = tmp_path / f"{name}.py"

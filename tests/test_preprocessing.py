@@ -1,4 +1,4 @@
-"""Pictures in, tensors out: the arithmetic against torchvision, and every kind of bad file."""
+"""Pictures in, tensors out: the arithmetic compared with torchvision's, and every kind of bad file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = [(300, 200), (200, 300), (224, 224), (256, 256), (37, 91), (1, 1), (640,
 
 @pytest.fixture
 def picture(seed: int):
-    """A random RGB picture of a given (width, height)."""
+    """Makes a random RGB picture of a given (width, height)."""
     rng = np.random.default_rng(seed)
 
     def make(width: int, height: int):
@@ -80,7 +80,7 @@ class TestTransform:
         [
             (224, 0.875, 256),
             (300, 0.904, 331),  # rounded down: 331.86
-            (240, 240 / 255, 255),  # a ratio must give back the whole number it came from
+            (240, 240 / 255, 255),  # a ratio must give the whole number that it was computed from
             (380, 380 / 384, 384),
             (288, 1.0, 288),
         ],
@@ -98,7 +98,7 @@ class TestTransform:
         transform = Preprocessing(size=16)
         assert torch.equal(transform(tmp_path / "picture.png"), transform(image))
 
-    def test_refuses_slivers_before_resizing_them(self):
+    def test_refuses_extreme_aspect_ratios_before_resizing(self):
         limit = MAX_ASPECT_RATIO
         assert Preprocessing(size=8)(PIL_Image.new("RGB", (limit, 1))).shape == (3, 8, 8)
         with pytest.raises(ValueError, match=f"{limit + 1} x 1 pixels, narrower than"):
@@ -194,7 +194,7 @@ class TestReadImage:
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_exif_orientation(self, picture, tmp_path: Path, orientation):
         upright = picture(6, 4)
-        # What a camera stores: the inverse of the turn that the tag asks for.
+        # A camera stores the inverse of the rotation that the tag asks for.
         undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
         stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
         exif = PIL_Image.Exif()
@@ -234,7 +234,7 @@ class TestReadImage:
         (tmp_path / "empty.png").touch()
         self.check_refused(tmp_path / "empty.png", "the file is empty")
 
-    def test_no_picture(self, tmp_path: Path):
+    def test_not_a_picture(self, tmp_path: Path):
         (tmp_path / "notes.jpg").write_text("not a picture\n")
         self.check_refused(tmp_path / "notes.jpg", "not a picture")
 
@@ -262,10 +262,10 @@ class TestReadImage:
     @pytest.mark.parametrize(
         ("mode", "value"), [("F", 0.5), ("I", 70000), ("I", -1)], ids=["float", "wide", "negative"]
     )
-    def test_pixels_without_a_stated_range(self, tmp_path: Path, mode, value):
+    def test_pixels_without_a_known_range(self, tmp_path: Path, mode, value):
         path = tmp_path / "scientific.tif"
         PIL_Image.new(mode, (2, 2), value).save(path)
-        self.check_refused(path, "no stated range")
+        self.check_refused(path, "no known range")
 
     def test_missing_pillow_names_the_extra(self, monkeypatch, tmp_path: Path):
         monkeypatch.setitem(sys.modules, "PIL.Image", None)

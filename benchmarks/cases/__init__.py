@@ -1,6 +1,6 @@
-"""What is measured, and with whom: a file for each kind of case, which gives its suites.
+"""What is measured, and by which contestants: one file per kind of case, which defines its suites.
 
-A new kind is a file with a function ``suites``: all of them are read.
+A new kind is a file with a function ``suites``; every file here is read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.contestants import Contestant, joining
+from benchmarks.contestants import Contestant, contestants_in
 from benchmarks.harness.alternate import Timing
 from benchmarks.harness.device import CPU, TYPES, Device
 from benchmarks.harness.problem import Answer, Tensors
@@ -22,11 +22,11 @@ from specs.work import Work
 
 
 class Case(Protocol):
-    """One thing that is computed."""
+    """One computation that is measured."""
 
     @property
     def device(self) -> Device:
-        """Where, and in which type."""
+        """The device and the type."""
 
     @property
     def batch(self) -> int:
@@ -34,7 +34,7 @@ class Case(Protocol):
 
     @property
     def key(self) -> str:
-        """Unique among all cases, and fit for a file name."""
+        """Unique among all cases, and usable as a file name."""
 
     @property
     def title(self) -> str:
@@ -42,26 +42,26 @@ class Case(Protocol):
 
     @property
     def work(self) -> Work:
-        """What it cannot do without."""
+        """The bytes and operations that it needs at least."""
 
     @property
     def clock(self) -> str:
-        """Which of :data:`benchmarks.harness.worker.CLOCKS` times it."""
+        """Name of the clock that times it, in :data:`benchmarks.harness.worker.CLOCKS`."""
 
     def described(self) -> dict[str, Any]:
-        """Plain data, for a report."""
+        """The case as plain data, for a report."""
 
     def make(self, folder: Path) -> tuple[Tensors, dict[str, Answer]]:
-        """Random inputs, and what comes of the checked images of them."""
+        """Random inputs, and the exact results for the checked images."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Cases of one kind and who computes them.
+    """Cases of one kind and the contestants that compute them.
 
-    ``metric``: "time"; "host", for which there is no bound; or, of fresh processes, "memory" or "startup". ``table``:
-    which of :mod:`benchmarks.report.tables` shows it. ``growth``: part of the report, not of pytest's default matrix.
-    ``place``: where it stands in a report, the lowest first.
+    ``metric``: "time"; "host", Python's time, which has no bound; or "memory" or "startup", measured in fresh
+    processes. ``table``: the function of :mod:`benchmarks.report.tables` that shows it. ``growth``: part of the
+    report, but not of pytest's default matrix. ``place``: its position in a report, lowest first.
     """
 
     name: str
@@ -77,23 +77,23 @@ class Suite:
 
 @dataclass(frozen=True)
 class Scope:
-    """How much is asked for: ``full`` is every case and contestant; on which device."""
+    """How much is measured: ``full`` is every case and contestant; and on which device."""
 
     full: bool
     device: Device
 
     @property
     def on_cpu(self) -> bool:
-        """Or on a GPU."""
+        """Whether the device is the CPU, not a GPU."""
         return self.device.kind == "cpu"
 
-    def who(self, *groups: str) -> tuple[Contestant, ...]:
-        """Who joins one of these groups."""
-        return joining(*groups, kind=self.device.kind, full=self.full)
+    def contestants(self, *groups: str) -> tuple[Contestant, ...]:
+        """The contestants that are in one of these groups."""
+        return contestants_in(*groups, kind=self.device.kind, full=self.full)
 
 
 def suites(*, full: bool = False, growth: bool = False, device: Device = CPU) -> list[Suite]:
-    """The default matrix; with ``growth`` the cost as work grows, with ``full`` everything."""
+    """The default matrix; with ``growth`` also the cost as work grows, with ``full`` everything."""
     chosen = [suite for suite in _all(Scope(full, device)) if growth or full or not suite.growth]
     return sorted(chosen, key=lambda suite: suite.place)
 
@@ -107,7 +107,7 @@ def _all(scope: Scope) -> Iterator[Suite]:
 
 @functools.cache
 def catalogue() -> dict[str, Suite]:
-    """Every suite that there is on any device by its name, in the order of reports, without cases."""
+    """All suites of all devices by name, in the order of reports, without cases."""
     devices = [Device(kind, types[0]) for kind, types in TYPES.items()]
     found = [suite for device in devices for suite in suites(full=True, device=device)]
     ordered = sorted(found, key=lambda suite: suite.place)

@@ -1,18 +1,18 @@
-"""The whole blocks of networks."""
+"""Whole blocks of networks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from benchmarks.cases import Scope, Suite
-from benchmarks.cases.layers import STYLE, LayerCase, distinct, of_others, suite
+from benchmarks.cases.layers import STYLE, LayerCase, distinct, models_for_other_layers, suite
 from effkernels.analysis import cost
 from effkernels.models import get_config
 from specs.mbconv import Block
 
 
 def shapes(models: Sequence[str]) -> Iterator[tuple[Block, str]]:
-    """Those of these networks, one after the other."""
+    """The blocks of these networks, in order."""
     for model in models:
         layers = {layer.name: layer for layer in cost.model_cost(model).layers}
         for block in get_config(model).blocks():
@@ -38,6 +38,6 @@ def shapes(models: Sequence[str]) -> Iterator[tuple[Block, str]]:
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """Each distinct one once."""
-    cases = distinct(shapes(of_others(scope)), scope, LayerCase)
+    """Each distinct shape once."""
+    cases = distinct(shapes(models_for_other_layers(scope)), scope, LayerCase)
     return suite("block", "Whole blocks", cases, scope, place=24)

@@ -1,16 +1,24 @@
-"""The depthwise convolutions of networks."""
+"""Depthwise convolutions of networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from benchmarks.cases import Scope, Suite
-from benchmarks.cases.layers import STYLE, Found, LayerCase, distinct, layers, of_largest, suite
+from benchmarks.cases.layers import (
+    STYLE,
+    Found,
+    LayerCase,
+    distinct,
+    layers,
+    models_for_convolutions,
+    suite,
+)
 from specs.depthwise_conv_bn_act import Depthwise
 
 
 def shapes(models: Sequence[str]) -> Found:
-    """Those of these networks, one after the other."""
+    """The depthwise convolutions of these networks, in order."""
     for model, activation, layer, _ in layers(models):
         if layer.kind == "depthwise":
             channels, *size = layer.in_shape
@@ -28,7 +36,7 @@ def shapes(models: Sequence[str]) -> Found:
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """Each distinct one once."""
-    cases = distinct(shapes(of_largest(scope)), scope, LayerCase)
+    """Each distinct shape once."""
+    cases = distinct(shapes(models_for_convolutions(scope)), scope, LayerCase)
     heading = "Depthwise convolutions, with BatchNorm and activation"
     return suite("depthwise", heading, cases, scope, "convolutions", place=20)

@@ -14,8 +14,8 @@ _TIMING = Timing(turn=0.1, budget=3.0, max_rounds=15)
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """A case for each batch, and for each resolution."""
-    device, who = scope.device, scope.who("growth")
+    """One case per batch size, and one per resolution."""
+    device, contestants = scope.device, scope.contestants("growth")
     batches = BATCHES if scope.on_cpu else BATCHES + LARGE_BATCHES
     batch = tuple(case(B0, batch=n, device=device) for n in batches)
     at_once = 1 if scope.on_cpu else GPU_BATCH
@@ -25,7 +25,7 @@ def suites(scope: Scope) -> list[Suite]:
     named = (("batch", batch, 30), ("resolution", resolution, 31))
     return [
         Suite(
-            *(name, f"As the {name} grows", cases, who, _TIMING, "growth"),
+            *(name, f"As the {name} grows", cases, contestants, _TIMING, "growth"),
             growth=True,
             place=place,
         )
@@ -34,6 +34,6 @@ def suites(scope: Scope) -> list[Suite]:
 
 
 def resolutions() -> list[int]:
-    """Those of the named models up to B7's, and smaller ones down to 128."""
+    """The resolutions of the named models up to B7's, and smaller ones down to 128."""
     named = {config.resolution for config in CONFIGS.values()}
     return sorted({128, 160, 192} | {side for side in named if side <= LARGEST_RESOLUTION})

@@ -1,6 +1,6 @@
-"""Python's time of a forward pass: on a CPU with kernels that do nothing, on a GPU without waiting for it.
+"""Python's time per forward pass: on a CPU with kernels that do nothing, on a GPU without waiting for it.
 
-Images are small: kernels then cost nothing beside it, nor does the memory that is allocated for results.
+Images are small, so that neither kernels nor the allocation of results take noticeable time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PIXELS = 32
 
 @dataclass(frozen=True)
 class HostCase(NetworkCase):
-    """A network of which the processor's part is timed."""
+    """A network whose time in Python is measured."""
 
     @property
     def key(self) -> str:
@@ -24,12 +24,12 @@ class HostCase(NetworkCase):
 
     @property
     def clock(self) -> str:
-        """Until the call returns."""
+        """Measures until the call returns."""
         return "host"
 
 
 def suites(scope: Scope) -> list[Suite]:
     """B0 with one image."""
-    cases, who = (HostCase(B0, _PIXELS, device=scope.device),), scope.who("host")
-    heading = "Python's time of a forward pass"
-    return [Suite("host", heading, cases, who, TIMING, "host", "host", place=60)]
+    cases, contestants = (HostCase(B0, _PIXELS, device=scope.device),), scope.contestants("host")
+    heading = "Python's time per forward pass"
+    return [Suite("host", heading, cases, contestants, TIMING, "host", "host", place=60)]

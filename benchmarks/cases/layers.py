@@ -1,4 +1,4 @@
-"""Single layers and blocks of networks: cases of :mod:`specs` with the shapes of effkernels' own configurations."""
+"""Single layers and blocks of networks: cases of :mod:`specs` with the shapes of effkernels' configurations."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from specs.style import Style
 from specs.work import Work
 
 TIMING = Timing(turn=0.02, budget=1.2, settle=0.005, min_rounds=9)
-# In NCHW for contestants to convert; kernels of 1x1 as convolutions have them; gates with biases, as in networks.
+# In NCHW, which contestants convert; 1x1 kernels with 4 dimensions; gates with biases, as in the networks.
 STYLE = Style(layout="nchw", weights="channels_last", gate_bias=True, seed=SEED)
 
 
 @dataclass(frozen=True)
 class LayerCase:
-    """A call of an op there; ``used_by`` names the networks that have such a layer."""
+    """One op call on a device; ``used_by`` names the networks that have this layer."""
 
     shape: Shape
     device: Device = CPU
@@ -44,7 +44,7 @@ class LayerCase:
 
     @property
     def key(self) -> str:
-        """Unique among all cases, and fit for a file name."""
+        """Unique among all cases, and usable as a file name."""
         return self.shape.key + self.device.suffix
 
     @property
@@ -54,29 +54,29 @@ class LayerCase:
 
     @property
     def work(self) -> Work:
-        """Every map once, and the parameters."""
+        """Each map read or written once, and the parameters."""
         return self.shape.styled(dtype=self.device.dtype).work()
 
     @property
     def clock(self) -> str:
-        """Of the whole run."""
+        """Measures the whole run."""
         return self.device.kind
 
     def described(self) -> dict[str, Any]:
-        """Plain data: the shape without the look of its tensors."""
+        """The shape as plain data, without the style of its tensors."""
         shape = {k: v for k, v in dataclasses.asdict(self.shape).items() if k not in ("n", "style")}
         around = {"op": self.shape.op, "batch": self.batch, "used_by": list(self.used_by)}
         return {**shape, **around, "device": dataclasses.asdict(self.device)}
 
     def make(self, folder: Path) -> tuple[Tensors, dict[str, Answer]]:
-        """Random inputs, and what comes of the checked images."""
+        """Random inputs, and the exact results for the checked images."""
         kept = replace(self.shape, n=min(self.batch, KEPT_IMAGES)).arguments()
         some = checked(kept, self)
         with OracleConvolutions():
             return kept, self.answers(some, in_float64(some))
 
     def answers(self, some: Tensors, exact: Any) -> dict[str, Answer]:
-        """The result, from the same inputs in the case's type and in float64."""
+        """The result, computed from the same inputs in the case's type and in float64."""
         results: list[Tensor] = [self.shape.eager(**given) for given in (exact, some)]
         magnitude, depth = self.shape.magnitude(some), self.shape.depth
         return {"result": Answer(*results, magnitude, depth)}
@@ -89,7 +89,7 @@ Found = Iterable[tuple[Shape, str]]
 def layers(
     models: Sequence[str],
 ) -> Iterator[tuple[str, str, cost.LayerCost, cost.LayerCost]]:
-    """(model, its activation, layer, the layer before) of all of them; the stems are the first's ``before``."""
+    """(model, its activation, layer, the layer before it) for all layers; a stem comes after ``before``."""
     for model in models:
         every = cost.model_cost(model).layers
         for previous, layer in itertools.pairwise(every):
@@ -97,7 +97,7 @@ def layers(
 
 
 def distinct(found: Found, scope: Scope, make: type[Layer]) -> tuple[Layer, ...]:
-    """Each shape once, with the models that have it, on the scope's device."""
+    """Each shape once, with the models that use it, on the scope's device."""
     users: dict[Shape, list[str]] = {}
     for shape, model in found:
         known = users.setdefault(shape, [])
@@ -109,19 +109,19 @@ def distinct(found: Found, scope: Scope, make: type[Layer]) -> tuple[Layer, ...]
     )
 
 
-def of_largest(scope: Scope) -> list[str]:
-    """Networks whose convolutions are measured."""
+def models_for_convolutions(scope: Scope) -> list[str]:
+    """The networks whose convolutions are measured."""
     return [B0, B4] if scope.on_cpu or not scope.full else [B0, B4, B5, B7]
 
 
-def of_others(scope: Scope) -> list[str]:
-    """Networks whose other layers are measured."""
-    return of_largest(scope) if scope.full else [B0]
+def models_for_other_layers(scope: Scope) -> list[str]:
+    """The networks whose other layers are measured."""
+    return models_for_convolutions(scope) if scope.full else [B0]
 
 
 def suite(
     name: str, heading: str, cases: Sequence[LayerCase], scope: Scope, *groups: str, place: int
 ) -> list[Suite]:
     """One of layers."""
-    who = scope.who("layers", *groups)
-    return [Suite(name, heading, tuple(cases), who, TIMING, "layers", place=place)]
+    contestants = scope.contestants("layers", *groups)
+    return [Suite(name, heading, tuple(cases), contestants, TIMING, "layers", place=place)]

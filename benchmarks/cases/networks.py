@@ -1,4 +1,4 @@
-"""Whole networks, with weights that all contestants share, and what they make of images in float64."""
+"""Whole networks, with weights that all contestants share, and their float64 logits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NetworkCase:
 
     @property
     def key(self) -> str:
-        """Unique among all cases, and fit for a file name."""
+        """Unique among all cases, and usable as a file name."""
         return f"{self.model}-{self.resolution}px-batch{self.batch}{self.device.suffix}"
 
     @property
@@ -49,7 +49,7 @@ class NetworkCase:
 
     @property
     def work(self) -> Work:
-        """Feature maps of level 2 (expand and depthwise as one kernel) and the weights, once each."""
+        """The feature maps of level 2 (expand and depthwise in one kernel) and the weights, once each."""
         total = cost.model_cost(
             self.model, self.resolution, batch_size=self.batch, dtype=self.device.dtype
         )
@@ -57,7 +57,7 @@ class NetworkCase:
 
     @property
     def clock(self) -> str:
-        """Of the whole run."""
+        """Measures the whole run."""
         return self.device.kind
 
     def described(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class NetworkCase:
         return dataclasses.asdict(self)
 
     def make(self, folder: Path) -> tuple[Tensors, dict[str, Answer]]:
-        """Random images, and the logits of those that are checked."""
+        """Random images, and the logits of the checked ones."""
         return _make(folder, self)
 
 
@@ -77,19 +77,23 @@ def short_name(model: str) -> str:
 def case(
     model: str, *, batch: int = 1, resolution: int | None = None, device: Device = CPU
 ) -> NetworkCase:
-    """A network at its own resolution, or at another."""
+    """A network at its own resolution, or at the given one."""
     return NetworkCase(model, resolution or get_config(model).resolution, batch, device)
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """The networks; beside float32 on a CPU also 16 bits, which are a GPU's default anyway."""
+    """The networks; on a CPU in float32 and in 16 bits, which are the default on a GPU."""
     cases = tuple(case(model, batch=batch, device=scope.device) for model, batch in _sizes(scope))
-    found = [Suite("networks", "Networks", cases, scope.who("networks"), TIMING, "networks")]
+    found = [
+        Suite("networks", "Networks", cases, scope.contestants("networks"), TIMING, "networks")
+    ]
     if scope.device == CPU:
         halves = (case(B0, device=Device("cpu", "bfloat16")),)
-        who = scope.who("low-precision")
+        contestants = scope.contestants("low-precision")
         heading = "Networks in 16 bits"
-        found.append(Suite("low-precision", heading, halves, who, TIMING, "networks", place=10))
+        found.append(
+            Suite("low-precision", heading, halves, contestants, TIMING, "networks", place=10)
+        )
     return found
 
 
@@ -105,7 +109,7 @@ def _sizes(scope: Scope) -> list[tuple[str, int]]:
 
 
 def images(case: NetworkCase, folder: Path, *, channels_last: bool) -> Tensor:
-    """All images of the batch, in that layout."""
+    """All images of the batch, in the given layout."""
     batch: Tensor = Problem(folder, case).inputs()["images"]
     return batch.contiguous(memory_format=torch.channels_last) if channels_last else batch
 
@@ -123,10 +127,10 @@ def network(folder: Path, case: NetworkCase) -> effkernels.EfficientNet:
 
 
 def _calibrated(name: str) -> Tensors:
-    """Random weights, with BatchNorm statistics of random images of the network's own size.
+    """Random weights, with BatchNorm statistics measured on random images of the network's own size.
 
-    With statistics at their defaults activations shrink from layer to layer, down to where rounding and
-    the speed of some instructions differ from those of a trained network; with those of other images they grow.
+    With default statistics, activations shrink from layer to layer, until rounding and the speed of some
+    instructions differ from those of a trained network; with the statistics of other images they grow.
     """
     torch.manual_seed(SEED)
     model = effkernels.create_model(name, dropout=0.0, drop_path=0.0)
@@ -141,7 +145,7 @@ def _calibrated(name: str) -> Tensors:
     for norm in norms:
         variance = norm.running_var
         assert variance is not None
-        # A channel that hardly varies in these images would blow up in others.
+        # A channel that hardly varies over these images would be scaled up too much for others.
         variance.clamp_(min=variance.mean().item())
     return model.state_dict()
 
@@ -164,7 +168,7 @@ def _make(folder: Path, case: NetworkCase) -> tuple[Tensors, dict[str, Answer]]:
 
 
 def module_by_module(model: nn.Module) -> nn.Module:
-    """The same model with hooks, so that its layers run unfused, as ordinary modules."""
+    """The same model with hooks, which make its layers run unfused, as ordinary modules."""
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
             module.register_forward_hook(lambda *_: None)

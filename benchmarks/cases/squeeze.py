@@ -1,4 +1,4 @@
-"""The squeeze-excitations of networks' blocks."""
+"""Squeeze-excitations of networks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 from benchmarks.cases import Scope, Suite
 from benchmarks.cases.block import shapes as blocks
-from benchmarks.cases.layers import STYLE, Found, LayerCase, distinct, of_others, suite
+from benchmarks.cases.layers import (
+    STYLE,
+    Found,
+    LayerCase,
+    distinct,
+    models_for_other_layers,
+    suite,
+)
 from specs.squeeze_excite import Squeeze
 
 
 def shapes(models: Sequence[str]) -> Found:
-    """Those of these networks, one after the other."""
+    """The squeeze-excitations of these networks, in order."""
     for block, model in blocks(models):
         if block.squeezed:
             size = -(-block.size[0] // block.stride[0]), -(-block.size[1] // block.stride[1])
@@ -23,6 +30,6 @@ def shapes(models: Sequence[str]) -> Found:
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """Each distinct one once."""
-    cases = distinct(shapes(of_others(scope)), scope, LayerCase)
+    """Each distinct shape once."""
+    cases = distinct(shapes(models_for_other_layers(scope)), scope, LayerCase)
     return suite("squeeze", "Squeeze-excitation of a map", cases, scope, place=22)

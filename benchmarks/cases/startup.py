@@ -1,4 +1,4 @@
-"""From an interpreter that has imported nothing to the first logits."""
+"""The time from a fresh interpreter to the first logits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmarks.cases.networks import B0, TIMING, case
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """B0; the contestant that compiles does so for a minute, and starts only with ``full``."""
-    cases, who = (case(B0, device=scope.device),), scope.who("startup")
+    """B0; the contestant that compiles takes a minute, and is included only with ``full``."""
+    cases, contestants = (case(B0, device=scope.device),), scope.contestants("startup")
     heading = "Until the first logits"
-    return [Suite("startup", heading, cases, who, TIMING, "startup", "startup", place=50)]
+    return [Suite("startup", heading, cases, contestants, TIMING, "startup", "startup", place=50)]

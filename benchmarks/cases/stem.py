@@ -1,18 +1,25 @@
-"""The first convolutions of networks."""
+"""Stems: the first convolutions of networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from benchmarks.cases import Scope, Suite
-from benchmarks.cases.layers import STYLE, Found, LayerCase, distinct, of_largest, suite
+from benchmarks.cases.layers import (
+    STYLE,
+    Found,
+    LayerCase,
+    distinct,
+    models_for_convolutions,
+    suite,
+)
 from effkernels.analysis import cost
 from effkernels.models import get_config
 from specs.conv_bn_act import Dense
 
 
 def shapes(models: Sequence[str]) -> Found:
-    """Those of these networks, one after the other."""
+    """The stems of these networks, in order."""
     for model in models:
         layer = cost.model_cost(model).layers[0]
         channels, *size = layer.in_shape
@@ -30,6 +37,6 @@ def shapes(models: Sequence[str]) -> Found:
 
 
 def suites(scope: Scope) -> list[Suite]:
-    """Each distinct one once."""
-    cases = distinct(shapes(of_largest(scope)), scope, LayerCase)
+    """Each distinct shape once."""
+    cases = distinct(shapes(models_for_convolutions(scope)), scope, LayerCase)
     return suite("stem", "Stems", cases, scope, "convolutions", place=23)

@@ -1,6 +1,6 @@
-"""Who is measured: a file for each rival, which holds its rows of data and how it is built.
+"""What is measured: one file per library, with its contestants as rows of data, and the code that builds them.
 
-A new contestant is a row in ``CONTESTANTS`` of one of these files, or of a new one: all of them are read.
+A new contestant is a row in ``CONTESTANTS`` of one of these files, or of a new one; every file here is read.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Contestant:
-    """A way to compute a case. Contestants of one ``family`` are one rival: its fastest member counts.
+    """A way to compute a case. The contestants of one ``family`` belong together: its fastest member counts.
 
-    ``build`` names, as ``module:function``, what turns a case and the folder of problems into a
-    :class:`Built`, in a process that belongs to this contestant alone. ``options`` are passed to it.
-    ``cpu`` and ``cuda``: which groups it joins on which device; a suite says which groups measure it.
-    ``result``: which of the problem's results it computes. ``full``: only measured with ``--full``.
-    ``place``: where it stands in tables, the lowest first. ``checked``: whether its numbers must be right.
+    ``build`` names, as ``module:function``, the function that turns a case and the folder of problems into a
+    :class:`Built`, in a process that only this contestant uses. ``options`` are passed to it. ``cpu`` and ``cuda`` are
+    the groups that it belongs to on each device; a suite names the groups that it measures. ``result`` is the result of
+    the problem that it computes. ``full``: measured only with ``--full``. ``place``: its position in tables, lowest
+    first. ``checked``: whether its result must be right.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Contestant:
 
     @property
     def ours(self) -> bool:
-        """Whether it is this library."""
+        """Whether it is effkernels."""
         return self.family == "effkernels"
 
     def joins(self, groups: Iterable[str], kind: str) -> bool:
@@ -46,7 +46,7 @@ class Contestant:
 
 @dataclass
 class Built:
-    """``run`` computes the case once; its result is a tensor or an array. ``details`` say how, for the report.
+    """``run`` computes the case once and returns a tensor or an array. ``details`` say how, for the report.
 
     On a GPU ``run`` may return before its work is done.
     """
@@ -55,21 +55,21 @@ class Built:
     details: dict[str, Any]
 
 
-class Missing(Exception):  # noqa: N818 - no error: said of a contestant that is not here
-    """The contestant cannot run on this machine; the message says why."""
+class Missing(Exception):  # noqa: N818 - not an error: the contestant is not available here
+    """The contestant cannot run on this machine; the message is the reason."""
 
 
 Builder = Callable[..., Built]
 """Called with (case: Case, folder: Path, **options)."""
 
 
-def everyone() -> Iterator[Contestant]:
-    """Every row of every file here."""
+def all_contestants() -> Iterator[Contestant]:
+    """All contestants of all files here."""
     for found in pkgutil.iter_modules(__path__):
         yield from importlib.import_module(f"{__name__}.{found.name}").CONTESTANTS
 
 
-def joining(*groups: str, kind: str, full: bool = True) -> tuple[Contestant, ...]:
-    """Who is in one of the groups on this kind of device, in the order of tables; ``full``: the rarely measured too."""
-    found = [c for c in everyone() if c.joins(groups, kind) and (full or not c.full)]
+def contestants_in(*groups: str, kind: str, full: bool = True) -> tuple[Contestant, ...]:
+    """The contestants in one of the groups on this kind of device, in table order; ``full``: also rare ones."""
+    found = [c for c in all_contestants() if c.joins(groups, kind) and (full or not c.full)]
     return tuple(sorted(found, key=lambda contestant: contestant.place))

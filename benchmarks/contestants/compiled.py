@@ -1,4 +1,4 @@
-"""``torch.compile`` of the modules that eager PyTorch runs."""
+"""``torch.compile`` of the modules that run in eager PyTorch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def _compiled(
     )
 
 
-# Of one name and different settings where a CPU measures them rarely and a GPU always.
+# Two rows with one name and different settings, because it is always measured on a GPU, and rarely
+# on a CPU.
 CONTESTANTS = (
     _compiled("compile-freezing-channels_last", 40, freezing=True, cpu=True),
     _compiled("compile-freezing-NCHW", 41, freezing=True, channels_last=False, cpu=True, full=True),
@@ -73,7 +74,7 @@ def model(
         with torch.inference_mode():
             fast(images)
     except Exception as error:
-        # Without a C++ compiler there is no torch.compile on a CPU.
+        # On a CPU torch.compile needs a C++ compiler.
         if "compiler" in str(error).lower():
             raise Missing(str(error).strip().splitlines()[0]) from error
         raise

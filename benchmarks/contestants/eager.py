@@ -1,4 +1,4 @@
-"""Eager PyTorch: the modules of other packages, and layers in separate calls."""
+"""Eager PyTorch: the modules of other packages, and layers as separate calls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NHWC, _NCHW = ("channels_last", True), ("channels_last", False)
 
 
 def _depthwise_kernels() -> Iterator[Contestant]:
-    """Both layouts with each of the depthwise kernels that PyTorch otherwise chooses from."""
+    """Both layouts with each of the depthwise kernels that PyTorch can choose from."""
     for layout in (_NHWC, _NCHW):
         for kernels in ("cudnn", "native"):
             name = f"eager-{'channels_last' if layout[1] else 'NCHW'}-{kernels}"
@@ -35,7 +35,7 @@ def _depthwise_kernels() -> Iterator[Contestant]:
             )
 
 
-# Where two packages have the model, eager PyTorch runs torchvision's modules; timm's are the other's.
+# If both packages have the model, torchvision's modules are the first contestant, and timm's the second.
 CONTESTANTS = (
     Contestant(
         "eager-channels_last",
@@ -112,8 +112,8 @@ CONTESTANTS = (
 
 
 def layer(case: LayerCase, folder: Path, *, channels_last: bool, cudnn: bool = True) -> Built:
-    """One PyTorch call after the other; convolutions on a GPU by cuDNN or by PyTorch's own kernels."""
-    torch.backends.cudnn.enabled = cudnn  # in this process, which is this contestant's
+    """One PyTorch call after the other; on a GPU convolutions use cuDNN or PyTorch's own kernels."""
+    torch.backends.cudnn.enabled = cudnn  # this process belongs to this contestant
 
     def make(inputs: dict[str, Any]) -> Run:
         return functools.partial(case.shape.eager, **inputs)
@@ -130,7 +130,9 @@ def model(
     package: str | None = None,
     depthwise: str | None = None,
 ) -> Built:
-    """Eager PyTorch, module by module: those of a package; and with one of cuDNN's ways for depthwise kernels."""
+    """Eager PyTorch, module by module: a package's modules, optionally with one of the depthwise kernels of
+    cuDNN.
+    """
     if depthwise is not None:
         choose_depthwise_kernels(depthwise)
     stock, source = stock_network(case, folder, package)
@@ -139,10 +141,10 @@ def model(
 
 
 def choose_depthwise_kernels(which: str) -> None:
-    """ "cudnn" or "native", for all of this process.
+    """Make this whole process use "cudnn" or "native".
 
     Raises:
-        Missing: this PyTorch leaves no choice.
+        Missing: this PyTorch has no such setting.
     """
     if not hasattr(torch.backends.cudnn, "depthwise_kernel"):
         raise Missing(f"PyTorch {torch.__version__} has no torch.backends.cudnn.depthwise_kernel")
@@ -152,12 +154,12 @@ def choose_depthwise_kernels(which: str) -> None:
 def stock_network(
     case: NetworkCase, folder: Path, package: str | None = None
 ) -> tuple[nn.Module, str]:
-    """The network from modules that are not ours, with the shared weights, and where it is from.
+    """The network built from modules other than ours, with the shared weights, and the package it is from.
 
-    torchvision's where it has the model, else timm's; without both, our modules run one by one.
+    torchvision's if it has the model, else timm's; without both, our modules, run one by one.
 
     Raises:
-        Missing: the ``package`` that is asked for does not have it.
+        Missing: the requested ``package`` does not have it.
     """
     model = network(folder, case)
     reasons = []
@@ -196,7 +198,7 @@ def _loaded(model: Any, state: dict[str, Tensor], package: str) -> tuple[nn.Modu
 
 
 class Unfused(nn.Module):
-    """Our modules one by one, in the layout of the input: the model's own door would convert it."""
+    """Our modules one by one, in the layout of the input, which the model's own forward would convert."""
 
     def __init__(self, model: effkernels.EfficientNet) -> None:
         super().__init__()

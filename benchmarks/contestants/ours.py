@@ -1,4 +1,4 @@
-"""This library: its networks as a user has them, its layers in one op, and its Python without its kernels."""
+"""effkernels: its networks as users run them, its layers as one op each, and its Python code without kernels."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ CONTESTANTS = (
 
 
 def model(case: NetworkCase, folder: Path, *, fuse: bool = False, graph: bool = False) -> Built:
-    """The model as a user has it after ``.eval()``, on whatever backend it chooses."""
+    """The model as a user runs it after ``.eval()``, on the backend that it chooses."""
     own = network(folder, case)
     own = case.device.put(own.fuse() if fuse else own)
     run = runner(own, images(case, folder, channels_last=False), graph)
@@ -73,18 +73,18 @@ def model(case: NetworkCase, folder: Path, *, fuse: bool = False, graph: bool = 
 
 
 def runner(own: nn.Module, batch: Tensor, graph: bool) -> Run:
-    """A model on these images, as it is or as a CUDA graph."""
+    """A function that runs the model on these images, directly or as a CUDA graph."""
     run = effkernels.graph(own, batch, copy=False) if graph else own
     return in_turn(run, copies(batch))
 
 
 def available_backends() -> list[str]:
-    """Names of the backends that can run here, fastest first."""
+    """The backends that can run here, fastest first."""
     return [status.name for status in effkernels.backends().values() if status.available]
 
 
 def layer(case: LayerCase, folder: Path) -> Built:
-    """The op that computes the whole case; the inputs are bound once: what is timed is the op."""
+    """The op that computes the whole case. Its inputs are prepared once, so that only the op is timed."""
 
     def make(inputs: dict[str, Any]) -> Run:
         gate = inputs.get("gate")
@@ -97,11 +97,11 @@ def layer(case: LayerCase, folder: Path) -> Built:
 
 
 NO_KERNELS = "no-kernels"
-"""The backend whose kernels only allocate their results."""
+"""A backend whose kernels only allocate their results."""
 
 
 def without_kernels(case: NetworkCase, folder: Path) -> Built:
-    """The model on the route of GPUs, with a backend on the CPU that does nothing: what is left is Python's time."""
+    """The model on the path for GPUs, on a CPU backend that computes nothing: what remains is Python's time."""
     _register_no_kernels()
     own, batch = network(folder, case), images(case, folder, channels_last=True)
 
@@ -114,10 +114,10 @@ def without_kernels(case: NetworkCase, folder: Path) -> Built:
 
 
 def _register_no_kernels() -> None:
-    """A kernel for each op that GPU backends have kernels of; composed ones run by their parts, networks by steps.
+    """Register a kernel for each op that GPU backends have kernels for; composed ops and networks run step by step.
 
     Raises:
-        Missing: no GPU backend has registered what runs networks.
+        Missing: no GPU backend has registered a kernel for networks.
     """
     if NO_KERNELS in dispatch._BACKENDS:
         return
@@ -128,7 +128,7 @@ def _register_no_kernels() -> None:
         if kernel.by_parts
     }
     if not by_parts:
-        raise Missing("there is neither triton nor effkernels._C_cuda: no route of GPUs")
+        raise Missing("there is neither triton nor effkernels._C_cuda, so no path for GPUs")
     own = dispatch.Backend(NO_KERNELS, ("cpu",), on_request=True)
     dispatch._BACKENDS[NO_KERNELS] = own
     for name, op in _define._defined.items():

@@ -1,4 +1,4 @@
-"""The bare matrix product of a 1x1 convolution."""
+"""The matrix product of a 1x1 convolution, alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTESTANTS = (
 
 
 def product(case: PointwiseCase, folder: Path) -> Built:
-    """``torch.mm`` of the pixels and the kernel, and nothing else."""
+    """``torch.mm`` of the pixels and the weights, and nothing else."""
 
     def make(inputs: dict[str, Any]) -> Run:
         pixels = inputs["x"].permute(0, 2, 3, 1).reshape(-1, inputs["x"].shape[1])

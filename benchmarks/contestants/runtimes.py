@@ -1,8 +1,9 @@
 """Runtimes outside PyTorch, at their fastest settings for one request at a time.
 
-All read the same ONNX file, of the modules that eager PyTorch runs. Measured on a 2-core Zen 5 with B0@224:
-torch's two exporters, torchvision's modules and ours, fixed and free dimensions all give ONNX Runtime the same
-speed within 2 %; so do its arena and memory pattern. Without spinning threads it is 1.4 times slower.
+All read the same ONNX file, exported from the modules that eager PyTorch runs. Measured on a 2-core Zen 5 with
+B0@224: ONNX Runtime is equally fast, within 2 %, with torch's two exporters, with torchvision's modules and ours,
+with fixed and free dimensions, and with its arena and memory pattern on or off. Without spinning threads it is 1.4
+times slower.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ CONTESTANTS = (
 
 
 def onnxruntime(case: NetworkCase, folder: Path) -> Built:
-    """ONNX Runtime's CPU provider, every optimisation, torch's number of threads, which spin within a run."""
+    """ONNX Runtime's CPU provider, all optimisations, torch's number of threads, which spin during a run."""
     ort = import_or_missing("onnxruntime")
     if case.device.type != "float32":
-        raise Missing("ONNX Runtime's CPU provider computes convolutions in float32 alone")
+        raise Missing("ONNX Runtime's CPU provider computes convolutions only in float32")
     path = exported(case, folder)
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -69,14 +70,14 @@ _OPENVINO_TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 def openvino(case: NetworkCase, folder: Path) -> Built:
-    """OpenVINO's CPU plugin, latency hint; a float32 file, computed in the type of the case."""
+    """OpenVINO's CPU plugin with the latency hint; the file is float32, the computation in the type of the case."""
     ov = import_or_missing("openvino")
     core = ov.Core()
     model = core.read_model(str(exported(dataclasses.replace(case, device=CPU), folder)))
     model.reshape([case.batch, 3, case.resolution, case.resolution])
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        # Its own default would be bfloat16 if the CPU has it.
+        # By default it would use bfloat16 if the CPU supports it.
         "INFERENCE_PRECISION_HINT": _OPENVINO_TYPES[case.device.type],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
@@ -84,18 +85,18 @@ def openvino(case: NetworkCase, folder: Path) -> Built:
     images = Problem(folder, case).inputs()["images"].float().numpy()
 
     def run() -> Any:
-        # A shared view: a copy of the result would be charged to the runtime.
+        # A shared view: copying the result would count as the runtime's time.
         return request.infer([images], share_inputs=True, share_outputs=True)[0]
 
     return Built(run, {"version": ov.__version__, **settings})
 
 
 def tensorrt(case: NetworkCase, folder: Path) -> Built:
-    """TensorRT in the type of the ONNX file, which is the case's, on PyTorch's memory and stream; no CUDA graph."""
+    """TensorRT in the type of the ONNX file, which is the case's; on PyTorch's memory and stream; no CUDA graph."""
     trt = import_or_missing("tensorrt")
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
-    # From version 11 on networks are typed by themselves, and there is no flag.
+    # From version 11 on all networks are strongly typed, and the flag is gone.
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
@@ -105,7 +106,7 @@ def tensorrt(case: NetworkCase, folder: Path) -> Built:
     settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
     if case.device.type != "tf32":
         settings.clear_flag(trt.BuilderFlag.TF32)
-    profile.set_shape("images", *[tuple(images.shape)] * 3)  # least, best and most
+    profile.set_shape("images", *[tuple(images.shape)] * 3)  # minimum, optimum and maximum
     settings.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, settings)
     if plan is None:
@@ -122,13 +123,13 @@ def tensorrt(case: NetworkCase, folder: Path) -> Built:
             raise RuntimeError("TensorRT did not run")
         return logits
 
-    # Engine and images have to live as long as what runs.
+    # The engine and the images must live as long as `run`.
     run.holds = (engine, images)  # type: ignore[attr-defined]
     return Built(run, {"version": trt.__version__})
 
 
 def import_or_missing(package: str) -> Any:
-    """The package, or :class:`Missing` with the reason."""
+    """The package; raises :class:`Missing` with the reason if it does not import."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -136,7 +137,7 @@ def import_or_missing(package: str) -> Any:
 
 
 def exported(case: NetworkCase, folder: Path) -> Path:
-    """One file for a model in a type at every size, with dimensions named batch, height and width."""
+    """One file per model and type for all sizes, with dimensions named batch, height and width."""
     dtype = case.device.dtype
     path = folder / f"{case.model}-{dtype}.onnx".replace("torch.", "")
     if path.exists():
@@ -149,7 +150,7 @@ def exported(case: NetworkCase, folder: Path) -> Path:
     images = torch.randn(2, 3, 224, 224, dtype=dtype)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        # The exporter that is being replaced: a second instead of seven, and no onnxscript.
+        # The exporter that is being replaced takes one second instead of seven, and does not need onnxscript.
         torch.onnx.export(
             model.to(dtype),
             (images,),

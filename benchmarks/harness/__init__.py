@@ -1,1 +1,3 @@
-"""How a case becomes a row: problems, processes, turns, clocks, the machine and its limits."""
+"""Measures a case, which becomes a row: problems, processes, turns, clocks, the machine and its
+limits.
+"""

@@ -1,8 +1,8 @@
 """The harness: contestants take turns, round after round, and are compared within each round.
 
-One contestant is awake at a time. What a machine does to all of them (frequency, neighbours, a library that
-runs at two speeds) then cancels out of the ratio of two turns of one round; medians of rounds forgive the rest.
-Between turns a fixed piece of work tells how fast the machine is: the slower half of the rounds does not count.
+One contestant is awake at a time. What slows the machine for all of them (frequency, neighbours, a library with
+two speeds) cancels out of the ratio of two turns of one round; medians over rounds remove the rest. Between turns
+a fixed piece of work measures how fast the machine is; the slower half of the rounds is not counted.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ from typing import Protocol
 
 
 class EntrantError(Exception):
-    """A contestant cannot go on; the message says why."""
+    """A contestant cannot go on; the message is the reason."""
 
 
 class Entrant(Protocol):
-    """One contestant, ready to run its case."""
+    """One contestant, ready to compute its case."""
 
     @property
     def name(self) -> str:
         """Of the contestant."""
 
     def measure(self, warm: int, timed: int) -> list[float]:
-        """Run ``warm`` times unmeasured, then ``timed`` times: seconds of each. Raises :class:`EntrantError`."""
+        """Run ``warm`` times unmeasured, then ``timed`` times; returns seconds of each. Raises
+        :class:`EntrantError`.
+        """
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used so far, asleep or awake; 0 where it shares its process."""
+        """Processor time it has used so far, asleep or awake; 0 if it shares its process."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long things are measured.
+    """How long measurements take.
 
     A turn lasts about ``turn`` seconds, and a case about ``budget``, but at least ``min_rounds`` rounds
-    and at most ``max_rounds``. Before a turn everything rests for ``settle`` seconds.
+    and at most ``max_rounds``. Before each turn everything rests for ``settle`` seconds.
     """
 
     turn: float = 0.1
@@ -50,11 +52,11 @@ class Timing:
 
 
 _PACE_LASTS = 0.1
-"""Seconds for which a machine is taken to be as fast as it was."""
+"""For this many seconds a measurement of the machine's speed stays valid."""
 
 
 class _Pace:
-    """How slow the machine was since it was last asked for: seconds of a fixed piece of work, at the worst."""
+    """How slow the machine was since the last question: the longest time of a fixed piece of work, in seconds."""
 
     def __init__(self, probe: Callable[[], float] | None, clock: Callable[[], float]) -> None:
         self._probe = probe
@@ -63,26 +65,26 @@ class _Pace:
         self._worst = 0.0
 
     def look(self) -> None:
-        """Measure, unless that was a moment ago."""
+        """Measure, unless the last measurement is recent."""
         if self._probe is not None and self._clock() >= self._until:
             self._known = self._probe()
             self._until = self._clock() + _PACE_LASTS
         self._worst = max(self._worst, self._known)
 
     def worst(self) -> float:
-        """Of all looks since the last call, and the last one before it."""
+        """The longest time since the last call, including the last measurement before it."""
         worst, self._worst = self._worst, self._known
         return worst
 
 
 @dataclass
 class Samples:
-    """What one contestant did: the median seconds of each round."""
+    """The measurements of one contestant: the median seconds of each round."""
 
     iterations: int
     rounds: list[float] = field(default_factory=list)
     awake: float = 0.0
-    """Processor seconds used during others' turns, per second of those."""
+    """Processor seconds used during the turns of others, per second."""
     failure: str | None = None
     """Why it stopped, if it did."""
 
@@ -120,9 +122,9 @@ def alternate(
 ) -> dict[str, Samples]:
     """Rounds A B C A B C ... of all entrants; one that fails is left out from then on.
 
-    The first round measures single runs, which set how many runs fill a turn, and is not counted. ``pace`` does
-    a fixed piece of work and returns the seconds it took: of all rounds the half in which it was fastest is kept,
-    but not less than ``timing.min_rounds``.
+    The first round measures single runs, which determine how many runs fill a turn, and is not counted. ``pace``
+    does a fixed piece of work and returns its seconds: the half of the rounds in which it was fastest is kept,
+    but not fewer than ``timing.min_rounds``.
     """
     samples: dict[str, Samples] = {}
     trial = 0.0

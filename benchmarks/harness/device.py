@@ -1,4 +1,4 @@
-"""Where a case is computed, and in which type."""
+"""The device and the type of a computation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _TITLES = {"float32": "fp32", "tf32": "tf32", "bfloat16": "bf16", "float16": "fp
 
 @dataclass(frozen=True)
 class Device:
-    """Where a case is computed, and in which type.
+    """The device and the type of a computation.
 
-    ``kind`` is the name of a torch.device, ``type`` that of a torch.dtype; or "tf32" on a GPU: float32 whose
-    products may be rounded to TF32.
+    ``kind`` is the name of a torch.device, ``type`` that of a torch.dtype; or "tf32" on a GPU: float32 with
+    products that may be rounded to TF32.
     """
 
     kind: str = "cpu"
@@ -25,13 +25,13 @@ class Device:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of maps and weights."""
+        """The dtype of maps and weights."""
         found: torch.dtype = getattr(torch, "float32" if self.type == "tf32" else self.type)
         return found
 
     @property
     def suffix(self) -> str:
-        """For the keys of cases; empty for float32 on a CPU."""
+        """A suffix for the keys of cases; empty for float32 on a CPU."""
         return "" if self == CPU else f"-{self.kind}-{self.type}"
 
     @property
@@ -40,13 +40,15 @@ class Device:
         return _TITLES[self.type]
 
     def put(self, what: Any) -> Any:
-        """A tensor, a module or all tensors of a structure there, in that type."""
+        """Move a tensor, a module or all tensors of a structure to the device, and cast them to the type."""
         if isinstance(what, nn.Module):
             return what.to(self.kind, self.dtype)
         return tree_map_only(Tensor, lambda tensor: tensor.to(self.kind, self.dtype), what)
 
     def set_precision(self) -> None:
-        """Let PyTorch's products in this process be rounded to TF32, or not: float32 is exact for everybody."""
+        """Set whether PyTorch's products in this process may be rounded to TF32: float32 is exact for every
+        contestant.
+        """
         allowed = self.type == "tf32"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
@@ -56,9 +58,9 @@ TYPES = {
     "cpu": ("float32", "bfloat16", "float16"),
     "cuda": ("bfloat16", "float16", "float32", "tf32"),
 }
-"""Those of a kind of device; the first where none is asked for."""
+"""The types that can be chosen for each kind of device; the first is the default."""
 
 
 def default_device() -> str:
-    """The GPU where there is one."""
+    """The GPU if there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"

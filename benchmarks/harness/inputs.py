@@ -1,6 +1,7 @@
-"""The inputs of contestants: in their layout; on a GPU so many copies in turn that none is found in the L2.
+"""The inputs of contestants: in their layout and, on a GPU, in so many copies that the L2 never holds the
+next one.
 
-In a network a CPU's caches hold what the layer before wrote; a batch on a GPU is too large for that.
+In a network, a CPU's caches hold the output of the previous layer; a batch on a GPU is too large for that.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ _MOST_COPIES = 64
 
 
 def copies(x: Tensor) -> list[Tensor]:
-    """``x``; on a GPU with so many copies that none is found in the L2 when it is its turn again.
+    """``x``; on a GPU also copies of it, so many that none is still in the L2 when its turn comes again.
 
-    Copies of inputs so small that 64 of them fit into the L2 do not matter beside what is read with them.
+    Of inputs so small that 64 copies fit into the L2, the reads do not matter compared with the other
+    reads.
     """
     if x.device.type == "cpu":
         return [x]
@@ -44,7 +46,7 @@ def in_turn(run: Callable[[Tensor], Any], inputs: Sequence[Tensor]) -> Run:
 
 
 def in_layout(inputs: Any, channels_last: bool) -> Any:
-    """All 4-dimensional tensors in there in NHWC or in NCHW memory."""
+    """The same structure with all 4-dimensional tensors in NHWC or in NCHW memory."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return tree_map_only(
         Tensor, lambda t: t.contiguous(memory_format=layout) if t.dim() == 4 else t, inputs
@@ -54,7 +56,7 @@ def in_layout(inputs: Any, channels_last: bool) -> Any:
 def layer_in_turn(
     make: Callable[[dict[str, Any]], Run], case: Case, folder: Path, *, channels_last: bool
 ) -> Run:
-    """What ``make`` makes of the inputs of a layer; on a GPU of copies in turn."""
+    """What ``make`` builds from the inputs of a layer; on a GPU from copies of them, used in turn."""
     inputs = in_layout(Problem(folder, case).inputs(), channels_last)
     if case.device.kind == "cpu":
         return make(inputs)

@@ -1,4 +1,4 @@
-"""The machine: what it is called, and what it can do at most."""
+"""The machine: its name, and the highest speeds it reaches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from effkernels._backends import compiled
 from specs.work import Work
 
 _PACKAGES = ("torch", "torchvision", "timm", "onnxruntime", "openvino", "onnx", "numpy")
-# Variables that decide which code runs; what else begins with EFFKERNELS_ is of builds, tests and folders.
+# Variables that decide which code runs; other variables with EFFKERNELS_ are about builds, tests and folders.
 _SWITCHES = ("EFFKERNELS_BACKEND", "EFFKERNELS_CPU_ISA", "EFFKERNELS_AUTOTUNE")
 _COPIES = [2**size for size in range(18, 29, 2)]
 _GPU_COPY = 2**31
@@ -33,9 +33,9 @@ _PACE_SIZE, _PACE_PRODUCTS = 384, 3
 
 @dataclass(frozen=True)
 class Limits:
-    """Measured in the same run: ``bandwidth`` in bytes/s by the bytes that a copy read and wrote; FLOP/s.
+    """Measured in the same run: ``bandwidth`` in bytes/s, counting the bytes that a copy reads and writes; FLOP/s.
 
-    The largest copy is the memory's speed, the smaller ones that of the caches they fit into.
+    The largest copy gives the speed of the memory, smaller ones that of the caches that hold them.
     """
 
     bandwidth: tuple[tuple[int, float], ...]
@@ -47,18 +47,18 @@ class Limits:
         return self.bandwidth[-1][1]
 
     def best(self, other: Limits) -> Limits:
-        """The faster of two measurements of each, where something may have disturbed one."""
+        """The faster of two measurements of each quantity, as something may have disturbed one of them."""
         pairs = zip(self.bandwidth, other.bandwidth, strict=True)
         curve = tuple((size, max(mine, theirs)) for (size, mine), (_, theirs) in pairs)
         return Limits(curve, max(self.flops, other.flops))
 
     def bandwidth_at(self, size: int) -> float:
-        """Bytes/s of the smallest copy that moves at least ``size`` bytes; of the largest if none does."""
+        """Bytes/s of the smallest copy that moves at least ``size`` bytes, or of the largest copy."""
         fitting = [speed for moved, speed in self.bandwidth if moved >= size]
         return fitting[0] if fitting else self.memory_bandwidth
 
     def bound(self, work: Work) -> Bound:
-        """The least time for this work: all of its bytes, or all of its arithmetic."""
+        """The minimum time for this work: that of all its bytes, or of all its arithmetic."""
         memory = work.bytes / self.bandwidth_at(work.bytes)
         arithmetic = 2 * work.macs / self.flops
         if memory >= arithmetic:
@@ -68,18 +68,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Bound:
-    """The least seconds, and whether "memory" or "arithmetic" sets them."""
+    """The minimum seconds, and whether "memory" or "arithmetic" determines them."""
 
     seconds: float
     kind: str
 
 
 def measure_limits(device: Device = CPU) -> Limits:
-    """Copies, and the fastest of some dense products and convolutions, with torch's threads or on a GPU.
+    """Measure copies, and the fastest of some dense products and convolutions, with torch's threads or on a GPU.
 
-    On a CPU of 0.25 to 256 MB, timed as the layers are: again and again over the same buffers, so that small
-    ones stay in the caches. On a GPU, where layers come from memory, one of 2 GB. The arithmetic limit is what
-    the best of tuned libraries reaches, not what the data sheet says.
+    On a CPU, copies of 0.25 to 256 MB are timed as the layers are: repeatedly over the same buffers, so that small
+    ones stay in the caches. On a GPU, where layers read from memory, one copy of 2 GB is timed. The arithmetic
+    limit is what the best tuned library reaches, not what the data sheet promises.
     """
     device.set_precision()
     curve = []
@@ -93,9 +93,9 @@ def measure_limits(device: Device = CPU) -> Limits:
 
 
 def _dense_products(device: Device) -> Iterator[tuple[Callable[[], object], int]]:
-    """Matrix products through BLAS and convolutions through oneDNN, and their multiply-accumulates.
+    """Matrix products by BLAS and convolutions by oneDNN, and their multiply-accumulates.
 
-    Either may know this processor better: MKL runs AVX2 code on some that have AVX-512.
+    Either may know this processor better: MKL uses AVX2 code on some processors with AVX-512.
     """
     for n in (512, 1024, 2048) if device.kind == "cpu" else (4096, 8192):
         a, b = (device.put(torch.rand(n, n)) for _ in range(2))
@@ -131,7 +131,7 @@ def _paced() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def pace() -> float:
-    """Seconds of some products of two matrices, always the same, with torch's threads: how fast the CPU is now."""
+    """Seconds of some fixed products of two matrices, with torch's threads: they tell how fast the CPU is now."""
     a, b, out = _paced()
     torch.mm(a, b, out=out)  # wakes the threads
     start = time.perf_counter()
@@ -141,7 +141,7 @@ def pace() -> float:
 
 
 def describe() -> dict[str, Any]:
-    """Machine, versions, and which copy of effkernels runs with which backends; as plain data."""
+    """Machine, versions, and which copy of effkernels runs with which backends, as plain data."""
     status = effkernels.backends().values()
     return {
         "cpu": cpu_model(),
@@ -183,7 +183,7 @@ def gpu() -> dict[str, Any] | None:
 
 
 def _driver_says() -> dict[str, str]:
-    """Driver and highest clocks, where nvidia-smi is installed."""
+    """The driver and the maximum clocks, if nvidia-smi is installed."""
     fields = ("driver_version", "clocks.max.sm", "clocks.max.memory", "power.limit")
     query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", "--id=0"]
     try:
@@ -194,7 +194,7 @@ def _driver_says() -> dict[str, str]:
 
 
 def slug(machine: dict[str, Any], device: Device = CPU) -> str:
-    """The folder of this machine's reports: CPU model and threads, or GPU and type."""
+    """The folder name for reports of this machine: CPU model and threads, or GPU and type."""
     if device.kind == "cuda":
         return re.sub(r"[^a-z0-9]+", "-", f"{machine['gpu']['name']}-{device.title}".lower())
     words = re.sub(r"\((?:R|TM|r|tm)\)|CPU|Processor|@.*", " ", machine["cpu"])
@@ -203,9 +203,9 @@ def slug(machine: dict[str, Any], device: Device = CPU) -> str:
 
 
 def busy_seconds() -> float:
-    """Processor time that all processes of the machine have used, over all cores; 0 if the system does not tell."""
+    """Processor time that all processes of the machine have used, over all cores; 0 if the system does not say."""
     try:
-        # user, nice, system, idle, iowait, irq, softirq, steal; the guests' are in user's (proc_stat(5))
+        # user, nice, system, idle, iowait, irq, softirq, steal; guest time is included in user time (proc_stat(5))
         fields = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     except (OSError, ValueError):
         return 0.0
@@ -213,7 +213,7 @@ def busy_seconds() -> float:
 
 
 def cpu_model() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as the system reports it."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -223,7 +223,7 @@ def cpu_model() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the repository, with ``+`` where what is measured differs from it; None without git."""
+    """The commit of the repository, with ``+`` if the measured code differs from it; None without git."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
         changed = _git("status", "--porcelain", "--", "effkernels", "csrc", "setup.py")

@@ -1,4 +1,4 @@
-"""Makes the problem of a case, whatever its kind; in a process of its own."""
+"""Makes the problem of a case of any kind; runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.harness.problem import Problem, checked_images
 
 
 def make(folder: str, case: Case) -> None:
-    """Make the file of a case, unless it is there."""
+    """Make the file of a case, unless it exists."""
     problem = Problem(Path(folder), case)
     if problem.exists():
         return

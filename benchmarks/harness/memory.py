@@ -1,9 +1,10 @@
 """Peak memory of one forward pass, in a fresh process.
 
-Measured is the rise of the process's peak resident size (VmHWM) over its resident size just before. Before, the
-weights and the input are loaded, a forward pass of a 32 x 32 image has started threads and loaded kernels, and
-freed memory has gone back to the system. So the rise is what the pass itself needs: feature maps and workspaces,
-without weights, input and libraries. On a GPU it is the rise of what PyTorch's allocator has given out.
+Measured is how far the process's peak resident size (VmHWM) rises above its resident size just before the pass.
+By then the weights and the input are loaded, a forward pass of a 32 x 32 image has started threads and loaded
+kernels, and freed memory has been returned to the system. So the rise is what the pass itself needs: feature
+maps and workspaces, without weights, input and libraries. On a GPU it is the rise of the memory that PyTorch's
+allocator has handed out.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def measure(kind: str, case: NetworkCase, folder: str) -> dict[str, Any]:
 
 
 def _rest_gpu() -> int:
-    """Return freed memory to the driver and let the peak start from here; the allocated bytes."""
+    """Return freed memory to the driver and reset the peak; returns the allocated bytes."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -55,7 +56,7 @@ def _rest_gpu() -> int:
 
 
 def _rest() -> int:
-    """Return freed memory to the system and let the peak start from here; the resident bytes."""
+    """Return freed memory to the system and reset the peak; returns the resident bytes."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -67,11 +68,11 @@ def _rest() -> int:
 
 def _kilobytes(field: str) -> int:
     found = re.search(rf"^{field}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
-    assert found is not None, f"the system does not tell {field}"
+    assert found is not None, f"the system does not report {field}"
     return int(found.group(1))
 
 
-# Lets the peak start, and reads it: bytes.
+# For each kind of device: the function that resets the peak, and the one that reads it, in bytes.
 _METERS: dict[str, tuple[Callable[[], int], Callable[[], int]]] = {
     "cpu": (_rest, lambda: _kilobytes("VmHWM") * 1024),
     "cuda": (_rest_gpu, torch.cuda.max_memory_allocated),

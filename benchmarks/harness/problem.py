@@ -1,6 +1,6 @@
 """The same inputs, weights and float64 answer for every contestant of a case, made once and kept in files.
 
-Runs in a process of its own, which is asleep while anything is measured.
+It is made in a process of its own, which sleeps during measurements.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _BATCHED = ("images", "x", "gate", "residual")
 
 
 class Problem:
-    """One case's file: ``inputs``, by name, and for each result its exact value and the error allowed.
+    """The file of one case: ``inputs``, by name, and for each result its exact value and the allowed error.
 
-    A batch repeats its first few images, which are all that is kept; results are those of the images
-    ``checked`` alone: float64 is slow. The kinds of result are "result" and, for a 1x1 convolution, "product":
-    the bare matrix product.
+    A batch repeats its first few images, and only those are stored. Results are stored only for the images
+    ``checked``, because float64 is slow. The kinds of result are "result" and, for a 1x1 convolution, "product":
+    the matrix product alone.
     """
 
     def __init__(self, folder: Path, case: Case) -> None:
@@ -43,15 +43,15 @@ class Problem:
         return self.path.exists()
 
     def save(self, inputs: Tensors, checked: list[int], answers: dict[str, Answer]) -> None:
-        """Write the file at once."""
+        """Write the file atomically."""
         stored = {name: (a.exact, a.allowed) for name, a in answers.items()}
         part = self.path.with_suffix(".part")
         torch.save({"inputs": inputs, "checked": checked, "answers": stored}, part)
         part.rename(self.path)
 
     def load(self) -> dict[str, Any]:
-        """What :meth:`save` was given; answers as (exact, allowed)."""
-        # Written by this run: arguments are named tuples of tensors.
+        """What was passed to :meth:`save`, with answers as (exact, allowed)."""
+        # Not weights_only: this run wrote the file, and arguments are named tuples of tensors.
         content: dict[str, Any] = torch.load(self.path, weights_only=False)
         return content
 
@@ -68,7 +68,7 @@ class Problem:
 
 
 class Answer:
-    """An exact result, and how far a contestant may be from it by the tolerance rule (:mod:`specs.tolerance`)."""
+    """An exact result, and the error that the tolerance rule (:mod:`specs.tolerance`) allows a contestant."""
 
     def __init__(self, exact: Tensor, eager: Tensor, magnitude: float, depth: int) -> None:
         self.exact = exact.cpu()
@@ -76,14 +76,14 @@ class Answer:
 
 
 def largest_error(actual: Tensor, exact: Tensor) -> float:
-    """The largest difference; infinite where a value is not finite."""
+    """The largest difference; infinite if a value is not finite."""
     if not torch.isfinite(actual).all():
         return math.inf
     return (actual.double() - exact).abs().max().item()
 
 
 def mismatch(actual: Tensor, exact: Tensor, allowed: float) -> str | None:
-    """Why this is not the result asked for; None if it is."""
+    """Why ``actual`` is not the expected result; None if it is."""
     if actual.shape != exact.shape:
         return f"shape {tuple(actual.shape)}, want {tuple(exact.shape)}"
     error = largest_error(actual, exact)
@@ -93,17 +93,17 @@ def mismatch(actual: Tensor, exact: Tensor, allowed: float) -> str | None:
 
 
 def checked_images(batch: int) -> list[int]:
-    """The first, the last, and one between."""
+    """The first, the last and one in between."""
     return sorted({0, batch // 2, batch - 1}) if batch > KEPT_IMAGES else list(range(batch))
 
 
 def kept_images(batch: int) -> list[int]:
-    """Which of the images that are kept the checked ones repeat."""
+    """The stored images that the checked ones repeat."""
     return [image % KEPT_IMAGES for image in checked_images(batch)]
 
 
 def checked(inputs: Tensors, case: Case) -> Tensors:
-    """The checked images among the kept ones, on the case's device and in its type."""
+    """The checked images among the stored ones, on the case's device and in its type."""
     kept = kept_images(case.batch)
     some = {**inputs, **{name: inputs[name][kept] for name in _batched(inputs)}}
     put: Tensors = case.device.put(some)
@@ -111,5 +111,5 @@ def checked(inputs: Tensors, case: Case) -> Tensors:
 
 
 def _batched(inputs: Tensors) -> list[str]:
-    """Those that have a part for each image."""
+    """The inputs that have one part per image."""
     return [name for name in _BATCHED if isinstance(inputs.get(name), Tensor)]

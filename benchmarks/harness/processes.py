@@ -1,4 +1,4 @@
-"""Starts, asks and ends the contestants' processes."""
+"""Starts, queries and ends the contestants' processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from benchmarks.harness.alternate import EntrantError
 from benchmarks.harness.worker import Prepared
 
 PATIENCE = 900.0
-"""Seconds for one answer; compiling a large network takes minutes."""
+"""Seconds to wait for one answer; compiling a large network takes minutes."""
 
-# Not -m: what is pickled would then belong to __main__. The repository comes last (see benchmarks/__init__.py).
+# Not -m: pickled objects would then belong to __main__. The repository comes last (see benchmarks/__init__.py).
 _ENTRY = (
     "import sys; sys.path.append(sys.argv[2]); from multiprocessing.connection import Connection; "
     "from benchmarks.harness.worker import serve; serve(Connection(int(sys.argv[1])))"
@@ -28,7 +28,7 @@ _ENTRY = (
 
 
 class Process:
-    """One worker. It starts when it is first asked, and anew when it has died."""
+    """One worker. It starts at the first question, and again at the next one if it has died."""
 
     def __init__(self, name: str, log: Path, *, patience: float = PATIENCE) -> None:
         self.name = name
@@ -39,7 +39,7 @@ class Process:
         self._pipe: Any = None
 
     def start(self) -> None:
-        """Start it, unless it runs; it is ready when it answers."""
+        """Start it unless it runs; it is ready when it answers."""
         if self._child is not None:
             return
         self._pipe, theirs = Pipe()
@@ -55,10 +55,10 @@ class Process:
         theirs.close()
 
     def ask(self, command: str, *arguments: Any) -> Any:
-        """One command of :class:`benchmarks.harness.worker.Worker`.
+        """Send one command of :class:`benchmarks.harness.worker.Worker` and return its answer.
 
         Raises:
-            EntrantError: it raised, died or was silent for too long.
+            EntrantError: the command raised, or the worker died or did not answer in time.
         """
         self.start()
         try:
@@ -74,7 +74,7 @@ class Process:
         return answer
 
     def prepare(self, contestant: Contestant, case: Case, folder: Path) -> Prepared:
-        """As the worker's, where a process that dies is one more way to fail."""
+        """Like the worker's ``prepare``; a process that dies counts as a failure."""
         try:
             prepared: Prepared = self.ask("prepare", contestant, case, str(folder))
         except EntrantError as error:
@@ -87,18 +87,18 @@ class Process:
         return seconds
 
     def pace(self) -> float:
-        """Seconds that a fixed piece of work takes at the moment."""
+        """Seconds that a fixed piece of work takes now."""
         seconds: float = self.ask("pace")
         return seconds
 
     def release(self) -> None:
-        """Let go of what was prepared."""
+        """Release what was prepared."""
         if self._child is not None:
             with contextlib.suppress(EntrantError):
                 self.ask("release")
 
     def cpu_seconds(self) -> float:
-        """Processor time of all its threads so far; 0 where the system does not tell."""
+        """Processor time of all its threads so far; 0 if the system does not say."""
         if self._child is None:
             return 0.0
         try:
@@ -131,7 +131,7 @@ class Process:
 
 
 class Processes:
-    """One process for each contestant by name, kept from case to case: starting one takes seconds."""
+    """One process per contestant, by name, reused for all cases, because starting one takes seconds."""
 
     def __init__(self, folder: Path, make: Callable[[str, Path], Process] = Process) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Calls on inputs that are taken in turn, and a CUDA graph of them all, which runs without Python between them."""
+"""Calls on inputs that are used in turn, and a CUDA graph of all of them, which runs without Python in between."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 ROTATED_BYTES = 400 * 2**20
-"""Of inputs that are taken in turn on a GPU: three times the largest L2 cache there is and more."""
+"""Bytes of inputs that are used in turn on a GPU: more than three times the largest L2 cache of any GPU."""
 
 Call = Callable[[], Any]
 
 
 class InTurn:
-    """Makes one of ``calls`` each time it is called: of the same numbers, which lie in different places."""
+    """Runs the next of ``calls`` at each call: the same computation, on inputs at different addresses."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = tuple(calls)
@@ -27,26 +27,26 @@ class InTurn:
 
 
 class Replay:
-    """All of ``calls`` in one CUDA graph; when called, the result of the last, in the graph's own memory.
+    """All of ``calls`` in one CUDA graph; a call returns the last one's result, in the graph's own memory.
 
     Attributes:
-        calls: what was captured. It is kept here because the graph reads the memory of its inputs.
+        calls: what was captured. They are kept because the graph reads the memory of their inputs.
 
     Raises:
         RuntimeError: they cannot be captured. They still run, but up to version 2.11 of PyTorch its allocator
-            may take the capture to go on: this process should not live much longer.
+            may treat the capture as still active: this process should end soon.
     """
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = tuple(calls)
-        for call in self.calls[:2]:  # libraries choose algorithms and compile
+        for call in self.calls[:2]:  # warm-up: libraries choose algorithms and compile
             call()
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream()
         first: Exception | None = None
         try:
-            # Only this thread's mistakes: a profiler's threads may go on with what a capture forbids.
+            # Only this thread is checked: a profiler's threads may make calls that are forbidden during a capture.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 try:
                     for call in self.calls:
@@ -55,7 +55,7 @@ class Replay:
                     first = error
                     raise
         except Exception as error:
-            # Ending a capture that went wrong raises in its turn, and leaves the capture's stream the current one.
+            # Ending a failed capture raises another error, and leaves the capture's stream as the current one.
             torch.cuda.set_stream(stream)
             why = first or error
             raise RuntimeError(f"{type(why).__name__}: {why}".splitlines()[0]) from why

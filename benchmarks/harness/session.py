@@ -1,4 +1,4 @@
-"""One run: the processes, the files that they share, and how a case becomes a row."""
+"""One run: the processes, the files that they share, and the measurement of each case as a row."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from benchmarks.harness.worker import Prepared
 from benchmarks.report.results import Outcome, Row
 
 REFERENCE = "reference"
-"""The process that makes problems and measures the machine's limits."""
+"""The name of the process that makes problems and measures the machine's limits."""
 
 FOREIGN_LIMIT = 0.2
-"""Processor time of other programs, per second, from which what was measured meanwhile is in doubt."""
+"""Processor time of other programs, per second, above which a measurement is in doubt."""
 _LIMITS_ATTEMPTS = 5
 _MEMORY_PROCESSES = 3
 _START_ROUNDS = 5
@@ -34,7 +34,7 @@ class Session:
     """Measures cases until it is closed.
 
     Args:
-        say: is told of each step.
+        say: called with a line about each step.
         make: makes a process from a contestant's name and a file for its output.
     """
 
@@ -62,12 +62,12 @@ class Session:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def machine(self) -> dict[str, Any]:
-        """What :func:`benchmarks.harness.machine.describe` says in a process like the contestants'."""
+        """The result of :func:`benchmarks.harness.machine.describe` in a process like the contestants'."""
         described: dict[str, Any] = self._reference("benchmarks.harness.machine:describe")
         return described
 
     def limits(self, device: Device = CPU) -> Limits:
-        """The limits of the machine, or of its GPU, measured when first asked for."""
+        """The limits of the machine or of its GPU, measured at the first call."""
         if device not in self._limits:
             self._say("measuring bandwidth and arithmetic")
             reference = self._processes.of(REFERENCE)
@@ -78,11 +78,13 @@ class Session:
                 disturbed = watch.foreign()
                 if disturbed <= FOREIGN_LIMIT:
                     break
-                self._say(f"other programs used {disturbed:.0%} of a core meanwhile: once more")
+                self._say(
+                    f"other programs used {disturbed:.0%} of a core meanwhile: measuring again"
+                )
         return self._limits[device]
 
     def measure(self, suite: Suite, case: Case) -> Row:
-        """All contestants of the suite on one case: checked first, then timed in turns."""
+        """All contestants of the suite on one case: first checked, then timed in turns."""
         work = case.work
         row = Row(
             suite=suite.name,
@@ -100,7 +102,7 @@ class Session:
             row.outcomes = self._starts(suite, case)
             return row
         for contestant in suite.contestants:
-            self._processes.of(contestant.name).start()  # all at once: nothing is timed yet
+            self._processes.of(contestant.name).start()  # all at once, because nothing is timed yet
         if suite.metric == "time":
             bound = self.limits(case.device).bound(work)
             row.bound, row.bound_kind = bound.seconds, bound.kind
@@ -133,7 +135,7 @@ class Session:
         return row
 
     def _peak(self, contestant: Contestant, case: Case) -> Outcome:
-        """Peak memory, in processes that have done nothing else: the median of some, and all of them."""
+        """Peak memory, in processes that have done nothing else: the median of several, and all of them."""
         self._say(f"memory: {case.title}: {contestant.name}")
         outcome = Outcome(contestant.name, contestant.family, "ok", iterations=1)
         peaks = []
@@ -155,7 +157,7 @@ class Session:
         return outcome
 
     def _starts(self, suite: Suite, case: Case) -> list[Outcome]:
-        """Seconds from a fresh interpreter's first import to the first logits, in rounds of all contestants."""
+        """Seconds from a fresh interpreter's first import to the first logits, in rounds over all contestants."""
         outcomes = [Outcome(c.name, c.family, "ok", iterations=1) for c in suite.contestants]
         steps: dict[str, list[dict[str, float]]] = {o.contestant: [] for o in outcomes}
         for number in range(_START_ROUNDS + 1):
@@ -169,7 +171,7 @@ class Session:
                 except EntrantError as error:
                     outcome.status, outcome.reason = _started_not(str(error))
                     continue
-                if number:  # the first fills the caches of files
+                if number:  # the first round fills the file system's caches
                     steps[outcome.contestant].append(seconds)
                     outcome.rounds.append(until_logits(seconds))
         for outcome in outcomes:
@@ -191,7 +193,7 @@ def _started_not(error: str) -> tuple[str, str]:
 
 
 class _Watch:
-    """Sees what else the machine does meanwhile."""
+    """Measures what other processes use in the meantime."""
 
     def __init__(self, entrants: Sequence[Entrant]) -> None:
         self._entrants = entrants
@@ -202,7 +204,7 @@ class _Watch:
         return busy_seconds() - sum(entrant.cpu_seconds() for entrant in self._entrants)
 
     def foreign(self) -> float:
-        """Processor seconds of everything but the contestants, per second since the start."""
+        """Processor seconds of all processes except the contestants, per second since the start."""
         elapsed = max(time.perf_counter() - self._start, 1e-9)
         return round(max(self._now() - self._unaccounted, 0.0) / elapsed, 3)
 

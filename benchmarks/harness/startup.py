@@ -1,6 +1,6 @@
-"""From an interpreter that has imported nothing to the first logits: imports, the model, its first pass.
+"""The time from a fresh interpreter to the first logits: imports, building the model, its first pass.
 
-The model has fresh weights; reading a checkpoint is not part of it. Caches of compiled code are empty, those of the
+The model has fresh weights; reading a checkpoint is not included. Caches of compiled code are empty, those of the
 file system are not: a first round is not counted.
 """
 
@@ -24,7 +24,7 @@ def measure(contestant: str, case: NetworkCase, folder: str) -> dict[str, float]
     """Seconds of each step of one start.
 
     Raises:
-        Missing: what the contestant needs is not installed.
+        Missing: something that the contestant needs is not installed.
         RuntimeError: it failed.
     """
     path = ""
@@ -54,5 +54,5 @@ def measure(contestant: str, case: NetworkCase, folder: str) -> dict[str, float]
 
 
 def until_logits(steps: dict[str, float]) -> float:
-    """Seconds of all that comes before the first logits."""
+    """The sum of the seconds of all steps up to the first logits."""
     return sum(seconds for name, seconds in steps.items() if name != "second pass")

@@ -1,4 +1,4 @@
-"""What a user's program does first, step by step; run as text, by a fresh interpreter that has imported nothing.
+"""The first steps of a user's program; run as text by a fresh interpreter that has imported nothing.
 
 Arguments: contestant, model, resolution, batch, device, type, ONNX file. Prints the seconds of each step as JSON.
 """

@@ -1,4 +1,4 @@
-"""A contestant's process: builds what it is told, runs it when it is told, and is blocked on a pipe otherwise.
+"""A contestant's process: builds and runs a case on command, and otherwise waits for the next command.
 
 Started by :mod:`benchmarks.harness.processes`, with one end of a pipe.
 """
@@ -30,16 +30,16 @@ from benchmarks.harness.replay import InTurn, Replay
 
 _NAP = 0.005
 _LONGEST_SPIN = 0.5
-_GRAPH_MODES = ("reduce-overhead", "max-autotune")  # torch.compile's that replay CUDA graphs
-_LONE_CALLS = 50  # that tell what one call takes with its launches
+_GRAPH_MODES = ("reduce-overhead", "max-autotune")  # modes of torch.compile that replay CUDA graphs
+_LONE_CALLS = 50  # number of calls by which the time of one call with its launches is measured
 
 
 @dataclass
 class Prepared:
-    """What came of building a contestant and comparing its result with the exact one."""
+    """The outcome of building a contestant and comparing its result with the exact one."""
 
     status: str
-    """"ok", "missing" (not on this machine), "mismatch" (computes something else) or "failed"."""
+    """"ok", "missing" (not on this machine), "mismatch" (a wrong result) or "failed"."""
     reason: str | None = None
     error: float | None = None
     allowed: float | None = None
@@ -49,7 +49,7 @@ class Prepared:
 
 
 class _Fallbacks(logging.Handler):
-    """Keeps what the library says of ops that did not run on the backend one would expect."""
+    """Collects the library's messages about ops that did not run on the expected backend."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -60,13 +60,13 @@ class _Fallbacks(logging.Handler):
 
 
 class Worker:
-    """The commands that a worker obeys, by the names of its methods."""
+    """The commands of a worker, by the names of its methods."""
 
     def __init__(self) -> None:
         self.spent = False
-        """Whether this process should end: a capture failed, which PyTorch does not always recover from."""
+        """Whether this process should end, because a capture failed: PyTorch does not always recover from that."""
         self._run: Callable[[], Any] | None = None
-        self._calls = 1  # in a run
+        self._calls = 1  # per run
         self._clock = _each
         self._fallbacks = _Fallbacks()
         logging.getLogger("effkernels").addHandler(self._fallbacks)
@@ -88,13 +88,13 @@ class Worker:
             return Prepared("missing", str(reason))
         except Exception as error:
             traceback.print_exc()
-            return Prepared("failed", said(error).splitlines()[0])
+            return Prepared("failed", error_text(error).splitlines()[0])
         seconds = time.perf_counter() - start
         problem = Problem(Path(folder), case).load()
         exact, allowed = problem["answers"][contestant.result]
 
         def compared(output: torch.Tensor) -> tuple[str | None, float | None]:
-            """Why it is not the exact result, and how far from it."""
+            """Why it is not the exact result, and its largest error."""
             if output.shape[:1] == (case.batch,):
                 output = output[problem["checked"]]
             far = None if output.shape != exact.shape else largest_error(output, exact)
@@ -118,15 +118,15 @@ class Worker:
 
     @staticmethod
     def _counted(contestant: Contestant, run: Callable[[], Any]) -> dict[str, Any]:
-        """Launches of a run, and its memory or why that is not known."""
+        """Launches of a run, and its memory, or why that is not known."""
         elsewhere = memory_elsewhere(contestant)
         peak = {"no peak_bytes": elsewhere} if elsewhere else {"peak_bytes": peak_bytes(run)}
         return {"launches": launches(run), **peak}
 
     def _capture(self, run: InTurn) -> dict[str, Any]:
-        """Let a run be all of the calls in one CUDA graph; what is to be said of it, and of a call by itself.
+        """Make a run all of the calls in one CUDA graph; returns details about it, and about a call by itself.
 
-        A call of Python's takes longer than many a layer.
+        A call from Python takes longer than many layers.
         """
         with torch.inference_mode():
             details: dict[str, Any] = {
@@ -140,7 +140,7 @@ class Worker:
         return details
 
     def measure(self, warm: int, timed: int) -> list[float]:
-        """Seconds of each of ``timed`` runs, after ``warm`` others; of calls in a graph, means of each replay."""
+        """Seconds of each of ``timed`` runs, after ``warm`` others; for calls in a graph, the mean over each replay."""
         run = self._run
         assert run is not None, "nothing was prepared"
         gc.disable()
@@ -159,7 +159,7 @@ class Worker:
         return seconds
 
     def release(self) -> None:
-        """Forget what was prepared, and its threads and memory with it."""
+        """Drop what was prepared, including its threads and memory."""
         self._run, self._calls = None, 1
         gc.collect()
         if torch.cuda.is_initialized():
@@ -167,7 +167,7 @@ class Worker:
 
 
 def launches(run: Callable[[], Any]) -> int:
-    """Kernels, copies and fills that one run starts on the GPU, those of a CUDA graph one by one."""
+    """Kernels, copies and fills that one run starts on the GPU; those in a CUDA graph are counted one by one."""
     with torch.inference_mode(), profile(activities=[ProfilerActivity.CUDA]) as seen:
         run()
         torch.cuda.synchronize()
@@ -175,15 +175,15 @@ def launches(run: Callable[[], Any]) -> int:
 
 
 def memory_elsewhere(contestant: Contestant) -> str | None:
-    """Why a run of it takes no memory from PyTorch's allocator, as one does that replays a graph; None if it does."""
+    """Why a run takes no memory from PyTorch's allocator, as when it replays a graph; None if it does."""
     options = dict(contestant.options)
     if options.get("graph") or options.get("mode") in _GRAPH_MODES:
         return "its graph keeps the memory that it was captured with"
-    return "its runtime has memory of its own" if contestant.family == "tensorrt" else None
+    return "its runtime has its own memory" if contestant.family == "tensorrt" else None
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
-    """How much more of the GPU's memory PyTorch gives out during one run than before."""
+    """How much more GPU memory PyTorch hands out during one run than before it."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -205,7 +205,7 @@ def _each(run: Callable[[], Any], timed: int) -> list[float]:
 
 
 def _each_on_gpu(run: Callable[[], Any], timed: int) -> list[float]:
-    """Seconds from the end of one run on the GPU to the end of the next, the GPU's waits for Python with them."""
+    """Seconds from the end of one run on the GPU to the end of the next, including its waits for Python."""
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(timed + 1)]
     marks[0].record()
     for mark in marks[1:]:
@@ -216,7 +216,7 @@ def _each_on_gpu(run: Callable[[], Any], timed: int) -> list[float]:
 
 
 def _each_call(run: Callable[[], Any], timed: int) -> list[float]:
-    """Seconds until each run has returned, whatever it left to a GPU, which has nothing else to do."""
+    """Seconds until each run has returned, whatever is still running on the GPU, which is idle before."""
     wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
     seconds = []
     for _ in range(timed):
@@ -226,11 +226,11 @@ def _each_call(run: Callable[[], Any], timed: int) -> list[float]:
 
 
 CLOCKS = {"cpu": _each, "cuda": _each_on_gpu, "host": _each_call}
-"""What times runs, by the name of a case's clock."""
+"""The functions that time runs, by the name of a case's clock."""
 
 
 def _fall_asleep() -> None:
-    """Wait until no thread of this process computes: pools spin on for a while when their work is done."""
+    """Wait until no thread of this process is computing: pools spin for a while after their work is done."""
     end = time.monotonic() + _LONGEST_SPIN
     while time.monotonic() < end:
         before = time.process_time()
@@ -246,13 +246,13 @@ def resolve(name: str) -> Callable[..., Any]:
     return found
 
 
-def said(error: Exception) -> str:
-    """Its type and its words."""
+def error_text(error: Exception) -> str:
+    """The error's type and message."""
     return f"{type(error).__name__}: {error}"
 
 
 def serve(pipe: Connection) -> None:
-    """Obey until the pipe is closed. Answers are ("ok", result) or ("error", what happened)."""
+    """Run commands until the pipe is closed. Answers are ("ok", result) or ("error", message)."""
     worker = Worker()
     while True:
         try:
@@ -260,10 +260,10 @@ def serve(pipe: Connection) -> None:
         except EOFError:
             return
         if command == "release" and worker.spent:
-            return  # whoever asked sees the end of the pipe, and starts another process when it needs one
+            return  # the other side sees the pipe close, and starts a new process when it needs one
         try:
             answer = ("ok", getattr(worker, command)(*arguments))
         except Exception as error:
             traceback.print_exc()
-            answer = ("error", said(error))
+            answer = ("error", error_text(error))
         pipe.send(answer)

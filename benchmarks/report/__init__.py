@@ -1,1 +1,1 @@
-"""A report: its rows as data, as tables and as pictures, and what moved since another. Run as ``benchmarks.run``."""
+"""A report as data, as tables and as plots, and how it differs from another one. Run as ``benchmarks.run``."""

@@ -1,4 +1,4 @@
-"""What moved between two reports, and by how much against the spread of the rounds."""
+"""What changed between two reports, compared with the spread of the rounds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from benchmarks.report.results import Outcome, Report, Row
 from benchmarks.report.tables import duration, size, table
 
 SPREADS = 2.0
-"""A median that moved by fewer interquartile ranges than this has not moved."""
+"""A median counts as changed only if it moved by at least this many interquartile ranges."""
 LEAST = 0.03
-"""Nor one that moved by a smaller share than this."""
+"""And only if it moved by at least this fraction."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """One contestant in one row: ``change`` is new over old, ``spreads`` the move in interquartile ranges."""
+    """One contestant in one row: ``change`` is new over old, ``spreads`` the difference in interquartile
+    ranges.
+    """
 
     row: str
     contestant: str
@@ -28,14 +30,14 @@ class Move:
 
     @property
     def moved(self) -> bool:
-        """Whether it is more than noise; an outcome that came or went always is."""
+        """Whether the change is more than noise; it always is if an outcome appeared or disappeared."""
         if self.change is None or self.spreads is None:
             return True
         return abs(self.change - 1) >= LEAST and self.spreads >= SPREADS
 
 
 def moves(old: Report, new: Report) -> list[Move]:
-    """Every contestant that is in both reports, or that has a time in one of them alone."""
+    """Every contestant that is in both reports, or has a time in only one of them."""
     return [
         move
         for row in new.rows
@@ -45,7 +47,7 @@ def moves(old: Report, new: Report) -> list[Move]:
 
 
 def comparison(old: Report, new: Report) -> str:
-    """Markdown: what moved, then how many did not."""
+    """Markdown: what changed, and how many did not."""
     everything = moves(old, new)
     moved = [move for move in everything if move.moved]
     lines = [
@@ -69,7 +71,7 @@ def comparison(old: Report, new: Report) -> str:
     gone = [row for row in old.rows if new.find(row.suite, row.key) is None]
     parts.append(
         f"{len(moved)} of {len(everything)} moved by at least {SPREADS:g} interquartile ranges and "
-        f"{LEAST:.0%}; {len(gone)} rows of then were not measured now."
+        f"{LEAST:.0%}; {len(gone)} rows of the old report were not measured again."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -86,7 +88,7 @@ def _move(row: str, before: Outcome, after: Outcome) -> Move:
     name = after.contestant
     if before.peak_bytes is not None and after.peak_bytes is not None:
         change = after.peak_bytes / before.peak_bytes
-        # One pass has no spread; memory repeats to a few pages.
+        # One pass has no spread; memory is reproducible to a few pages.
         distance = abs(change - 1) / LEAST * SPREADS
         return Move(row, name, size(before.peak_bytes), size(after.peak_bytes), change, distance)
     then, now = before.seconds, after.seconds

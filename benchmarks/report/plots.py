@@ -1,4 +1,4 @@
-"""A report as pictures."""
+"""The plots of a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER = "#444444"
 
 
 def draw(report: Report, folder: Path) -> list[Path]:
-    """Write every picture that the report has timed rows for; returns their files."""
+    """Write every plot for which the report has timed rows; returns their files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -66,7 +66,7 @@ def _colour(outcome: Outcome) -> str:
 
 
 def _networks(pyplot: Any, rows: Sequence[Row]) -> Any:
-    """Bars of every contestant, fastest first, a panel for each network."""
+    """Bars of every contestant, fastest first, one panel per network."""
     columns = min(len(rows), 2)
     lines = -(-len(rows) // columns)
     tallest = max(len(row.outcomes) for row in rows)
@@ -108,7 +108,7 @@ def _networks(pyplot: Any, rows: Sequence[Row]) -> Any:
 
 
 def _share_of_bound(pyplot: Any, rows: Sequence[Row]) -> Any:
-    """The share of the bound that effkernels and eager's best reach, for each layer shape."""
+    """The share of the bound that effkernels and eager's best layout reach, for each layer shape."""
     figure, panel = pyplot.subplots(figsize=(max(6.0, 0.36 * len(rows) + 2), 4.2))
     places = list(range(len(rows)))
     for shift, family in ((-0.2, "effkernels"), (0.2, "eager")):
@@ -139,7 +139,7 @@ def _growth(pyplot: Any, rows: Sequence[Row], *, by: str, label: str) -> Any:
 def _growth_panel(
     panel: Any, rows: Sequence[Row], *, by: str, label: str, throughput: bool
 ) -> None:
-    """A line for each family."""
+    """One line per family."""
     from matplotlib import ticker
 
     for family in ("effkernels", *families(rows)):
@@ -189,7 +189,7 @@ def _against_resolution(pyplot: Any, rows: Sequence[Row]) -> Any:
 
 
 def _memory_against_batch(pyplot: Any, rows: Sequence[Row]) -> Any:
-    """A line for each contestant."""
+    """One line per contestant."""
     figure, panel = pyplot.subplots(figsize=(6, 3.8))
     for first in rows[0].outcomes:
         found = [(row.case["batch"], row.outcome(first.contestant)) for row in rows]
@@ -204,7 +204,7 @@ def _memory_against_batch(pyplot: Any, rows: Sequence[Row]) -> Any:
     panel.minorticks_off()
     panel.yaxis.set_major_formatter("{x:g}")
     panel.set_xlabel("batch")
-    panel.set_ylabel("MB beside weights and input")
+    panel.set_ylabel("MB without weights and input")
     panel.set_title(f"{short_name(rows[0].case['model'])}: peak memory against batch")
     panel.grid(alpha=0.25)
     panel.legend()
@@ -215,7 +215,7 @@ _LABELLED = 6
 
 
 def _bound_and_measured(pyplot: Any, rows: Sequence[Row]) -> Any:
-    """Every row's time against its bound; the layers that take longest beyond it are named."""
+    """Every row's time against its bound; the layers that are farthest from it are named."""
     found = [(row, o) for row in rows if row.bound and (o := row.best("effkernels")) is not None]
     if not found:
         return None
@@ -241,7 +241,7 @@ def _bound_and_measured(pyplot: Any, rows: Sequence[Row]) -> Any:
     panel.set_yscale("log")
     panel.set_xlabel("bound in microseconds: the larger of bytes and multiply-adds")
     panel.set_ylabel("effkernels' time in microseconds")
-    panel.set_title("Time against bound; named: the layers that lose most")
+    panel.set_title("Time against bound; named: the layers farthest from it")
     panel.grid(alpha=0.25)
     panel.legend()
     return figure

@@ -1,4 +1,4 @@
-"""What was measured, as data: rows of outcomes, kept in one JSON file after every row."""
+"""The measurements as data: rows of outcomes, saved in one JSON file after every row."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SCHEMA = 1
 class Outcome:
     """One contestant in one row.
 
-    ``status``: "ok", "missing" (not on this machine), "mismatch" (its result was not the exact one: it is not
-    timed) or "failed"; ``reason`` says more of the last three. ``rounds`` are the median seconds of each
-    round. ``error`` and ``allowed`` are the largest difference from float64. ``awake`` is the processor time it
-    used while others were measured, per second.
+    ``status``: "ok", "missing" (not on this machine), "mismatch" (its result was wrong, so it was not timed) or
+    "failed"; ``reason`` explains the last three. ``rounds`` are the median seconds of each round. ``error`` and
+    ``allowed`` are the largest difference from float64 and the tolerance. ``awake`` is the processor time per
+    second that it used while others were measured.
     """
 
     contestant: str
@@ -40,7 +40,7 @@ class Outcome:
 
     @property
     def seconds(self) -> Spread | None:
-        """Median and quartiles over the rounds; None where it was not timed."""
+        """Median and quartiles over the rounds; None if it was not timed."""
         return spread(self.rounds) if self.status == "ok" and self.rounds else None
 
 
@@ -48,9 +48,9 @@ class Outcome:
 class Row:
     """One case with all of its contestants.
 
-    ``bytes`` and ``macs`` are what the case cannot do without; ``bound`` the least seconds for it on this
-    machine, and ``bound_kind`` whether "memory" or "arithmetic" sets them. ``foreign`` is the processor time that
-    anything but the contestants used while they were measured, per second.
+    ``bytes`` and ``macs`` are the minimum for the case; ``bound`` is the minimum time for them on this machine,
+    in seconds, and ``bound_kind`` says whether "memory" or "arithmetic" determines it. ``foreign`` is the
+    processor time per second that other programs used during the measurements.
     """
 
     suite: str
@@ -66,11 +66,11 @@ class Row:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def outcome(self, contestant: str) -> Outcome | None:
-        """That contestant's, if it took part."""
+        """The outcome of this contestant, if it took part."""
         return next((o for o in self.outcomes if o.contestant == contestant), None)
 
     def timed(self) -> list[Outcome]:
-        """Those that have a time."""
+        """The outcomes that have a time."""
         return [o for o in self.outcomes if o.seconds is not None]
 
     def best(self, family: str) -> Outcome | None:
@@ -79,14 +79,14 @@ class Row:
         return min(members, key=lambda o: spread(o.rounds).median, default=None)
 
     def speedup(self, over: Outcome, ours: str = "effkernels") -> Spread | None:
-        """How many times as fast as ``over`` ours is: median and quartiles of the ratios within each round."""
+        """How many times as fast as ``over`` ours is: median and quartiles of the ratios within the rounds."""
         mine = self.outcome(ours)
         if mine is None or mine.seconds is None or over.seconds is None:
             return None
         return paired(over.rounds, mine.rounds)
 
     def share_of_bound(self, outcome: Outcome) -> float | None:
-        """The least time over the time taken: 1 is as fast as the machine allows."""
+        """The minimum time over the time taken: 1 is as fast as the machine allows."""
         taken = outcome.seconds
         return None if self.bound is None or taken is None else self.bound / taken.median
 
@@ -103,7 +103,7 @@ class Report:
 
     @property
     def place(self) -> str:
-        """What computed, and in which type, for people."""
+        """The device and the type, as readable text."""
         device = Device(self.settings.get("kind", CPU.kind), self.settings.get("type", CPU.type))
         if device.kind == "cuda":
             return f"{self.machine['gpu']['name']}, {device.title}"
@@ -118,7 +118,7 @@ class Report:
         return [row for row in self.rows if row.suite == suite]
 
     def save(self, path: Path) -> None:
-        """Write all of it; a run cut short leaves the last whole file."""
+        """Write the whole file atomically, so that an interrupted run leaves the previous one intact."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1) + "\n")
@@ -129,13 +129,13 @@ class Report:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: another schema version, or no report.
+            ValueError: the file has another schema version, or is not a report.
         """
         try:
             data = json.loads(path.read_text())
             schema = data.pop("schema")
         except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path} is no benchmark report: {error!r}") from error
+            raise ValueError(f"{path} is not a benchmark report: {error!r}") from error
         if schema != SCHEMA:
             raise ValueError(f"{path} has schema version {schema}, this program reads {SCHEMA}")
         rows = [
@@ -146,6 +146,6 @@ class Report:
 
 
 def families(rows: Iterable[Row]) -> list[str]:
-    """Those that took part, ours apart, in order."""
+    """The families that took part, except ours, in order."""
     found = [o.family for row in rows for o in row.outcomes]
     return [f for f in dict.fromkeys(found) if f != "effkernels"]

@@ -1,4 +1,4 @@
-"""A report as Markdown."""
+"""A report as Markdown tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.harness.session import FOREIGN_LIMIT
 from benchmarks.report.results import Outcome, Report, Row, families
 
 AWAKE_LIMIT = 0.05
-"""Processor time while others were measured, per second, from which a row says so."""
+"""Processor time used while others were measured, per second, from which a row mentions it."""
 
 
 def markdown(report: Report) -> str:
@@ -29,7 +29,7 @@ def section(suite: str, rows: Sequence[Row]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """With three digits and a unit."""
+    """A duration with three digits and a unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= scale:
             return f"{_three(seconds / scale)} {unit}"
@@ -48,7 +48,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def result(outcome: Outcome | None) -> str:
-    """The median time; or, where there is none, why."""
+    """The median time or, without one, the reason."""
     if outcome is None:
         return ""
     if outcome.seconds is not None:
@@ -63,7 +63,7 @@ def speedup(row: Row, over: Outcome | None) -> str:
 
 
 def absences(rows: Sequence[Row]) -> list[str]:
-    """Contestants without a time, and why; each once."""
+    """Contestants without a time, and the reason, once each."""
     said = [
         f"- {o.contestant}: {o.status}: {o.reason}"
         for row in rows
@@ -78,7 +78,7 @@ def disturbances(rows: Sequence[Row]) -> list[str]:
     ours = [o for row in rows for o in row.outcomes if o.family == "effkernels"]
     said = []
     if any(o.details.get("backends") == ["torch"] for o in ours):
-        said.append("- effkernels ran on plain PyTorch alone: no backend of its own was available")
+        said.append("- effkernels ran only on plain PyTorch: no backend of its own was available")
     for row in rows:
         said += [
             f"- {o.contestant} used {o.awake:.0%} of a core while others were measured ({row.title})"
@@ -104,11 +104,11 @@ def _preamble(report: Report) -> list[str]:
         f"effkernels' backends: {', '.join(running)}"
         + (f" ({'; '.join(unavailable)})" if unavailable else "")
         + f"; instruction sets {ours['instruction_sets']}.",
-        "Each contestant runs in a process of its own, one awake at a time, in alternating rounds. On a CPU those "
-        "count, half of them, in which a fixed piece of work between the turns went fastest. Times "
+        "Each contestant runs in a process of its own, one awake at a time, in alternating rounds. On a CPU only the "
+        "half of the rounds counts in which a fixed piece of work between the turns was fastest. Times "
         "are medians over the rounds, brackets quartiles; ratios are medians of the ratios within each round. "
-        "Single layers on a GPU run from a CUDA graph of calls with inputs in turn: a call of Python's takes longer. "
-        "A contestant is timed after its result matched the float64 one.",
+        "Single layers on a GPU run in a CUDA graph of calls on alternating inputs, because calling from Python takes "
+        "longer. A contestant is timed only after its result matched the float64 one.",
     ]
     if report.limits:
         curve = report.limits["bandwidth"]
@@ -121,7 +121,7 @@ def _preamble(report: Report) -> list[str]:
     return lines
 
 
-# What the details of outcomes on a GPU may hold: heading, and how it is shown.
+# Details that outcomes on a GPU may have: heading, and how it is formatted.
 _COUNTED: dict[str, tuple[str, Callable[[Row, int], str]]] = {
     "launches": ("launches per image", lambda row, count: _three(count / row.images)),
     "peak_bytes": ("peak memory", lambda _, count: size(count)),
@@ -165,7 +165,7 @@ def _networks(rows: Sequence[Row]) -> list[str]:
 
 
 def _against(row: Row) -> list[str]:
-    """How many times as fast effkernels is as eager's best, and as the fastest of all others."""
+    """How many times as fast effkernels is as eager's best, and as the fastest other contestant."""
     others = [best for family in families([row]) if (best := row.best(family)) is not None]
     eager = row.best("eager")
     best = min(others, key=lambda o: spread(o.rounds).median, default=None)
@@ -235,7 +235,7 @@ def _startup(rows: Sequence[Row]) -> list[str]:
             ]
             for outcome in row.outcomes
         ]
-        head = ["", "until the first logits", "effkernels is", "of which, and a second pass"]
+        head = ["", "until the first logits", "effkernels is", "steps, and a second pass"]
         parts += [f"**{row.title}**", table(head, lines)]
     return [
         *parts,
@@ -259,17 +259,17 @@ def _host(rows: Sequence[Row]) -> list[str]:
     ]
     return [
         table(["", "", "until the call returns", "quartiles"], lines),
-        "On a CPU with kernels that do nothing but allocate their results; on a GPU that is idle before each pass, "
+        "On a CPU with kernels that only allocate their results; on a GPU that is idle before each pass, "
         "without waiting for it.",
         *_notes(rows),
     ]
 
 
 _METERS = {
-    "cpu": "The rise of the resident peak (VmHWM) of a fresh process during one forward pass, over its resident "
-    "size with weights and input loaded and after a forward pass of a 32 x 32 image; the median of three.",
-    "cuda": "The rise of what PyTorch's allocator has given out on the GPU during one forward pass in a fresh process, "
-    "over weights and input and after a forward pass of a 32 x 32 image; the median of three.",
+    "cpu": "How far the resident peak (VmHWM) of a fresh process rises during one forward pass above its resident "
+    "size with weights and input loaded, after a forward pass of a 32 x 32 image; the median of three.",
+    "cuda": "How far the memory that PyTorch's allocator has handed out on the GPU rises during one forward pass in a "
+    "fresh process above weights and input, after a forward pass of a 32 x 32 image; the median of three.",
 }
 
 
@@ -291,7 +291,7 @@ def _memory(rows: Sequence[Row]) -> list[str]:
 
 
 def _notes(rows: Sequence[Row], *, named: bool = False) -> list[str]:
-    """What else there is to say; ``named``: the table has a line for each contestant that is absent."""
+    """Remarks on the rows; ``named``: the table already has a line for each missing contestant."""
     said = [*([] if named else absences(rows)), *disturbances(rows)]
     return ["\n".join(said)] if said else []
 
@@ -319,4 +319,4 @@ _TABLES: dict[str, Callable[[Sequence[Row]], list[str]]] = {
     "startup": _startup,
     "host": _host,
 }
-"""By the name that a suite gives."""
+"""The functions that format a suite's rows, by the name that the suite gives."""

@@ -40,7 +40,7 @@ class Builder:
     """Builds the modules into the package folder `target`, objects in `work`; keeps the record.
 
     Raises:
-        BuildError: an environment variable that steers the build has a value that means nothing.
+        BuildError: an environment variable of the build has a value that is not accepted.
     """
 
     def __init__(self, target: Path, work: Path, env: Mapping[str, str]) -> None:
@@ -68,14 +68,14 @@ class Builder:
         cuda_reason = self._attempt(CUDA_MODULE, self._build_cuda)
         if cuda_reason is not None and self.mode == "1":
             raise BuildError(f"EFFKERNELS_CUDA=1, but {CUDA_MODULE} cannot be built: {cuda_reason}")
-        # `_C` counts as built in the record that it carries itself.
+        # The record is compiled into `_C`, so it lists `_C` as built.
         self.record.modules = {CPU_MODULE: None, CUDA_MODULE: cuda_reason}
         self.record.modules[CPU_MODULE] = self._attempt(CPU_MODULE, self._build_cpu)
         (self.target / FILE_NAME).write_text(self.record.as_json())
         return self.record
 
     def _attempt(self, name: str, build: Callable[[], None]) -> str | None:
-        """None when `build` made the module, else why it did not; compile errors go to stderr."""
+        """None if `build` succeeded, else the reason; compile errors go to stderr."""
         try:
             build()
             return None
@@ -84,7 +84,7 @@ class Builder:
         except CompileError as error:
             print(f"\n*** effkernels.{name} does not compile ***\n{error.log}", file=sys.stderr)
             reason = f"compilation failed: {error}"
-        # What an earlier build left in place must not be installed.
+        # A module left by an earlier build must not be installed.
         (self.target / FILE_NAMES[name]).unlink(missing_ok=True)
         return reason
 
@@ -95,7 +95,8 @@ class Builder:
         header_folder = self.work / "generated"
         header_folder.mkdir(parents=True, exist_ok=True)
         (header_folder / "build_record.h").write_text(self.record.as_header())
-        # Written again only where it differs: what includes it would be compiled again.
+        # Written only where it changed: a new timestamp would recompile every file that includes
+        # it.
         layout, text = header_folder / "network_layout.h", network_layout_header(ROOT)
         if not layout.exists() or layout.read_text() != text:
             layout.write_text(text)

@@ -15,7 +15,7 @@ from effkernels_build.toolchain import BuildError
 
 
 class BuildModules(build_ext):
-    """`build_ext` with our own compile step; setuptools' is of no use to nvcc."""
+    """`build_ext` with our own compile step: setuptools' does not know nvcc."""
 
     def run(self) -> None:
         target = ROOT / "effkernels" if self.inplace else Path(self.build_lib) / "effkernels"

@@ -1,8 +1,8 @@
 """Decide about the CUDA module: which nvcc, for which architectures, or why there is none.
 
-The decision rests on nvcc, on the CUDA version torch was built with, and on `EFFKERNELS_CUDA`;
-never on the GPU of the machine that builds, which may have none. Nothing here imports torch or
-asks the driver.
+The decision depends on nvcc, on the CUDA version that torch was built with, and on
+`EFFKERNELS_CUDA`, never on the GPU of the machine that builds, which may have none. Nothing here
+imports torch or asks the driver.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ USUAL_HOMES = ("/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda")
 MINIMUM_NVCC = (12, 0)  # the first with -std=c++20, and with code for sm_90a
 MODES = ("auto", "0", "1")
 
-# Names that torch takes in TORCH_CUDA_ARCH_LIST, but for GPUs below 8.0: they lack bf16.
+# The names that torch takes in TORCH_CUDA_ARCH_LIST, without GPUs below 8.0, which have no bf16.
 _NAMED_ARCHS = {
     "Ampere": "8.0 8.6+PTX",
     "Ada": "8.9+PTX",
@@ -67,7 +67,8 @@ def _nvcc_at(path: Path) -> Nvcc | Missing:
         last = output.strip().splitlines()[-1:] or ["no output"]
         return Missing(f"{path} does not run: {last[0]}")
     version = (int(found[1]), int(found[2]))
-    # `TOP` is nvcc's own word for its toolkit: a wrapper or a link on the PATH lies outside of it.
+    # `TOP` is the toolkit's folder, as nvcc prints it: nvcc itself may be a wrapper or a link
+    # elsewhere.
     _, dry_run = run([str(path), "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"])
     top = re.search(r"^#\$ TOP=(.+)$", dry_run, flags=re.MULTILINE)
     home = Path(top[1].strip()) if top else path.resolve().parent.parent
@@ -77,7 +78,7 @@ def _nvcc_at(path: Path) -> Nvcc | Missing:
 def find_nvcc(env: Mapping[str, str], usual_homes: Sequence[str] = USUAL_HOMES) -> Nvcc | Missing:
     """The nvcc of `CUDA_HOME` or `CUDA_PATH`, of the PATH, or of the usual folders.
 
-    Where one of the two variables is set, no other nvcc is taken in place of the one it names.
+    Where one of the two variables is set, only the nvcc that it names is considered.
     """
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         home = env.get(variable, "").strip()
@@ -89,7 +90,7 @@ def find_nvcc(env: Mapping[str, str], usual_homes: Sequence[str] = USUAL_HOMES) 
     on_path = shutil.which("nvcc", path=env.get("PATH", ""))
     candidates = [Path(on_path)] if on_path else []
     for usual in map(Path, usual_homes):
-        # Newest first among versioned neighbours such as /usr/local/cuda-13.0.
+        # The newest of several versions, such as /usr/local/cuda-13.0 and cuda-12.8.
         versioned = sorted(usual.parent.glob(usual.name + "-*"), key=_version_key, reverse=True)
         candidates += [home / "bin" / "nvcc" for home in [usual, *versioned]]
     broken: Missing | None = None
@@ -121,7 +122,7 @@ def why_not(torch: Torch | Missing, nvcc: Nvcc | Missing) -> str | None:
         oldest = ".".join(map(str, MINIMUM_NVCC))
         return f"nvcc {nvcc.version_text} at {nvcc.path} is too old: {oldest} or newer is needed"
     if nvcc.version[0] != int(torch.cuda.split(".")[0]):
-        # Both would load their own CUDA runtime into one process.
+        # With two major versions, one process would load two CUDA runtimes.
         return (
             f"nvcc {nvcc.version_text} at {nvcc.path} does not match torch's CUDA {torch.cuda}"
             " (the major versions must)"
@@ -133,8 +134,8 @@ def default_archs(nvcc_version: tuple[int, int], machine: str | None = None) -> 
     """The architectures to build for where TORCH_CUDA_ARCH_LIST is not set, one as PTX too, for newer ones.
 
     Device code runs on every GPU of its major version from its own minor version up, so 8.6 serves
-    8.9 and 10.0 serves 10.3; but 9.0a, which has wgmma, serves 9.0 alone, and so would its PTX. 11.0
-    exists in Arm machines alone.
+    8.9 and 10.0 serves 10.3; but 9.0a, which has wgmma, serves only 9.0, and so would its PTX. 11.0
+    exists only in Arm machines.
     """
     if nvcc_version < (12, 8):
         return ["8.0", "8.6+PTX", "9.0a"]
@@ -145,10 +146,10 @@ def default_archs(nvcc_version: tuple[int, int], machine: str | None = None) -> 
 
 
 def arch_list(env: Mapping[str, str], nvcc_version: tuple[int, int]) -> list[str]:
-    """`TORCH_CUDA_ARCH_LIST` ('8.0;9.0a 12.0+PTX', 'Hopper'), or `default_archs` where not set.
+    """`TORCH_CUDA_ARCH_LIST` ('8.0;9.0a 12.0+PTX', 'Hopper'), or `default_archs` if it is not set.
 
     Raises:
-        BuildError: an entry that is no architecture, or one below 8.0.
+        BuildError: an entry is not an architecture, or is below 8.0.
     """
     text = env.get("TORCH_CUDA_ARCH_LIST", "").strip()
     if not text:
@@ -160,7 +161,7 @@ def arch_list(env: Mapping[str, str], nvcc_version: tuple[int, int]) -> list[str
         found = _ARCH.match(entry)
         if found is None:
             raise BuildError(
-                f"TORCH_CUDA_ARCH_LIST: {entry!r} is no architecture: accepted are numbers such as"
+                f"TORCH_CUDA_ARCH_LIST: {entry!r} is not an architecture; accepted are numbers such as"
                 f" 8.0, 9.0a or 12.0+PTX and the names {', '.join(_NAMED_ARCHS)}"
             )
         if int(found[1]) < 8:
@@ -199,5 +200,5 @@ def warpgroup_archs(archs: Sequence[str]) -> list[str]:
 
 
 def device_archs(archs: Sequence[str]) -> list[str]:
-    """The names that device code of these architectures carries: ['sm_80', 'sm_90a', ...]."""
+    """The names of these architectures in device code: ['sm_80', 'sm_90a', ...]."""
     return ["sm_" + arch.removesuffix("+PTX").replace(".", "") for arch in archs]

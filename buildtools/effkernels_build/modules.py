@@ -1,11 +1,11 @@
-"""What the compiled modules consist of: sources, flags, libraries.
+"""What the compiled modules are built from: sources, flags, libraries.
 
 `_C`       csrc/binding/{common,cpu} (pybind11 in module.cpp) and csrc/cpu.
 `_C_cuda`  csrc/binding/{common,cuda} and csrc/cuda.
 
-Only the bindings see torch, through its stable ABI, so the modules load in every torch from the
-target version up. The kernels (csrc/cpu and csrc/cpu/isa) are compiled once for each instruction
-set, what chooses among them (csrc/cpu/runtime) once.
+Only the bindings include torch's headers, through its stable ABI, so the modules load in every
+torch from the target version up. The kernels (csrc/cpu and csrc/cpu/isa) are compiled once for each
+instruction set; the code that chooses among them (csrc/cpu/runtime) is compiled once.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from effkernels_build.ninja_build import Language, Module
 from effkernels_build.toolchain import Compiler, Torch
 
 CXX_STANDARD = 20
-# The oldest torch that the modules load in, as torch spells it: 2.11.
+# The oldest torch in which the modules load, in torch's own notation: 2.11.
 TORCH_TARGET_VERSION = "0x020b000000000000"
 
 CPU_MODULE = "_C"
 CUDA_MODULE = "_C_cuda"
 FILE_NAMES = {
     CPU_MODULE: CPU_MODULE + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"),
-    # It uses Python's limited API: one file serves every Python from 3.10 up.
+    # pybind11 uses Python's limited API: one file serves every Python from 3.10 up.
     CUDA_MODULE: CUDA_MODULE + ".abi3.so",
 }
 
 _CXX_FLAGS = (f"-std=c++{CXX_STANDARD}", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 _CXX_DEPFILE = ("-MMD", "-MF")
 _NVCC_DEPFILE = ("-MD", "-MF")
-# Symbols of Python are the interpreter's to give; macOS has to be told so.
+# Python's symbols come from the interpreter, at load time; macOS's linker has to be told so.
 _SHARED = ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
 
 
-# Kernels round as they are written, but for fused multiply-adds. GCC 12 takes its own intrinsics for
-# uninitialised.
+# No fast-math: kernels round as they are written, apart from fused multiply-adds. GCC 12 warns that its
+# own intrinsics use uninitialised values.
 _KERNEL_FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-Wno-maybe-uninitialized")
 
 
@@ -84,12 +84,12 @@ def _cpp(*folders: Path) -> list[tuple[Path, str]]:
 
 
 def _without_paths(root: Path, torch: Torch) -> tuple[str, ...]:
-    """Flags by which file names in messages are those of this project, not of this machine."""
+    """Flags that make messages show this project's file names without the paths of this machine."""
     return (f"-ffile-prefix-map={root}{os.sep}=", f"-ffile-prefix-map={torch.include}{os.sep}=")
 
 
 def network_layout_header(root: Path) -> str:
-    """network_layout.h: how Python writes down a network for the op in C++, from Python's own definition."""
+    """network_layout.h: the layout in which Python passes a network to C++, generated from Python."""
     source = root / "effkernels" / "_backends" / "network_layout.py"
     header: str = runpy.run_path(str(source))["header"]()
     return header
@@ -110,7 +110,7 @@ def cpu_module(
     each = "-DEFFKERNELS_FOR_EACH_ISA(f)=" + " ".join(f"f({isa})" for isa in isas)
     instrument = [f"-fsanitize={name}" for name in sanitizers]
     if sanitizers:
-        # Optimised fully, the instrumented kernels compile for ten minutes.
+        # At full optimisation, instrumented kernels take ten minutes to compile.
         instrument += ["-O1", "-fno-sanitize-recover=all", "-g1", "-fno-omit-frame-pointer"]
     base = (*_CXX_FLAGS, *instrument, f"-I{csrc}")
     flags = (
@@ -138,12 +138,12 @@ def cpu_module(
 
 
 def nvcc_flags(archs: Sequence[str]) -> tuple[str, ...]:
-    """The flags of every .cu file, for objects and for the cubins that the tests compile."""
+    """The flags for every .cu file, whether it becomes an object or a cubin for the tests."""
     return (f"-std=c++{CXX_STANDARD}", "-O3", *gencode_flags(archs))
 
 
 def cuda_kernels(csrc: Path) -> list[Path]:
-    """Every .cu file: one for each op, and what they share."""
+    """Every .cu file: one for each op, and the shared ones."""
     return sorted((csrc / "cuda").rglob("*.cu"))
 
 
@@ -180,9 +180,10 @@ def shim_module(
     python: Path,
     sanitizers: Sequence[str] = ("address", "undefined"),
 ) -> Module:
-    """`_C_cuda` for CPU tensors: all of it compiled as C++, with the tests' stand-in for CUDA in `shim`.
+    """`_C_cuda` for CPU tensors: compiled as C++, with the tests' replacement for CUDA in `shim`.
 
-    Without what needs CUDA itself: the op that asks which device code runs, and what asks the driver.
+    Left out is what needs CUDA itself: the op that reports the architecture of the device code, and
+    the code that asks the driver.
     """
     csrc = root / "csrc"
     sanitize = tuple(f"-fsanitize={name}" for name in sanitizers)
@@ -227,7 +228,7 @@ def cuda_module(
     binding_flags = (
         *_CXX_FLAGS,
         f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}",
-        "-DUSE_CUDA",  # declares the part of the C shim that speaks of CUDA streams
+        "-DUSE_CUDA",  # declares the CUDA stream functions of torch's C shim
         "-DPy_LIMITED_API=0x030a0000",
         f"-I{csrc}",
         *_without_paths(root, torch),
@@ -252,7 +253,7 @@ def cuda_module(
         name=CUDA_MODULE,
         sources=tuple(sources),
         languages=languages,
-        # One CUDA runtime a process: torch's own, which is loaded before this module.
+        # Use torch's own CUDA runtime, which is loaded already, so that a process has only one.
         link=(str(nvcc.path), "-shared", "-cudart=shared", *host, *gencode_flags(archs)),
         link_flags=(f"-L{torch.lib}", "-ltorch_cuda", "-ltorch_cpu"),
     )

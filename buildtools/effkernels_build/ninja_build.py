@@ -14,7 +14,7 @@ COMPILE_TIMEOUT = 3600.0  # seconds for all of one module
 
 
 class CompileError(Exception):
-    """Compiling or linking failed; `log` holds all that the tools said."""
+    """Compiling or linking failed; `log` is the full output of the tools."""
 
     def __init__(self, log: str) -> None:
         self.log = log
@@ -23,7 +23,7 @@ class CompileError(Exception):
 
 @dataclass(frozen=True)
 class Language:
-    """How one kind of source is compiled; `depfile_flags` come before the name of a depfile."""
+    """How one kind of source is compiled; `depfile_flags` are followed by the depfile's name."""
 
     command: tuple[str, ...]
     flags: tuple[str, ...]
@@ -64,7 +64,7 @@ def _command(words: Sequence[str]) -> str:
 
 def ninja_text(module: Module, objects: Sequence[Path], folder: Path, output: Path) -> str:
     """The build.ninja that makes `output` from the sources of `module`, working in `folder`."""
-    # Ninja keeps its log in builddir, else in the folder that it was started in.
+    # Ninja keeps its log in builddir; without one, in the folder where it was started.
     lines = ["ninja_required_version = 1.5", f"builddir = {_escape(folder)}", ""]
     for name, how in module.languages.items():
         command = _command([*how.command, *how.flags, *how.depfile_flags, "$out.d"])
@@ -108,7 +108,7 @@ def build(
     """Compile and link `module` (sources below `root`) in `folder`.
 
     Args:
-        progress: called with each line that ninja and the tools say, as soon as they say it.
+        progress: called with each line of output as soon as ninja or a tool prints it.
 
     Raises:
         CompileError: a command failed.
@@ -134,7 +134,8 @@ def _run(command: Sequence[str], progress: Callable[[str], object]) -> None:
         text=True,
         errors="replace",
     ) as process:
-        # A tool that hangs says nothing: only another thread can end the wait for its next line.
+        # A tool that hangs prints nothing, so only another thread can end the wait for its next
+        # line.
         watchdog = threading.Timer(COMPILE_TIMEOUT, process.kill)
         watchdog.daemon = True
         watchdog.start()

@@ -1,4 +1,4 @@
-"""What was built, with what, and why the rest was not: the build's last line, kept for later."""
+"""The record of a build: what was built, with which tools, and why the rest was not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ FILE_NAME = "_build_info.json"
 
 @dataclass
 class BuildRecord:
-    """The outcome of a build. `modules` maps each to None if it was built, else to the reason."""
+    """The outcome of a build. `modules` maps each module to None if it was built, else to the
+    reason why not.
+    """
 
     modules: dict[str, str | None]
     torch: str | None
@@ -31,7 +33,7 @@ class BuildRecord:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def as_header(self) -> str:
-        """A C++ header with the record in it, for `_C.build_info()`."""
+        """The record as a C++ header, for `_C.build_info()`."""
         return f'#pragma once\n\nconstexpr char kBuildRecord[] = R"json({self.as_json()})json";\n'
 
     def summary(self) -> str:

@@ -1,6 +1,6 @@
 """Find the C++ compiler, ninja, pybind11's headers and the torch to build against.
 
-Each finder returns what it found, or a `Missing` whose reason is written for the user to read.
+Each finder returns what it found, or a `Missing` with a reason that is shown to the user.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class MissingToolError(Exception):
 
 @dataclass(frozen=True)
 class Missing:
-    """A tool that is not there, and why."""
+    """A tool that was not found, and why."""
 
     reason: str
 
@@ -57,7 +57,7 @@ class Compiler:
 
 @dataclass(frozen=True)
 class Torch:
-    """An installed torch, read from its files: it is not imported, so no CUDA library is loaded."""
+    """An installed torch, read from its files. It is not imported, so no CUDA library is loaded."""
 
     version: str
     cuda: str | None
@@ -89,7 +89,7 @@ def run(command: Sequence[str], timeout: float = 60.0) -> tuple[int, str]:
 
 
 def find_compiler(env: Mapping[str, str]) -> Compiler | Missing:
-    """The C++ compiler: `CXX` and no other where it is set, else c++, g++ or clang++."""
+    """The C++ compiler: the one that `CXX` names if it is set, else c++, g++ or clang++."""
     if os.name == "nt":
         return Missing("compiled modules are not built on Windows")
     chosen = env.get("CXX", "").strip()
@@ -108,7 +108,7 @@ def find_compiler(env: Mapping[str, str]) -> Compiler | Missing:
 
 
 def find_ninja(env: Mapping[str, str]) -> str | Missing:
-    """The ninja program: of the `ninja` package of this Python, else on the PATH."""
+    """The ninja program: from the `ninja` package of this Python, else from the PATH."""
     try:
         folder = Path(importlib.import_module("ninja").BIN_DIR)
     except (ImportError, AttributeError, OSError):
@@ -162,5 +162,5 @@ def job_count(env: Mapping[str, str]) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise BuildError(f"MAX_JOBS={text!r}: a whole number from 1 up is accepted")
+        raise BuildError(f"MAX_JOBS={text!r}: accepted is a whole number of at least 1")
     return int(text)

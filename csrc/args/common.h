@@ -1,12 +1,12 @@
 #pragma once
 
-// What the arguments of all kernels are made of, on the CPU and on GPUs: plain sizes and pointers. Feature
-// maps are NHWC without gaps. The bindings have checked everything, and own all memory.
+// The types that the arguments of all kernels consist of, on the CPU and on GPUs: plain sizes and pointers.
+// Feature maps are dense NHWC. The bindings have checked everything, and own all memory.
 
 #include <cstdint>
 
-// Inline functions here are compiled for several instruction sets: none may be left outside of its caller,
-// where the linker would take one of them for all.
+// Inline functions here are compiled for several instruction sets, so they must be inlined everywhere: the
+// linker would keep only one copy of a function that is not.
 #define EFFKERNELS_INLINE inline __attribute__((always_inline))
 
 namespace effkernels {
@@ -26,13 +26,14 @@ EFFKERNELS_INLINE constexpr int size_of(Dtype dtype) { return dtype == Dtype::kF
 
 enum class Activation : uint8_t { kIdentity, kSilu, kRelu, kRelu6, kHardswish };
 
-// A vector or a matrix of parameters without gaps; null where there is none.
+// A dense vector or matrix of parameters; null if there is none.
 struct Parameters {
   const void* data;
   Dtype dtype;
 };
 
-// What follows a convolution: a bias, then BatchNorm as it stands in a module. Without `mean`, no BatchNorm.
+// What follows a convolution: a bias, then BatchNorm with the module's own values. No BatchNorm if `mean` is
+// null.
 struct Norm {
   Parameters bias, gamma, beta, mean, variance;
   float eps;
@@ -45,7 +46,7 @@ struct Shape {
   EFFKERNELS_INLINE int64_t pixels() const { return static_cast<int64_t>(height) * width; }
 };
 
-// The window of a convolution. `top` and `left` are padding; how much lies below and to the right follows
+// The window of a convolution. `top` and `left` are padding; the padding below and to the right follows
 // from the size of the output.
 struct Window {
   int kernel_h, kernel_w, stride_h, stride_w, top, left, dilation_h, dilation_w;

@@ -6,12 +6,13 @@ namespace effkernels {
 
 struct ConvBnActArgs {
   Shape in, out;
-  Dtype dtype;  // of weight and y; of x too unless it is `bytes`
+  Dtype dtype;  // of weight and y; also of x unless `bytes`
   Window window;
   const void* x;
-  bool planar;                       // x is NCHW without gaps, as images come
-  bool bytes;                        // x is uint8
-  Parameters image_mean, image_std;  // (in channels): x is normalised with them, padding stays 0; or null
+  bool planar;  // x is dense NCHW, as images usually are
+  bool bytes;   // x is uint8
+  Parameters image_mean,
+      image_std;       // (in channels): x is normalised with them, padding is 0 after it; or null
   const void* weight;  // (out channels, in channels, kernel_h, kernel_w) with these strides, in elements
   int64_t weight_strides[4];
   Norm norm;

@@ -13,7 +13,7 @@ struct DepthwiseConvBnActArgs {
   Norm norm;
   Activation activation;
   void* y;
-  float* mean;  // (images, channels): of y over height and width, or null
+  float* mean;  // (images, channels): means of y over height and width, or null
 };
 
 }  // namespace effkernels

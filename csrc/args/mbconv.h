@@ -11,11 +11,11 @@ struct MbconvArgs {
   Dtype dtype;   // of x, convolution weights and y
   Window window;
   const void* x;
-  const void* expand_weight;  // (expanded, in channels), or null where nothing expands
+  const void* expand_weight;  // (expanded, in channels), or null without expansion
   Norm expand_norm;
   const void* depthwise_weight;  // (expanded, kernel_h, kernel_w)
   Norm depthwise_norm;
-  SqueezeExciteGateArgs gate;  // images, pooled and gate are left open; squeezed is 0 where there is no gate
+  SqueezeExciteGateArgs gate;  // images, pooled and gate are not set; squeezed is 0 without a gate
   const void* project_weight;  // (out channels, expanded)
   Norm project_norm;
   bool residual;

@@ -12,10 +12,10 @@ struct PointwiseConvBnActArgs {
   const void* weight;  // (out channels, in channels)
   Norm norm;
   const float* gate;     // (images, in channels), or null
-  const void* residual;  // as y, or null
+  const void* residual;  // shape of y, or null
   Activation activation;
-  void* y;      // null where only the mean is wanted
-  float* mean;  // (images, out channels): of y over height and width, or null
+  void* y;      // null if only the mean is wanted
+  float* mean;  // (images, out channels): means of y over height and width, or null
 };
 
 }  // namespace effkernels

@@ -9,7 +9,7 @@ struct SqueezeExciteArgs {
   Shape in;
   Dtype dtype;  // of x and y
   const void* x;
-  SqueezeExciteGateArgs gate;  // images, pooled and gate are left open
+  SqueezeExciteGateArgs gate;  // images, pooled and gate are not set
   void* y;
 };
 

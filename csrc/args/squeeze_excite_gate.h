@@ -13,7 +13,8 @@ struct SqueezeExciteGateArgs {
   const float* pooled;  // (images, channels)
   float* gate;          // (images, channels)
 
-  // The same weights for these images: what kernels with a gate inside call the gate's kernel with.
+  // These weights with images: the arguments with which kernels that contain a gate call the gate's
+  // kernel.
   EFFKERNELS_INLINE SqueezeExciteGateArgs with(int64_t count, const float* from, float* to) const {
     SqueezeExciteGateArgs args = *this;
     args.images = count;

@@ -1,5 +1,5 @@
 // conv_bn_act: the dense convolution. A row of the result is a product of the pixels under the kernel with
-// the weights: in NHWC those of one kernel row lie side by side.
+// the weights: in NHWC the pixels of one kernel row are contiguous.
 
 #include "cpu/isa/activation.h"
 #include "cpu/isa/dense.h"
@@ -17,8 +17,8 @@ struct Cut {
   int width, chunks;
   int64_t tasks;   // rows of the result, once for each chunk of output channels
   int parts;       // contiguous stretches of input under the kernel
-  int part;        // floats of each
-  int taps;        // all of them: rows of a chunk's packed weights
+  int part;        // floats of each part
+  int taps;        // floats of all parts: the rows of a chunk's packed weights
   int row_floats;  // of a padded input row
 };
 
@@ -39,7 +39,7 @@ Cut cut(const ConvBnActArgs& a) {
 struct Memory {
   float *packed, *scale, *shift, *strip, *rows;
   float* centre;   // what to subtract from each element of an input row
-  float* inverse;  // of the standard deviation of each input channel
+  float* inverse;  // 1 / standard deviation of each input channel
   const float** parts;
 };
 
@@ -63,7 +63,7 @@ int64_t scratch_floats(const ConvBnActArgs& a, int threads) {
   return one.used() * workers_for(c.tasks, Threads{threads, nullptr});
 }
 
-// How images are normalised: deviations go into the weights, means come off as rows are read.
+// Normalisation of images: deviations are folded into the weights, means are subtracted as rows are read.
 void read_image_norm(const ConvBnActArgs& a, const Cut& c, const Memory& m) {
   const int channels = a.in.channels;
   const bool normalised = a.image_mean.data != nullptr;
@@ -80,8 +80,7 @@ void read_image_norm(const ConvBnActArgs& a, const Cut& c, const Memory& m) {
   for (int i = channels; i < c.row_floats; ++i) m.centre[i] = m.centre[i - channels];
 }
 
-// The weights of `channels` output channels from `first`, scaled, in the order of memory: [kernel
-// row][column][in].
+// The weights of `channels` output channels from `first`, scaled, in memory order: [kernel row][column][in].
 void pack(const ConvBnActArgs& a, const Memory& m, int first, int channels, int width) {
   fold_norm(a.norm, first, channels, m.scale, m.shift);
   with_dtype(a.dtype, [&](const auto* type) {
@@ -102,7 +101,7 @@ void pack(const ConvBnActArgs& a, const Memory& m, int first, int channels, int 
   });
 }
 
-// Calls f with a null pointer of the images' element type.
+// Calls f with a null pointer to the images' element type.
 template <class F>
 void with_image_type(const ConvBnActArgs& a, const F& f) {
   if (a.bytes) {
@@ -112,7 +111,7 @@ void with_image_type(const ConvBnActArgs& a, const F& f) {
   }
 }
 
-// The first `count` pixels of row `y` of an image, from its planes.
+// Interleaves the first `count` pixels of row `y` of an image from its planes.
 void gather_planes(const ConvBnActArgs& a, const float* centre, int64_t image, int y, int count, float* row) {
   const int channels = a.in.channels;
   with_image_type(a, [&](const auto* type) {
@@ -125,7 +124,7 @@ void gather_planes(const ConvBnActArgs& a, const float* centre, int64_t image, i
   });
 }
 
-// The same of an image in NHWC.
+// The same for an image in NHWC.
 void gather_pixels(const ConvBnActArgs& a, const float* centre, int64_t image, int y, int count, float* row) {
   const int64_t at = (image * a.in.height + y) * a.in.width * a.in.channels;
   const int floats = count * a.in.channels;

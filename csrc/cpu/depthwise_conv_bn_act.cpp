@@ -1,4 +1,4 @@
-// depthwise_conv_bn_act(_pool): rows of the result, straight from the input.
+// depthwise_conv_bn_act(_pool): each row of the result is computed directly from the input.
 
 #include "cpu/isa/depthwise_row.h"
 #include "cpu/isa/fold.h"
@@ -7,11 +7,11 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Channels that a task takes at a time: enough to read whole stretches of memory, few enough that the rows
-// under the kernel stay in the second-level cache.
+// Channels per task: enough to read contiguous stretches of memory, few enough that the input rows under the
+// kernel stay in the second-level cache.
 constexpr int kChunk = 128;
 
-// Tasks are bands of rows of a chunk of channels of an image.
+// A task is a band of rows of one chunk of channels of one image.
 struct Cut {
   int chunk, chunks;
   int band_rows, bands;
@@ -25,7 +25,7 @@ Cut cut(const DepthwiseConvBnActArgs& a, int threads) {
   c.chunk = smaller(kChunk, round_up(a.out.channels, kLanes));
   c.chunks = divide_up(a.out.channels, c.chunk);
   c.images = a.out.images;
-  // Four tasks for each thread even out what other programs take; but a band reads its neighbours' rows too.
+  // Four tasks per thread even out the load of other programs; but a band also reads rows of its neighbours.
   const int64_t wanted = divide_up<int64_t>(4 * threads, larger<int64_t>(1, c.images * c.chunks));
   const int longest = divide_up<int>(a.out.height, static_cast<int>(smaller<int64_t>(wanted, a.out.height)));
   c.band_rows = smaller(a.out.height, larger(longest, 2 * a.window.kernel_h));
@@ -47,7 +47,7 @@ Memory memory(Scratch& scratch, const DepthwiseConvBnActArgs& a, const Cut& c) {
 
 int64_t padded_channels(const Cut& c) { return static_cast<int64_t>(c.chunks) * c.chunk; }
 
-// Sums of each band of each image, to be added in order.
+// The sums of each band of each image, which are then added in order.
 int64_t sums_floats(const DepthwiseConvBnActArgs& a, const Cut& c) {
   return a.mean == nullptr ? 0 : c.images * c.bands * padded_channels(c);
 }

@@ -1,6 +1,6 @@
 #pragma once
 
-// The kernels of one instruction set, op by op. A new op adds a line to the list, its arguments to the
+// The kernels of one instruction set, by op. A new op adds a line to the list, its arguments to the
 // includes, and a file of its own in this folder.
 
 #include <cstdint>
@@ -21,7 +21,7 @@
 
 namespace effkernels::cpu {
 
-// One op of one instruction set. `scratch_floats` says how much workspace `run` wants beside its result.
+// One op of one instruction set. `scratch_floats` is the workspace that `run` needs, in floats.
 template <class Args>
 struct Op {
   int64_t (*scratch_floats)(const Args& args, int threads);

@@ -1,5 +1,5 @@
-// linear: the classifier behind the pooled features. Its weights are read once, from far, and used for as
-// many rows as there are images.
+// linear: the classifier after pooling. Its weights are read once, from distant memory, and used for only
+// as many rows as there are images.
 
 #include "cpu/isa/dense.h"
 #include "cpu/isa/dot.h"
@@ -9,10 +9,10 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Up to so many images, dot products with the weights where they lie are faster than packing these.
+// Up to this many images, dot products with the unpacked weights are faster than packing them.
 constexpr int64_t kFewImages = 8;
 
-// kLanes outputs from `first`, of every image.
+// kLanes outputs from `first`, for every image.
 template <class T>
 void run_outputs(const LinearArgs& a, const T* weight, int first) {
   const int count = smaller(kLanes, a.out_features - first);
@@ -20,7 +20,7 @@ void run_outputs(const LinearArgs& a, const T* weight, int first) {
   float results[kFewImages][kLanes] = {};
   for (int o = 0; o < count; ++o) {
     const T* row = weight + static_cast<int64_t>(first + o) * k;
-    // Two rows on: further than the processor looks by itself, over the ends of pages.
+    // Prefetches two rows ahead: further than the processor's own prefetcher, and across pages.
     prefetch(row + 2 * static_cast<int64_t>(k), k);
     for (int64_t i = 0; i < a.images; ++i) results[i][o] = dot(row, a.x + i * k, k);
   }

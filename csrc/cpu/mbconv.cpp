@@ -1,7 +1,7 @@
-// mbconv: a whole inference block. The expanded map E is never written to memory: for a chunk of its
-// channels, a few rows at a time are multiplied into a buffer that stays in the cache, and convolved from
-// there. What the depthwise convolution makes (D) lies in the workspace, for as many images as caches hold,
-// until the gate is known.
+// mbconv: a whole inference block. The expanded map E is never written to memory: for one chunk of its
+// channels, a few rows at a time are expanded into a buffer that stays in the cache, and convolved from
+// there. The result of the depthwise convolution (D) is kept in the workspace until the gate is known, for
+// as many images as fit into the caches.
 
 #include "cpu/isa/activation.h"
 #include "cpu/isa/dense.h"
@@ -13,10 +13,10 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Pixels that are expanded and activated at a time, in the first-level cache.
+// Pixels that are expanded and activated together, in the first-level cache.
 constexpr int kStripPixels = 24;
-// Floats of a worker's buffer of expanded rows, and of D for each worker. Measured on a machine whose
-// second-level caches have 1 MB each.
+// Floats of a worker's buffer of expanded rows, and of D per worker. Measured on a machine with second-level
+// caches of 1 MB.
 constexpr int64_t kBufferFloats = 48 << 10;
 constexpr int64_t kWideFloats = 256 << 10;
 
@@ -24,16 +24,16 @@ struct Plan {
   bool expands;
   int64_t group;  // images that go through the block together
   int width, chunks;
-  int band_rows, bands;  // of the depthwise result: tasks of each image and chunk
+  int band_rows, bands;  // of the depthwise result; each image and chunk has a task per band
   int buffer_rows;       // expanded rows in a worker's buffer
-  int margin;            // pixels of zeros before, between and behind them
+  int margin;            // pixels of zeros before, between and after the rows
   int workers;
-  int64_t padded;  // expanded channels in whole chunks: from one pixel of D to the next
+  int64_t padded;  // expanded channels in whole chunks: floats from one pixel of D to the next
 
   int64_t tasks(int64_t images) const { return images * chunks * bands; }
 };
 
-// Nanoseconds, roughly, that a worker spends on a task: what choices are compared by.
+// The approximate nanoseconds that a worker spends on a task, by which plans are compared.
 int64_t task_cost(const MbconvArgs& a, int vectors, int band_rows) {
   const Window& w = a.window;
   const int64_t in_rows = smaller<int64_t>(a.in.height, (band_rows - 1) * w.stride_h + w.kernel_h);
@@ -51,7 +51,7 @@ Plan make_plan(const MbconvArgs& a, int threads) {
   const int64_t wide = a.out.pixels() * a.expanded;
   p.group =
       larger<int64_t>(1, smaller<int64_t>(a.in.images, threads * kWideFloats / larger<int64_t>(1, wide)));
-  // Chunks and bands such that the slowest worker is done first.
+  // The chunk and the band for which the slowest worker finishes first.
   int64_t best = INT64_MAX;
   for (int vectors = 1; vectors <= kMaxChunkVectors; ++vectors) {
     for (int bands = 1; bands <= a.out.height && bands <= 4 * threads; bands = bands == 1 ? 2 : bands + 2) {
@@ -77,12 +77,12 @@ Plan make_plan(const MbconvArgs& a, int threads) {
   return p;
 }
 
-// What a worker has for itself.
+// Memory of one worker.
 struct Memory {
   float *expand, *expand_scale, *expand_shift, *weights, *scale, *shift, *buffer, *strip, *pixels;
 };
 
-// Of the buffer: a margin, then rows with a margin behind each.
+// Layout of the buffer: a margin, then rows, each followed by a margin.
 int64_t buffer_floats(const MbconvArgs& a, const Plan& p, int width) {
   return (static_cast<int64_t>(p.buffer_rows) * (a.in.width + p.margin) + p.margin) * width;
 }
@@ -101,7 +101,7 @@ Memory memory(Scratch& scratch, const MbconvArgs& a, const Plan& p) {
   return m;
 }
 
-// What all workers share, for one group of images.
+// Memory shared by all workers, for one group of images.
 struct Shared {
   float *wide, *sums, *pooled, *gate, *rest;
   int64_t used;
@@ -145,21 +145,21 @@ int64_t scratch_floats(const MbconvArgs& a, int threads) {
   const Shared s = shared(nullptr, a, p);
   Scratch one(nullptr);
   memory(one, a, p);
-  // The three steps follow each other, and use the same memory.
+  // The three steps run one after the other, and share the same memory.
   int64_t rest = one.used() * workers_for(p.tasks(p.group), Threads{threads, nullptr});
   rest = larger(rest, squeeze_excite_gate.scratch_floats(a.gate.with(p.group, s.pooled, s.gate), threads));
-  // The last group may be smaller, and cut otherwise.
+  // The last group may be smaller, and be planned differently.
   const int64_t groups[] = {1, p.group};
   for (const int64_t images : groups) {
     Dense last = project(a, p, s, 0, images);
-    const float any = 1.0f;  // only whether there is a gate matters here
+    const float any = 1.0f;  // only whether the gate is null matters here
     last.gate = a.gate.squeezed > 0 ? &any : nullptr;
     rest = larger(rest, dense_scratch(last, threads));
   }
   return s.used + rest;
 }
 
-// Rows [begin, end) of the expanded map of an image, one chunk of channels, into rows of the buffer.
+// Expands rows [begin, end) of an image, one chunk of channels, into rows of the buffer.
 void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, int64_t image, int begin, int end,
                  int width, float* rows, Ahead& ahead) {
   const int channels = a.in.channels;
@@ -239,7 +239,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
     }
     return;
   }
-  // Most likely this worker's next chunk: the others take those between.
+  // Probably this worker's next chunk: the other workers take those in between.
   const int64_t next = (task + p.workers) / p.bands % p.chunks * p.width;
   Ahead ahead = weights_ahead(a.expand_weight, a.dtype, next, a.expanded, a.in.channels, p.width);
   float* buffer = m.buffer + p.margin * width;
@@ -247,8 +247,8 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
   for (int64_t i = 0; i < floats; i += in_row) {
     for (int j = 0; j < p.margin * width; j += kLanes) store(m.buffer + i + j, broadcast(0.0f));
   }
-  // Input rows [begin, end) are expanded in the buffer. Each row of the result needs some more below; when
-  // the buffer is full, the rows that are still needed move to its start.
+  // Input rows [begin, end) are expanded and in the buffer. Each row of the result needs some more rows
+  // below; when the buffer is full, the rows that are still needed move to its start.
   int begin = 0, end = 0;
   for (int y = band * p.band_rows; y < out_end; ++y) {
     const int top = y * w.stride_h - w.top;
@@ -261,7 +261,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
       }
       begin = first;
       end = first + kept;
-      // As many as the buffer holds, but none below the band.
+      // As many rows as the buffer holds, but none below the band.
       const int last = smaller(a.in.height, (out_end - 1) * w.stride_h - w.top + w.kernel_h);
       const int until = smaller(last, begin + p.buffer_rows);
       expand_rows(a, p, m, group_first + image, end, until, width, buffer + kept * in_row, ahead);

@@ -6,7 +6,7 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Below so many elements of a map a single thread is done before others have woken up.
+// Below this many elements of a map, a single thread finishes before others have woken up.
 constexpr int64_t kWorthSharing = 1 << 16;
 
 int bands_of(const SqueezeExciteArgs& a, int threads) {
@@ -39,10 +39,10 @@ int64_t scratch_floats(const SqueezeExciteArgs& a, int threads) {
   return m.used + squeeze_excite_gate.scratch_floats(gate_of(a, m), threads);
 }
 
-// Pixels are summed in short chains, and those are added: long ones lose too much.
+// Pixels are summed in short chains, whose sums are then added: long chains round too much.
 constexpr int64_t kChain = 64;
 
-// sums[0 .. kVectors * kLanes) of the pixels' first `count` channels.
+// Adds up the first `count` channels of the pixels in sums[0 .. kVectors * kLanes).
 template <int kVectors, class T>
 void add_chunk(const T* x, int64_t pixels, int channels, int count, float* sums) {
   for (int v = 0; v < kVectors; ++v) store(sums + v * kLanes, broadcast(0.0f));
@@ -59,7 +59,8 @@ void add_chunk(const T* x, int64_t pixels, int channels, int count, float* sums)
   }
 }
 
-// add_chunk for the most vectors, of 1, 2, 4 and 8, that the channels from `first` on fill; how many.
+// Calls add_chunk for the most vectors, out of 1, 2, 4 and 8, that the channels from `first` on fill;
+// returns how many.
 template <int kVectors, class T>
 int add_widest(const T* x, int64_t pixels, int channels, int first, float* sums) {
   if constexpr (kVectors > 1) {
@@ -91,7 +92,8 @@ void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
   const int64_t pixels = a.in.pixels(), stride = round_up(a.in.channels, kLanes);
   const bool alone = a.in.images * pixels * a.in.channels < kWorthSharing;
   const Threads crew{alone ? 1 : threads.count, threads.run};
-  // body(x, y, image, pixels, sums) for each band; both times by the same worker, in whose cache it then is
+  // Calls body(x, y, image, pixels, sums) for each band. In both passes a band has the same worker, whose
+  // cache holds it.
   const auto for_bands = [&](const auto& body) {
     share_evenly(a.in.images * bands, crew, [&](int64_t from, int64_t to, int) {
       for (int64_t task = from; task < to; ++task) {

@@ -8,10 +8,10 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Below so many multiply-adds a single thread is done before others have woken up.
+// Below this many multiply-adds, a single thread finishes before others have woken up.
 constexpr int64_t kWorthSharing = 1 << 15;
 
-// hidden[first .. first + count), count <= kLanes, of one image: dot products along the channels.
+// hidden[first .. first + count), count <= kLanes, of one image: dot products over the channels.
 template <class T>
 void reduce(const SqueezeExciteGateArgs& a, const T* weight, const float* pooled, int first, int count,
             float* hidden) {
@@ -25,7 +25,7 @@ void reduce(const SqueezeExciteGateArgs& a, const T* weight, const float* pooled
   store_up_to(hidden + first, x[0], count);
 }
 
-// gate[first .. first + count), count <= kLanes, of one image: a vector of channels at a time.
+// gate[first .. first + count), count <= kLanes, of one image: one vector of channels at a time.
 template <class T>
 void expand(const SqueezeExciteGateArgs& a, const T* weight, const float* hidden, int first, int count,
             float* gate) {

@@ -18,7 +18,7 @@ NOTE = "<!-- written by python docs/api/write.py -->"
 
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")
 _NAMED = re.compile(r"[\w.*`, ]+: ")
-_SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Source|Example|Examples):")
+_SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Warns|Yields|Source|Example|Examples):")
 
 
 def plain(text: str) -> str:

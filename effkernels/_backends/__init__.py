@@ -1,6 +1,6 @@
-"""What computes the ops: each backend registers its kernels under the contracts of `effkernels.ops`.
+"""The backends of the ops: each registers its kernels for the schemas of `effkernels.ops`.
 
-``cpu`` and ``cuda`` call the compiled modules; ``triton`` holds its kernels here. Plain PyTorch
+``cpu`` and ``cuda`` call the compiled modules; the kernels of ``triton`` are in its folder. Plain PyTorch
 (`effkernels.reference`) is the fallback of all of them and registers nothing. Only
 `effkernels/__init__.py` imports this package.
 """
@@ -12,7 +12,7 @@ from effkernels._backends import compiled, cpu, cuda, triton
 
 
 def register() -> None:
-    """Let every backend that can run here be chosen. Called once, when `effkernels` is imported."""
+    """Make every backend that can run here available. Called once, when `effkernels` is imported."""
     cpu.register()
     cuda.register()
     triton.register()
@@ -20,14 +20,12 @@ def register() -> None:
 
 
 def _warn_of_what_is_missing() -> None:
-    """Who installed the package for its kernels should not find out by the clock that they are not there."""
+    """Warn if there is a GPU but a backend for it is missing, so that users need not find out by timing."""
     if dispatch.asked_for()[0] == "torch":
         return
     if not compiled.built():
         dispatch.warn_once(f"effkernels: {compiled.compiled_status()['cpu']}")
-    elif (
-        torch.cuda.device_count() > 0
-    ):  # asks the driver's library for management, and spoils no fork
+    elif torch.cuda.device_count() > 0:  # asks NVML, so forking still works
         for name, status in dispatch.backends().items():
             if status.reason is not None and name in ("cuda", "triton"):
                 dispatch.warn_once(

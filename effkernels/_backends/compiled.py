@@ -1,8 +1,7 @@
 """Load the optional compiled modules `effkernels._C` and `effkernels._C_cuda`.
 
-Importing this file is silent and never fails: a module that is not there, or does not load beside
-this torch, leaves a reason, which `compiled_status` gives and the logger "effkernels" notes at
-debug level.
+Importing this file prints nothing and never fails: if a module is missing or does not load with
+this torch, `compiled_status` gives the reason, and the logger "effkernels" logs it at debug level.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _RECORD = _PACKAGE / "_build_info.json"
 
 @functools.cache
 def _record() -> Mapping[str, object]:
-    """What the build wrote down; empty in a source tree that nothing was built in."""
+    """The record that the build wrote; empty in a source tree in which nothing was built."""
     try:
         record: Mapping[str, object] = json.loads(_RECORD.read_text())
     except (OSError, ValueError):
@@ -37,7 +36,7 @@ def _record() -> Mapping[str, object]:
 
 
 def built() -> bool:
-    """Whether a build was recorded beside the package; it is not where a source tree is imported as it stands."""
+    """Whether a build was recorded in the package's folder. Not so in a source tree that is imported directly."""
     return bool(_record())
 
 
@@ -54,7 +53,7 @@ def _why_absent(name: str) -> str:
 
 def _load(name: str) -> tuple[ModuleType | None, str | None]:
     full_name = f"effkernels.{name}"
-    # From the package's own folder alone: an editable install would offer another copy's module.
+    # Only from the package's own folder: an editable install could find another copy's module.
     spec = PathFinder.find_spec(full_name, [str(_PACKAGE)])
     try:
         if spec is None or spec.loader is None:
@@ -65,8 +64,8 @@ def _load(name: str) -> tuple[ModuleType | None, str | None]:
             sys.modules[full_name] = module
             return module, None
     except (ImportError, OSError, RuntimeError) as error:
-        # A symbol or library that this torch lacks; RuntimeError: an operator did not register.
-        reason = f"does not load beside torch {torch.__version__}: {error}"
+        # OSError, ImportError: this torch lacks a symbol or library. RuntimeError: an operator did not register.
+        reason = f"does not load with torch {torch.__version__}: {error}"
     _logger.debug("%s: %s", full_name, reason)
     return None, reason
 
@@ -80,12 +79,12 @@ def compiled_status() -> Mapping[str, str | None]:
 
 
 def cpu_module() -> ModuleType | None:
-    """`effkernels._C`, or None where it is not loaded."""
+    """`effkernels._C`, or None if it is not loaded."""
     return _LOADED["cpu"][0]
 
 
 def cuda_module() -> ModuleType | None:
-    """`effkernels._C_cuda`, or None where it is not loaded."""
+    """`effkernels._C_cuda`, or None if it is not loaded."""
     return _LOADED["cuda"][0]
 
 
@@ -94,10 +93,10 @@ def build_info() -> dict[str, object]:
 
     Returns:
         `modules` (name to None, or to the reason why it was not built), the versions of `torch`,
-        `torch_cuda` and `python` at the build, `platform`, `compiler`, `cxx_standard`, `cuda`
+        `torch_cuda` and `python` at build time, `platform`, `compiler`, `cxx_standard`, `cuda`
         (nvcc's version, or None) and `cuda_archs` ("9.0", "12.0+PTX"); with `effkernels._C` also
         `compiled_with`, `cplusplus` and `instruction_sets` ("compiled" into every file, "detected"
-        on this processor). Empty in a source tree that nothing was built in.
+        on this processor). Empty in a source tree in which nothing was built.
     """
     module = cpu_module()
     info: dict[str, object] = dict(_record()) if module is None else module.build_info()
@@ -105,10 +104,10 @@ def build_info() -> dict[str, object]:
 
 
 def device_code_arch(device: torch.device | int | str = "cuda") -> int:
-    """Run device code of `_C_cuda`; returns the `__CUDA_ARCH__` it was compiled for, such as 900.
+    """Run device code of `_C_cuda` and return the `__CUDA_ARCH__` for which it was compiled, such as 900.
 
     Raises:
-        RuntimeError: the module is not loaded, or holds no code that this GPU runs.
+        RuntimeError: the module is not loaded, or has no code for this GPU.
     """
     reason = compiled_status()["cuda"]
     if reason is not None:

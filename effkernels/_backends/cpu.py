@@ -1,4 +1,4 @@
-"""The cpu backend: the compiled ops of `effkernels._C`, registered under the contracts of `effkernels.ops`."""
+"""The cpu backend: the compiled ops of `effkernels._C`, registered for the schemas of `effkernels.ops`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from effkernels.ops.squeeze_excite_gate import GateArguments
 
 
 def refusals() -> dict[str, limits.Refusal]:
-    """The ops that the loaded module has kernels for, and what these do not take."""
+    """The ops that the loaded module has kernels for, and which arguments they refuse."""
     most = limits.of_module("cpu")
     rows = limits.too_many_rows(most.kernel_rows)
     block_rows = limits.too_many_rows(most.kernel_rows, "depthwise_weight")
@@ -38,10 +38,10 @@ def refusals() -> dict[str, limits.Refusal]:
 
 
 def register() -> None:
-    """Make the backend available where `effkernels._C` is loaded.
+    """Make the backend available if `effkernels._C` is loaded.
 
-    ``EFFKERNELS_CPU_ISA`` chooses among the instruction sets that were compiled and that this processor has; another
-    name is an error when the backend is first chosen.
+    ``EFFKERNELS_CPU_ISA`` chooses among the compiled instruction sets that this processor supports; any other name
+    is an error when the backend is first chosen.
     """
     module = cpu_module()
     if module is None:
@@ -49,9 +49,7 @@ def register() -> None:
         return
     layout = getattr(module, "network_layout", None)
     if layout is None or layout() != network_layout.fingerprint():
-        dispatch.mark_unavailable(
-            "cpu", "effkernels._C was built from other sources: build it again"
-        )
+        dispatch.mark_unavailable("cpu", "effkernels._C was built from other sources: rebuild it")
         return
     isa = os.environ.get("EFFKERNELS_CPU_ISA", "").strip().lower()
     if isa:

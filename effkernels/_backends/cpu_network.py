@@ -1,4 +1,4 @@
-"""Networks on the cpu backend: the steps of a plan as flat arguments of one C++ op, made once for each image size."""
+"""Networks on the cpu backend: a plan's steps as flat arguments of one C++ op, prepared once per image size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from effkernels.ops._steps import (
 _SCHEMA = "(Tensor x, Tensor[] tensors, int[] numbers, float[] eps) -> Tensor"
 _KINDS = tuple(STEPS)
 _KEY = "cpu"  # in Network.prepared
-# Options of several integers, and the ends of their numbers' names.
+# Options of several integers, and the suffixes of their names in the layout.
 _SEVERAL = {
     "stride": ("vertical", "horizontal"),
     "padding": ("top", "bottom", "left", "right"),
@@ -38,7 +38,7 @@ _MATRICES = {
 
 @dataclass(frozen=True)
 class Flat:
-    """A network as the op takes it: which of its tensors, in which order, and the numbers of all steps."""
+    """A network as the C++ op takes it: the indices of its tensors, in order, and the numbers of all steps."""
 
     tensors: tuple[int, ...]
     numbers: list[int]
@@ -46,7 +46,7 @@ class Flat:
 
 
 def flatten(network: Network) -> Flat:
-    """The steps of a network, written down as :mod:`effkernels._backends.network_layout` says."""
+    """The steps of a network in the layout of :mod:`effkernels._backends.network_layout`."""
     tensors: list[int] = []
     numbers: list[int] = []
     eps: list[float] = []
@@ -71,7 +71,7 @@ def flatten(network: Network) -> Flat:
 
 
 def run_network(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Tensor:
-    """The kernel of networks."""
+    """Runs a whole network as one call: this backend's kernel for `NETWORK`."""
     flat: Flat | None = network.prepared.get(_KEY)
     if flat is None:
         flat = network.prepared[_KEY] = flatten(network)
@@ -81,7 +81,7 @@ def run_network(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Tenso
 
 
 def unflatten(numbers: Sequence[int], eps: Sequence[float]) -> Network:
-    """The network of :func:`flatten`, whose tensors are in the op's order: for what asks about the op itself."""
+    """The inverse of :func:`flatten`, with tensors in the op's order: for the op's reference, fake and FLOPs."""
     steps: list[Step] = []
     matrices: list[int] = []
     used = 0

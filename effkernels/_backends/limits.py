@@ -1,7 +1,7 @@
-"""What backends do not take, and why: a small function for each reason, which they put together for each op.
+"""Why backends refuse arguments: one small function per reason. Each backend lists the functions for each op.
 
-Such a function takes an op's arguments by name, and returns the reason why a kernel does not take them, or None.
-Fast backends refuse at every call, so what is asked here is cheap; torch.compile traces it.
+Such a function takes an op's arguments by name, and returns the reason for refusing them, or None. They run at every
+call, so they must be cheap; torch.compile traces them.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from effkernels.ops.squeeze_excite_gate import GateArguments
 
 Limit = Callable[[Any], "str | None"]
 Refusal = Callable[..., "str | None"]
-"""Takes the arguments of an op's schema, flat: what :func:`effkernels.dispatch.register_kernel` wants."""
+"""Takes the arguments of an op's schema, flat; passed to :func:`effkernels.dispatch.register_kernel`."""
 
 FLOATS = frozenset((torch.float32, torch.bfloat16, torch.float16))
-CAPABILITY = (8, 0)  # the oldest that device code is built for: older ones lack bfloat16
+CAPABILITY = (8, 0)  # the oldest GPUs that device code is built for: older ones lack bfloat16
 
 
 class KernelLimits(NamedTuple):
-    """The most that compiled kernels take."""
+    """The largest sizes that compiled kernels accept."""
 
     kernel_rows: int = 64
-    """Of a convolution's window."""
+    """Rows of a convolution's kernel."""
     conv_terms: int = 256
-    """Terms of a sum of the cuda backend's ``conv_bn_act``."""
+    """Terms per sum of the cuda backend's ``conv_bn_act``."""
     gate_hidden_channels: int = 12288
-    """Of the cuda backend's gates."""
+    """Hidden channels of the cuda backend's gates."""
 
 
 def of_module(backend: str) -> KernelLimits:
-    """What the loaded module of "cpu" or "cuda" says by its op ``limits``, by name, and the defaults for the rest."""
+    """The limits that the loaded module of "cpu" or "cuda" reports by its op ``limits``; defaults for the others."""
     packet = getattr(getattr(torch.ops, f"effkernels_{backend}"), "limits", None)
     if packet is None:
         return KernelLimits()
@@ -51,7 +51,7 @@ def of_module(backend: str) -> KernelLimits:
 
 
 def refusal(arguments: Callable[..., Any], *limits: Limit) -> Refusal:
-    """The first reason that one of ``limits`` gives against an op's ``arguments``."""
+    """A function of an op's flat arguments that returns the first reason that one of ``limits`` gives, or None."""
 
     def refuses(*flat: Any) -> str | None:
         named = arguments(*flat)
@@ -65,7 +65,7 @@ def refusal(arguments: Callable[..., Any], *limits: Limit) -> Refusal:
 
 
 def other_dtypes(arguments: Sequence[Any]) -> str | None:
-    """A tensor that is not of ``FLOATS``."""
+    """Refuse tensors whose dtype is not in ``FLOATS``."""
     for argument in arguments:
         if isinstance(argument, Tensor) and argument.dtype not in FLOATS:
             return f"it computes float32, bfloat16 and float16, not {argument.dtype}"
@@ -73,14 +73,14 @@ def other_dtypes(arguments: Sequence[Any]) -> str | None:
 
 
 def other_dtypes_but_uint8_images(arguments: ConvArguments) -> str | None:
-    """The same, but for images, which may be uint8."""
+    """The same, except for images, which may be uint8."""
     if arguments.x.dtype == torch.uint8:
         return other_dtypes(arguments._replace(x=arguments.weight))
     return other_dtypes(arguments)
 
 
 def pooled_not_float32(arguments: GateArguments) -> str | None:
-    """Pooled values of another dtype, such as float64."""
+    """Refuse pooled values of another dtype than float32, such as float64."""
     if arguments.pooled.dtype != torch.float32:
         return f"it computes gates from float32, not {arguments.pooled.dtype}"
     return None
@@ -95,7 +95,7 @@ def gate_not_float32(arguments: PointwiseArguments) -> str | None:
 
 
 def too_many_rows(most: int, weight: str = "weight") -> Limit:
-    """A kernel of more than ``most`` rows, in the argument ``weight``."""
+    """Refuse convolution kernels, in the argument ``weight``, with more than ``most`` rows."""
 
     def limit(arguments: Any) -> str | None:
         if getattr(arguments, weight).shape[2] > most:
@@ -106,7 +106,7 @@ def too_many_rows(most: int, weight: str = "weight") -> Limit:
 
 
 def too_many_terms(most: int) -> Limit:
-    """A dense convolution of more than ``most`` terms a sum."""
+    """Refuse dense convolutions with more than ``most`` terms per sum."""
 
     def limit(arguments: ConvArguments) -> str | None:
         terms = arguments.weight.shape[1:].numel()
@@ -118,7 +118,7 @@ def too_many_terms(most: int) -> Limit:
 
 
 def too_many_hidden(most: int, weight: str = "reduce_weight") -> Limit:
-    """A gate of more than ``most`` hidden channels; its first weight, if there is one, is the argument ``weight``."""
+    """Refuse gates with more than ``most`` hidden channels; ``weight`` names their first weight, which may be None."""
 
     def limit(arguments: Any) -> str | None:
         matrix = getattr(arguments, weight)
@@ -131,16 +131,16 @@ def too_many_hidden(most: int, weight: str = "reduce_weight") -> Limit:
 
 
 def no_hidden(arguments: MbconvArguments) -> str | None:
-    """A gate that is there, but without hidden channels."""
+    """Refuse a gate with zero hidden channels."""
     weight = arguments.se_reduce_weight
     if weight is not None and weight.shape[0] == 0:
-        return "its blocks have no gates without hidden channels"
+        return "its blocks need gates with at least one hidden channel"
     return None
 
 
 @functools.cache
 def capability(index: int) -> tuple[int, int]:
-    """Compute capability of a GPU."""
+    """The compute capability of a GPU."""
     return torch.cuda.get_device_capability(index)
 
 
@@ -152,17 +152,17 @@ def _old_gpu(index: int) -> str | None:
     return f"GPU {index} has compute capability {have}; {want} or newer is needed"
 
 
-# torch.compile takes the answer as it is while tracing, as for dispatch.warn_once.
+# torch.compile takes the result as a constant while tracing, as for dispatch.warn_once.
 _old_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def old_gpu(device: torch.device) -> str | None:
-    """A GPU that no device code is built for. The CPU is fine: interpreters run there."""
+    """Refuse GPUs without device code. The CPU is accepted: interpreters run there."""
     return _old_gpu(device.index) if device.type == "cuda" else None
 
 
 def on_gpu(refuses: Refusal) -> Refusal:
-    """Old GPUs, and on others what ``refuses`` says. Ops run where their first argument is."""
+    """Refuse old GPUs, and otherwise what ``refuses`` refuses. Ops run on the device of their first argument."""
 
     def on_new_ones(first: Tensor, *others: Any) -> str | None:
         return old_gpu(first.device) or refuses(first, *others)
@@ -171,8 +171,8 @@ def on_gpu(refuses: Refusal) -> Refusal:
 
 
 def network(x: Tensor, tensors: Sequence[Tensor], steps: Network) -> str | None:
-    """What no backend takes of networks."""
-    # Of hundreds of tensors: no loop of Python's.
+    """Refuse networks that no backend computes as one call."""
+    # There are hundreds of tensors, so this avoids a Python loop over them.
     others = set(map(operator.attrgetter("dtype"), tensors)) - FLOATS
     if others:
         return other_dtypes(tensors)
@@ -181,10 +181,10 @@ def network(x: Tensor, tensors: Sequence[Tensor], steps: Network) -> str | None:
 
 
 def steps_of_network(refusals: Mapping[str, Refusal]) -> Refusal:
-    """For a backend with one kernel for a whole network: what ``refusals`` say of its steps."""
+    """For a backend with one kernel for whole networks: refuse what ``refusals`` refuse of any step."""
 
     def refuses(x: Tensor, tensors: Sequence[Tensor], steps: Network) -> str | None:
-        images, maps = x, tensors[0]  # whose dtype stands for that of the maps between
+        images, maps = x, tensors[0]  # tensors[0] has the dtype of the maps between the steps
         for step in steps.steps:
             if step.op != LINEAR:
                 reason = refusals[step.op](images, *step.arguments(tensors))

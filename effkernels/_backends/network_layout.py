@@ -1,10 +1,10 @@
-"""How the steps of a network are written down for the one C++ op of `effkernels._C`, for both sides of it.
+"""The layout in which the steps of a network are passed to the one C++ op of `effkernels._C`; both sides use it.
 
-The build makes network_layout.h of this file, by :func:`header`, and `effkernels._C` keeps its :func:`fingerprint`:
-a module that was built from another layout is not used. Nothing is imported here, so that the build can run it.
+The build generates network_layout.h from this file, by :func:`header`, and `effkernels._C` keeps its
+:func:`fingerprint`: a module built from another layout is not used. Nothing is imported here, so the build can run it.
 
-A step is ``NUMBERS`` integers, ``MOST_EPS`` floats, and its tensors in the order of the op's schema (``STEPS``), where
-those that are None are left out.
+A step is ``NUMBERS`` integers, ``MOST_EPS`` floats, and its tensors in the order of the op's schema (``STEPS``),
+without those that are None.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _conv(prefix: str) -> tuple[str, ...]:
     return (f"{prefix}weight", *_norm(prefix))
 
 
-# The tensors of each kind of step, by their names in the schema of the op. A bias and its BatchNorm lie together.
+# The tensors of each kind of step, by their names in the op's schema. A bias comes right before its BatchNorm.
 STEPS: dict[str, tuple[str, ...]] = {
     "conv_bn_act": (*_conv(""), "mean", "std"),
     "mbconv": (
@@ -42,7 +42,7 @@ EPS: dict[str, tuple[str, ...]] = {
 MOST_TENSORS = max(map(len, STEPS.values()))
 MOST_EPS = max(map(len, EPS.values()))
 ACTIVATIONS = ("silu", "relu", "relu6", "hardswish", "identity")
-# Options of several integers have one name for each. `present`: bit i is set where there is the step's tensor i.
+# An option of several integers has one name for each. `present`: bit i is set if the step has its tensor i.
 NUMBERS = (
     *("kind", "present", "activation"),
     *("stride_vertical", "stride_horizontal"),
@@ -79,12 +79,12 @@ def _declarations() -> str:
 
 
 def fingerprint() -> str:
-    """Of the layout: what a built module has to be of."""
+    """A hash of the layout, which a compiled module must have too."""
     return hashlib.sha256(_declarations().encode()).hexdigest()[:16]
 
 
 def header() -> str:
-    """The C++ of the layout."""
+    """The layout as a C++ header."""
     return "\n".join(
         [
             "#pragma once",

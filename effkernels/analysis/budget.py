@@ -28,17 +28,18 @@ from effkernels.models.scaling import (
     warn_of_constraint,
 )
 
-_LARGEST_PHI = 1000.0  # 2^phi and every size stay floats
-_DEEPEST = 1024.0  # depth multiplier: phi 38 with the paper's alpha, beyond 2^38 times B0's MACs
+_LARGEST_PHI = 1000.0  # 2^phi and every size still fit into a float
+# Depth multiplier; reached at phi 38 with the paper's alpha, where MACs are over 2^38 times B0's.
+_DEEPEST = 1024.0
 
 
 @dataclass(frozen=True)
 class BudgetFit:
-    """The largest phi within a budget, and what it gives; made by :func:`fit_budget`.
+    """The largest phi within a budget, and the resulting network; returned by :func:`fit_budget`.
 
-    Sizes are rounded, so costs rise in steps, and ``phi`` is the end of a step: ``next_phi``, the
-    next larger float, is the first that does not fit. ``limited_by`` names the budgets that it
-    breaks. ``cost`` is for one image. ``memory`` is in bytes, for the batch.
+    Sizes are rounded, so costs rise in steps. ``phi`` is the last float of its step: ``next_phi``,
+    the next larger float, no longer fits, and ``limited_by`` names the budgets that it exceeds.
+    ``cost`` is for one image. ``memory`` is in bytes, for the batch.
     """
 
     phi: float
@@ -53,7 +54,9 @@ class BudgetFit:
 def scaled_config(
     scale: CompoundScale, base: str | EfficientNetConfig = "efficientnet_b0"
 ) -> EfficientNetConfig:
-    """``base`` with its depth and width multiplied by those of ``scale``, at its resolution."""
+    """``base`` with depth and width multiplied by the factors of ``scale``, at the resolution of
+    ``scale``.
+    """
     config = resolve_config(base)
     coefficients = Coefficients(
         width=config.coefficients.width * scale.width,
@@ -75,8 +78,8 @@ def realised_ratio(
 ) -> float:
     """MACs of ``model`` over those of ``base``, each at its own resolution.
 
-    To be read beside :attr:`CompoundScale.nominal_ratio`: rounding makes phi 1 cost 2.57 times B0,
-    and B7 98 times. A :class:`CompoundScale` is applied to ``base``.
+    Compare it with :attr:`CompoundScale.nominal_ratio`: because of rounding, phi 1 costs 2.57 times
+    B0, and B7 98 times. A :class:`CompoundScale` is applied to ``base``.
     """
     if isinstance(model, CompoundScale):
         model = scaled_config(model, base)
@@ -102,9 +105,9 @@ def fit_budget(
 ) -> BudgetFit:
     """Find the largest phi whose network stays within every budget given (equation 2).
 
-    No rounded size falls as phi grows, and no cost falls as a size grows, so everything below the
-    answer fits as well, everything above breaks a budget, and a larger budget never gives a smaller
-    phi. The search bisects down to neighbouring floats: the answer is exact.
+    No rounded size falls as phi grows, and no cost falls as a size grows. So every phi below the
+    answer fits, every phi above it exceeds a budget, and a larger budget never gives a smaller
+    phi. The search bisects down to neighbouring floats, so the answer is exact.
 
     Args:
         max_macs: multiply-accumulates for one image.
@@ -112,22 +115,23 @@ def fit_budget(
         max_memory: bytes for a batch of ``batch_size``, as estimated by
             :func:`~effkernels.scaling.inference_memory`, or by
             :func:`~effkernels.scaling.training_memory` with ``training``.
-        batch_size: images at once; matters for memory only.
+        batch_size: images at once; only memory depends on it.
         training: whether ``max_memory`` is for a training step (of PyTorch's own layers).
-        execution: whose inference memory; ``"eager"`` needs most, so it is safe for every backend.
-        dtype: of weights and activations; matters for memory only.
+        execution: the execution whose inference memory counts; ``"eager"`` needs most, so it holds
+            for every backend.
+        dtype: of weights and activations; only memory depends on it.
         base: the network at phi 0.
         alpha, beta, gamma: growth of depth, width and resolution per unit of phi.
         resolution_divisor: round the resolution to a multiple of this.
         num_classes, in_channels: as in ``create_model``.
 
     Raises:
-        ValueError: no budget given, a negative one, one below what phi 0 needs (the message says
-            how much that is), or one beyond any scale that can be searched.
+        ValueError: no budget is given; one is negative, or below what phi 0 needs (the message says
+            how much that is), or larger than any network within the limits of the search.
         TypeError: an argument of the wrong type.
 
     Warns:
-        UserWarning: alpha * beta^2 * gamma^2 not about 2, as :func:`compound_scale` does.
+        UserWarning: alpha * beta^2 * gamma^2 is not about 2, as in :func:`compound_scale`.
     """
     given = {"max_macs": max_macs, "max_params": max_params, "max_memory": max_memory}
     budget = {
@@ -172,7 +176,7 @@ def fit_budget(
     }
 
     def broken(phi: float) -> dict[str, int]:
-        """What ``phi`` needs of the budgets that it breaks."""
+        """The budgets that ``phi`` exceeds, and how much of each it needs."""
         found = {name: needs[name](phi) for name in budget}
         return {name: need for name, need in found.items() if need > budget[name]}
 
@@ -196,22 +200,22 @@ def fit_budget(
 
 
 def _largest_phi(alpha: float) -> float:
-    """Where a search stops, so that no network of millions of blocks is counted."""
+    """The largest phi that is searched: beyond it networks would have millions of blocks to count."""
     return _LARGEST_PHI if alpha == 1.0 else min(_LARGEST_PHI, math.log(_DEEPEST, alpha))
 
 
 def _boundary(fits: Callable[[float], bool], largest: float) -> tuple[float, float]:
-    """Neighbouring floats of which the first fits and the second does not; 0 must fit.
+    """Neighbouring floats, of which the first fits and the second does not. 0 must fit.
 
     Raises:
-        ValueError: ``largest`` still fits.
+        ValueError: even ``largest`` fits.
     """
     low, high = 0.0, min(1.0, largest)
     while fits(high):
         if high == largest:
             raise ValueError(
-                f"the budget is not used up even at phi={largest:.4g}, as far as the search goes: "
-                "pass a smaller budget, or an alpha, beta or gamma that makes it grow"
+                f"the budget is not used up even at phi={largest:.4g}, where the search ends: "
+                "pass a smaller budget, or larger growth factors alpha, beta or gamma"
             )
         low, high = high, min(2.0 * high, largest)
     while (middle := low + (high - low) / 2) not in (low, high):

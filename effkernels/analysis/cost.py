@@ -1,19 +1,20 @@
 """What a configuration costs: parameters, MACs, activations and bytes moved. Pure arithmetic.
 
-No model is built, so a budget search can ask hundreds of times. A MAC is a multiply-accumulate of a
-convolution or of the classifier; BatchNorm, activations, pooling, the gate's product and additions
-are not counted. FLOPs are twice that, and equal what ``torch.utils.flop_counter`` counts.
+No model is built, so a budget search can evaluate hundreds of sizes. A MAC is a multiply-accumulate of
+a convolution or of the classifier; BatchNorm, activations, pooling, the multiplication by the gate and
+additions are not counted. FLOPs are twice the MACs, and equal what ``torch.utils.flop_counter`` counts.
 
-Bytes moved count whole feature maps, each time one is read or written. Left out are weights (see
-``state_bytes``; a batch shares them) and tensors of one value per channel. Three executions:
+Bytes moved count a whole feature map each time it is read or written. Weights (see ``state_bytes``; a
+batch shares them) and tensors of one value per channel are left out. Three executions:
 
-- ``eager``: every op is a pass. A convolution reads its input and writes its output; BatchNorm and
-  the activation read and write it again; squeeze-excitation reads it to pool, then reads and writes
-  it to gate; a residual reads two maps and writes one; the last pool reads the head's output.
+- ``eager``: every op is a separate pass. A convolution reads its input and writes its output;
+  BatchNorm and the activation each read and write it again; squeeze-excitation reads it to pool,
+  then reads and writes it to apply the gate; a residual addition reads two maps and writes one; the
+  last pool reads the head's output.
 - ``level1``: a convolution with its BatchNorm, activation, pool, gate and residual is one pass. It
-  reads its input (and the residual) and writes its output. The head is pooled on the way and
+  reads its input (and the residual) and writes its output. The head is pooled in the same pass and
   writes no map.
-- ``level2``: level 1 with expand and depthwise as one kernel: the expanded map is neither written
+- ``level2``: as level 1, with expand and depthwise in one kernel: the expanded map is neither written
   nor read.
 """
 
@@ -35,14 +36,14 @@ Execution = Literal["eager", "level1", "level2"]
 
 
 def elements(shape: Shape) -> int:
-    """Elements of one image's feature map."""
+    """Number of elements of one image's feature map."""
     channels, height, width = shape
     return channels * height * width
 
 
 @dataclass(frozen=True)
 class ByExecution:
-    """One quantity, in bytes, for each of the three executions (module docstring)."""
+    """One quantity, in bytes, for each of the three executions (see the module docstring)."""
 
     eager: int = 0
     level1: int = 0
@@ -67,9 +68,9 @@ class ByExecution:
 class LayerCost:
     """One layer, for a whole batch.
 
-    ``name`` is its module's (``stages.2.0.depthwise``), ``kind`` one of stem, expand, depthwise,
-    squeeze_excite, project, head, classifier. Shapes are (C, H, W) of one image. ``activations``
-    counts the output elements of its convolutions; ``buffers`` the running means and variances.
+    ``name`` is the module's name (``stages.2.0.depthwise``); ``kind`` is stem, expand, depthwise,
+    squeeze_excite, project, head or classifier. Shapes are (C, H, W) of one image. ``activations``
+    counts the output elements of convolutions; ``buffers`` counts running means and variances.
     """
 
     name: str
@@ -90,7 +91,7 @@ class LayerCost:
 class ModelCost:
     """Cost of one forward pass of a network over a whole batch; see :func:`model_cost`.
 
-    ``print`` shows the totals; ``layers`` has them layer by layer.
+    ``print`` shows the totals; ``layers`` lists them layer by layer.
     """
 
     name: str
@@ -106,7 +107,7 @@ class ModelCost:
         return f"ModelCost({shown}, layers=<{len(self.layers)}>)"
 
     def __str__(self) -> str:
-        """The totals, for people."""
+        """The totals, as readable text."""
         height, width = self.resolution
         moved = self.bytes_moved
         rows = {
@@ -136,8 +137,8 @@ class ModelCost:
     def flops(self) -> int:
         """2 * macs, as ``FlopCounterMode`` counts. Papers often call MACs FLOPs.
 
-        With 'same' padding the plain PyTorch path computes a row and a column more than it needs,
-        and the counter then shows those too.
+        With 'same' padding the plain PyTorch path computes one row and one column more than are needed,
+        and the counter counts those too.
         """
         return 2 * self.macs
 
@@ -157,18 +158,18 @@ class ModelCost:
         return self.state_bytes_in(self.dtype)
 
     def state_bytes_in(self, dtype: torch.dtype) -> int:
-        """The same in another dtype; each BatchNorm's batch counter has 8 bytes in any."""
+        """The same in another dtype; BatchNorm's batch counters are int64 in every dtype."""
         state = self.params + sum(layer.buffers for layer in self.layers)
         counters = sum(1 for layer in self.layers if layer.buffers)
         return state * dtype.itemsize + 8 * counters
 
 
 def resolve_config(model: str | EfficientNetConfig) -> EfficientNetConfig:
-    """A configuration, or the named model's.
+    """``model`` itself if it is a configuration, else the configuration of the model of that name.
 
     Raises:
-        ValueError: no model has that name; the closest names are given.
-        TypeError: neither a name nor a configuration.
+        ValueError: no model has that name; the message lists the closest names.
+        TypeError: ``model`` is neither a name nor a configuration.
     """
     if isinstance(model, EfficientNetConfig):
         return model
@@ -193,15 +194,15 @@ def model_cost(
 
     Args:
         model: a model's name, or a configuration.
-        resolution: input side in pixels or (H, W); the model's own where None.
-        batch_size: images; every figure but parameters and state is for all of them.
-        dtype: of weights and activations, itself or by name ("bfloat16", "bf16"); sets the bytes.
+        resolution: input side in pixels, or (H, W); None for the model's own.
+        batch_size: images; all figures except parameters and state are for the whole batch.
+        dtype: of weights and activations, also by name ("bfloat16", "bf16"); determines the bytes.
         num_classes, in_channels: as in ``create_model``.
 
     Raises:
         ValueError: unknown name; a size below 1; ``num_classes`` or ``batch_size`` below 0.
-        TypeError: not a model, not an int, or not a floating-point dtype.
-        NotImplementedError: blocks that cannot be built; see :class:`~effkernels.models.StageConfig`.
+        TypeError: an argument is not a model, not an int, or not a floating-point dtype.
+        NotImplementedError: the blocks cannot be built; see :class:`~effkernels.models.StageConfig`.
     """
     config = resolve_config(model)
     config.check_buildable()
@@ -221,7 +222,7 @@ def model_cost(
 
 
 def check_dtype(name: str, dtype: torch.dtype | str) -> torch.dtype:
-    """``dtype``, also by its name, or the TypeError or ValueError that names it."""
+    """``dtype`` as a floating-point torch.dtype, given as itself or by name; errors name the argument."""
     if isinstance(dtype, str):
         return as_dtype(name, dtype)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -287,9 +288,9 @@ class _Walk:
         residual: bool = False,
         after_expand: bool = False,
     ) -> LayerCost:
-        """A convolution without bias, its BatchNorm and, but for ``project``, its activation."""
+        """A convolution without bias, its BatchNorm and, except for ``project``, its activation."""
         channels, height, width = in_shape = self.shape
-        # Symmetric and 'same' padding agree on the size for odd kernels.
+        # For odd kernels, symmetric and 'same' padding give the same output size.
         self.shape = (out_channels, -(-height // stride), -(-width // stride))
         read, written = elements(in_shape), elements(self.shape)
         fan_in = kernel_size**2 * (1 if kind == "depthwise" else channels)

@@ -1,9 +1,9 @@
 """How much memory a network needs, estimated from the sizes of its feature maps.
 
-Counted at their exact size: parameters, buffers, feature maps, and in training gradients and
-optimizer state. Left out: tensors of one value per channel, workspaces of libraries, and what an
-allocator rounds up or keeps. So the figures belong beside ``torch.cuda.max_memory_allocated``, not
-beside ``nvidia-smi``.
+Counted at their exact size: parameters, buffers, feature maps and, in training, gradients and
+optimizer state. Not counted: tensors of one value per channel, workspaces of libraries, and what an
+allocator rounds up or keeps. So compare the figures with ``torch.cuda.max_memory_allocated``, not
+with ``nvidia-smi``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from effkernels.models.scaling import check_count
 def inference_memory(cost: ModelCost) -> ByExecution:
     """Peak bytes of a forward pass without autograd: parameters, buffers and the largest live maps.
 
-    Live at a layer are the picture, the inputs of the current stage and block (their callers hold
-    them), the layer's own input and what it writes. ``eager`` writes a convolution's output and
-    then BatchNorm's, both live at once. ``level1`` writes one map a layer, ``level2`` none for
-    expand, and neither of them the head's.
+    Live at a layer are the image, the inputs of the current stage and block (their callers hold
+    them), the layer's own input and its output. ``eager`` writes a convolution's output and then
+    BatchNorm's, and both are live at once. ``level1`` writes one map per layer; ``level2`` writes
+    none for expand; neither writes the head's.
     """
     map_bytes = cost.batch_size * cost.dtype.itemsize
     live = list(_live_elements(cost.layers))
@@ -37,22 +37,23 @@ def inference_memory(cost: ModelCost) -> ByExecution:
 def training_memory(
     cost: ModelCost, *, parameter_dtype: torch.dtype | str | None = None, optimizer_states: int = 2
 ) -> int:
-    """Bytes of a training step with PyTorch's own layers and autograd: an estimate from above.
+    """Bytes of a training step with PyTorch's own layers and autograd: an upper estimate.
 
-    The sum of parameters and buffers; a gradient and ``optimizer_states`` values for each
-    parameter; the picture and every map that autograd saves (:func:`saved_bytes`); and the gradient
-    of the largest map before and after a layer. Parameters under autocast add their cast copies.
+    The sum of: parameters and buffers; a gradient and ``optimizer_states`` values for each
+    parameter; the image and every map that autograd saves (:func:`saved_bytes`); and the gradients
+    of the largest layer's input and output maps. Autocast adds cast copies of the parameters.
 
     Args:
-        cost: of the whole batch. Its dtype is the activations'.
-        parameter_dtype: of parameters, buffers, gradients and optimizer state; the activations'
-            where None. ``torch.float32`` with a 16-bit ``cost.dtype`` is training under autocast.
+        cost: for the whole batch. Its dtype is that of the activations.
+        parameter_dtype: of parameters, buffers, gradients and optimizer state; None for that of the
+            activations. ``torch.float32`` with a 16-bit ``cost.dtype`` is training under autocast.
         optimizer_states: values kept for each parameter. 2 for RMSProp with momentum (the paper's)
             and for Adam, 1 for SGD with momentum; an averaged copy of the weights adds 1.
 
     Raises:
-        TypeError: ``parameter_dtype`` not a floating-point dtype, ``optimizer_states`` not an int.
-        ValueError: ``optimizer_states`` below 0.
+        TypeError: ``parameter_dtype`` is not a floating-point dtype, or ``optimizer_states`` not an
+            int.
+        ValueError: ``optimizer_states`` is below 0.
     """
     check_count("optimizer_states", optimizer_states, minimum=0)
     kept = check_dtype("parameter_dtype", parameter_dtype or cost.dtype)
@@ -68,10 +69,10 @@ def training_memory(
 
 
 def saved_bytes(cost: ModelCost) -> int:
-    """Bytes of the feature maps that autograd keeps for the backward, the picture among them.
+    """Bytes of the feature maps that autograd keeps for the backward pass, including the image.
 
-    Each convolution keeps its input, its output (BatchNorm's input) and, where an activation
-    follows, BatchNorm's output; the gate's product keeps its input.
+    Each convolution keeps its input, its output (BatchNorm's input) and, if an activation follows,
+    BatchNorm's output; the multiplication by the gate keeps its input.
     """
     maps = 0
     for layer in cost.layers:

@@ -1,8 +1,8 @@
-"""The paper's Table 2 as data, and our counts beside it.
+"""The paper's Table 2 as data, compared with our counts.
 
-Source: Tan and Le 2019 (arXiv 1905.11946v5), Table 2: ImageNet, one model and one crop. Its FLOPs
-are MACs. Each group holds one EfficientNet and the networks compared with it; its ratios divide a
-network's parameters or FLOPs by those of its group's EfficientNet.
+Source: Tan and Le 2019 (arXiv 1905.11946v5), Table 2: ImageNet, single model, single crop. Its
+FLOPs are MACs. Each group holds one EfficientNet and the networks compared with it; the ratios
+divide a network's parameters or FLOPs by those of the EfficientNet of its group.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from effkernels.models import VARIANTS
 class Published:
     """One row of Table 2 as printed.
 
-    ``group`` names the EfficientNet that it is compared with, itself included. Accuracies are in
-    percent, ``params`` and ``flops`` counts as printed (two or three digits), ratios multiples of
-    the group's EfficientNet. None where the paper prints none.
+    ``group`` names the EfficientNet that the row is compared with, which may be the row itself.
+    Accuracies are in percent; ``params`` and ``flops`` are the printed counts (two or three
+    digits); ratios are relative to the group's EfficientNet. None where the paper prints nothing.
     """
 
     network: str
@@ -46,7 +46,8 @@ _Own = tuple[float, float, float, float]
 def _group(name: str, own: _Own, *compared: _Row) -> tuple[Published, ...]:
     """Rows of (network, top-1, top-5, parameters in millions, FLOPs in billions, both ratios).
 
-    That of the EfficientNet ``name`` itself, the first, lacks its name and its ratios, which are 1.
+    The first row, ``own``, is the EfficientNet ``name``: its name and its ratios, which are 1, are
+    left out.
     """
     rows: tuple[_Row, ...] = ((VARIANTS[name].title, *own, 1.0, 1.0), *compared)
     return tuple(
@@ -97,7 +98,7 @@ TABLE_2: tuple[Published, ...] = (
         ("SENet", 82.7, 96.2, 146, 42, 7.7, 10),
         ("NASNet-A", 82.7, 96.2, 89, 24, 4.7, 5.7),
         ("AmoebaNet-A", 82.8, 96.1, 87, 23, 4.6, 5.5),
-        ("PNASNet", 82.9, 96.2, 86, 23, 4.5, 6.0),  # printed so, though 23 / 4.2 is 5.5
+        ("PNASNet", 82.9, 96.2, 86, 23, 4.5, 6.0),  # as printed, although 23 / 4.2 is 5.5
     ),
     *_group(
         "efficientnet_b5",
@@ -120,9 +121,9 @@ TABLE_2: tuple[Published, ...] = (
 class TableRow:
     """A published row and our counts for its group.
 
-    ``params`` and ``macs`` are ours, exact, at the model's own resolution; None for a compared
-    network. The ratios are the paper's with our counts as the divisor: the published count over
-    our EfficientNet's. For the EfficientNets themselves they show how far the printed count is off.
+    ``params`` and ``macs`` are our exact counts at the model's own resolution; None for a compared
+    network. The ratios divide the published count by our count for the group's EfficientNet. For
+    the EfficientNets themselves they show how far the printed count is from ours.
     """
 
     published: Published
@@ -133,7 +134,7 @@ class TableRow:
 
 
 def table_rows() -> tuple[TableRow, ...]:
-    """Table 2 in the paper's order, our B0 to B7 beside its figures."""
+    """Table 2 in the paper's order, with our counts for B0 to B7."""
     counts = {
         row.group: (cost.params, cost.macs)
         for row in TABLE_2

@@ -18,13 +18,14 @@ def export_state(state_dict: Mapping[str, Tensor], format: str) -> dict[str, Ten
     """Rename a state dict of this package into another format. The tensors are the same objects.
 
     Args:
-        state_dict: ``model.state_dict()`` of a model that is not fused; what wrappers added to its
-            keys is cut off, what stands beside the model is left out.
+        state_dict: ``model.state_dict()`` of a model that is not fused; prefixes that wrappers
+            added to its keys are removed, and keys outside of the network are left out.
         format: ``"effkernels"``, ``"timm"``, ``"torchvision"``, ``"lukemelas"`` or ``"rangilyu"``.
 
     Raises:
-        ValueError: unknown format, a state dict that is not of this package, a fused model, or a
-            format without such networks (torchvision: Lite; RangiLyu: all but Lite).
+        ValueError: unknown format; a state dict that is not of this package, or of a fused model; a
+            format without such networks (torchvision has no Lite models, RangiLyu only Lite
+            models).
     """
     fmt = get_format(format)
     names = own_network(state_dict)
@@ -54,26 +55,26 @@ def save_checkpoint(
     semantics: Semantics | None = None,
     allow_semantics_change: bool = False,
 ) -> None:
-    """Save a model in any format, with a record of what it means.
+    """Save a model in any format, with a record of its semantics.
 
     The record (format, variant, BatchNorm constants, padding, preprocessing, and the name of the
-    model of the other code base that computes the same) goes into the file's metadata:
-    :func:`resolve` reads it, so that our own files need no ``source``. Other code bases ignore it;
-    to them the file is a plain state dict.
+    model of the other code base that computes the same) goes into the file's metadata.
+    :func:`resolve` reads it, so our own files need no ``source``. For other code bases the file is
+    a plain state dict; they ignore the record.
 
     Args:
         model: a model of this package, or its state dict.
         path: ``.pth``, ``.pt``, ``.bin`` or ``.safetensors``.
         format: as in :func:`export_state`.
-        variant: our model name; taken from a model, needed with a state dict.
+        variant: our model name; needed with a state dict, otherwise taken from the model.
         semantics: likewise.
-        allow_semantics_change: write the names of a code base none of whose models computes the
-            same with these numbers (another padding, or another eps). The record keeps the true
+        allow_semantics_change: write the file even if no model of the other code base computes the
+            same with these weights (because of another padding or eps). The record keeps the true
             semantics.
 
     Raises:
-        ValueError: see :func:`export_state`; no model of the format's code base computes the same;
-            no variant or semantics with a state dict; a path that cannot be written.
+        ValueError: as in :func:`export_state`; no model of the format's code base computes the
+            same; a state dict without variant or semantics; the path cannot be written.
     """
     if isinstance(model, nn.Module):
         variant = variant or _config(model).name
@@ -105,7 +106,7 @@ def semantics_of(model: nn.Module) -> Semantics:
     """The semantics that a model of this package was built with.
 
     Raises:
-        ValueError: not a model of this package.
+        ValueError: ``model`` is not a model of this package.
     """
     config = _config(model)
     return Semantics(
@@ -122,7 +123,7 @@ def _bare(model: nn.Module) -> nn.Module:
         inner = getattr(model, "module", getattr(model, "_orig_mod", None))
         if not isinstance(inner, nn.Module):
             raise ValueError(
-                f"{type(model).__name__} is no EfficientNet of this package: pass its state dict "
+                f"{type(model).__name__} is not an EfficientNet of this package: pass its state dict "
                 f"with variant= and semantics="
             )
         model = inner

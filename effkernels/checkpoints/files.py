@@ -29,20 +29,19 @@ TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 SAFETENSORS_SUFFIX = ".safetensors"
 
 RECORD = "effkernels"
-"""Where our own record (format, variant, semantics; JSON) stands: a key of a safetensors file's
-metadata, or an attribute of a pickled state dict, which ``load_state_dict`` of any model
-ignores."""
+"""Where our own record (format, variant, semantics; JSON) is stored: a key of a safetensors file's
+metadata, or an attribute of a pickled state dict, which ``load_state_dict`` of any model ignores."""
 
 _PLAIN_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "module")
 _EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 
-# Classes that are data: a pickle may hold them. Training scripts save their arguments so (timm does).
+# Classes without code that a pickle may contain. Training scripts save their arguments as such (timm does).
 _DATA_CLASSES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A state dict as it was found, without wrappers, and our record beside it (empty if none)."""
+    """A state dict without its wrappers, and our record from the file (empty if there is none)."""
 
     state_dict: dict[str, Tensor]
     record: Mapping[str, Any]
@@ -51,19 +50,19 @@ class Contents:
 def read_state_dict(path: str | os.PathLike[str], *, use_ema: bool | None = None) -> Contents:
     """Read a checkpoint file.
 
-    Pickles are read with ``weights_only=True`` and never otherwise; beside what that allows, they may
-    hold ``argparse.Namespace``, which is data. Files of torch's zip format and safetensors are mapped
-    into memory, not copied.
+    Pickles are always read with ``weights_only=True``; in addition to what that allows, they may
+    contain ``argparse.Namespace``, which is plain data. Files of torch's zip format and safetensors are
+    mapped into memory, not copied.
 
     Args:
         path: ``.pth``, ``.pt``, ``.bin``, ``.ckpt``, ``.tar`` (torch.save) or ``.safetensors``.
-        use_ema: of a training checkpoint that holds plain and averaged weights, take the averaged
-            ones, or the plain ones (False).
+        use_ema: for a training checkpoint that holds trained and averaged weights: True for the averaged
+            ones, False for the trained ones.
 
     Raises:
-        ValueError: missing, empty, truncated or corrupt file, one that holds no state dict or leaves
-            open which, or a pickle that would have to run code. The message names the file.
-        ImportError: a safetensors file, and safetensors is not installed.
+        ValueError: the file is missing, empty, truncated or corrupt; it holds no state dict, or several;
+            or reading the pickle would run code. The message names the file.
+        ImportError: safetensors is needed and not installed.
     """
     path = Path(path)
     if path.is_dir():
@@ -73,8 +72,7 @@ def read_state_dict(path: str | os.PathLike[str], *, use_ema: bool | None = None
     accepted = (*TORCH_SUFFIXES, SAFETENSORS_SUFFIX)
     if path.suffix not in accepted:
         raise ValueError(
-            f"{path}: unknown kind of checkpoint file {path.suffix!r}; accepted: "
-            f"{', '.join(accepted)}"
+            f"{path}: unknown file name extension {path.suffix!r}; accepted: {', '.join(accepted)}"
         )
     _refuse_stand_ins(path)
     if path.suffix == SAFETENSORS_SUFFIX:
@@ -83,29 +81,29 @@ def read_state_dict(path: str | os.PathLike[str], *, use_ema: bool | None = None
 
 
 def unwrap(loaded: object, origin: str, *, use_ema: bool | None = None) -> Contents:
-    """Find the state dict in what a training script saved, and the network in the state dict.
+    """Find the state dict in a training script's checkpoint, and the network in the state dict.
 
-    Looks into ``state_dict``, ``model``, ``model_state_dict``, ``net`` and ``module``, and into
-    ``state_dict_ema``, ``model_ema``, ``ema_state_dict`` and ``ema``, whichever is there. In the state
-    dict, what comes before the network's own keys is cut off (``module.``, ``model.``, ``backbone.``
-    or any other prefix), what wrappers inserted in the middle too (``_orig_mod.``), and keys beside
-    the network's are left out with a warning that names them.
+    The state dict may be the value of ``state_dict``, ``model``, ``model_state_dict``, ``net`` or
+    ``module``, or of ``state_dict_ema``, ``model_ema``, ``ema_state_dict`` or ``ema``. Prefixes of the
+    network's keys (``module.``, ``model.``, ``backbone.`` or any other) are removed, and so is what
+    wrappers inserted in the middle (``_orig_mod.``). Keys outside of the network are left out with a
+    warning that names them.
 
     Args:
         loaded: a state dict, or dicts around one.
-        origin: named in errors.
-        use_ema: take the averaged weights, or (False) the plain ones; an error where there are none.
+        origin: how errors name the checkpoint.
+        use_ema: True for the averaged weights, False for the trained ones; an error if there are none.
 
     Raises:
-        ValueError: there is no state dict; there are plain and averaged weights and ``use_ema`` is
-            None; there are none of the kind that it asks for; there are several networks.
+        ValueError: there is no state dict; there are trained and averaged weights and ``use_ema`` is
+            None; the selected kind is missing; there are several networks.
 
     Warns:
-        UserWarning: some of the tensors are not the network's.
+        UserWarning: some tensors do not belong to the network.
     """
     found, record = loaded, _pickled_record(loaded, origin)
     averaged = False
-    for _ in range(3):  # {"ema": {"module": ...}} and the like; nothing nests deeper
+    for _ in range(3):  # such as {"ema": {"module": ...}}; no known format nests deeper
         if not isinstance(found, Mapping) or not found or _all_tensors(found):
             break
         plain, ema = _wrapped(found, _PLAIN_WRAPPERS), _wrapped(found, _EMA_WRAPPERS)
@@ -138,23 +136,23 @@ def unwrap(loaded: object, origin: str, *, use_ema: bool | None = None) -> Conte
 
 
 def _choose(plain: list[str], ema: list[str], origin: str, use_ema: bool | None) -> str | None:
-    """Which of the wrappers that are there to look into; None for none."""
+    """The key of the wrapper that holds the wanted state dict; None if there is no wrapper."""
     if plain and ema and use_ema is None:
         raise ValueError(
-            f"{origin} holds plain weights ({plain[0]!r}) and averaged ones ({ema[0]!r}): pass "
+            f"{origin} holds trained weights ({plain[0]!r}) and averaged ones ({ema[0]!r}): pass "
             f"use_ema=True to take the averaged ones (as timm does), or use_ema=False"
         )
     wanted = ema if ema and (use_ema or not plain) else plain
     if len(wanted) > 1:
         raise ValueError(
             f"{origin} holds {len(wanted)} state dicts ({', '.join(map(repr, wanted))}): pass the "
-            f"one that you mean as weights, such as torch.load(...)[{wanted[0]!r}]"
+            f"one you want as weights, such as torch.load(...)[{wanted[0]!r}]"
         )
     return wanted[0] if wanted else None
 
 
 def _tensors(found: object, origin: str) -> dict[str, Tensor]:
-    """A state dict's tensors, dense and without gradients; a ValueError where it is none."""
+    """The tensors of a state dict, dense and without gradients; ValueError if it is not a state dict."""
     if not isinstance(found, Mapping):
         raise ValueError(
             f"{origin} holds a {type(found).__name__}, not a state dict (a mapping of names to "
@@ -165,11 +163,11 @@ def _tensors(found: object, origin: str) -> dict[str, Tensor]:
     if not _all_tensors(found):
         odd = [str(key) for key, value in found.items() if not isinstance(value, Tensor)]
         raise ValueError(
-            f"{origin}: not a state dict, {len(odd)} of {len(found)} entries are no tensors: "
+            f"{origin}: not a state dict, {len(odd)} of {len(found)} entries are not tensors: "
             f"{listed(odd)}"
         )
     tensors = {str(key): _dense(value.detach()) for key, value in found.items()}
-    tensors.pop("n_averaged", None)  # of torch.optim.swa_utils.AveragedModel
+    tensors.pop("n_averaged", None)  # a counter of torch.optim.swa_utils.AveragedModel
     return tensors
 
 
@@ -180,16 +178,16 @@ def _dense(value: Tensor) -> Tensor:
 def write_state_dict(
     state_dict: Mapping[str, Tensor], path: str | os.PathLike[str], record: Mapping[str, Any]
 ) -> None:
-    """Write a state dict and our record; the file appears whole or not at all.
+    """Write a state dict and our record atomically: the file appears complete or not at all.
 
     Args:
-        state_dict: moved to the CPU and made contiguous on the way.
+        state_dict: its tensors are moved to the CPU and made contiguous.
         path: ``.pth``, ``.pt``, ``.bin`` or ``.safetensors``; an existing file is replaced.
-        record: JSON types.
+        record: a mapping of JSON types.
 
     Raises:
-        ValueError: another suffix, or a folder that is not there.
-        ImportError: a safetensors file, and safetensors is not installed.
+        ValueError: another suffix, or the folder does not exist.
+        ImportError: safetensors is needed and not installed.
     """
     path = Path(path)
     accepted = (".pth", ".pt", ".bin", SAFETENSORS_SUFFIX)
@@ -199,7 +197,7 @@ def write_state_dict(
         )
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: no such folder {path.parent}")
-    # clone: a view of a larger storage would be saved with all of it.
+    # clone: torch.save would store the whole storage of a view.
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
     text = json.dumps(dict(record), sort_keys=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -224,7 +222,7 @@ def _all_tensors(mapping: Mapping[str, Any]) -> bool:
 
 
 def _wrapped(found: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
-    """Which of ``names`` hold tensors, themselves or one level below; where none does, which hold anything."""
+    """Those of ``names`` that hold tensors, directly or one level below; if none does, those that exist."""
     inner = {name: found[name] for name in names if isinstance(found.get(name), Mapping)}
     holding = [
         name
@@ -248,12 +246,12 @@ def _parse_record(text: object, origin: str) -> Mapping[str, Any]:
     except ValueError:
         record = None
     if not isinstance(record, dict):
-        raise ValueError(f"{origin}: its effkernels metadata is damaged")
+        raise ValueError(f"{origin}: its effkernels metadata is damaged: not a JSON object")
     return record
 
 
 def _refuse_stand_ins(path: Path) -> None:
-    """Name the small text files that downloads leave in place of a checkpoint."""
+    """Refuse the small text files that failed downloads leave instead of a checkpoint, and say what they are."""
     with path.open("rb") as file:
         start = file.read(64).lstrip().lower()
     if not start:
@@ -267,7 +265,7 @@ def _refuse_stand_ins(path: Path) -> None:
 
 
 def _read_pickle(path: Path) -> object:
-    # mmap needs torch's zip format; files from before torch 1.6 are a bare pickle stream.
+    # mmap needs torch's zip format; torch before 1.6 wrote a bare pickle stream.
     mapped = zipfile.is_zipfile(path)
     try:
         with torch.serialization.safe_globals(_DATA_CLASSES):
@@ -275,19 +273,19 @@ def _read_pickle(path: Path) -> object:
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused is None:
-            raise ValueError(f"{path} is truncated, corrupt, or no torch checkpoint") from None
+            raise ValueError(f"{path} is truncated, corrupt, or not a torch checkpoint") from None
         raise ValueError(
-            f"{path} is a pickle that needs {refused[1]}, that is, code to run while it is read; "
-            f"only tensors and plain data are read, and there is no switch for it. Where you trust "
+            f"{path} is a pickle that needs {refused[1]}, that is, it would run code while it is read; "
+            f"only tensors and plain data are read, and no option changes that. If you trust "
             f"the file, load it with the program that wrote it, save the state dict alone with "
             f"torch.save(model.state_dict(), 'weights.pth'), and pass that"
         ) from None
     except MemoryError:
         raise
-    except Exception as error:  # corrupt pickles raise nearly anything
+    except Exception as error:  # unpickling corrupt data may raise anything
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise ValueError(
-            f"{path} is truncated, corrupt, or no torch checkpoint ({reason})"
+            f"{path} is truncated, corrupt, or not a torch checkpoint ({reason})"
         ) from None
 
 
@@ -298,11 +296,11 @@ def _read_safetensors(path: Path, use_ema: bool | None) -> Contents:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            # The file is no mapping: it has keys() and cannot be iterated.
+            # safe_open returns an object with keys() that cannot be iterated.
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is truncated, corrupt, or no safetensors file ({error})"
+            f"{path} is truncated, corrupt, or not a safetensors file ({error})"
         ) from None
     found = unwrap(tensors, str(path), use_ema=use_ema)
     return Contents(found.state_dict, _parse_record(metadata.get(RECORD), str(path)))

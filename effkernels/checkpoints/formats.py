@@ -1,7 +1,7 @@
 """The naming formats of published EfficientNet checkpoints, as data.
 
 A format is a table from the roles of a network's layers to the names that one code base gives them.
-Reading and writing a format use the same table, so they cannot drift apart.
+The same table serves reading and writing, so the two cannot disagree.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ ROLES = (
     "project.conv",
     "project.bn",
 )
-"""The layers of an MBConv block, under the names of the effkernels format."""
+"""The layers of an MBConv block, by their names in the effkernels format."""
 
 _LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
 class Block:
-    """Where a block stands, and which of its layers exist."""
+    """The position of a block, and which layers it has."""
 
     stage: int
     block: int
@@ -42,7 +42,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Structure:
-    """What a key map has to know of a network: its blocks in order, and how it ends."""
+    """What a key map needs to know about a network: its blocks in order, and which parts follow
+    them.
+    """
 
     blocks: tuple[Block, ...]
     head: bool
@@ -50,7 +52,7 @@ class Structure:
 
     @property
     def stages(self) -> int:
-        """Stages that have at least one block."""
+        """Number of stages that have at least one block."""
         return len({block.stage for block in self.blocks})
 
 
@@ -58,7 +60,7 @@ class Structure:
 class Location:
     """The part of a network that a checkpoint's key belongs to.
 
-    Of ``stage``, ``block`` and ``index``, those that the format writes into its keys are set.
+    Only those of ``stage``, ``block`` and ``index`` are set that the format's keys contain.
     """
 
     part: Literal["stem", "block", "head", "classifier"]
@@ -72,8 +74,8 @@ class Format:
     """One naming scheme.
 
     ``block`` is the path of a block, with ``{stage}``, ``{stage_plus_one}``, ``{block}`` (counted
-    in the stage) or ``{index}`` (counted in the network). ``expanding`` and ``plain`` name a
-    block's layers with and without an expansion.
+    within the stage) or ``{index}`` (counted over the network). ``expanding`` and ``plain`` are the
+    names of a block's layers, with an expansion and without.
     """
 
     name: FormatName
@@ -88,7 +90,7 @@ class Format:
     classifier: str
 
     def modules(self, structure: Structure) -> dict[str, str]:
-        """Layer paths of ``structure``: of the effkernels format -> of this one."""
+        """The layer paths of ``structure``: effkernels path -> path in this format."""
         named = {"stem.conv": self.stem_conv, "stem.bn": self.stem_bn}
         for block in structure.blocks:
             ours = f"stages.{block.stage}.{block.block}"
@@ -112,10 +114,10 @@ class Format:
         return named
 
     def keys(self, structure: Structure, ours: Iterable[str]) -> dict[str, str]:
-        """Key of the effkernels format -> key of this one, for each of ``ours``.
+        """Effkernels key -> key in this format, for each of ``ours``.
 
         Raises:
-            KeyError: a key that no layer of ``structure`` has.
+            KeyError: ``structure`` has no layer with such a key.
         """
         modules = self.modules(structure)
         named = {}
@@ -125,7 +127,7 @@ class Format:
         return named
 
     def locate(self, key: str) -> Location | None:
-        """Where ``key`` belongs, or None for a key that this format does not have."""
+        """The part of the network that ``key`` belongs to, or None if this format has no such key."""
         module, _, leaf = key.rpartition(".")
         if leaf not in _LEAVES:
             return None
@@ -169,7 +171,7 @@ TIMM = Format(
     stem_conv="conv_stem",
     stem_bn="bn1",
     block="blocks.{stage}.{block}",
-    # conv_pw is the expansion here and the projection of a block without expansion below.
+    # conv_pw is the expansion here; in a block without expansion (below) it is the projection.
     expanding={
         "expand.conv": "conv_pw",
         "expand.bn": "bn1",
@@ -263,7 +265,8 @@ FORMATS: dict[str, Format] = {
     known.name: known for known in (EFFKERNELS, TIMM, TORCHVISION, LUKEMELAS, RANGILYU)
 }
 
-# Seen in the wild, told apart so that the error can say what a file is.
+# Other networks' checkpoints that people try to load, recognised so that the error can say what a
+# file is.
 _OTHER_FORMATS = {
     "efficientnet.embeddings.convolution.weight": "Hugging Face transformers",
     "layers.0.block0.depsep.conv.weight": "NVIDIA DeepLearningExamples",
@@ -284,17 +287,17 @@ def get_format(name: str) -> Format:
 
 
 def detect_format(keys: Iterable[str]) -> str:
-    """Name the format of a state dict by its keys.
+    """Recognise the format of a state dict by its keys.
 
     Args:
-        keys: of the state dict, without wrapper prefixes such as ``module.``.
+        keys: the state dict's keys, without wrapper prefixes such as ``module.``.
 
     Returns:
         ``"effkernels"``, ``"timm"`` (geffnet has the same keys), ``"torchvision"``, ``"lukemelas"``
-        or ``"rangilyu"``: the format that knows the most keys.
+        or ``"rangilyu"``: the format that has most of the keys.
 
     Raises:
-        ValueError: no format knows at least half of the keys.
+        ValueError: no format has at least half of the keys.
     """
     names = list(keys)
     known = {
@@ -304,11 +307,11 @@ def detect_format(keys: Iterable[str]) -> str:
     if names and 2 * known[best] >= len(names):
         return best
     if not names:
-        raise ValueError("the state dict is empty: there are no keys to tell its format by")
+        raise ValueError("the state dict is empty: it has no keys to recognise a format by")
     looks = next((who for key, who in _OTHER_FORMATS.items() if key in names), None)
     raise ValueError(
-        f"unrecognised checkpoint format: of {len(names)} keys, {known[best]} fit the nearest "
-        f"known one ({best}); the first are {listed(names, 4)}"
+        f"unrecognised checkpoint format: {known[best]} of {len(names)} keys belong to the nearest "
+        f"known one ({best}); the first keys are {listed(names, 4)}"
         + (f"; this looks like {looks}, which cannot be read" if looks else "")
         + f". Accepted: {', '.join(FORMATS)}"
     )
@@ -318,7 +321,7 @@ def structure_of(keys: Collection[str]) -> Structure:
     """The structure of a network, from its state-dict keys in the effkernels format.
 
     Raises:
-        ValueError: the keys are of another format, or of something else.
+        ValueError: the keys are not of the effkernels format.
     """
     layers: dict[tuple[int, int], set[str]] = {}
     parts = set()
@@ -326,7 +329,7 @@ def structure_of(keys: Collection[str]) -> Structure:
         location = EFFKERNELS.locate(key)
         if location is None:
             raise ValueError(
-                f"{key!r} is no key of the effkernels format (an EfficientNet of this package is "
+                f"{key!r} is not a key of the effkernels format (an EfficientNet of this package is "
                 f"expected): the other keys are like {listed(list(keys), 4)}"
             )
         parts.add(location.part)

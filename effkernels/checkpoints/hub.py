@@ -18,7 +18,7 @@ _REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?"
 
 @dataclass(frozen=True)
 class HubModel:
-    """The files of a repository that matter: configuration (empty if none) and weights."""
+    """The relevant files of a repository: its configuration (empty if it has none) and its weights."""
 
     config: Mapping[str, Any]
     weights: Path
@@ -33,8 +33,8 @@ def fetch_model(reference: str) -> HubModel:
     """Fetch ``hf-hub:owner/name`` or ``hf-hub:owner/name@revision``.
 
     Raises:
-        ValueError: a malformed reference, no such repository, revision or weights file, or no way
-            to reach the hub.
+        ValueError: the reference is malformed; there is no such repository, revision or weights
+            file; or the hub cannot be reached.
         ImportError: huggingface_hub is not installed.
     """
     match = _REFERENCE.fullmatch(reference.split(":", 1)[1])
@@ -58,10 +58,10 @@ def fetch_model(reference: str) -> HubModel:
 
 
 def fetch_folder(folder: Path) -> HubModel:
-    """The same from a local copy of a repository.
+    """Like :func:`fetch_model`, from a local copy of a repository.
 
     Raises:
-        ValueError: the folder holds no weights file of a known name.
+        ValueError: the folder holds no weights file with a known name.
     """
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
@@ -77,30 +77,30 @@ def read_config(path: Path) -> Mapping[str, Any]:
     """Read a ``config.json``.
 
     Raises:
-        ValueError: it is no JSON object.
+        ValueError: it is not a JSON object.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{path} holds no JSON object")
+        raise ValueError(f"{path} does not hold a JSON object")
     return config
 
 
 def fetch_file(
     repo: str, filename: str, revision: str | None = None, *, optional: bool = False
 ) -> Path | None:
-    """One file of a repository, from the cache where it is there.
+    """Path of one file of a repository, from the local cache if it is there.
 
     Args:
         repo: ``owner/name``.
-        filename: in the repository.
+        filename: its path in the repository.
         revision: branch, tag or commit hash; None for the default branch.
-        optional: return None where the repository, or without network the cache, has no such file.
+        optional: return None if the repository (or, without network, the cache) has no such file.
 
     Raises:
-        ValueError: no such repository, revision or file, or no way to reach the hub.
+        ValueError: there is no such repository, revision or file, or the hub cannot be reached.
         ImportError: huggingface_hub is not installed.
     """
     try:
@@ -115,7 +115,7 @@ def fetch_file(
     place = f"{repo}/{filename}" + (f" at {revision}" if revision else "")
     try:
         return Path(hf_hub_download(repo, filename, revision=revision))
-    except hub_errors.LocalEntryNotFoundError:  # before EntryNotFoundError, whose subclass it is
+    except hub_errors.LocalEntryNotFoundError:  # before EntryNotFoundError, its base class
         if optional:
             return None
         raise ValueError(
@@ -134,7 +134,7 @@ def fetch_file(
     except hub_errors.HFValidationError as error:
         raise ValueError(f"malformed hub repository name {repo!r}: {_first_line(error)}") from None
     except Exception as error:
-        # Broken connections raise errors of the HTTP client that huggingface_hub happens to use.
+        # A broken connection raises errors of whichever HTTP client huggingface_hub uses.
         raise ValueError(
             f"could not fetch {place} from the hub ({_first_line(error)}). {_advice(repo)}"
         ) from error

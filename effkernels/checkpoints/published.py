@@ -2,7 +2,7 @@
 
 Each number is the publisher's own (timm's ``default_cfgs``, torchvision's ``Weights`` enums, the
 EfficientNet-Lite and EfficientNet-PyTorch repositories). Where timm lists a second, larger test
-size, the first one stands, as in timm's own default transform.
+size, the first one is used, as in timm's own default transform.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from effkernels.preprocessing import (
 
 _IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 _INCEPTION = (INCEPTION_MEAN, INCEPTION_STD)
-# Google's Lite models take (pixel - 127) / 128. RangiLyu's training code rounds the same to 3
-# digits.
+# Google's Lite models compute (pixel - 127) / 128. RangiLyu's training code rounds the same
+# constants to 3 digits.
 _LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
 _LITE_ROUNDED = ((0.498,) * 3, (0.502,) * 3)
 
-# TensorFlow's own evaluation crops size / (size + 32) of the shorter side.
+# TensorFlow's evaluation crops the fraction size / (size + 32) of the shorter side.
 _TF_CROP_PADDING = 32
 
-# timm's tf_ models: its fractions are rounded to three digits, now and then down.
+# timm's tf_ models: timm rounds the fractions to three digits, sometimes down.
 _TIMM_TF_CROPS = {
     "efficientnet_b0": 0.875,
     "efficientnet_b1": 0.882,
@@ -46,10 +46,9 @@ _TIMM_TF_CROPS = {
     "efficientnet_lite3": 0.904,
     "efficientnet_lite4": 0.920,
 }
-# Lite3 and Lite4 are configured larger than Google's table has them (280 and 300), and bilinear.
+# timm configures Lite3 and Lite4 with larger sizes than Google's table (280 and 300), and bilinear.
 _TIMM_TF_ENLARGED = {"efficientnet_lite3": 300, "efficientnet_lite4": 380}
-# Weights trained with AdvProp ("ap") take Inception's mean and std, those of every other recipe
-# ImageNet's.
+# Weights trained with AdvProp ("ap") use Inception's mean and std; all others use ImageNet's.
 _TIMM_TF_TAGS = {
     "in1k": _IMAGENET,
     "aa_in1k": _IMAGENET,
@@ -58,11 +57,12 @@ _TIMM_TF_TAGS = {
     "ns_jft_in1k_475": _IMAGENET,
     "ap_in1k": _INCEPTION,
 }
-# What the untagged name means, where it is not ns_jft_in1k.
+# The meaning of a name without a tag, where it is not ns_jft_in1k.
 _TIMM_TF_DEFAULTS = {"efficientnet_b8": "ap_in1k", "efficientnet_l2": "ns_jft_in1k_475"}
 _TIMM_L2_475 = (475, 0.936, "bicubic")
 
-# timm's own trainings. The first tag of a variant is timm's default for the untagged name.
+# Weights that timm trained itself. The first tag of a variant is timm's default for a name without
+# one.
 _TIMM_OWN = {
     "efficientnet_b0": {
         "ra_in1k": (224, 0.875, _IMAGENET),
@@ -75,7 +75,8 @@ _TIMM_OWN = {
     "efficientnet_b2": {"ra_in1k": (256, 0.875, _IMAGENET)},
     "efficientnet_b3": {"ra2_in1k": (288, 0.875, _IMAGENET)},
     "efficientnet_b4": {"ra2_in1k": (320, 0.875, _IMAGENET)},
-    # efficientnet_b5.sw_in12k_ft_in1k is left out: it squashes pictures instead of cropping them.
+    # efficientnet_b5.sw_in12k_ft_in1k is left out: its evaluation squashes pictures instead of
+    # cropping them.
     "efficientnet_b5": {"sw_in12k": (416, 0.95, _IMAGENET)},
     "efficientnet_lite0": {"ra_in1k": (224, 0.875, _IMAGENET)},
 }
@@ -98,9 +99,9 @@ _TORCHVISION = {
 
 
 def timm_preprocessing(variant: str, *, tf: bool, tag: str | None) -> Preprocessing | None:
-    """Of timm's weights; without a tag, of its default ones (in timm 1.0).
+    """Preprocessing of timm's weights; without a tag, of the default ones (in timm 1.0).
 
-    None where timm builds the model and has published no weights for it.
+    None if timm builds the model but has published no weights for it.
     """
     if variant not in _TIMM_TF_CROPS:
         raise ValueError(f"timm has no {variant}")
@@ -119,13 +120,13 @@ def timm_preprocessing(variant: str, *, tf: bool, tag: str | None) -> Preprocess
     own = _TIMM_OWN.get(variant, {})
     _check_tag("timm/" + variant, tag, own)
     if not own or (tag is None and variant == "efficientnet_b5"):
-        return None  # timm's default for B5 squashes: see above
+        return None  # timm's default weights for B5 squash pictures: see above
     size, crop, (mean, std) = own[tag or next(iter(own))]
     return _preprocessing(mean, std, size, crop, "bicubic")
 
 
 def torchvision_preprocessing(variant: str, *, tag: str | None) -> Preprocessing:
-    """Of torchvision's weights; without a tag, of its default ones."""
+    """Preprocessing of torchvision's weights; without a tag, of the default ones."""
     if variant not in _TORCHVISION:
         raise ValueError(f"torchvision has no {variant}, only {', '.join(_TORCHVISION)}")
     weights = _TORCHVISION[variant]
@@ -135,7 +136,9 @@ def torchvision_preprocessing(variant: str, *, tag: str | None) -> Preprocessing
 
 
 def lukemelas_preprocessing(variant: str, *, tag: str | None) -> Preprocessing:
-    """Of the converted TensorFlow weights. The only tag is ``advprop``, the only weights of B8."""
+    """Preprocessing of the converted TensorFlow weights. The only tag is ``advprop``; B8 has only
+    those.
+    """
     _check_variant("lukemelas", variant, list(VARIANTS))
     _check_tag("lukemelas/" + variant, tag, () if VARIANTS[variant].lite else ("advprop",))
     if VARIANTS[variant].lite:
@@ -149,14 +152,14 @@ def lukemelas_preprocessing(variant: str, *, tag: str | None) -> Preprocessing:
 
 
 def rangilyu_preprocessing(variant: str) -> Preprocessing:
-    """Of RangiLyu's Lite weights."""
+    """Preprocessing of RangiLyu's Lite weights."""
     _check_variant("rangilyu", variant, [name for name, row in VARIANTS.items() if row.lite])
     size = VARIANTS[variant].config.resolution
     return _preprocessing(*_LITE_ROUNDED, size, size / (size + _TF_CROP_PADDING), "bicubic")
 
 
 def is_named(variant: str) -> bool:
-    """Whether ``variant`` is one of the named models, whose weights others publish too."""
+    """Whether ``variant`` is a named model, for which others publish weights too."""
     return variant in VARIANTS
 
 

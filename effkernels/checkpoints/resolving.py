@@ -1,4 +1,4 @@
-"""From whatever names a checkpoint to its tensors and what they mean."""
+"""From a reference to a checkpoint (path, name, hub, state dict) to its tensors and semantics."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def resolve(
     source: str | None = None,
     use_ema: bool | None = None,
 ) -> Checkpoint:
-    """Find a checkpoint, read it, recognise its format and settle its semantics.
+    """Find a checkpoint, read it, recognise its format and determine its semantics.
 
-    The semantics come from the first of these that is there: ``source``; the record that
-    :func:`save_checkpoint` left in the file; the hub repository's ``config.json``; the format,
-    where its keys leave one reading. Where ``source`` contradicts the record or the configuration,
-    that is an error; where it contradicts the format, a warning is logged. An effkernels state dict
-    without a record counts as built with the package's defaults (eps 1e-3, symmetric padding).
+    The semantics come from the first of these that exists: ``source``; the record that
+    :func:`save_checkpoint` wrote into the file; the hub repository's ``config.json``; the format,
+    if its keys allow only one reading. It is an error if ``source`` contradicts the record or the
+    configuration; if it contradicts the format, a warning is logged. An effkernels state dict
+    without a record is taken to use the package's defaults (eps 1e-3, symmetric padding).
 
     Args:
         weights: a file (:func:`read_state_dict`), a folder that is a copy of a hub repository, a
@@ -51,14 +51,14 @@ def resolve(
         variant: our name of the model that is to be built, such as ``"efficientnet_b0"``.
         source: who trained the weights, such as ``"timm/tf_efficientnet_b0"`` or
             ``"timm/efficientnet_b0.ra_in1k"``; see :func:`parse_source`.
-        use_ema: of a training checkpoint that holds plain and averaged weights, take the averaged
-            ones, or the plain ones (False). Without it such a checkpoint is an error that asks.
+        use_ema: for a training checkpoint that holds trained and averaged weights: True for the
+            averaged ones, False for the trained ones; None makes such a checkpoint an error.
 
     Raises:
-        ValueError: nothing there, unreadable, of no known format, of another model by its own
-            words, or with semantics that are ambiguous or contradictory. The message says what to
-            pass.
-        ImportError: a package that this needs is not installed. The message names it.
+        ValueError: the checkpoint does not exist, cannot be read, is of no known format, states
+            that it is of another model, or has ambiguous or contradictory semantics. The message
+            says what to pass.
+        ImportError: a required package is not installed. The message names it.
         TypeError: ``weights`` is of none of the kinds above.
     """
     if isinstance(weights, Mapping):
@@ -79,7 +79,7 @@ def resolve(
         return _from_hub(fetch_folder(Path(text)), text, variant, source, use_ema)
     if isinstance(weights, str) and not Path(text).suffix and not Path(text).exists():
         raise ValueError(
-            f"weights={text!r} is no file and no known name; accepted: a checkpoint file, a state "
+            f"weights={text!r} is neither a file nor a known name; accepted: a checkpoint file, a state "
             f"dict, 'hf-hub:owner/name', 'imagenet'"
         )
     return _checkpoint(read_state_dict(text, use_ema=use_ema), text, variant, source)
@@ -125,7 +125,7 @@ def _checkpoint(
 def _stated(
     record: Mapping[str, Any], config: Mapping[str, Any], origin: str, variant: str
 ) -> Semantics | None:
-    """What the file, or else the hub's configuration, says of itself."""
+    """What the file, or else the hub's configuration, states about itself."""
     stated = None
     if record:
         _check_variant(origin, str(record.get("variant")), variant)
@@ -146,7 +146,7 @@ def _stated(
 def _settle(
     source: Source | None, stated: Semantics | None, fmt: str, origin: str, variant: str
 ) -> Semantics:
-    """Choose among the sources of truth, and refuse to choose between contradicting ones."""
+    """Choose between ``source`` and what the file states; contradictions are errors."""
     if source is None:
         if stated is not None:
             return stated
@@ -157,13 +157,13 @@ def _settle(
     said = source_semantics(source)
     if stated is not None and not stated.same_outputs(said):
         raise ValueError(
-            f"{origin} says of itself {stated.describe()}, and source={source.name!r} means "
-            f"{said.describe()}: drop source to follow the file, or pass its state dict to follow "
+            f"{origin} states {stated.describe()}, but source={source.name!r} means "
+            f"{said.describe()}: drop source to use what the file states, or pass its state dict to follow "
             f"source"
         )
     if stated is not None and stated.preprocessing not in (None, said.preprocessing):
         logger.warning(
-            "%s: source %s has other preprocessing than the file states; source is followed",
+            "%s: source %s has other preprocessing than the file states; that of the source is used",
             origin,
             source.name,
         )
@@ -175,11 +175,11 @@ def _settle(
 def _warn_of_format(source: Source, said: Semantics, fmt: str, origin: str, variant: str) -> None:
     try:
         usual = format_semantics(fmt, variant)
-    except ValueError:  # the publisher has no such model, so there is nothing to contradict
+    except ValueError:  # the publisher has no such model, so nothing is contradicted
         return
     if not usual.same_outputs(said):
         logger.warning(
-            "%s has the keys of %s (%s); source %s (%s) is followed",
+            "%s has the keys of %s (%s); source %s (%s) is used",
             origin,
             fmt,
             usual.describe(),
@@ -189,6 +189,6 @@ def _warn_of_format(source: Source, said: Semantics, fmt: str, origin: str, vari
 
 
 def _check_variant(what: str, found: str, wanted: str) -> None:
-    # Custom models (any phi) have names of their own: there is nothing to compare them with.
+    # Custom models (any phi) have their own names, which cannot be compared.
     if found != wanted and is_named(found) and is_named(wanted):
         raise ValueError(f"{what} is {found}, but the model to build is {wanted}")

@@ -1,7 +1,7 @@
-"""What a checkpoint means beyond its numbers: BatchNorm constants, padding, preprocessing.
+"""What a checkpoint's keys do not say: BatchNorm constants, padding, preprocessing.
 
-None of it is in a state dict's keys, and a wrong guess costs accuracy without any error. So it is
-looked up by where the weights come from, in tables of what each publisher trained with.
+A wrong guess costs accuracy without any error. So they are looked up by where the weights come
+from, in tables of what each publisher trained with.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Padding = Literal["symmetric", "same"]
 _TORCHVISION_LATE = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
 _FAMILIES = ("timm", "torchvision", "lukemelas", "rangilyu", "effkernels")
 
-# An optional tf_, the variant, an old-style suffix of timm 0.x, and a tag after a dot.
+# An optional tf_, the variant, an old suffix of timm 0.x, and a tag after a dot.
 _NAME = re.compile(
     r"(?P<tf>tf_)?(?P<variant>efficientnet_[a-z]+\d)"
     r"(?:_(?P<suffix>ns_475|ns|ap|aa))?(?:\.(?P<tag>\w+))?"
@@ -36,16 +36,16 @@ _OLD_SUFFIXES = {
 
 @dataclass(frozen=True)
 class Semantics:
-    """How a model has to be built for a checkpoint's numbers to mean what they meant in training.
+    """How a model has to be built to compute what it computed in training.
 
     Args:
         bn_eps: added to BatchNorm's variance.
-        bn_momentum: in PyTorch's sense, the weight of the new batch.
-        padding: ``"symmetric"``, or ``"same"`` as TensorFlow pads.
-        preprocessing: of the pictures, or None where it is not known (the model's own then stands).
+        bn_momentum: in PyTorch's sense: the weight of the new batch.
+        padding: ``"symmetric"``, or ``"same"`` for TensorFlow's padding.
+        preprocessing: of the pictures; None if it is not known (then the model's default is used).
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is out of range.
     """
 
     bn_eps: float
@@ -62,7 +62,7 @@ class Semantics:
             raise ValueError(f"padding must be 'symmetric' or 'same', got {self.padding!r}")
 
     def same_outputs(self, other: Semantics) -> bool:
-        """Whether both give the same logits in eval mode. Momentum matters in training only."""
+        """Whether both give the same logits in eval mode. Momentum matters only in training."""
         return self.padding == other.padding and math.isclose(self.bn_eps, other.bn_eps)
 
     def describe(self) -> str:
@@ -78,7 +78,7 @@ def semantics_from_json(record: Mapping[str, Any]) -> Semantics:
     """The inverse of :meth:`Semantics.to_json`.
 
     Raises:
-        ValueError: a missing or malformed value.
+        ValueError: a value is missing or malformed.
     """
     try:
         pictures = record.get("preprocessing")
@@ -105,7 +105,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """In the form that ``source=`` takes."""
+        """The source as ``source=`` takes it."""
         tag = f".{self.tag}" if self.tag else ""
         return f"{self.family}/{'tf_' if self.tf else ''}{self.variant}{tag}"
 
@@ -116,12 +116,12 @@ def parse_source(source: str) -> Source:
     Args:
         source: ``family/name`` or ``family/name.tag``. Families: timm (also for geffnet),
             torchvision, lukemelas, rangilyu, effkernels. Names may be written with ``-`` for ``_``.
-            A tag matters where a publisher prepared pictures in several ways: AdvProp weights
-            (``.ap_in1k``, ``.advprop``) take another mean and std. Without one, the publisher's
-            default weights are meant.
+                A tag matters if a publisher's weights expect differently prepared pictures: AdvProp
+                weights (``.ap_in1k``, ``.advprop``) use another mean and std. Without a tag, the
+                publisher's default weights are meant.
 
     Raises:
-        ValueError: not of that form, or unknown.
+        ValueError: the source does not have that form, or is unknown.
     """
     family, _, name = source.partition("/")
     family = {"geffnet": "timm"}.get(family.lower(), family.lower())
@@ -140,16 +140,16 @@ def parse_source(source: str) -> Source:
 
 
 def source_semantics(source: str | Source) -> Semantics:
-    """What the weights of a published source were trained with.
+    """The semantics with which the weights of a published source were trained.
 
     Raises:
-        ValueError: an unknown source, or one that its publisher never made.
+        ValueError: the source is unknown, or its publisher never released such weights.
     """
     parsed = parse_source(source) if isinstance(source, str) else source
     if parsed.family == "timm":
         pictures = published.timm_preprocessing(parsed.variant, tf=parsed.tf, tag=parsed.tag)
         if parsed.tf:
-            # timm builds tf_ models with TensorFlow's eps and leaves PyTorch's momentum.
+            # timm builds tf_ models with TensorFlow's eps but PyTorch's momentum.
             return Semantics(1e-3, 0.1, "same", pictures)
         return Semantics(1e-5, 0.1, "symmetric", pictures)
     if parsed.family == "torchvision":
@@ -167,24 +167,24 @@ def source_semantics(source: str | Source) -> Semantics:
 
 
 def format_semantics(fmt: str, variant: str) -> Semantics:
-    """The semantics that a naming format alone tells.
+    """The semantics that follow from the format alone.
 
     Args:
         fmt: name of the format.
         variant: our model name.
 
     Raises:
-        ValueError: the keys leave two readings (timm), or the format's publisher has no such model.
+        ValueError: the keys allow two readings (timm), or the format's publisher has no such model.
     """
     if fmt == "timm":
         known = variant if published.is_named(variant) else "efficientnet_b0"
         raise ValueError(
-            f"the keys are timm's, and timm's {known} (BatchNorm eps 1e-5, symmetric padding) and "
-            f"tf_{known} (eps 1e-3, SAME padding) have the same ones: pass "
+            f"the keys are timm's, but timm's {known} (BatchNorm eps 1e-5, symmetric padding) and "
+            f"tf_{known} (eps 1e-3, SAME padding) have the same keys: pass "
             f"source='timm/{known}' or source='timm/tf_{known}'"
         )
     if fmt == "effkernels":
-        return Semantics(1e-3, 0.01, "symmetric")  # what models of this package are built with
+        return Semantics(1e-3, 0.01, "symmetric")  # the defaults of this package's models
     if not published.is_named(variant):
         if fmt == "torchvision":
             raise ValueError(
@@ -197,15 +197,15 @@ def format_semantics(fmt: str, variant: str) -> Semantics:
 
 
 def config_semantics(config: Mapping[str, Any], origin: str) -> tuple[Source, Semantics] | None:
-    """The semantics in a hub repository's ``config.json``, or None where it names no timm model.
+    """The semantics in a hub repository's ``config.json``, or None if it names no timm model.
 
     Args:
         config: with ``architecture`` and, nested in ``pretrained_cfg`` or beside it, ``mean``,
             ``std``, ``input_size``, ``crop_pct``, ``crop_mode``, ``interpolation``.
-        origin: named in errors.
+        origin: how errors name the checkpoint.
 
     Raises:
-        ValueError: the architecture is no EfficientNet of the kind that this package builds.
+        ValueError: the architecture is not an EfficientNet that this package builds.
     """
     architecture = config.get("architecture")
     if not isinstance(architecture, str):
@@ -214,7 +214,7 @@ def config_semantics(config: Mapping[str, Any], origin: str) -> tuple[Source, Se
         source = parse_source(f"timm/{architecture}")
     except ValueError:
         raise ValueError(
-            f"{origin}: its configuration says {architecture!r}, which is no EfficientNet of those "
+            f"{origin}: its configuration names {architecture!r}, which is not an EfficientNet among those "
             f"that effkernels.list_models() gives"
         ) from None
     base = source_semantics(Source(source.family, source.tf, source.variant, None))
@@ -237,14 +237,14 @@ def config_semantics(config: Mapping[str, Any], origin: str) -> tuple[Source, Se
 def _configured_preprocessing(
     config: Mapping[str, Any], default: Preprocessing | None, origin: str
 ) -> Preprocessing | None:
-    """timm's fields as a Preprocessing; fields that are absent come from ``default``."""
+    """timm's fields as a Preprocessing; missing fields are taken from ``default``."""
     known = default or Preprocessing()
     side = config.get("input_size", (3, known.size, known.size))
     crop_mode = config.get("crop_mode", "center")
     if crop_mode != "center" or side[-1] != side[-2]:
         raise ValueError(
             f"{origin}: its configuration asks for crop mode {crop_mode!r} and input size {side}; "
-            f"only square centre crops are known here. Load the weights file by path with "
+            f"only square centre crops are supported. Load the weights file by path with "
             f"source=..., and prepare the pictures yourself"
         )
     return Preprocessing(
@@ -257,7 +257,7 @@ def _configured_preprocessing(
 
 
 def twin(fmt: str, variant: str, semantics: Semantics) -> str | None:
-    """The name of ``fmt``'s model that computes the same; None where there is none."""
+    """The name of ``fmt``'s model that computes the same; None if there is none."""
     for tf in (False, True) if fmt == "timm" else (False,):
         candidate = Source(fmt, tf, variant, None)
         if _exists(candidate) and source_semantics(candidate).same_outputs(semantics):

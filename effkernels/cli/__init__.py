@@ -1,1 +1,1 @@
-"""What the subcommands of ``effkernels`` do, one file each; `effkernels_cli` declares their arguments and options."""
+"""The subcommands of ``effkernels``, one file each; `effkernels_cli` declares their arguments and options."""

@@ -1,4 +1,4 @@
-"""From pictures to ranked classes: what demo and predict share."""
+"""From pictures to ranked classes: shared by demo and predict."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from effkernels.models.registry import get_config
 
 @dataclass(frozen=True)
 class Ranked:
-    """One class of a prediction. ``label`` is its name, or its index where no names are known."""
+    """One class of a prediction. ``label`` is its name, or its index if the classes have no known
+    names.
+    """
 
     index: int
     label: str
@@ -42,13 +44,13 @@ def load_model(
 
     Args:
         name, weights, source, use_ema: as for ``create_model``.
-        device, dtype: of the parameters; the weights' own dtype where None.
+        device, dtype: of the parameters; dtype None keeps the weights' own.
 
     Raises:
-        ValueError: unknown name, or weights that cannot be read or do not fit.
+        ValueError: unknown name; or the weights cannot be read or do not fit.
         ImportError: a package that the weights need is not installed.
     """
-    get_config(name)  # an unknown name is the first thing to hear of
+    get_config(name)  # an unknown model name should be the first error
     checkpoint = resolve(weights, variant=name, source=source, use_ema=use_ema)
     semantics = checkpoint.semantics
     names = FORMATS[checkpoint.format]
@@ -71,24 +73,26 @@ def load_model(
 
 def _tensor(checkpoint: Checkpoint, key: str) -> Tensor:
     if key not in checkpoint.state_dict:
-        raise ValueError(f"{checkpoint.origin} lacks {key}: pass the weights of a whole classifier")
+        raise ValueError(
+            f"{checkpoint.origin} lacks {key}: pass the weights of a complete classifier"
+        )
     return checkpoint.state_dict[key]
 
 
 def label(index: int, num_classes: int) -> str:
-    """The name of an ImageNet class where there are 1000 classes, else its index."""
+    """The name of an ImageNet class if there are 1000 classes, else its index."""
     names = imagenet_classes()
     return names[index] if num_classes == len(names) else f"class {index}"
 
 
 def check_topk(topk: int, num_classes: int) -> None:
-    """Refuse to rank more classes than there are.
+    """Check that ``topk`` does not exceed the number of classes.
 
     Raises:
-        ValueError: above ``num_classes``.
+        ValueError: ``topk`` is above ``num_classes``.
     """
     if topk > num_classes:
-        raise ValueError(f"--topk must be at most {num_classes}, the classes there are; got {topk}")
+        raise ValueError(f"--topk must be at most {num_classes}, the number of classes; got {topk}")
 
 
 def stack_for(model: EfficientNet, pictures: Sequence[Tensor]) -> Tensor:
@@ -108,11 +112,11 @@ def rank(logits: Tensor, topk: int) -> list[list[Ranked]]:
     """The ``topk`` most likely classes of each row of (N, num_classes) logits, most likely first.
 
     Raises:
-        ValueError: logits that are not finite.
+        ValueError: the logits are not finite.
     """
     if not torch.isfinite(logits).all():
         raise ValueError(
-            "the model computed NaN or inf; in float16 numbers may overflow: try --dtype float32"
+            "the model computed NaN or inf; float16 may have overflowed: try --dtype float32"
         )
     num_classes = logits.shape[1]
     probabilities, indices = logits.softmax(dim=1).topk(topk, dim=1)

@@ -23,7 +23,7 @@ def convert(
     allow_semantics_change: bool,
     force: bool,
 ) -> None:
-    """Write the checkpoint and say what was written; see ``effkernels convert --help``."""
+    """Write the checkpoint and print what was written; see ``effkernels convert --help``."""
     if output.is_dir():
         raise ValueError(f"cannot write {output}: it is a folder")
     if output.exists() and not force:

@@ -1,4 +1,4 @@
-"""``effkernels demo``: name the sample pictures, and time the fused network against PyTorch."""
+"""``effkernels demo``: classify the sample pictures, and time the fused network against PyTorch."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from effkernels.models import EfficientNet
 _TOPK = 5
 _WARM_UP = 2
 _MOST_REPEATS, _FEWEST_REPEATS = 25, 5
-# The upper quartile of the turns' ratios may be so many times the lower one; beyond it, something else was running.
+# If the upper quartile of the ratios exceeds the lower one by more than this factor, something else was running.
 _WIDEST = 1.25
-_SECONDS = 5.0  # of timing, about, unless the fewest repeats take longer
+_SECONDS = 5.0  # timing takes about this long, unless the minimum number of repeats takes longer
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The fused network beside the eager one, on the same pictures.
+    """The fused network compared with the eager one, on the same pictures.
 
-    Times are milliseconds, the median of ``repeats`` forward passes of ``pictures`` pictures each, in turns.
-    ``ratios``: of each turn, how many times as fast fused was: the lower quartile, the median, the upper quartile.
+    Times are milliseconds: medians of ``repeats`` forward passes of ``pictures`` pictures, taken alternately.
+    ``ratios``: eager time over fused time within each turn: lower quartile, median, upper quartile.
     """
 
     backend: str
@@ -60,7 +60,7 @@ class Comparison:
 
     @property
     def speedup(self) -> float | None:
-        """How many times as fast fused is; None where the turns disagree too much to say."""
+        """How many times as fast the fused network is; None if the turns disagree too much."""
         low, middle, high = self.ratios
         return middle if high <= _WIDEST * low else None
 
@@ -119,10 +119,10 @@ def demo(
 
 
 def kernel_backends(device: torch.device) -> list[str]:
-    """The backends with kernels for this device, fastest first; none where torch is alone."""
+    """The backends with kernels for this device, fastest first; empty if there is only torch."""
     if os.environ.get("EFFKERNELS_BACKEND", "").strip().lower() == "torch":
         return []
-    # "cpu" computes on the CPU, all others on CUDA devices.
+    # The cpu backend computes on the CPU, all others on CUDA devices.
     return [
         status.name
         for status in backends().values()
@@ -133,8 +133,8 @@ def kernel_backends(device: torch.device) -> list[str]:
 def compare(model: EfficientNet, batch: Tensor) -> Comparison:
     """Time ``model`` fused and eager on a batch, and compare the logits.
 
-    Eager is the torch backend: each op as PyTorch's own operators. Fused is what runs by default.
-    Where that is the torch backend too, fused is ``model.fuse()``, BatchNorm folded away.
+    Eager is the torch backend: each op in PyTorch's own operators. Fused is what runs by default.
+    If that is the torch backend too, fused is ``model.fuse()``, with BatchNorm folded into the weights.
     """
     found = kernel_backends(batch.device)
     if found:
@@ -178,7 +178,7 @@ def _runner(
 def _time_both(
     first: Callable[[], Tensor], second: Callable[[], Tensor]
 ) -> list[tuple[float, float]]:
-    """Milliseconds of each, turn by turn: A B, B A, A B ..., so that both meet one load and neither always follows."""
+    """Milliseconds of each, alternating A B, B A, A B ..., so that load and order affect both equally."""
     for _ in range(_WARM_UP):
         first()
         second()
@@ -213,7 +213,7 @@ def _why_backend(backend: str, device: torch.device) -> str:
     if backend != "torch":
         return f"the fastest available on {device.type}"
     if kernel_backends(device) == [] and os.environ.get("EFFKERNELS_BACKEND"):
-        return "EFFKERNELS_BACKEND asks for it"
+        return "EFFKERNELS_BACKEND names it"
     absent: dict[str, list[str]] = {}
     for status in backends().values():
         if status.reason is not None:
@@ -231,7 +231,7 @@ def _print_rankings(out: Console, rankings: list[list[Ranked]]) -> None:
 def _ratio(result: Comparison) -> str:
     low, _, high = result.ratios
     if result.speedup is None:
-        return f"not told: it was {low:.2f}x to {high:.2f}x in the middle half of the turns; is the machine busy?"
+        return f"not clear: {low:.2f}x to {high:.2f}x in the middle half of the turns; is the machine busy?"
     return f"{result.speedup:.2f}x  ({low:.2f}x to {high:.2f}x in the middle half of the turns)"
 
 
@@ -243,14 +243,14 @@ def _print_comparison(out: Console, result: Comparison) -> None:
                 "fused": f"{result.fused_ms:.2f} ms  {result.fused}",
                 "speedup": _ratio(result),
                 "turns": f"median of {result.repeats} forward passes of {result.pictures} pictures each",
-                "difference": f"{result.max_difference:.1e} at most between the logits, the "
+                "difference": f"at most {result.max_difference:.1e} between the logits, the "
                 f"largest of which is {result.largest_logit:.2f}",
             }
         )
     )
     if result.backend == "torch":
         out.print(
-            "\nBoth ran on the torch backend, without a kernel of this package: what is "
-            "compared is folding BatchNorm alone.",
+            "\nBoth ran on the torch backend, without kernels of this package: only "
+            "folding BatchNorm is compared.",
             style="yellow",
         )

@@ -1,4 +1,4 @@
-"""``effkernels info``: what is installed and what runs here; or one model's sizes and costs."""
+"""``effkernels info``: what is installed and available here; or the sizes and costs of a model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def info(
         _model_info(model, resolution, batch_size, dtype, as_json)
         return
     if resolution is not None:
-        raise ValueError("--resolution is about a model: effkernels info MODEL --resolution N")
+        raise ValueError("--resolution needs a model: effkernels info MODEL --resolution N")
     document = installation()
     if as_json:
         print_json(document)
@@ -98,7 +98,7 @@ def _print_installation(out: Console, document: dict[str, Any]) -> None:
     if document["build"]:
         out.print(facts({name: _flat(value) for name, value in document["build"].items()}))
     else:
-        out.print("no record: a source tree that nothing was built in")
+        out.print("no record: nothing was built in this source tree")
     _heading(out, "Models")
     out.print(printable(", ".join(document["models"])))
 
@@ -146,11 +146,11 @@ def _model_info(
                 f"{config.dropout:g}, drop path {config.drop_path:g}",
                 "below for": f"{pictures} of {height} x {width} pixels, {dtype}",
                 "parameters": f"{cost.params:,}",
-                "MACs": f"{cost.macs:,} ({billions(cost.flops)} FLOPs of multiply and add)",
+                "MACs": f"{cost.macs:,} ({billions(cost.flops)} FLOPs, counting multiply and add)",
                 "activations": f"{cost.activations:,} elements",
                 "bytes moved": f"{megabytes(moved.eager)} eager, {megabytes(moved.level1)} with "
                 f"level-1 and {megabytes(moved.level2)} with level-2 kernels",
-                "inference": f"{megabytes(memory.eager)} at the peak, weights included (estimate)",
+                "inference": f"{megabytes(memory.eager)} peak, weights included (estimate)",
                 "training": f"{megabytes(training_memory(cost))} with two optimizer states a "
                 f"parameter (estimate)",
             }
@@ -222,5 +222,5 @@ def stage_rows(cost: ModelCost) -> list[dict[str, Any]]:
 
 
 def _row_name(layer: LayerCost) -> str:
-    """``stages.2`` of ``stages.2.0.depthwise``; other layers stand alone."""
+    """``stages.2`` for ``stages.2.0.depthwise``; other layers keep their name."""
     return ".".join(layer.name.split(".")[:2])

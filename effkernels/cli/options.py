@@ -1,4 +1,4 @@
-"""Checks of option values that several subcommands share, and where a model runs."""
+"""Checks of option values that several subcommands share, and the choice of a device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def check_at_least_1(option: str, value: int) -> None:
-    """Refuse a count of nothing.
+    """Check that a count is at least 1.
 
     Raises:
-        ValueError: below 1.
+        ValueError: ``value`` is below 1.
     """
     if value < 1:
         raise ValueError(f"{option} must be at least 1, got {value}")
@@ -25,10 +25,10 @@ def choose_device(wanted: str | None) -> tuple[torch.device, str]:
     """The device to run on, and why that one.
 
     Args:
-        wanted: as torch names devices; None for CUDA where there is any, else the CPU.
+        wanted: a torch device name; None for CUDA if available, else the CPU.
 
     Raises:
-        ValueError: no such kind of device, or it is not there.
+        ValueError: the kind of device is not supported, or the device does not exist.
     """
     if wanted is None:
         absent = _why_no_cuda()
@@ -42,7 +42,7 @@ def choose_device(wanted: str | None) -> tuple[torch.device, str]:
             f"--device {wanted!r} is no device; accepted: cpu, cuda, cuda:0, cuda:1 ..."
         ) from None
     if device.type == "cpu":
-        return device, "asked for"
+        return device, "requested"
     if device.type != "cuda":
         raise ValueError(f"--device {wanted!r}: only cpu and cuda devices are supported here")
     absent = _why_no_cuda()
@@ -52,7 +52,7 @@ def choose_device(wanted: str | None) -> tuple[torch.device, str]:
         raise ValueError(
             f"--device {wanted!r}: CUDA devices are cuda:0 to cuda:{torch.cuda.device_count() - 1}"
         )
-    return device, f"{torch.cuda.get_device_name(device)}, asked for"
+    return device, f"{torch.cuda.get_device_name(device)}, requested"
 
 
 def _why_no_cuda() -> str | None:

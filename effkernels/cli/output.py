@@ -1,4 +1,4 @@
-"""What all subcommands share in printing: consoles, numbers, bars, tables, JSON."""
+"""Printing shared by all subcommands: consoles, numbers, bars, tables, JSON."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _ANY_WIDTH = 1000
 
 
 def console() -> Console:
-    """Standard output as it stands now, without highlighting of numbers and paths."""
+    """Standard output at the time of the call, without highlighting of numbers and paths."""
     return Console(highlight=False)
 
 
 def printable(text: object, style: str = "") -> Text:
-    """Text without markup, control characters escaped; what standard output cannot encode is replaced by '?'."""
+    """Text without markup, with control characters escaped and '?' for what standard output cannot encode."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     shown = "\n".join(map(escaped, str(text).split("\n")))
     return Text(shown.encode(encoding, "replace").decode(encoding), style=style)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """Print one JSON document on standard output. NaN and infinity are refused: JSON has none."""
+    """Print one JSON document to standard output. NaN and infinity are refused, because JSON has neither."""
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
 def ranking(ranked: Sequence[Ranked], out: Console) -> RenderableType:
     """Classes with their probability in percent and a bar, most likely first.
 
-    In a narrow terminal the bar gives way to the labels: it shrinks, and goes where less than _SHORTEST_BAR is left.
+    In a narrow terminal the bar shrinks to leave room for the labels, and disappears below _SHORTEST_BAR.
     """
     labels = [printable(entry.label) for entry in ranked]
     longest = max((label.cell_len for label in labels), default=0)
@@ -72,7 +72,7 @@ def number_table(text_columns: Sequence[str], number_columns: Sequence[str]) -> 
 
 
 def print_wide(table: Table) -> None:
-    """Print a table at its full width: where a terminal is narrow, lines wrap; no number is cut."""
+    """Print a table at its full width: in a narrow terminal lines wrap, and no number is cut off."""
     out = console()
     needed = out.measure(table, options=out.options.update(width=_ANY_WIDTH)).maximum
     out.width = max(out.width, needed)
@@ -80,7 +80,7 @@ def print_wide(table: Table) -> None:
 
 
 def facts(rows: Mapping[str, object]) -> Table:
-    """Names and values in two columns; long values wrap inside theirs."""
+    """Names and values in two columns; long values wrap within their column."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -105,5 +105,5 @@ def short(number: float) -> str:
 
 
 def megabytes(count: float) -> str:
-    """Bytes as MB of 10^6: 21.4 MB."""
+    """Bytes in units of 10^6: 21.4 MB."""
     return f"{count / 1e6:,.1f} MB"

@@ -1,4 +1,4 @@
-"""Find picture files and prepare them in batches; the ones that cannot be read are told apart."""
+"""Finds picture files and prepares them in batches; files that cannot be read are listed separately."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ PICTURE_SUFFIXES = frozenset(
         ".webp",
     }
 )
-"""What is taken for a picture inside a folder. A file given by name is read whatever its name."""
+"""Suffixes of pictures inside a folder. A file that is named itself is read whatever its suffix."""
 
-_DECODERS = min(8, os.cpu_count() or 1)  # threads: Pillow decodes and resizes outside of the GIL
+_DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow releases the GIL while it decodes
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A path that gives no picture, and why."""
+    """A path that gives no picture, and the reason."""
 
     path: str
     problem: str
@@ -50,7 +50,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Batch:
-    """Prepared pictures and their files, in order, and the files among them that were skipped."""
+    """Prepared pictures and their files, in order, and the skipped files."""
 
     paths: list[Path]
     tensors: list[Tensor]
@@ -58,17 +58,18 @@ class Batch:
 
 
 STANDARD_INPUT = Path("-")
-"""Stands for a picture that is read from standard input."""
+"""The argument that means: read one picture from standard input."""
 
 
 def collect(given: Sequence[str]) -> tuple[list[Path], list[Skipped]]:
-    """Files in the order given; in place of a folder the pictures in and below it, sorted; "-" as it is.
+    """Files in the order given; each folder is replaced by the pictures in and below it, sorted; "-" stays as it
+    is.
 
-    Hidden files and folders are passed over, links to folders are not followed. Of what is no regular file (a pipe,
-    a socket, a device) nothing is read, for that may never end.
+    Hidden files and folders are skipped, and links to folders are not followed. Only regular files are read:
+    reading a pipe, a socket or a device might never end.
 
     Returns:
-        The files, and the paths of which nothing comes: not there, or a folder without pictures.
+        The files, and the paths that give none: those that do not exist, and folders without pictures.
     """
     files: list[Path] = []
     skipped: list[Skipped] = []
@@ -90,7 +91,7 @@ def collect(given: Sequence[str]) -> tuple[list[Path], list[Skipped]]:
         elif path.is_file():
             files.append(path)
         elif path.exists():
-            problem = f"'{path}' is no regular file: pipe what it holds into 'predict -'"
+            problem = f"'{path}' is not a regular file: pipe its content into 'predict -'"
             skipped.append(Skipped(name, problem))
         else:
             skipped.append(Skipped(name, f"no such file or folder: '{path}'"))
@@ -98,7 +99,7 @@ def collect(given: Sequence[str]) -> tuple[list[Path], list[Skipped]]:
 
 
 def _pictures_below(folder: Path) -> tuple[list[Path], list[Skipped]]:
-    """The pictures in and below a folder, sorted, and the folders that may not be listed."""
+    """The pictures in and below a folder, sorted, and the folders that cannot be listed."""
     found: list[Path] = []
     denied: list[Skipped] = []
 
@@ -118,7 +119,7 @@ def _pictures_below(folder: Path) -> tuple[list[Path], list[Skipped]]:
 def prepare(
     paths: Sequence[Path], batch_size: int, preprocessing: Preprocessing
 ) -> Iterator[Batch]:
-    """Read and transform pictures in batches; the next batch is decoded meanwhile.
+    """Read and transform pictures in batches, decoding the next batch in the background.
 
     Raises:
         ImportError: Pillow is not installed.
@@ -148,7 +149,7 @@ def _gather(chunk: Sequence[Path], futures: Sequence[Future[Tensor]]) -> Batch:
             batch.paths.append(path)
             batch.tensors.append(future.result())
         elif isinstance(error, ValueError):
-            # Not every message names the file: a picture can be read and then be too narrow.
+            # Not every message names the file: a picture may be read, and then be refused as too narrow.
             problem = str(error) if str(path) in str(error) else f"{path}: {error}"
             batch.skipped.append(Skipped(str(path), problem))
         else:

@@ -1,4 +1,4 @@
-"""``effkernels predict``: name what pictures show."""
+"""``effkernels predict``: classify pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from effkernels.cli.output import console, print_json, printable, ranking
 from effkernels.cli.pictures import Skipped, collect, prepare
 from effkernels_cli.errors import in_options, one_line
 
-_MANY = 8  # pictures from which on a progress bar is worth its line
+_MANY = 8  # number of pictures from which a progress bar is shown
 
 
 def predict(
@@ -49,7 +49,8 @@ def predict(
 
     pictures: list[dict[str, Any]] = []
     with _progress(len(paths)) as progress:
-        # Above a live bar only the bar's own console can print; elsewhere results go to stdout.
+        # While a bar is shown, only its own console can print above it; otherwise results go to
+        # stdout.
         live = not progress.disable and sys.stdout.isatty()
         out = progress.console if live else console()
         task = progress.add_task("pictures", total=len(paths))
@@ -85,7 +86,7 @@ def predict(
 
 @contextmanager
 def _progress(pictures: int) -> Iterator[Progress]:
-    """A bar on standard error; disabled for a few pictures, or where no one watches."""
+    """A progress bar on standard error; disabled for few pictures, or if stderr is not a terminal."""
     watched = Console(stderr=True, highlight=False)
     progress = Progress(
         TextColumn("{task.description}"),
@@ -99,7 +100,7 @@ def _progress(pictures: int) -> Iterator[Progress]:
         redirect_stderr=False,
     )
     if progress.disable:
-        yield progress  # not started: rich 13 prints an empty line when even a disabled one stops
+        yield progress  # not started: rich 13 prints an empty line when a bar stops, even a disabled one
     else:
         with progress:
             yield progress

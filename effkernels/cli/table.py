@@ -1,4 +1,4 @@
-"""``effkernels table``: our B0-B7 beside the paper's Table 2."""
+"""``effkernels table``: our B0-B7 compared with the paper's Table 2."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def table(*, as_json: bool) -> None:
     out.print(
         f"\n{SOURCE}: ImageNet accuracy in percent; parameters, FLOPs (multiply-accumulates) and "
         "ratios to the group's EfficientNet as printed there. 'ours': our model's exact count, and "
-        "in the lines of other networks their printed count divided by it."
+        "for the other networks their printed count divided by it."
     )
 
 

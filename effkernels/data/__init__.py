@@ -1,4 +1,4 @@
-"""Two sample pictures and the ImageNet class names; ``SOURCES.md`` tells where they come from."""
+"""Two sample pictures and the ImageNet class names; ``SOURCES.md`` says where they come from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ SAMPLE_PICTURES = ("chelsea.jpg", "coffee.jpg")
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The 1000 class names of ILSVRC 2012, in the order of the classifier's outputs. All differ."""
+    """The 1000 class names of ILSVRC 2012, in the order of the classifier's outputs. All are
+    distinct.
+    """
     text = files(__name__).joinpath("imagenet_classes.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
 
@@ -23,7 +25,8 @@ def imagenet_classes() -> tuple[str, ...]:
 def sample_pictures() -> Iterator[tuple[Path, ...]]:
     """Paths of the sample pictures, in the order of :data:`SAMPLE_PICTURES`.
 
-    Where the package is imported from a zip file, they are extracted for the ``with`` block only.
+    If the package is imported from a zip file, they are extracted for the duration of the ``with``
+    block.
     """
     with ExitStack() as stack:
         folder = files(__name__)

@@ -1,4 +1,4 @@
-"""What runs when a model runs: which kernel for which layer, on what, and why that one."""
+"""Which kernel runs for each layer of a model, on which tensors, and why that one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from effkernels.models import EfficientNet, EfficientNetFeatures
 from effkernels.nn._plain import has_hooks
 from effkernels.ops._arguments import check_images
 
-_TEXT_COLUMNS = 6  # of the table; numbers follow, and the key of the reason
+_TEXT_COLUMNS = 6  # columns of text; numbers follow, then the key of the reason
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Explanation:
     """One forward pass, layer by layer; ``print`` shows it as a table. See :func:`explain`.
 
     Attributes:
-        model: its name, or its class's.
+        model: the model's name, or the name of its class.
         input_shape, dtype, device: of the input.
         rows: in the order in which they ran.
-        notes: what holds for the whole model: training mode, hooks, why its layers run one by one.
+        notes: about the whole model: training mode, hooks, why its layers run one by one.
     """
 
     model: str
@@ -38,17 +38,17 @@ class Explanation:
 
     @property
     def calls(self) -> int:
-        """Calls of ops: what one op computes is one call, of a whole network too."""
+        """Number of op calls. An op that computes a whole network is one call."""
         return len({row.call for row in self.rows} - {None})
 
     @property
     def bytes(self) -> int:
-        """The sum of the rows: what goes through memory if nothing stays in caches between them."""
+        """The sum over all rows: the memory traffic if no row finds its input in a cache."""
         return sum(row.bytes for row in self.rows)
 
     @property
     def flops(self) -> int:
-        """The sum of the rows."""
+        """The sum over all rows."""
         return sum(row.flops for row in self.rows)
 
     def __str__(self) -> str:
@@ -110,24 +110,27 @@ def _aligned(table: list[list[str]]) -> Iterator[str]:
 
 
 def explain(model: nn.Module, input: Tensor) -> Explanation:
-    """Run ``model`` once and tell which kernel ran for each layer, on what, at what cost, and why that one.
+    """Run ``model`` once and report which kernel ran for each layer, on what, at what cost, and why that
+    one.
 
-    The pass is as one under ``torch.no_grad()``, in the model's mode, with the thread's ``use_backend`` and
-    ``torch.autocast``. In training mode buffers and random number generators are put back afterwards.
-    What runs in plain PyTorch, because modules are in training, hooked or not of effkernels, is listed too.
+    The model runs under ``torch.no_grad()``, in its own mode, with the ``use_backend`` and
+    ``torch.autocast`` of this thread. In training mode, buffers and random number generators are restored
+    afterwards. What runs in plain PyTorch (modules in training mode, with hooks, or not from effkernels) is
+    listed too.
 
     Args:
-        model: an EfficientNet, or any module that calls effkernels' layers or ops; not compiled.
+        model: an EfficientNet, or any module that calls effkernels' layers or ops; not a compiled one.
         input: (N, C, H, W), floating point or uint8, on the model's device.
 
     Returns:
-        Rows of layers with shapes, dtype, bytes and FLOPs. Bytes are the least that a row's tensors take
-        (each read or written once), and in plain PyTorch the sum over its operators.
+        One row per layer, with shapes, dtype, bytes and FLOPs. Bytes are the minimum for the row's tensors
+        (each read or written once); for plain PyTorch, the sum over its operators.
 
     Raises:
-        TypeError: ``model`` is no module, or ``input`` no floating-point or uint8 tensor.
-        ValueError: ``input`` has no such shape, or another device than the model; ``model`` is compiled.
-        Whatever the model raises.
+        TypeError: ``model`` is not a module, or ``input`` not a floating-point or uint8 tensor.
+        ValueError: ``input`` has another shape, or is on another device than the model; ``model`` is
+            compiled.
+        Exception: whatever the model raises.
     """
     _check(model, input)
     recorder = Recorder(model)
@@ -159,11 +162,13 @@ def _check(model: nn.Module, input: Tensor) -> None:
         raise TypeError(f"explain: model must be a torch.nn.Module, got {type(model).__name__}")
     if any(_compiled(module) for module in model.modules()):
         raise ValueError(
-            "explain: model is compiled by torch.compile: give the one that it was made from"
+            "explain: model is compiled by torch.compile: pass the module that it was compiled from"
         )
     check_images("explain", input, "input", uint8=True)
     if input.device.type == "meta":
-        raise ValueError("explain: input is on meta: the model runs once, which takes real data")
+        raise ValueError(
+            "explain: input is on the meta device: the model runs, so it needs real data"
+        )
     devices = {t.device for t in (*model.parameters(), *model.buffers())} - {input.device}
     if devices:
         raise ValueError(
@@ -183,7 +188,7 @@ def _notes(model: nn.Module) -> Iterator[str]:
 
 @contextmanager
 def _put_back(model: nn.Module, device: torch.device, training: bool) -> Iterator[None]:
-    """Leave running statistics and random numbers as they are, where a pass in training would move them."""
+    """Restore running statistics and random number generators, which a pass in training mode changes."""
     if not training:
         yield
         return

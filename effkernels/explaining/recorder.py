@@ -1,4 +1,4 @@
-"""Watches one forward pass: which op took which tensors, and what PyTorch computed between the ops."""
+"""Records one forward pass: which op took which tensors, and what PyTorch computed between the ops."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from effkernels.nn._plain import any_global_hook, has_hooks
 from effkernels.ops._define import defined
 from effkernels.ops._steps import NETWORK, Network, step_flops, traced
 
-# Their inner modules run together: those are named after the layer.
+# The inner modules of these layers run together, so their rows are named after the layer.
 _LAYERS = (ConvBnAct, SqueezeExcite)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One layer's part of a forward pass.
+    """One layer's share of a forward pass.
 
     Attributes:
-        name: the module whose parameters are taken (``stages.2.1``); where only some of its layers' are, those
-            too (``stages.2.1.expand+depthwise``); empty where none is.
-        op: of effkernels; or, joined by " + ", PyTorch's own.
-        backend: that computes it: "cuda", "triton", "cpu", or "torch" for plain PyTorch.
-        call: which call of an op, from 1; the steps of one call share it. None outside of the ops.
-        in_shape, out_shape: of what goes in, and of the first tensor that comes out.
-        dtype: of the former.
-        bytes: every tensor that it takes, read once, and every one that it makes, written once.
+        name: the module that owns the parameters (``stages.2.1``); where they are only some of its layers',
+            those layers too (``stages.2.1.expand+depthwise``); empty if the call takes no parameters.
+        op: the effkernels op, or the names of PyTorch's own operators, joined by " + ".
+        backend: where it ran: "cuda", "triton", "cpu", or "torch" for plain PyTorch.
+        call: number of the op call, from 1; the steps of one call share it. None outside of the ops.
+        in_shape, out_shape: of the input and of the first output.
+        dtype: of the input.
+        bytes: each input tensor, read once, plus each output tensor, written once.
         flops: two per multiply-add of convolutions and products, as ``torch.utils.flop_counter`` counts.
-        why: it runs there.
+        why: why it ran on this backend.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Row:
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """All tensors in the arguments or results of an op, lists of them opened."""
+    """All tensors among the arguments or results of an op, including those in lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -65,7 +65,9 @@ def _shapes(values: Iterable[Any]) -> list[Any]:
 
 
 def _moved(taken: Sequence[Tensor], made: Sequence[Tensor]) -> int:
-    """Bytes: a tensor that is taken twice, as a block's input with its residual, is read once."""
+    """Bytes read and written. A tensor passed twice, as a block's input that is also its residual, is read
+    once.
+    """
     return sum(t.nbytes for t in {id(t): t for t in taken}.values()) + sum(t.nbytes for t in made)
 
 
@@ -75,10 +77,10 @@ class _Names:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         state = [*model.named_parameters(), *model.named_buffers()]
-        # By address: ops take views of parameters. Of tied ones the first name counts.
+        # Found by address, because ops take views of parameters. For tied parameters the first name counts.
         self._modules = {t.data_ptr(): name.split(".")[:-1] for name, t in reversed(state)}
-        self._modules.pop(0, None)  # where tensors without elements are
-        # Of each module, those of its layers that hold any.
+        self._modules.pop(0, None)  # the address of tensors without elements
+        # For each module, those of its layers that have parameters.
         self._layers: dict[str, dict[str, None]] = {}
         for name, _ in state:
             path = name.split(".")[:-1]
@@ -86,13 +88,13 @@ class _Names:
                 self._layers.setdefault(".".join(path[:i]), {})[layer] = None
 
     def known(self, tensor: Tensor) -> bool:
-        """Whether it is a parameter or a buffer of the model."""
+        """Whether the tensor is a parameter or a buffer of the model."""
         return tensor.data_ptr() in self._modules
 
     def of(self, tensors: Iterable[Tensor], *, layers: bool = False) -> str | None:
-        """The innermost module around the parameters among them; None where there is none.
+        """The innermost module that owns the parameters among ``tensors``; None if there are none.
 
-        ``layers``: with those of its layers that hold them, where others hold some too.
+        ``layers``: append the layers that own them, if the module has other layers with parameters.
         """
         paths = [self._modules[t.data_ptr()] for t in tensors if self.known(t)]
         if not paths:
@@ -109,7 +111,7 @@ class _Names:
         return ".".join(path) or type(self._model).__name__
 
     def why_plain(self, name: str | None) -> str:
-        """Why no op computes what the module of this name does."""
+        """Why the module of this name was not computed by an op."""
         outside = "PyTorch's own, around the ops"
         if name is None or name == type(self._model).__name__:
             return outside
@@ -125,7 +127,7 @@ class _Names:
 
 @dataclass
 class _Plain:
-    """What runs in plain PyTorch, gathered until another module's turn comes."""
+    """Operators that ran in plain PyTorch, collected until another module's turn comes."""
 
     name: str | None = None
     ops: list[str] = field(default_factory=list)
@@ -136,10 +138,10 @@ class _Plain:
 
 
 class Recorder(TorchDispatchMode):
-    """Makes ``rows`` and ``notes`` of what runs while it is entered and watches :mod:`effkernels.dispatch`.
+    """Collects ``rows`` and ``notes`` while it is active and watches :mod:`effkernels.dispatch`.
 
-    No hook is needed, which would keep layers from running fused. PyTorch's own operators are seen as
-    they are dispatched, those inside of an op's plain PyTorch form are counted with the op.
+    It uses no hooks, because those would keep layers from running fused. PyTorch's own operators are seen as
+    they are dispatched; those inside an op's reference are counted with the op.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -229,7 +231,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run ``func``; note it down where it is PyTorch's own and computes or copies something."""
+        """Run ``func``; record it if it is PyTorch's own operator and computes or copies something."""
         kwargs = kwargs or {}
         results = func(*args, **kwargs)
         ours = func.namespace.startswith("effkernels")
@@ -239,7 +241,7 @@ class Recorder(TorchDispatchMode):
 
     def _add_plain(self, func: Any, args: Any, kwargs: dict[str, Any], results: Any) -> None:
         taken, made = list(_tensors([*args, *kwargs.values()])), list(_tensors([results]))
-        # BatchNorm counts its batches in an integer of 64 bits.
+        # BatchNorm counts batches in an int64 buffer: not a layer's result.
         if (
             not taken
             or not made
@@ -260,7 +262,7 @@ class Recorder(TorchDispatchMode):
             plain.flops += flop_registry[packet](*args, **kwargs, out_val=results)
 
     def finish(self) -> None:
-        """Make a row of what has run in plain PyTorch since the last one."""
+        """Turn the operators collected since the last row into a row."""
         plain, self._plain = self._plain, _Plain()
         if plain.first is None or plain.last is None:
             return
@@ -281,14 +283,14 @@ class Recorder(TorchDispatchMode):
 
 
 def _moves_nothing(func: Any) -> bool:
-    """Whether it makes a view, or memory without content."""
+    """Whether it only makes a view, or allocates memory without filling it."""
     aliases = [returned.alias_info for returned in func._schema.returns]
     view = any(alias is not None and not alias.is_write for alias in aliases)
     return view or func._overloadpacket.__name__.startswith(("empty", "new_empty"))
 
 
 def _why(decision: Decision, *composites: Decision) -> str:
-    """Why this backend: the refusals of faster ones, those of the op whose part it is first."""
+    """Why this backend: why faster ones refused, first of the composite op that called this one."""
     own = list(decision.refusals)
     around = [
         f"{composite.op} not on {backend}: {reason}"
@@ -300,7 +302,7 @@ def _why(decision: Decision, *composites: Decision) -> str:
     if reasons:
         return "; ".join(reasons)
     if decision.forced:
-        return f"{decision.backend} is asked for (use_backend or EFFKERNELS_BACKEND)"
+        return f"{decision.backend} was requested (use_backend or EFFKERNELS_BACKEND)"
     if decision.backend == "torch":
-        return "no other backend serves this device, or has the op"
+        return "no other backend supports this device and has the op"
     return "the fastest backend takes it"

@@ -1,4 +1,4 @@
-"""Whether a module computes just what its class says, so that an op may compute it instead."""
+"""Whether a module computes exactly what its class defines, so that an op may compute it instead."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn.modules import module as _module
 
-# What the classes computed when effkernels was imported: somebody may replace that later.
+# The classes' `forward` when effkernels was imported: it may be patched later.
 _FORWARDS: dict[type[nn.Module], Any] = {}
 
 
 def remember(*types: type[nn.Module]) -> None:
-    """Take the ``forward`` that these classes have now for what they are known to compute."""
+    """Record the current ``forward`` of these classes as what their instances compute."""
     for cls in types:
         _FORWARDS[cls] = cls.forward
 
@@ -26,23 +26,23 @@ _CALL = nn.Module.__call__
 
 
 def unpatched(cls: type[nn.Module]) -> bool:
-    """Whether instances of the class are called, and compute, as when effkernels was imported.
+    """Whether calling an instance of the class still runs what it ran when effkernels was imported.
 
-    torch.export takes the place of ``nn.Module.__call__`` while it traces, to note which module it is in.
+    torch.export replaces ``nn.Module.__call__`` while it traces, to record the current module; that is allowed.
     """
     called = cls.__call__ is _CALL or torch.compiler.is_exporting()
     return called and cls.forward is _FORWARDS.get(cls)
 
 
-# torch.compile takes the answer as it is while tracing, as for dispatch._log_once.
+# torch.compile takes the result as a constant while tracing, as for dispatch.warn_once.
 unpatched._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def is_plain(module: nn.Module, *types: type[nn.Module]) -> bool:
-    """One of ``types`` itself, and nothing around or in the place of its class's ``forward``.
+    """Whether the module's class is one of ``types`` and nothing changes what its ``forward`` computes.
 
     No subclass (quantised, parametrised), no hooks, no patched ``forward`` of the module or of its class (nor a
-    convolution's ``_conv_forward``, which tools replace), not compiled on its own.
+    convolution's ``_conv_forward``, which some tools replace), and not compiled on its own.
     """
     return (
         type(module) in types
@@ -55,12 +55,12 @@ def is_plain(module: nn.Module, *types: type[nn.Module]) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calling the module runs more than its forward."""
+    """Whether calling the module runs anything besides its forward."""
     return any(hook_dicts(module))
 
 
 def hook_dicts(module: nn.Module) -> tuple[dict[int, Any], ...]:
-    """The module's own dictionaries of hooks, of all kinds that run with a call."""
+    """The module's own dictionaries of hooks, of every kind that runs when it is called."""
     return (
         module._forward_hooks,
         module._forward_pre_hooks,
@@ -70,7 +70,7 @@ def hook_dicts(module: nn.Module) -> tuple[dict[int, Any], ...]:
 
 
 def any_global_hook() -> bool:
-    """Whether hooks are registered for all modules, such as PyTorch's FLOP counter does."""
+    """Whether hooks are registered for all modules, as by PyTorch's FLOP counter."""
     return bool(
         _module._global_forward_hooks
         or _module._global_forward_pre_hooks

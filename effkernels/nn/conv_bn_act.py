@@ -23,12 +23,12 @@ _ACTIVATION_NAMES = {module: name for name, module in _ACTIVATION_MODULES.items(
 
 
 def activation_module(name: str) -> nn.Module:
-    """The module of an activation that the ops know by ``name``."""
+    """The module for an activation, by the name that the ops use."""
     return _ACTIVATION_MODULES[name]()
 
 
 def activation_name(module: nn.Module) -> str | None:
-    """The ops' name of an activation module; None where they have none, or it carries hooks."""
+    """The name that the ops use for an activation module; None if they do not have it, or it has hooks."""
     if not is_plain(module, *_ACTIVATION_NAMES):
         return None
     if isinstance(module, nn.ReLU6) and (module.min_val, module.max_val) != (0.0, 6.0):
@@ -53,14 +53,15 @@ def _same_padding(
 
 
 class Conv2dSame(nn.Conv2d):
-    """``nn.Conv2d`` with TensorFlow's 'SAME' padding, which depends on the input size; no padded copy."""
+    """``nn.Conv2d`` with TensorFlow's 'SAME' padding, which depends on the input size; makes no padded copy."""
 
     def same_padding(self, x: Tensor) -> tuple[int, int, int, int]:
         """(top, bottom, left, right) in pixels for this input."""
         return _same_padding(x, self._window(), self.stride, self.dilation)
 
     def _window(self) -> tuple[int, ...]:
-        # kernel_size is what it was when the module was made; but tracers have no numbers for a weight's shape.
+        # kernel_size keeps its initial value if the weight is replaced; but tracers have no numbers for a
+        # weight's shape.
         known = isinstance(self.weight, Tensor) and not traced()
         return tuple(self.weight.shape[2:]) if known else _pair(self.kernel_size)
 
@@ -70,7 +71,7 @@ class Conv2dSame(nn.Conv2d):
         return _conv2d_same(input, weight_of(self), self.bias, *window, self.groups)
 
 
-@torch.fx.wrap  # a node of its own in torch.fx's graphs: it asks for height and width
+@torch.fx.wrap  # one node in torch.fx's graphs: it reads height and width
 def _conv2d_same(
     x: Tensor,
     weight: Tensor,
@@ -85,19 +86,20 @@ def _conv2d_same(
 
 
 def weight_of(conv: nn.Conv2d) -> Tensor:
-    """The convolution's weight, so that its gradient gets the weight's own strides.
+    """The convolution's weight, viewed so that its gradient gets the weight's own strides.
 
-    PyTorch's kernels give gradients in the layout of the activations, and those of 1x1 and depthwise weights
-    then have other strides in dimensions of one element. DistributedDataParallel warns of them and copies.
+    PyTorch's kernels return gradients in the layout of the activations. For 1x1 and depthwise weights these
+    have other strides in dimensions of size one, and DistributedDataParallel then warns and copies.
     """
     weight = conv.weight
-    if type(weight) not in (Tensor, nn.Parameter):  # a sharded one, or one that is traced
+    if type(weight) not in (Tensor, nn.Parameter):  # a sharded or traced weight
         return weight
     if not (torch.is_grad_enabled() and weight.requires_grad and merely_runs()):
         return weight
     channels, height, width = weight.shape[1:]
     size = channels * height * width
-    # The backward of the first view makes a dense gradient, that of the second gives it its strides.
+    # In the backward pass the second view's gradient is made dense, and the first view gives it the weight's
+    # strides.
     if weight.stride() == (size, height * width, width, 1):
         return weight.view(-1).view(weight.shape)
     if weight.stride() == (size, 1, width * channels, channels):
@@ -107,7 +109,7 @@ def weight_of(conv: nn.Conv2d) -> Tensor:
 
 
 def convolve(conv: nn.Module, x: Tensor) -> Tensor:
-    """``conv(x)``; where that is PyTorch's own convolution, see :func:`weight_of`."""
+    """``conv(x)``; if ``conv`` is PyTorch's own convolution, with the weight of :func:`weight_of`."""
     y: Tensor
     own = type(conv) is nn.Conv2d and plain_conv(conv) and type(x) is Tensor
     if own and not any_global_hook() and not layers_traced(x):
@@ -119,17 +121,17 @@ def convolve(conv: nn.Module, x: Tensor) -> Tensor:
 
 
 def plain_conv(conv: nn.Module) -> bool:
-    """Whether it is one of our two kinds of convolution, and nothing else."""
+    """Whether it is exactly an ``nn.Conv2d`` or a :class:`Conv2dSame`, unpatched and without hooks."""
     return is_plain(conv, nn.Conv2d, Conv2dSame) and getattr(conv, "weight", None) is not None
 
 
 def plain_pointwise(conv: nn.Conv2d) -> bool:
-    """Whether it is a matrix product over the channels, and nothing else."""
+    """Whether the convolution is just a matrix product over the channels."""
     return plain_conv(conv) and _window_known(conv) and _pointwise(conv)
 
 
 def _window_known(conv: nn.Conv2d) -> bool:
-    """Whether the attributes are what ``nn.Conv2d`` makes of its arguments, as the ops take them."""
+    """Whether the attributes have the form that ``nn.Conv2d`` gives them, as the ops expect."""
     pairs = (conv.stride, conv.padding, conv.dilation)
     return conv.padding_mode == "zeros" and all(
         isinstance(pair, tuple) and len(pair) == 2 for pair in pairs
@@ -144,8 +146,8 @@ def _pointwise(conv: nn.Conv2d) -> bool:
 class ConvBnAct(nn.Module):
     """A convolution, its BatchNorm and an activation; one op in inference.
 
-    Depthwise where ``groups`` is the number of channels. The inner modules ``conv``, ``bn`` and ``act`` are
-    ordinary ones: with hooks on them, in training, or replaced by others, they run one by one.
+    Depthwise if ``groups`` equals the number of channels. The inner modules ``conv``, ``bn`` and ``act`` are
+    ordinary ones: if they have hooks, are in training mode or were replaced, they run one by one.
 
     Args:
         in_channels, out_channels, kernel_size, stride, groups: as in ``nn.Conv2d``.
@@ -182,7 +184,7 @@ class ConvBnAct(nn.Module):
         self.act = activation_module(activation)
 
     def fusible(self) -> bool:
-        """Whether an op computes exactly what the inner modules would, now."""
+        """Whether an op would compute exactly what the inner modules compute in their current state."""
         if not plain_conv(self.conv) or not _window_known(self.conv):
             return False
         if activation_name(self.act) is None:
@@ -196,7 +198,7 @@ class ConvBnAct(nn.Module):
         return known and bool(bn.eps > 0.0)
 
     def operands(self) -> ops.Conv:
-        """What an op takes of this layer."""
+        """The parameters that an op takes from this layer."""
         bn = None if isinstance(self.bn, nn.Identity) else ops.BatchNorm.of(self.bn)  # type: ignore[arg-type]
         return ops.Conv(weight_of(self.conv), self.conv.bias, bn)
 
@@ -204,25 +206,25 @@ class ConvBnAct(nn.Module):
         """(top, bottom, left, right) in pixels for this input."""
         if isinstance(self.conv, Conv2dSame):
             return self.conv.same_padding(x)
-        assert isinstance(self.conv.padding, tuple)  # fusible() has seen to it
+        assert isinstance(self.conv.padding, tuple)  # fusible() has checked it
         vertical, horizontal = self.conv.padding
         return vertical, vertical, horizontal, horizontal
 
     @property
     def pointwise(self) -> bool:
-        """Whether the convolution is a matrix product."""
+        """Whether the convolution is a matrix product over the channels."""
         return _pointwise(self.conv)
 
     @property
     def depthwise(self) -> bool:
-        """Whether the convolution keeps channels apart."""
+        """Whether the convolution is depthwise: one filter per channel."""
         out_channels, group_channels = self.conv.weight.shape[:2]
         return self.conv.groups == out_channels and group_channels == 1
 
     def forward(self, x: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H_out, W_out).
 
-        With ``mean`` and ``std``, (C_in,) each, ``x`` is normalised first, and may be uint8.
+        With ``mean`` and ``std``, (C_in,) each, ``x`` is normalised first and may be uint8.
         """
         conv = self.conv
         by_layers = any_global_hook() or layers_traced(x) or not self.fusible()
@@ -247,9 +249,10 @@ class ConvBnAct(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Fold the BatchNorm into the convolution's weight and bias, in place. Inference only.
+        """Fold the BatchNorm into the convolution's weight and bias, in place. For inference only.
 
-        A layer that has to run module by module, because one of them is hooked or replaced, stays as it is.
+        A layer that must run module by module, because an inner module has hooks or was replaced, stays as it
+        is.
         """
         if isinstance(self.bn, nn.Identity) or not is_plain(self, ConvBnAct) or not self.fusible():
             return

@@ -6,17 +6,18 @@ import torch
 from torch import Tensor, nn
 
 
-@torch.fx.wrap  # a node of its own in torch.fx's graphs: it asks for dimensions
+@torch.fx.wrap  # one node in torch.fx's graphs: it reads the dimensions
 def _drop(x: Tensor, rate: float) -> Tensor:
     keep = 1.0 - rate
     mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
-    if keep > 0.0:  # a rate that was set to 1 drops everything
+    if keep > 0.0:  # at rate 1 everything is dropped
         mask.div_(keep)
     return x * mask
 
 
 class DropPath(nn.Module):
-    """Zero whole samples of a residual branch with probability ``rate`` in training, and scale the rest.
+    """In training, zero whole samples of a residual branch with probability ``rate``, and scale up the
+    rest.
 
     Source: Huang et al. 2016 (arXiv 1603.09382); per sample, as torchvision's ``StochasticDepth("row")``.
     """

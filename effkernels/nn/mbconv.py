@@ -17,15 +17,15 @@ class MBConv(nn.Module):
     """Expand (1x1), depthwise (k x k), squeeze-excite, project (1x1), add. One op in inference.
 
     Source: Sandler et al. 2018 (arXiv 1801.04381), Tan and Le 2019 (arXiv 1905.11946). ``expand`` is None
-    where ``expand_ratio`` is 1, ``squeeze_excite`` where ``squeeze_channels`` is 0.
+    if ``expand_ratio`` is 1; ``squeeze_excite`` is None if ``squeeze_channels`` is 0.
 
     Args:
         in_channels, out_channels, kernel_size, stride: of the block; ``in_channels * expand_ratio``
-            channels inside.
+                channels in between.
         expand_ratio: at least 1.
-        squeeze_channels: inner width of squeeze-excitation; 0 for none.
+        squeeze_channels: width between the two layers of squeeze-excitation; 0 for no squeeze-excitation.
         activation, padding, bn_eps, bn_momentum: see :class:`ConvBnAct`.
-        drop_path: probability, in training, to skip the block for a sample.
+        drop_path: probability of skipping the block for a sample, in training.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class MBConv(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def fusible(self) -> str | None:
-        """The activation of the whole block where one op computes exactly what its layers would, now."""
+        """The activation of the block if one op computes exactly what its layers compute now; else None."""
         layers = [self.depthwise, self.project]
         layers += [] if self.expand is None else [self.expand]
         if not all(is_plain(layer, ConvBnAct) and layer.fusible() for layer in layers):
@@ -92,14 +92,14 @@ class MBConv(nn.Module):
         return names[0] if self._keeps_all() else None
 
     def _keeps_all(self) -> bool:
-        """Whether ``drop_path`` changes nothing: it is called in blocks with a residual."""
+        """Whether ``drop_path`` drops nothing now. It is called only in blocks with a residual."""
         drop = self.drop_path if self.residual else None
         if drop is None or is_plain(drop, nn.Identity):
             return True
         return is_plain(drop, DropPath) and (not drop.training or drop.rate == 0.0)
 
     def _adds_same_size(self, x: Tensor) -> bool:
-        """Whether the op can add ``x``: it broadcasts nothing."""
+        """Whether ``x`` has the output's shape. PyTorch's addition would broadcast; the op does not."""
         if not self.residual:
             return True
         size = output_size(

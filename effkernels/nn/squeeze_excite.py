@@ -18,12 +18,13 @@ from effkernels.nn.conv_bn_act import (
 
 
 class SqueezeExcite(nn.Module):
-    """Scale each channel by a gate computed from all channels' means (Hu et al. 2018, arXiv 1709.01507).
+    """Scale each channel by a gate computed from the means of all channels (Hu et al. 2018, arXiv
+    1709.01507).
 
     Args:
         channels: of the feature map.
-        squeeze_channels: between the two 1x1 convolutions ``reduce`` and ``expand``.
-        activation: between them.
+        squeeze_channels: width between the two 1x1 convolutions ``reduce`` and ``expand``.
+        activation: between the two.
     """
 
     def __init__(self, channels: int, squeeze_channels: int, *, activation: str = "silu") -> None:
@@ -33,16 +34,16 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(squeeze_channels, channels, 1)
 
     def fusible(self) -> bool:
-        """Whether an op computes exactly what the inner modules would, now."""
+        """Whether an op would compute exactly what the inner modules compute in their current state."""
         reduce, expand = self.reduce, self.expand
         if not plain_pointwise(reduce) or not plain_pointwise(expand):
             return False
-        # PyTorch would broadcast a gate of one channel.
+        # PyTorch would broadcast a gate of one channel; the op does not.
         back = reduce.weight.shape[1] == expand.weight.shape[0]
         return back and activation_name(self.act) is not None
 
     def operands(self) -> ops.Gate:
-        """What an op takes of this layer."""
+        """The parameters that an op takes from this layer."""
         reduce, expand = self.reduce, self.expand
         return ops.Gate(weight_of(reduce), reduce.bias, weight_of(expand), expand.bias)
 

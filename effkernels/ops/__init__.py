@@ -1,9 +1,10 @@
-"""The ops: one contract each, met by every backend. Functions check, then run on the fastest backend.
+"""The fused ops. Each function checks its arguments, then runs on the fastest backend that accepts them.
 
 Images are (N, C, H, W) tensors in channels_last memory (NHWC); other layouts are converted, and results are
-channels_last. float16, bfloat16, float32 and float64, and uint8 images for ``conv_bn_act``; sums, BatchNorm,
-pooled values and gates are float32 (float64 for float64). Under ``torch.autocast`` images and weights are cast
-to its dtype. The same ops as ``torch.ops.effkernels.*`` take flat arguments, checked by PyTorch alone.
+channels_last. Dtypes are float16, bfloat16, float32 and float64, and uint8 for images of ``conv_bn_act``.
+Sums, BatchNorm, pooled values and gates are float32 (float64 for float64). Under ``torch.autocast`` images and
+weights are cast to its dtype. The same ops exist as ``torch.ops.effkernels.*``, with flat arguments that only
+PyTorch checks.
 """
 
 import torch.fx
@@ -41,7 +42,7 @@ __all__ = [
     "squeeze_excite_gate",
 ]
 
-# torch.fx.symbolic_trace makes one node of each call of effkernels.ops.<name>, as of an operator of PyTorch's.
+# torch.fx.symbolic_trace records each call of effkernels.ops.<name> as one node, like PyTorch's own operators.
 for _name in __all__:
     if _name.islower():
         torch.fx.wrap(_name)

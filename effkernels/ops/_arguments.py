@@ -1,4 +1,4 @@
-"""Checks, casts and layout of the arguments of all ops, before anything is launched."""
+"""Checks, casts and layout conversion of the arguments of all ops, before anything is launched."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from effkernels.reference.elementwise import channels_last as channels_last
 
 
 class BatchNorm(NamedTuple):
-    """Inference BatchNorm as it stands in a module: four vectors of C elements, and eps.
+    """Inference BatchNorm with the values of a module: four vectors of C elements, and eps.
 
     ``weight`` and ``bias`` may be None (a module without affine parameters). The kernels fold it in float32
-    as they go, so changes of the vectors, in place too, take effect at the next call.
+    while they run, so changes of the vectors, also in place, take effect at the next call.
     """
 
     weight: Tensor | None
@@ -30,7 +30,7 @@ class BatchNorm(NamedTuple):
 
     @classmethod
     def of(cls, module: torch.nn.modules.batchnorm._BatchNorm) -> BatchNorm:
-        """The vectors of a BatchNorm module, as references.
+        """The vectors of a BatchNorm module, as references to its own.
 
         Raises:
             ValueError: the module keeps no running statistics.
@@ -42,7 +42,7 @@ class BatchNorm(NamedTuple):
 
 
 class Conv(NamedTuple):
-    """A bias-free or biased convolution and the BatchNorm behind it, if any."""
+    """A convolution, with or without bias, and the BatchNorm after it, if any."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -59,13 +59,13 @@ class Gate(NamedTuple):
 
 
 def check_images(op: str, x: Tensor, name: str = "x", *, uint8: bool = False) -> None:
-    """``x`` must be a non-empty floating (N, C, H, W) tensor, or with ``uint8`` one of that dtype.
+    """Check that ``x`` is a floating-point (N, C, H, W) tensor (or uint8, with ``uint8``).
 
-    An empty batch is fine.
+    N may be 0, the other sizes may not.
     """
     if isinstance(x, torch.fx.Proxy):
         raise TypeError(
-            f"{op}: torch.fx traces the op where it is called as effkernels.ops.{op}, not by a name imported from there"
+            f"{op}: torch.fx can trace the op only if it is called as effkernels.ops.{op}, not imported by name"
         )
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(x).__name__}")
@@ -83,7 +83,7 @@ def check_images(op: str, x: Tensor, name: str = "x", *, uint8: bool = False) ->
 def check_beside(
     op: str, name: str, tensor: Tensor, x: Tensor, shape: tuple[int, ...], *, dtype: bool = False
 ) -> None:
-    """``tensor`` must have this shape and the device (and with ``dtype``, the dtype) of ``x``."""
+    """Check the shape of ``tensor``, that its device is that of ``x`` and, with ``dtype``, its dtype too."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(tensor).__name__}")
     if tensor.shape != shape:
@@ -99,7 +99,7 @@ def check_beside(
 
 
 def check_activation(op: str, activation: str) -> None:
-    """``activation`` must be one of the five that kernels have."""
+    """Check that ``activation`` is one of the five that the kernels have."""
     if activation not in ACTIVATIONS:
         raise ValueError(
             f"{op}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
@@ -109,7 +109,7 @@ def check_activation(op: str, activation: str) -> None:
 def checked_norm(
     op: str, x: Tensor, channels: int, bias: Tensor | None, bn: BatchNorm | None
 ) -> Norm:
-    """``bias`` and ``bn`` as the schemas have them, checked; empty places where they are None."""
+    """``bias`` and ``bn``, checked, as the schemas take them: None for each vector that is missing."""
     vector = (channels,)
     if bias is not None:
         check_beside(op, "bias", bias, x, vector)
@@ -131,7 +131,7 @@ def checked_norm(
 
 
 def matrix(op: str, name: str, weight: Tensor) -> Tensor:
-    """A 1x1 kernel (C_out, C_in, 1, 1), or a matrix (C_out, C_in), as a matrix; no copy."""
+    """A 1x1 kernel (C_out, C_in, 1, 1) or a matrix (C_out, C_in) as a matrix, without a copy."""
     if weight.dim() == 2:
         return weight
     if weight.dim() != 4 or weight.shape[2:] != (1, 1):
@@ -142,7 +142,7 @@ def matrix(op: str, name: str, weight: Tensor) -> Tensor:
 
 
 def pair(op: str, name: str, value: int | Sequence[int]) -> Pair:
-    """An int, or (vertical, horizontal), at least 1."""
+    """An int or (vertical, horizontal), at least 1 each."""
     result = (value, value) if isinstance(value, int) else tuple(value)
     if len(result) != 2 or min(result) < 1:
         raise ValueError(f"{op}: {name} must be a positive int or two of them, got {value!r}")
@@ -150,11 +150,11 @@ def pair(op: str, name: str, value: int | Sequence[int]) -> Pair:
 
 
 def four_sides(op: str, padding: int | Sequence[int]) -> Sides:
-    """An int, (vertical, horizontal) or (top, bottom, left, right), at least 0."""
+    """An int, (vertical, horizontal) or (top, bottom, left, right), at least 0 each."""
     sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
     if len(sides) == 2:
         sides = (sides[0], sides[0], sides[1], sides[1])
-    # Of symbols of torch.export nothing is asked: each question would become a condition of the graph.
+    # Symbols of torch.export are not compared: each comparison would become a condition of the graph.
     known = [side for side in sides if isinstance(side, int)]
     if len(sides) != 4 or min(known, default=0) < 0:
         raise ValueError(
@@ -172,7 +172,7 @@ def check_output(
     padding: Sides,
     dilation: Pair,
 ) -> None:
-    """The kernel must fit into the padded input at least once."""
+    """Check that the kernel fits into the padded input at least once."""
     height, width = output_size(x.shape[2:], kernel, stride, padding, dilation)
     if height < 1 or width < 1:
         raise ValueError(
@@ -182,7 +182,7 @@ def check_output(
 
 
 def cast(tensor: Tensor) -> Tensor:
-    """Under autocast, in its dtype; else as it is. Not for BN vectors, pooled values and gates."""
+    """``tensor`` in the dtype of autocast, if that is on. Not for BN vectors, pooled values and gates."""
     device_type = tensor.device.type
     if not autocast_enabled(device_type) or tensor.dtype == torch.float64:
         return tensor

@@ -1,11 +1,11 @@
-"""How an op comes to be: one schema that the public op and every backend's private op share.
+"""Defines an op: one schema, shared by the public op and the private op of every backend.
 
 ``define`` gives ``torch.ops.effkernels.<name>`` its schema, its fake (exact strides), its derivatives, its
-decomposition into plain operators and its FLOP formula. A backend's compiled op gets the same, but for the
-decomposition, through :func:`define_private`. So all of them exist whether or not anything was compiled.
+decomposition into plain operators and its FLOP formula. :func:`define_private` gives a backend's compiled op the
+same, except for the decomposition. So all of them exist whether or not anything was compiled.
 
-Graphs hold the public ops alone, never those of a backend: a graph that was captured on one machine runs on
-another, or is decomposed there.
+Graphs contain only the public ops, never those of a backend: a graph captured on one machine can run on another,
+or be decomposed there.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _defined: dict[str, Op] = {}
 
 @dataclass
 class Op:
-    """One contract. All callables take the arguments of ``schema``, in order; ``flops`` takes shapes
-    where they take tensors. ``composed`` computes the op from others, for backends that lack it. Ops that
-    are not ``differentiable`` refuse to be called where a gradient would be wanted."""
+    """The definition of one op. All functions take the arguments of ``schema``, in order; ``flops`` takes shapes
+    in place of tensors. ``composed`` computes the op from other ops, for backends that lack it. Ops that
+    are not ``differentiable`` raise where a gradient would be needed."""
 
     name: str
     schema: str
@@ -44,19 +44,19 @@ class Op:
     """``torch.ops.effkernels.<name>.default``, once it is defined."""
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run on the chosen backend, or be recorded. ``arguments`` are checked and in the order of the schema."""
+        """Run on the chosen backend, or be recorded. ``arguments`` are checked, in the order of the schema."""
         if dispatch.transformed():
             return self.plain(*arguments)
         if torch.compiler.is_compiling():
             return self._compiled(arguments)
-        if dispatch.traced():
+        if dispatch.traced() or dispatch.observed():
             return self.plain(*arguments)
         if dispatch.recorded():
             return self.public(*arguments)
         return self.run(*arguments)
 
     def run(self, *arguments: Any) -> Any:
-        """Run on the chosen backend, now."""
+        """Run on the chosen backend, immediately."""
         device_type = arguments[0].device.type
         composite = self.composed is not None
         otherwise = self.composed or self.reference
@@ -65,14 +65,14 @@ class Op:
         return _without_autocast(device_type, run, arguments)
 
     def plain(self, *arguments: Any) -> Any:
-        """Run in plain operators, which PyTorch can transform, record and differentiate as it likes."""
+        """Run in plain operators, which PyTorch can transform, record and differentiate."""
         return _without_autocast(arguments[0].device.type, self.reference, arguments)
 
     def _compiled(self, arguments: tuple[Any, ...]) -> Any:
-        """What goes into a graph: the public op, which chooses when the graph runs; or plain operators.
+        """What goes into a graph: the public op, which chooses its backend when the graph runs; or plain operators.
 
-        torch.compile fuses plain operators itself: it gets them where nothing else would run. An exported graph
-        gets them on request alone (``use_backend("torch")``): it may run where there are kernels.
+        torch.compile can fuse plain operators itself, so it gets them if no kernel would run here. An exported graph
+        gets them only on request (``use_backend("torch")``), because it may run where there are kernels.
         """
         if torch.compiler.is_exporting():
             wanted, _ = dispatch.asked_for()
@@ -88,13 +88,13 @@ class Op:
 def _without_autocast(device_type: str, run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     if not dispatch.autocast_enabled(device_type):
         return run(*arguments)
-    # Casting is done (see _arguments.cast); autocast would also cast gates and BN to 16 bits.
+    # Casting is done (see _arguments.cast); autocast would also cast gates and BN vectors to 16 bits.
     with torch.autocast(device_type, enabled=False):
         return run(*arguments)
 
 
 def nhwc_empty(like: Tensor, size: Sequence[int]) -> Tensor:
-    """An uninitialised channels_last tensor: what every kernel allocates for its result."""
+    """An uninitialised channels_last tensor, for the result of a kernel."""
     return torch.empty(
         tuple(size), dtype=like.dtype, device=like.device, memory_format=torch.channels_last
     )
@@ -119,27 +119,27 @@ def define(op: Op) -> Op:
 
 
 def declare(op: Op) -> Op:
-    """Make the contract known to backends, without a public op."""
+    """Make the definition known to backends, without a public op."""
     _defined[op.name] = op
     return op
 
 
 def defined(name: str) -> Op:
-    """The contract of a public op: what a backend registers its kernel against."""
+    """The definition of a public op, for which a backend registers a kernel."""
     return _defined[name]
 
 
 def define_private(name: str, backend: str) -> Callable[..., Any]:
-    """Register ``torch.ops.effkernels_<backend>.<name>``, of the same contract, and return it.
+    """Register ``torch.ops.effkernels_<backend>.<name>``, with the same definition, and return it.
 
-    The backend implements it for its dispatch key and gives it to :func:`effkernels.dispatch.register_kernel`.
+    The backend implements it for its dispatch key and passes it to :func:`effkernels.dispatch.register_kernel`.
     """
     _, overload = _register(defined(name), f"{_NAMESPACE}_{backend}")
     return overload
 
 
 def implement_private(name: str, backend: str, key: str, run: Callable[..., Any]) -> None:
-    """Let ``run`` compute a backend's private op for a dispatch key, as compiled modules do by themselves."""
+    """Implement a backend's private op for a dispatch key by ``run``; compiled modules do this themselves."""
     _library(f"{_NAMESPACE}_{backend}").impl(name, run, key)  # type: ignore[no-untyped-call]
 
 
@@ -152,7 +152,7 @@ def _register(op: Op, namespace: str) -> tuple[torch.library.Library, Callable[.
     overload: Callable[..., Any] = packet.default
     torch.library.register_fake(name, op.fake, lib=library)
     library.impl(op.name, autograd_kernel(op, overload), "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
-    # In front of the transforms of torch.func: they see the plain operators.
+    # Before the transforms of torch.func, so that they see the plain operators.
     library.impl(op.name, op.plain, "FuncTorchDynamicLayerFrontMode")  # type: ignore[no-untyped-call]
 
     def flops(*arguments: Any, out_shape: Any = None, **named: Any) -> int:
@@ -165,15 +165,15 @@ def _register(op: Op, namespace: str) -> tuple[torch.library.Library, Callable[.
 def _let_export_decompose(op: Op) -> None:
     """Let ``ExportedProgram.run_decompositions`` and ``torch.onnx.export`` replace the op by plain operators.
 
-    The default table of decompositions holds PyTorch's own operators and those with a composite kernel. This
-    is one that declines wherever else PyTorch tries to decompose operators (torch.compile, make_fx), so that the
-    op stays whole there.
+    Their default table of decompositions contains PyTorch's own operators and those with a composite kernel. So this
+    registers a composite kernel, which declines wherever else PyTorch tries to decompose operators (torch.compile,
+    make_fx), so that the op stays whole there.
     """
     key = torch._C.DispatchKey.CompositeImplicitAutograd
     kernels = op.public.py_kernels
 
     def decompose(*arguments: Any) -> Any:
-        # Exporting gives ops that it keeps or decomposes kernels for autograd's keys, for that time: one that it
+        # While exporting, PyTorch replaces the autograd kernels of ops that it keeps or decomposes: an op that it
         # keeps has another composite kernel then.
         exporting = torch._C.DispatchKey.AutogradCPU in kernels
         if exporting and kernels.get(key) is decompose:
@@ -185,18 +185,18 @@ def _let_export_decompose(op: Op) -> None:
 
 
 def _withdraw_from_inductor(overload: Any) -> None:
-    """Take an op out of Inductor's decompositions, which are export's and more.
+    """Remove an op from Inductor's decompositions, which include those of export.
 
-    Inductor wants to call ops that it finds whole in a graph only if it has no decomposition of them. It asks for
-    that after it has tried to decompose them.
+    Inductor calls an op that stays whole in a graph only if it has no decomposition for it, and it checks that
+    after it has tried to decompose the op.
     """
     module: Any = sys.modules.get("torch._inductor.decomposition")
     if module is not None and module.decompositions.pop(overload, None) is not None:
-        module.fast_random_decomps.cache_clear()  # a copy of them
+        module.fast_random_decomps.cache_clear()  # it caches a copy of them
 
 
 def _exact_strides(result: Any) -> Any:
-    """Give dimensions of size 1, whose strides PyTorch leaves open, the strides that the fake has."""
+    """Set the fake's strides in dimensions of size 1, for which PyTorch allows any stride."""
     if isinstance(result, tuple):
         return tuple(_exact_strides(part) for part in result)
     if result.dim() != 4:

@@ -1,7 +1,7 @@
-"""Derivatives of the ops, in either direction, through their references.
+"""Derivatives of the ops, in forward and backward mode, through their references.
 
-A fused forward keeps its inputs, and the backward differentiates the reference at them. For forward mode the
-reference runs in the place of the kernel.
+A fused forward saves its inputs, and the backward pass differentiates the reference at them. In forward mode
+the reference runs instead of the kernel.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def autograd_kernel(op: Op, overload: Any) -> Callable[..., Any]:
-    """The kernel of ``overload``, which has the contract of ``op``, for the Autograd dispatch keys.
+    """The kernel of ``overload``, which implements ``op``, for the Autograd dispatch keys.
 
-    It takes the dispatcher's keys before the arguments. As ``torch.library.register_autograd`` would make it,
-    but for forward mode: of that PyTorch's own knows nothing, and drops tangents in silence.
+    It takes the dispatcher's keys before the arguments. It does what ``torch.library.register_autograd``
+    does, and forward mode too, which PyTorch's own does not support: it drops tangents without an error.
     """
 
     def below(keys: Any, arguments: Sequence[Any]) -> Any:
@@ -46,7 +46,7 @@ def autograd_kernel(op: Op, overload: Any) -> Callable[..., Any]:
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
             if not op.differentiable:
                 raise NotImplementedError(
-                    f"{op.name}: it has no gradient; call the ops of its parts"
+                    f"{op.name}: it has no gradient; call the ops that it consists of"
                 )
             return function.apply(keys, *arguments)
         return below(keys, arguments)
@@ -55,7 +55,7 @@ def autograd_kernel(op: Op, overload: Any) -> Callable[..., Any]:
 
 
 class _Saved:
-    """Stands in ``ctx.arguments`` for a tensor that lies in ``ctx.saved_tensors``."""
+    """A placeholder in ``ctx.arguments`` for a tensor in ``ctx.saved_tensors``."""
 
 
 def _recompute(
@@ -64,10 +64,10 @@ def _recompute(
     needs_grad: Sequence[bool],
     grad_outputs: Sequence[Tensor | None],
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of a fused forward: run the reference again and differentiate that."""
+    """The gradients of a fused forward: run the reference again and differentiate it."""
     saved = iter(ctx.saved_tensors)
     with torch.enable_grad():
-        # Views, not detached copies: with create_graph the gradients stay connected to the inputs.
+        # Views instead of detached copies: with create_graph the gradients stay connected to the inputs.
         arguments: list[Any] = []
         for argument, needed in zip(ctx.arguments, needs_grad, strict=True):
             if argument is _Saved:

@@ -1,8 +1,8 @@
-"""Arguments by name: each op has a NamedTuple of its arguments, from which its schema is written.
+"""Named arguments: each op has a NamedTuple of its arguments, from which its schema is generated.
 
-Backends, fakes and refusals take the arguments flat, in the order of the schema; :func:`named` gives them names
-again. What several arguments of an op make together, such as a convolution with its BatchNorm, is a group: a
-NamedTuple of its own, unpacked into the op's where that is built, and a property of the op's where it is read.
+Backends, fakes and refusals take the arguments flat, in the order of the schema; :func:`named` restores the
+names. Arguments that belong together, such as a convolution and its BatchNorm, form a group: a NamedTuple of its
+own, which is unpacked where the op's NamedTuple is built and is a property of it where it is read.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ Arguments = TypeVar("Arguments", bound=tuple[Any, ...])
 
 
 class Norm(NamedTuple):
-    """Group: a convolution's bias, and the BatchNorm behind it, if ``running_mean`` and ``running_var`` are there.
+    """Group: a convolution's bias and, unless ``running_mean`` and ``running_var`` are None, the BatchNorm after
+    it.
 
-    ``NormTensors`` in csrc/binding is the same.
+    Corresponds to ``NormTensors`` in csrc/binding.
     """
 
     bias: Tensor | None
@@ -45,7 +46,7 @@ class Norm(NamedTuple):
 
 
 class ConvNorm(NamedTuple):
-    """Group: a convolution's weight and what follows it, the fields of :class:`Norm`."""
+    """Group: a convolution's weight, followed by the fields of :class:`Norm`."""
 
     weight: Tensor
     bias: Tensor | None
@@ -57,16 +58,16 @@ class ConvNorm(NamedTuple):
 
 
 def schema(arguments: type[tuple[Any, ...]], result: str) -> str:
-    """The schema of an op of these ``arguments``, a NamedTuple, which returns ``result``."""
+    """The schema of an op with these ``arguments``, a NamedTuple, that returns ``result``."""
     types = get_type_hints(arguments)
-    fields: tuple[str, ...] = getattr(arguments, "_fields")  # noqa: B009 - of every NamedTuple
+    fields: tuple[str, ...] = getattr(arguments, "_fields")  # noqa: B009 - every NamedTuple has them
     return f"({', '.join(f'{_TYPES[types[name]]} {name}' for name in fields)}) -> {result}"
 
 
 def named(
     arguments: Callable[..., Arguments], function: Callable[[Arguments], Any]
 ) -> Callable[..., Any]:
-    """``function``, which takes ``arguments`` by name, for those who have them flat, as the schema orders them."""
+    """A function of flat arguments, in the order of the schema, that calls ``function`` with ``arguments``."""
 
     def flat(*values: Any) -> Any:
         return function(arguments(*values))

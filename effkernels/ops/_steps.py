@@ -1,8 +1,8 @@
-"""A network's inference pass as data: the ops that it calls, one after the other.
+"""A network's inference pass as data: a sequence of op calls.
 
-A model makes the steps; a backend may have a kernel for all of them together, registered as ``NETWORK`` with
+A model makes the steps. A backend may have one kernel for all of them, registered as ``NETWORK`` with
 :func:`effkernels.dispatch.register_kernel`. It takes ``(x, tensors, network)``: the images, the tensors that
-the steps refer to, and a :class:`Network`; 1x1 kernels come as (C_out, C_in) or (C_out, C_in, 1, 1).
+the steps refer to, and a :class:`Network`; 1x1 kernels are (C_out, C_in) or (C_out, C_in, 1, 1).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor
 from effkernels.ops._define import defined
 
 NETWORK = "network"
-LINEAR = "linear"  # of the pooled features; the one step that is no op of effkernels
+LINEAR = "linear"  # the classifier; the only step that is not an effkernels op
 
 
 @functools.cache
 def argument_names(op: str) -> tuple[str, ...]:
-    """The arguments of an op behind x, in the order of its schema."""
+    """The arguments of an op after x, in the order of its schema."""
     if op == LINEAR:
         return ("weight", "bias")
     schema = getattr(torch.ops.effkernels, op).default._schema
@@ -32,13 +32,12 @@ def argument_names(op: str) -> tuple[str, ...]:
 
 
 class Step(NamedTuple):
-    """One call.
+    """One op call.
 
     Attributes:
-        op: of `effkernels.ops`, or ``LINEAR``: ``torch.nn.functional.linear`` in the dtype of ``weight``.
-        tensors: which of the network's tensors an argument is, by its name in the op's schema. Those that are
-            not named are None.
-        options: the arguments that are no tensors, by name.
+        op: an op of `effkernels.ops`, or ``LINEAR``: ``torch.nn.functional.linear`` in the dtype of ``weight``.
+        tensors: argument name in the op's schema -> index among the network's tensors. Missing names are None.
+        options: the arguments that are not tensors, by name.
     """
 
     op: str
@@ -46,7 +45,7 @@ class Step(NamedTuple):
     options: Mapping[str, Any]
 
     def arguments(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
-        """The op's arguments behind x; ``tensors`` may also hold shapes, or whatever stands for a tensor."""
+        """The op's arguments after x; ``tensors`` may also hold shapes, or anything else in place of tensors."""
         own, options = self.tensors, self.options
         return tuple(
             options[name] if name in options else tensors[own[name]] if name in own else None
@@ -59,9 +58,9 @@ class Network:
     """The steps of a network for images of one height and width.
 
     Attributes:
-        steps: each takes the result of the one before. Only the first may take uint8 images.
-        matrices: which tensors are the kernels of 1x1 convolutions.
-        prepared: what backends keep with it, by their names.
+        steps: each takes the result of the previous one. Only the first may take uint8 images.
+        matrices: indices of the tensors that are kernels of 1x1 convolutions.
+        prepared: what backends cache with it, by backend name.
     """
 
     steps: tuple[Step, ...]
@@ -69,7 +68,7 @@ class Network:
     prepared: dict[str, Any] = field(default_factory=dict)
 
     def with_matrices(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors with 1x1 kernels as matrices, as ops take them: views, which are good for one pass."""
+        """The tensors, with 1x1 kernels as matrices, as ops take them: views, valid for one pass."""
         views = list(tensors)
         for place in self.matrices:
             views[place] = views[place].flatten(1)
@@ -82,8 +81,8 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def run_steps(x: Tensor, tensors: Sequence[Tensor], steps: Sequence[Step]) -> Tensor:
-    """Each step on the backend that takes it. ``tensors`` are :meth:`Network.with_matrices`."""
-    # No gradient is wanted where steps run: the dispatcher need not ask each op's formula for it.
+    """Run each step on the backend that takes it. ``tensors`` are those of :meth:`Network.with_matrices`."""
+    # Steps run without gradients, so the dispatcher can skip the autograd kernel of each op.
     with torch._C._AutoDispatchBelowAutograd():
         for step in steps:
             run = linear if step.op == LINEAR else defined(step.op)
@@ -92,14 +91,14 @@ def run_steps(x: Tensor, tensors: Sequence[Tensor], steps: Sequence[Step]) -> Te
 
 
 def run_by_steps(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Tensor:
-    """For backends without a kernel for whole networks: one op call a step, without the layers' Python between them."""
+    """For backends without a kernel for whole networks: one op call per step, without the Python code of layers."""
     return run_steps(x, network.with_matrices(tensors), network.steps)
 
 
 def traced(
     x: Tensor, tensors: Sequence[Tensor], network: Network
 ) -> Iterator[tuple[Step, Tensor, list[Tensor], Tensor]]:
-    """Each step with what it takes, its tensors and what it makes: shapes and dtypes, as fakes give them."""
+    """Each step with its input, its tensors and its result, as shapes and dtypes from the fakes."""
     tensors = network.with_matrices(tensors)
     for step in network.steps:
         arguments = step.arguments(tensors)
@@ -113,7 +112,7 @@ def traced(
 
 
 def step_flops(step: Step, x: Sequence[int], shapes: Sequence[Sequence[int]]) -> int:
-    """Two per multiply-add of one step, from the shape of what it takes and those of all tensors, as matrices."""
+    """FLOPs of one step (two per multiply-add), from the shapes of its input and of all tensors (1x1 as matrices)."""
     if step.op == LINEAR:
         classes, features = shapes[step.tensors["weight"]]
         return 2 * x[0] * classes * features

@@ -1,4 +1,4 @@
-"""What the convolutions with a window share: their arguments, shapes, FLOPs and argument checks."""
+"""Shared by all convolutions with a window: arguments, shapes, FLOPs and argument checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from effkernels.reference.convolution import output_size
 
 
 class WindowArguments(NamedTuple):
-    """All of a depthwise convolution; of a dense one the first."""
+    """All arguments of a depthwise convolution; the first ones of a dense convolution."""
 
     x: Tensor
     weight: Tensor
@@ -42,20 +42,20 @@ class WindowArguments(NamedTuple):
 
     @property
     def norm(self) -> Norm:
-        """What follows the convolution."""
+        """The bias and BatchNorm of the convolution."""
         statistics = (self.running_mean, self.running_var, self.eps)
         return Norm(self.bias, self.bn_weight, self.bn_bias, *statistics)
 
 
 def result_size(arguments: Any, *, shapes: bool = False) -> tuple[int, int, int, int]:
-    """(N, C_out, H_out, W_out) of a convolution with a window; ``shapes``: the arguments have shapes for tensors."""
+    """(N, C_out, H_out, W_out) of a convolution with a window; ``shapes``: the arguments hold shapes, not tensors."""
     a = arguments
     x, weight = (a.x, a.weight) if shapes else (a.x.shape, a.weight.shape)
     return x[0], weight[0], *output_size(x[2:], weight[2:], a.stride, a.padding, a.dilation)
 
 
 def flops(arguments: Any) -> int:
-    """Two per multiply-add of the convolution, as PyTorch's own counter; BN and activation count nothing."""
+    """Two per multiply-add of the convolution, as in PyTorch's counter; BN and activation are not counted."""
     n, c_out, height, width = result_size(arguments, shapes=True)
     _, c_in, kernel_h, kernel_w = arguments.weight
     return int(2 * n * c_out * height * width * c_in * kernel_h * kernel_w)
@@ -74,7 +74,7 @@ def checked(
     *,
     depthwise: bool,
 ) -> WindowArguments:
-    """The arguments checked, cast and in NHWC; the uint8 images of a dense convolution as they are."""
+    """The arguments, checked, cast and in NHWC; uint8 images of a dense convolution stay as they are."""
     check_images(op, x, uint8=not depthwise)
     uint8 = x.dtype == torch.uint8
     x, weight = x if uint8 else channels_last(cast(x)), cast(weight)

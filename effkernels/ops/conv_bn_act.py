@@ -15,7 +15,7 @@ from effkernels.ops._window import checked, flops, result_size
 
 
 class ConvArguments(NamedTuple):
-    """Those of :class:`WindowArguments`, and what images are normalised with."""
+    """The arguments of :class:`WindowArguments`, and the mean and std that normalise images."""
 
     x: Tensor
     weight: Tensor
@@ -34,7 +34,7 @@ class ConvArguments(NamedTuple):
 
     @property
     def norm(self) -> Norm:
-        """What follows the convolution."""
+        """The bias and BatchNorm of the convolution."""
         statistics = (self.running_mean, self.running_var, self.eps)
         return Norm(self.bias, self.bn_weight, self.bn_bias, *statistics)
 
@@ -70,25 +70,26 @@ def conv_bn_act(
     """``activation(bn(conv((x - mean) / std) + bias))`` with a dense k x k kernel, in one pass over memory.
 
     Args:
-        x: (N, C_in, H, W), floating point, or uint8 for pixels from 0 to 255. Such images are read as they
-            lie in NCHW or NHWC memory.
-        weight: (C_out, C_in, kernel height, kernel width), dtype of ``x``; of any floating dtype for uint8.
+        x: (N, C_in, H, W), floating point, or uint8 for pixels from 0 to 255. uint8 images are read directly
+            from NCHW or NHWC memory.
+        weight: (C_out, C_in, kernel height, kernel width), dtype of ``x``; any floating dtype if ``x`` is
+            uint8.
         bias: (C_out,), or None.
         bn: inference BatchNorm of C_out channels, or None. Pass a module's with ``BatchNorm.of(module)``.
         stride, dilation: an int or (vertical, horizontal).
         padding: zeros around ``x`` in pixels: an int, (vertical, horizontal) or (top, bottom, left, right).
-            They stay zeros where ``x`` is normalised.
+            With ``mean`` and ``std``, padding is zero after normalisation.
         activation: "silu", "relu", "relu6", "hardswish" or "identity".
-        mean, std: (C_in,) each, floating point, in units of ``x``: what to normalise it with, in float32
+        mean, std: (C_in,) each, floating point, in units of ``x``, to normalise it in float32
             (float64 for a float64 ``weight``). Both, or neither.
 
     Returns:
         (N, C_out, H_out, W_out), dtype of ``weight``, channels_last.
 
     Raises:
-        ValueError: shapes, devices or values that do not fit; the message names the argument.
-        TypeError: a non-floating tensor (but for uint8 images), or dtypes of ``x`` and ``weight`` that differ
-            outside autocast.
+        ValueError: shapes, devices or values do not fit; the message names the argument.
+        TypeError: a tensor is not floating point (apart from uint8 images), or the dtypes of ``x`` and
+            ``weight`` differ outside of autocast.
     """
     op = "conv_bn_act"
     window = checked(
@@ -98,6 +99,6 @@ def conv_bn_act(
         if vector is not None:
             check_beside(op, name, vector, x, (x.shape[1],))
         elif other is not None:
-            raise ValueError(f"{op}: {name} is None: to normalise x, give both of mean and std")
+            raise ValueError(f"{op}: {name} is None: to normalise x, pass both mean and std")
     y: Tensor = _OP(*ConvArguments(*window, mean=mean, std=std))
     return y

@@ -56,6 +56,12 @@ def depthwise_conv_bn_act(
 ) -> Tensor:
     """``activation(bn(depthwise_conv(x) + bias))`` in one pass over memory.
 
+    On GPUs of compute capability 9.0 and newer the cuda backend computes 3x3 and 5x5 kernels of stride 1 and 2 in
+    float16 and bfloat16 on tensor cores, where C is a multiple of 8. There a NaN or an infinity in one channel of
+    ``x`` makes NaN of the other 7 channels of its group of 8 (channels 8 g to 8 g + 7) too, in the pixels whose
+    window holds it; in its own channel it is what PyTorch makes of it. With the environment variable
+    ``EFFKERNELS_CHANNELS_APART=1``, which is read at each call, kernels without tensor cores keep channels apart.
+
     Args:
         x: (N, C, H, W), floating point.
         weight: (C, 1, kernel height, kernel width), dtype of ``x``.
@@ -68,15 +74,10 @@ def depthwise_conv_bn_act(
     Returns:
         (N, C, H_out, W_out), dtype of ``x``, channels_last.
 
-    On GPUs of compute capability 9.0 and newer the cuda backend computes 3x3 and 5x5 kernels of stride 1 and 2 in float16
-    and bfloat16 on tensor cores, where C is a multiple of 8. There a NaN or an infinity in one channel of ``x`` makes NaN
-    of the other 7 channels of its group of 8 (channels 8 g to 8 g + 7) too, in the pixels whose window holds it; in its
-    own channel it is what PyTorch makes of it. With the environment variable ``EFFKERNELS_CHANNELS_APART=1``, which is
-    read at each call, kernels without tensor cores keep channels apart.
-
     Raises:
-        ValueError: shapes, devices or values that do not fit; the message names the argument.
-        TypeError: a non-floating tensor, or dtypes of ``x`` and ``weight`` that differ outside autocast.
+        ValueError: shapes, devices or values do not fit; the message names the argument.
+        TypeError: a tensor is not floating point, or the dtypes of ``x`` and ``weight`` differ outside of
+            autocast.
     """
     op = "depthwise_conv_bn_act"
     arguments = checked(
@@ -101,8 +102,8 @@ def depthwise_conv_bn_act_pool(
 
     Returns:
         The result, and its mean: (N, C), float32 (float64 for float64): the squeeze of
-        squeeze-excitation (Hu et al. 2018, arXiv 1709.01507). On GPUs its last bits may depend on the number of images and
-        on the device; they repeat on the same device for the same shape.
+        squeeze-excitation (Hu et al. 2018, arXiv 1709.01507). On GPUs its last bits may depend on the number of
+        images and on the device; they repeat on the same device for the same shape.
 
     Arguments, errors and what NaN does are those of :func:`depthwise_conv_bn_act`.
     """

@@ -1,7 +1,7 @@
-"""The first two convolutions of an MBConv block as one: between them no feature map goes through memory.
+"""The first two convolutions of an MBConv block in one kernel: the map between them stays on chip.
 
-The expanded map is the largest of a block; see ``level2`` in :mod:`effkernels.analysis.cost`. Backends without
-such a kernel run the two ops one after the other.
+This expanded map is the largest of a block; see ``level2`` in :mod:`effkernels.analysis.cost`. Backends
+without such a kernel run the two ops one after the other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from effkernels.reference.elementwise import accumulate_dtype
 
 
 class ExpandDepthwiseArguments(NamedTuple):
-    """Two groups of :class:`ConvNorm`, and how the depthwise window moves; ``expand_weight`` is a matrix."""
+    """Two groups of :class:`ConvNorm`, and the depthwise convolution's window; ``expand_weight`` is a matrix."""
 
     x: Tensor
     expand_weight: Tensor
@@ -87,7 +87,7 @@ class ExpandDepthwiseArguments(NamedTuple):
 def on_window(
     x: Any, depthwise: ConvNorm, stride: Pair, padding: Sides, activation: str
 ) -> WindowArguments:
-    """The depthwise convolution of a block on its own, of the block's arguments; blocks have no dilation."""
+    """Call ``run`` with the arguments of a block's depthwise convolution; blocks have no dilation."""
     return WindowArguments(x, *depthwise, stride, padding, (1, 1), activation)
 
 
@@ -156,14 +156,14 @@ EXPAND_DEPTHWISE_POOL = define(
 
 
 def checked_pointwise(op: str, name: str, x: Tensor, conv: Conv, c_in: int) -> ConvNorm:
-    """A 1x1 convolution of ``c_in`` channels as the schemas have it, checked and cast."""
+    """A 1x1 convolution with ``c_in`` input channels as the schemas take it, checked and cast."""
     weight = cast(matrix(op, f"{name}.weight", conv.weight))
     check_beside(op, f"{name}.weight", weight, x, (weight.shape[0], c_in), dtype=True)
     return ConvNorm(weight, *checked_norm(op, x, weight.shape[0], conv.bias, conv.bn))
 
 
 def checked_depthwise(op: str, x: Tensor, conv: Conv, channels: int) -> ConvNorm:
-    """The same of a depthwise convolution."""
+    """The same for a depthwise convolution."""
     weight = cast(conv.weight)
     if weight.dim() != 4:
         raise ValueError(
@@ -182,7 +182,7 @@ def checked_window(
     padding: int | Sequence[int],
     activation: str,
 ) -> tuple[Pair, Sides]:
-    """How the depthwise kernel moves over ``x``, checked with the activation."""
+    """Stride, padding and activation of the depthwise convolution, checked."""
     strides, sides = pair(op, "stride", stride), four_sides(op, padding)
     check_output(op, x, kernel, strides, sides, (1, 1))
     check_activation(op, activation)
@@ -215,10 +215,10 @@ def expand_depthwise_conv_bn_act(
     padding: int | Sequence[int] = 0,
     activation: str = "silu",
 ) -> Tensor:
-    """``activation(bn(depthwise_conv(activation(bn(conv1x1(x))))))``; the expanded map is no result.
+    """``activation(bn(depthwise_conv(activation(bn(conv1x1(x))))))``; the expanded map is not returned.
 
-    A kernel of its own keeps that map on chip; backends without one run both convolutions in turn. The map is
-    rounded to the dtype of ``x`` either way, and zero where the depthwise convolution pads it.
+    Where there is a kernel for both, that map stays on chip; other backends run the two convolutions in turn.
+    Either way the map is rounded to the dtype of ``x``, and padded with zeros for the depthwise convolution.
 
     Args:
         x: (N, C_in, H, W), floating point.
@@ -232,8 +232,8 @@ def expand_depthwise_conv_bn_act(
         (N, E, H_out, W_out), dtype of ``x``, channels_last.
 
     Raises:
-        ValueError: shapes, devices or values that do not fit; the message names the argument.
-        TypeError: a non-floating tensor, or dtypes that differ outside autocast.
+        ValueError: shapes, devices or values do not fit; the message names the argument.
+        TypeError: a tensor is not floating point, or dtypes differ outside of autocast.
     """
     op = "expand_depthwise_conv_bn_act"
     arguments = _checked(op, x, expand, depthwise, stride, padding, activation)

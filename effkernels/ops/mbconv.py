@@ -1,7 +1,7 @@
 """A whole inference MBConv block: expand, depthwise, squeeze-excitation, project, residual.
 
 Source: Sandler et al. 2018 (arXiv 1801.04381) with the squeeze-excitation of Tan et al. 2019
-(arXiv 1807.11626), as EfficientNet has it.
+(arXiv 1807.11626), as in EfficientNet.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from effkernels.reference.convolution import output_size
 class MbconvArguments(NamedTuple):
     """Three groups of :class:`ConvNorm` and one of :class:`Gate`; 1x1 weights are matrices.
 
-    Without ``expand_weight`` nothing expands, and without ``se_reduce_weight`` there is no gate; the other fields
-    of their groups then count for nothing.
+    Without ``expand_weight`` there is no expansion, and without ``se_reduce_weight`` no gate; the other fields of
+    these groups are then ignored.
     """
 
     x: Tensor
@@ -72,7 +72,7 @@ class MbconvArguments(NamedTuple):
 
     @property
     def expand(self) -> ConvNorm | None:
-        """The 1x1 convolution that expands, or None."""
+        """The 1x1 convolution that expands the channels, or None."""
         if self.expand_weight is None:
             return None
         return ConvNorm(
@@ -123,13 +123,13 @@ class MbconvArguments(NamedTuple):
         )
 
 
-# What the fields of a group hold where it is not there.
+# The fields of a group that is absent.
 _NO_CONV = cast(ConvNorm, (None, None, None, None, None, None, 0.0))
 _NO_GATE = cast(Gate, (None, None, None, None))
 
 
 class _Pieces(NamedTuple):
-    """What a block is composed of: functions of the flat arguments of their schemas."""
+    """The functions that a block is composed of; each takes the flat arguments of its schema."""
 
     pointwise: Callable[..., Any]
     depthwise: Callable[..., Any]
@@ -151,7 +151,7 @@ _OPS = _Pieces(POINTWISE, DEPTHWISE, DEPTHWISE_POOL, EXPAND_DEPTHWISE, EXPAND_DE
 
 
 def _compose(pieces: _Pieces, a: MbconvArguments) -> Any:
-    """Two passes, or three where the first is itself composed, and the small gate."""
+    """Two passes over memory (three if the first is itself composed of two), and the small gate."""
     expand, depthwise, gate = a.expand, a.depthwise, a.gate
     operands: tuple[Any, ...]
     if expand is None:
@@ -229,21 +229,21 @@ def mbconv(
 
     Args:
         x: (N, C_in, H, W), floating point.
-        expand: 1x1 convolution C_in -> E, with BN and activation; None where E is C_in.
+        expand: 1x1 convolution C_in -> E, with BN and activation; None if E is C_in.
         depthwise: k x k depthwise convolution of E channels, (E, 1, k, k), with BN and activation.
         gate: squeeze-excitation of the depthwise result, or None.
         project: 1x1 convolution E -> C_out with BN, without activation.
         stride, padding: of the depthwise convolution, as in
             :func:`effkernels.ops.depthwise_conv_bn_act`.
-        residual: add ``x`` to the result, whose shape must then be that of ``x``.
-        activation: of expand, depthwise and between the gate's products.
+        residual: add ``x`` to the result, which must then have the shape of ``x``.
+        activation: after expand, after depthwise and between the gate's products.
 
     Returns:
         (N, C_out, H_out, W_out), dtype of ``x``, channels_last.
 
     Raises:
-        ValueError: shapes, devices or values that do not fit; the message names the argument.
-        TypeError: a non-floating tensor, or dtypes that differ outside autocast.
+        ValueError: shapes, devices or values do not fit; the message names the argument.
+        TypeError: a tensor is not floating point, or dtypes differ outside of autocast.
     """
     op = "mbconv"
     check_images(op, x)
@@ -263,7 +263,7 @@ def mbconv(
         shape = (n, last.weight.shape[0], *size)
         if shape != tuple(x.shape):
             raise ValueError(
-                f"{op}: residual=True needs a result of x's shape {tuple(x.shape)}, got {shape}"
+                f"{op}: residual=True needs a result with x's shape {tuple(x.shape)}, got {shape}"
             )
     groups = (*first, *second, *weights, *last)
     window = (strides, sides, residual, activation)

@@ -1,4 +1,4 @@
-"""1x1 convolution with everything around it: gate on the way in; BatchNorm, activation, residual or mean out."""
+"""1x1 convolution with a gate on its input, and BatchNorm, activation and a residual or mean on its output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from effkernels.reference.elementwise import accumulate_dtype
 
 
 class PointwiseArguments(NamedTuple):
-    """Those of the convolution alone; ``weight`` is a matrix."""
+    """The arguments of the convolution alone; ``weight`` is a matrix."""
 
     x: Tensor
     weight: Tensor
@@ -40,13 +40,13 @@ class PointwiseArguments(NamedTuple):
 
     @property
     def norm(self) -> Norm:
-        """What follows the convolution."""
+        """The bias and BatchNorm of the convolution."""
         statistics = (self.running_mean, self.running_var, self.eps)
         return Norm(self.bias, self.bn_weight, self.bn_bias, *statistics)
 
 
 class PointwisePoolArguments(NamedTuple):
-    """Those of the convolution that is pooled, or squeezed."""
+    """The arguments of the convolution with a mean of its result."""
 
     x: Tensor
     weight: Tensor
@@ -161,8 +161,8 @@ def pointwise_conv_bn_act(
         (N, C_out, H, W), dtype of ``x``, channels_last.
 
     Raises:
-        ValueError: shapes, devices or values that do not fit; the message names the argument.
-        TypeError: a non-floating tensor, or dtypes that differ outside autocast.
+        ValueError: shapes, devices or values do not fit; the message names the argument.
+        TypeError: a tensor is not floating point, or dtypes differ outside of autocast.
     """
     op = "pointwise_conv_bn_act"
     x, weight, norm = _checked(op, x, weight, bias, bn, activation)
@@ -185,9 +185,9 @@ def pointwise_conv_bn_act_pool(
     *,
     activation: str = "silu",
 ) -> Tensor:
-    """The mean of ``activation(bn(conv1x1(x) + bias))`` over height and width; the map itself is not kept.
+    """The mean of ``activation(bn(conv1x1(x) + bias))`` over height and width; the map itself is not stored.
 
-    The head of a classifier.
+    This is the head of a classifier.
 
     Returns:
         (N, C_out), float32 (float64 for float64).

@@ -1,4 +1,4 @@
-"""Squeeze-excitation (Hu et al. 2018, arXiv 1709.01507), the whole layer: squeeze, gate, scale."""
+"""Squeeze-excitation (Hu et al. 2018, arXiv 1709.01507) as a whole layer: squeeze, gate, scale."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SqueezeExciteArguments(NamedTuple):
     activation: str
 
     def gate(self, pooled: Tensor) -> GateArguments:
-        """Those of the layer's gate, once ``x`` is pooled."""
+        """The arguments of the layer's gate, from the means of ``x``."""
         reduce, expand = (
             (self.reduce_weight, self.reduce_bias),
             (self.expand_weight, self.expand_bias),
@@ -77,8 +77,8 @@ def squeeze_excite(
         (N, C, H, W), dtype of ``x``, channels_last.
 
     Raises:
-        ValueError: shapes or devices that do not fit; the message names the argument.
-        TypeError: a non-floating tensor.
+        ValueError: shapes or devices do not fit; the message names the argument.
+        TypeError: a tensor is not floating point.
     """
     op = "squeeze_excite"
     check_images(op, x)

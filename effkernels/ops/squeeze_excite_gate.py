@@ -1,4 +1,4 @@
-"""The gate of squeeze-excitation (Hu et al. 2018, arXiv 1709.01507) from pooled values: two small products."""
+"""The gate of squeeze-excitation (Hu et al. 2018, arXiv 1709.01507), from pooled values: two small products."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _fake(a: GateArguments) -> Tensor:
 
 
 def gate_flops(images: Any, reduce_weight: Any) -> int:
-    """Two per multiply-add of both products; ``reduce_weight`` is the shape of that."""
+    """Two per multiply-add of both products; ``reduce_weight`` is a shape."""
     squeezed, channels = reduce_weight
     return 4 * int(images) * int(squeezed) * int(channels)
 
@@ -49,7 +49,7 @@ GATE = define(
 
 
 def checked_gate(op: str, x: Tensor, gate: Gate, channels: int) -> Gate:
-    """Both products' weights as matrices beside ``x``, checked."""
+    """The gate, checked, with the weights of both products as matrices."""
     reduce_weight = matrix(op, "reduce_weight", gate.reduce_weight)
     expand_weight = matrix(op, "expand_weight", gate.expand_weight)
     squeezed = reduce_weight.shape[0]
@@ -85,8 +85,8 @@ def squeeze_excite_gate(
         (N, C), dtype of ``pooled``, values in [0, 1].
 
     Raises:
-        ValueError: shapes or devices that do not fit; the message names the argument.
-        TypeError: a non-floating tensor.
+        ValueError: shapes or devices do not fit; the message names the argument.
+        TypeError: a tensor is not floating point.
     """
     op = "squeeze_excite_gate"
     if pooled.dim() != 2:

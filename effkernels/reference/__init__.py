@@ -1,7 +1,8 @@
-"""The ops in plain PyTorch: the fallback of every backend and the oracle of every test.
+"""The ops in plain PyTorch: the fallback of every backend and the reference of every test.
 
-Differentiable by construction, on any device and in any floating dtype. In float64 everything is float64;
-otherwise pooling and gates are float32 and the rest has the precision of the same PyTorch modules.
+Differentiable like any PyTorch code, on any device and in any floating dtype. In float64 everything is
+float64; otherwise pooling and gates are float32 and the rest has the precision of the same PyTorch
+modules.
 """
 
 from effkernels.reference.conv_bn_act import conv_bn_act

@@ -1,4 +1,5 @@
-"""Dense convolution, BatchNorm and activation in plain PyTorch, of images that may be normalised first.
+"""Dense convolution, BatchNorm and activation in plain PyTorch, optionally of images that are
+normalised first.
 
 The arguments are those of the op schema: see ``effkernels.ops`` for shapes and meaning.
 """
@@ -30,7 +31,7 @@ def conv_bn_act(
     std: Tensor | None = None,
     groups: int = 1,
 ) -> Tensor:
-    """Dense convolution of ``x``, normalised where there are ``mean`` and ``std``; BN, activation."""
+    """Dense convolution of ``x``, normalised if ``mean`` and ``std`` are given; BN; activation."""
     x = normalise(x, mean, std, weight.dtype)
     y = conv2d(x, weight, bias, stride, padding, dilation, groups)
     y = bn_act(y, bn_weight, bn_bias, running_mean, running_var, eps, activation)

@@ -1,4 +1,4 @@
-"""Convolutions of any padding in plain PyTorch, and the sizes of what they make."""
+"""Convolutions with any padding in plain PyTorch, and the sizes of their results."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """Rows before and after one side of ``size`` that TensorFlow's 'SAME' pads.
+    """Rows before and after a dimension of ``size`` that TensorFlow's 'SAME' padding adds.
 
-    ``size`` may be a symbol of torch.export: nothing here asks for its value where the kernel covers the stride.
+    ``size`` may be a symbol of torch.export: its value is not needed if the kernel covers the stride.
     """
     extent = (kernel - 1) * dilation + 1
     total = ((size + stride - 1) // stride - 1) * stride + extent - size
@@ -21,7 +21,7 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tupl
 
 
 def _symmetric_axis(before: int, after: int, stride: int) -> tuple[int, int]:
-    """The smallest symmetric padding whose outputs contain the asymmetric ones, and the first of these."""
+    """The smallest symmetric padding whose outputs include those wanted, and the index of the first of them."""
     padding = max(before, after)
     padding += (before - padding) % stride
     return padding, (padding - before) // stride
@@ -38,9 +38,9 @@ def conv2d(
 ) -> Tensor:
     """``F.conv2d`` with ``padding`` as (top, bottom, left, right), without a padded copy of ``x``.
 
-    Asymmetric padding is a slice of a convolution with symmetric padding: a row or a column more of the
-    output costs less than a pass over the input. But where sizes are symbols (torch.export, torch.jit.trace):
-    a copy is made for them, which is right whatever they are.
+    Asymmetric padding is a slice of a convolution with symmetric padding: one more row or column of the
+    output costs less than a pass over the input. But where sizes are symbols (torch.export, torch.jit.trace)
+    a padded copy is made, which is right for every size.
     """
     top, bottom, left, right = padding
     bias = None if bias is None else bias.to(weight.dtype)

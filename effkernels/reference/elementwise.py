@@ -1,4 +1,4 @@
-"""Activations, inference BatchNorm and the dtype of sums, shared by all reference ops."""
+"""Activations, inference BatchNorm and accumulation dtypes, shared by all reference ops."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of pooled values and gates: float64 for float64, float32 for the rest."""
+    """The dtype of pooled values and gates: float64 for float64, float32 for all others."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``x`` in NHWC memory, a copy only where it is not. Within torch.func, as it is: vmap knows no memory formats."""
+    """``x`` in NHWC memory, copied only if necessary. Within torch.func unchanged: vmap supports no memory formats."""
     return x if _batching() else x.contiguous(memory_format=torch.channels_last)
 
 
@@ -36,18 +36,18 @@ def _batching() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
-# torch.compile asks while it traces, and leaves no trace of it in its graph.
+# torch.compile calls it while tracing and takes the result as a constant.
 _batching._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def normalise(x: Tensor, mean: Tensor | None, std: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """``(x - mean) / std`` over dim 1, or ``x`` where there are none; uint8 images in ``dtype``, others in theirs."""
+    """``(x - mean) / std`` over dim 1, or ``x`` if both are None; uint8 images in ``dtype``, others in their own."""
     if x.is_floating_point():
         dtype = x.dtype
     if mean is None and std is None:
         return x.to(dtype)
     if mean is None or std is None:
-        raise ValueError("to normalise x, give both of mean and std")
+        raise ValueError("to normalise x, pass both mean and std")
     wide = accumulate_dtype(dtype)
     shift, scale = (vector.to(wide)[:, None, None] for vector in (mean, std))
     return ((x.to(wide) - shift) / scale).to(dtype)
@@ -62,9 +62,9 @@ def bn_act(
     eps: float,
     activation: str,
 ) -> Tensor:
-    """Inference BatchNorm over dim 1 (none where ``mean`` is None), then the activation."""
+    """Inference BatchNorm over dim 1 (none if ``mean`` is None), then the activation."""
     if mean is not None and var is not None:
-        # batch_norm takes vectors of x's dtype, and float32 ones beside 16-bit x.
+        # batch_norm takes vectors of x's dtype, and float32 vectors with a 16-bit x.
         stats = accumulate_dtype(x.dtype)
         if mean.dtype == x.dtype and (weight is None or weight.dtype == x.dtype):
             stats = x.dtype

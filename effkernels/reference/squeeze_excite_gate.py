@@ -17,7 +17,7 @@ def squeeze_excite_gate(
     expand_bias: Tensor | None,
     activation: str,
 ) -> Tensor:
-    """Reduce, activation, expand, sigmoid; in the dtype of ``pooled``."""
+    """Reduce, activation, expand, sigmoid, all in the dtype of ``pooled``."""
 
     def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))

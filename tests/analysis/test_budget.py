@@ -1,4 +1,4 @@
-"""The largest phi within a budget: exact, monotone, and the same as a scan of all phi finds."""
+"""The largest phi within a budget: exact, monotone, and the same that a scan over phi finds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from effkernels.scaling import (
     training_memory,
 )
 
-STEP, STEPS = 1 / 128, 512  # of the scan, which ends at phi 4
+STEP, STEPS = 1 / 128, 512  # the grid of the scan, which ends at phi 4
 MEASURES: dict[str, tuple[dict[str, Any], Callable[[float], int]]] = {
     "max_macs": ({}, lambda phi: model_cost(config(phi)).macs),
     "max_params": ({}, lambda phi: model_cost(config(phi)).params),
@@ -49,7 +49,7 @@ def config(phi: float) -> Any:
 
 @cache
 def scan(measure: str) -> list[int]:
-    """What each phi of the grid needs."""
+    """The cost at each phi of the grid."""
     return [MEASURES[measure][1](i * STEP) for i in range(STEPS + 1)]
 
 
@@ -68,7 +68,7 @@ def test_costs_never_fall_as_phi_grows(measure: str) -> None:
 @settings(max_examples=25, deadline=None)
 @given(share=st.floats(0.0, 1.0), nudge=st.integers(-1, 1))
 def test_against_a_scan(measure: str, share: float, nudge: int) -> None:
-    """Also with budgets exactly at, one above and one below what a phi needs."""
+    """Also with budgets exactly at, one above and one below the cost at a phi."""
     needs, need_at = scan(measure), MEASURES[measure][1]
     budget = max(needs[0], needs[round(share * (STEPS - 1))] + nudge)
     found = fit(measure, budget)
@@ -88,7 +88,8 @@ def test_a_larger_budget_never_gives_a_smaller_phi(budgets: tuple[float, float])
 
 def test_budget_of_exactly_b0_gives_b0() -> None:
     found = fit_budget(max_macs=model_cost("efficientnet_b0").macs)
-    # A depth of more than 1 gives every stage another block, so that little but phi 0 is B0.
+    # Multiplying the depth by slightly more than 1 already adds a block to every stage, so only phi
+    # 0 is B0.
     assert 0.0 <= found.phi < 1e-8
     assert found.cost.macs == model_cost("efficientnet_b0").macs
     assert found.limited_by == ("max_macs",)
@@ -170,8 +171,8 @@ def test_impossible_budgets(options: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:alpha:UserWarning")
-def test_what_never_grows_is_no_budget() -> None:
-    with pytest.raises(ValueError, match="an alpha, beta or gamma that makes it grow"):
+def test_a_cost_that_never_grows_cannot_limit_phi() -> None:
+    with pytest.raises(ValueError, match="larger growth factors alpha, beta or gamma"):
         fit_budget(max_params=1e8, alpha=1.0, beta=1.0, gamma=1.4)
 
 

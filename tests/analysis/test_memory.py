@@ -1,4 +1,6 @@
-"""The memory estimates against the live and the saved tensors of real networks, on meta."""
+"""The memory estimates compared with the live and the saved tensors of real networks on the meta
+device.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ NETWORKS = ["efficientnet_b0", "efficientnet_b3", "efficientnet_b7", "efficientn
 
 
 class LiveBytes(TorchDispatchMode):
-    """Adds up the storages that ops return for as long as they live, and remembers the peak."""
+    """Adds up the storages that ops return, while they are alive, and records the peak."""
+
+    sees_effkernels_ops = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +57,7 @@ class LiveBytes(TorchDispatchMode):
 
 @contextmanager
 def unfused(model: nn.Module) -> Iterator[None]:
-    """Run every layer one by one: a hook on all modules keeps the ops away."""
+    """Run every layer one by one: a hook on all modules prevents fused ops."""
     handle = nn.modules.module.register_module_forward_pre_hook(lambda module, inputs: None)
     try:
         yield
@@ -72,7 +76,7 @@ def images(name: str, batch_size: int) -> Tensor:
 
 
 def vectors(model: nn.Module) -> int:
-    """Bytes in float32 of one value for each BatchNorm channel: what the estimates leave out."""
+    """Bytes of one float32 value per BatchNorm channel, which the estimates leave out."""
     return sum(4 * m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d))
 
 
@@ -107,7 +111,7 @@ def test_saved_for_the_backward(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_is_an_upper_estimate(name: str) -> None:
-    """A step with momentum, everything counted, lies below the estimate, by less than a fifth."""
+    """The exact bytes of a step with momentum are below the estimate, by less than a fifth."""
     model, x = network(name).train(), images(name, 8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, foreach=False)
     with LiveBytes() as live:
@@ -122,7 +126,9 @@ def test_training_is_an_upper_estimate(name: str) -> None:
 
 
 def test_inference_of_b0_by_hand() -> None:
-    """The peak is in stages.1.0, 16 > 96 channels, 112 to 56 pixels; level 2 peaks in 0.0."""
+    """The peak is in stages.1.0, from 16 to 96 channels, from 112 to 56 pixels; at level 2 it is in
+    0.0.
+    """
     cost = model_cost("efficientnet_b0", batch_size=2, dtype=torch.float16)
     picture, x, e, d = 3 * 224**2, 16 * 112**2, 96 * 112**2, 96 * 56**2
     stem = 32 * 112**2
@@ -154,7 +160,8 @@ def test_training_under_autocast_keeps_float32_parameters_and_casts_them() -> No
     mixed = training_memory(cost, parameter_dtype=torch.float32)
     pure = training_memory(cost)
     buffers = sum(layer.buffers for layer in cost.layers)
-    # Parameters, gradients and two optimizer states 2 bytes larger, a bf16 copy, and the buffers.
+    # Parameters, gradients and two optimizer states take 2 bytes more each; then a bf16 copy, and
+    # the buffers.
     assert mixed - pure == 2 * 4 * cost.params + 2 * cost.params + 2 * buffers
 
 

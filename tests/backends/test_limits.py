@@ -1,4 +1,6 @@
-"""What backends do not take: where the limits come from, and that every op of a backend has its own."""
+"""Why backends refuse arguments: where the limits come from, and that each op of a backend has its own
+refusal.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ CONV = ConvArguments(IMAGES, torch.empty(4, 3, 2, 2), *NO_NORM, *WINDOW, None, N
 
 
 def stating(backend: str, results: str, *values: int) -> torch.library.Library:
-    """A module of kernels that states limits."""
+    """A fake module of kernels that reports limits."""
     library = torch.library.Library(f"effkernels_{backend}", "FRAGMENT")
     library.define(f"limits() -> {results}")
     made = values if len(values) > 1 else values[0]
@@ -28,13 +30,13 @@ def stating(backend: str, results: str, *values: int) -> torch.library.Library:
     return library
 
 
-def test_limits_are_what_the_module_says_by_name() -> None:
+def test_limits_are_read_from_the_module_by_name() -> None:
     library = stating("example_of_two", "(int conv_terms, int kernel_rows)", 7, 5)
     assert limits.of_module("example_of_two") == KernelLimits(kernel_rows=5, conv_terms=7)
     library._destroy()
 
 
-def test_a_module_may_state_one_limit() -> None:
+def test_a_module_may_report_one_limit() -> None:
     library = stating("example_of_one", "int kernel_rows", 5)
     assert limits.of_module("example_of_one") == KernelLimits(kernel_rows=5)
     library._destroy()
@@ -47,11 +49,11 @@ def test_a_limit_that_python_does_not_know_is_an_error() -> None:
     library._destroy()
 
 
-def test_a_module_that_says_nothing_has_the_defaults() -> None:
+def test_a_module_without_limits_has_the_defaults() -> None:
     assert limits.of_module("example_of_none") == KernelLimits()
 
 
-def test_the_first_reason_is_given() -> None:
+def test_the_first_reason_is_returned() -> None:
     def never(_: object) -> str:
         return "never"
 
@@ -73,7 +75,7 @@ def test_the_first_reason_is_given() -> None:
         ({"x": IMAGES.double()}, "float64"),
     ],
 )
-def test_images_alone_may_be_uint8(changes: dict[str, torch.Tensor], dtype: str | None) -> None:
+def test_only_images_may_be_uint8(changes: dict[str, torch.Tensor], dtype: str | None) -> None:
     reason = limits.other_dtypes_but_uint8_images(CONV._replace(**changes))
     expected = dtype and f"it computes float32, bfloat16 and float16, not torch.{dtype}"
     assert reason == expected
@@ -81,7 +83,9 @@ def test_images_alone_may_be_uint8(changes: dict[str, torch.Tensor], dtype: str 
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda", "triton"])
 def test_refusals_take_the_arguments_of_their_op(backend: str) -> None:
-    """Neither fewer nor more; of any values, since refusals come before the kernels' own checks."""
+    """Neither fewer nor more arguments; with any values, because refusals come before the kernels' own
+    checks.
+    """
     for name, kernel in dispatch._BACKENDS[backend].kernels.items():
         if name == "network":
             continue

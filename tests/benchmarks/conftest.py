@@ -1,4 +1,4 @@
-"""The benchmarks under test are the repository's own: the suite's conftest puts its root at the end of `sys.path`."""
+"""Tests the repository's own benchmarks: the suite's conftest puts the repository root at the end of `sys.path`."""
 
 from __future__ import annotations
 

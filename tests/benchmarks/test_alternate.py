@@ -1,4 +1,4 @@
-"""Turns, rounds and ratios, on contestants and a clock of the test's own."""
+"""Turns, rounds and ratios, with contestants and a clock made for the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.harness.alternate import EntrantError, Timing, alternate, paired
 
 @dataclass
 class World:
-    """A clock, the speed of the machine at this time, and who ran when."""
+    """A clock, the current speed of the machine, and the order of turns."""
 
     now: float = 0.0
     slowness: float = 1.0
@@ -24,7 +24,9 @@ class World:
 
 @dataclass
 class Toy:
-    """Takes ``seconds`` a run on the machine as it is; ``fails_at`` counts its turns; ``restless`` never sleeps."""
+    """Takes ``seconds`` per run at the machine's speed; fails at turn ``fails_at``; a ``restless`` one never
+    sleeps.
+    """
 
     name: str
     world: World
@@ -54,11 +56,11 @@ def run(world: World, *toys: Toy, rounds: int = 4) -> dict:
 def test_contestants_take_turns_in_every_round() -> None:
     world = World()
     samples = run(world, *(Toy(name, world, 0.01) for name in "ABC"), rounds=5)
-    assert "".join(world.turns) == "ABC" * 6  # one more to learn how long a run takes
+    assert "".join(world.turns) == "ABC" * 6  # one more round to find out how long a run takes
     assert {len(s.rounds) for s in samples.values()} == {5}
 
 
-def test_a_turn_lasts_as_long_for_the_fast_as_for_the_slow() -> None:
+def test_turns_of_fast_and_slow_contestants_take_equally_long() -> None:
     world = World()
     fast, slow = Toy("fast", world, 0.001), Toy("slow", world, 0.3)
     samples = run(world, fast, slow)
@@ -68,7 +70,7 @@ def test_a_turn_lasts_as_long_for_the_fast_as_for_the_slow() -> None:
     assert slow.runs[-1] == (1, 1)
 
 
-def test_the_budget_sets_the_rounds_within_its_limits() -> None:
+def test_the_budget_sets_the_number_of_rounds_within_limits() -> None:
     def rounds(budget: float) -> int:
         world = World()
         timing = Timing(turn=0.1, budget=budget, settle=0.0, min_rounds=3, max_rounds=20)
@@ -97,7 +99,7 @@ def test_what_slows_the_machine_cancels_out_of_paired_ratios() -> None:
 
 @dataclass
 class Neighbours:
-    """Slow the world down in some of its seconds."""
+    """Slow the machine down in some of its seconds."""
 
     world: World
     slow: tuple[int, ...]
@@ -135,14 +137,14 @@ def test_rounds_in_which_the_machine_was_slow_do_not_count() -> None:
         assert sample.rounds == pytest.approx([0.1] * 10)
 
 
-def test_not_fewer_rounds_than_the_least_however_slow() -> None:
+def test_the_minimum_number_of_rounds_is_kept_however_slow() -> None:
     samples, _ = paced(tuple(range(3, 100)), Timing(turn=0.1, budget=0.0, min_rounds=7))
     rounds = samples["A"].rounds
     assert len(rounds) == 7
-    assert rounds == sorted(rounds)  # in the order in which they were
+    assert rounds == sorted(rounds)  # in their original order
 
 
-def test_one_that_failed_keeps_the_rounds_that_count() -> None:
+def test_a_failed_contestant_keeps_its_rounds_that_count() -> None:
     timing = Timing(turn=0.1, budget=8.0, min_rounds=2, max_rounds=20)
     samples, _ = paced((2, 3), timing, fails_at=8)
     assert samples["B"].failure is not None
@@ -152,7 +154,7 @@ def test_one_that_failed_keeps_the_rounds_that_count() -> None:
     assert (ratio.low, ratio.high) == pytest.approx((1.0, 1.0))
 
 
-def test_the_pace_is_not_asked_for_all_the_time() -> None:
+def test_the_pace_is_measured_only_now_and_then() -> None:
     neighbours = Neighbours(World(), ())
     toys = [Toy(name, neighbours.world, 0.001) for name in "ABC"]
     timing = Timing(turn=0.01, budget=0.0, settle=0.0, min_rounds=20)
@@ -169,7 +171,7 @@ def test_the_pace_is_not_asked_for_all_the_time() -> None:
 
 
 @pytest.mark.parametrize("turn", [1, 3])
-def test_one_that_fails_is_left_out_and_the_others_go_on(turn: int) -> None:
+def test_a_failing_contestant_is_left_out_and_the_others_go_on(turn: int) -> None:
     world = World()
     samples = run(world, Toy("A", world, 0.01), Toy("B", world, 0.01, fails_at=turn))
     assert samples["B"].failure == "its process ended with -9"
@@ -178,7 +180,7 @@ def test_one_that_fails_is_left_out_and_the_others_go_on(turn: int) -> None:
     assert samples["A"].failure is None
 
 
-def test_one_that_does_not_sleep_is_found_out() -> None:
+def test_a_contestant_that_does_not_sleep_is_detected() -> None:
     world = World()
     samples = run(world, Toy("A", world, 0.01), Toy("B", world, 0.01, restless=True))
     assert samples["A"].awake == 0.0

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.sh`, run with a Python that only writes down what it is asked for: each command must exist."""
+"""`benchmarks/gpu.sh`, run with a Python that only records its arguments: each recorded command must exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ exit 0
 """
 
 
-def test_every_stage_starts_what_there_is(tmp_path: Path) -> None:
+def test_every_stage_starts_existing_commands(tmp_path: Path) -> None:
     for name in ("python", "compute-sanitizer"):
         (tmp_path / name).write_text(STAND_IN)
         (tmp_path / name).chmod(0o755)
@@ -44,7 +44,7 @@ def test_every_stage_starts_what_there_is(tmp_path: Path) -> None:
         _parser().parse_args(call[4:]) for call in calls if call[2:4] == ["-m", "benchmarks.report"]
     ]
     assert all((p.device, p.resume) == ("cuda", True) for p in parsed)
-    # Stages may run two at a time: no two write to one folder.
+    # Two stages may run at the same time, so no two write to the same folder.
     folders = [p.output for p in parsed]
     assert len(set(folders)) == len(folders)
     everything = suites(full=True, growth=True, device=Device("cuda", "bfloat16"))
@@ -110,8 +110,8 @@ def test_two_may_run_at_a_time_in_one_folder(tmp_path: Path) -> None:
     assert {log.stem for log in out.glob("*.log")} == {"tests_cuda", "tests_triton", "growth"}
 
 
-def test_what_it_does_not_know_it_does_not_start(tmp_path: Path) -> None:
+def test_unknown_stages_are_refused(tmp_path: Path) -> None:
     command = [str(SCRIPT), str(tmp_path), "nonsense"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "no stage nonsense" in done.stderr
+    assert "no stage is called nonsense" in done.stderr

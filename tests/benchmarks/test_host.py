@@ -1,4 +1,4 @@
-"""The row of Python's time: the whole forward pass, without its kernels on a CPU, without waiting for them on a GPU."""
+"""Python's time per forward pass: without kernels on a CPU, without waiting for kernels on a GPU."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CASE = HostCase("efficientnet_b0", 32)
 
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backend that does nothing ends with its test."""
+    """Remove the backend that does nothing after each test."""
     monkeypatch.setattr(dispatch, "_BACKENDS", dict(dispatch._BACKENDS))
 
 
-def test_every_layer_is_asked_for_and_none_computed(tmp_path: Path) -> None:
+def test_every_layer_is_called_and_none_computed(tmp_path: Path) -> None:
     make(str(tmp_path), CASE)
     run = without_kernels(CASE, tmp_path).run
     called: Counter[str] = Counter()
@@ -42,7 +42,7 @@ def test_every_layer_is_asked_for_and_none_computed(tmp_path: Path) -> None:
     with torch.inference_mode():
         logits = run()
     assert logits.shape == (1, 1000)
-    # Two 1x1 convolutions in every block but the first, which does not expand, and the head, which takes the means.
+    # Two 1x1 convolutions per block, except in the first, which does not expand; and the head, which takes the means.
     assert called == {
         "conv_bn_act": 1,
         "depthwise_conv_bn_act_pool": 16,

@@ -1,4 +1,4 @@
-"""Reports of parts that were measured apart, as `benchmarks/gpu.sh` leaves them, become one."""
+"""Partial reports, as `benchmarks/gpu.sh` leaves them, are joined into one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says of the machine, and the limits that it measures there."""
+"""What a report says about the machine, and the limits that it measures there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.harness.device import Device
 
 @pytest.fixture
 def _precision() -> Iterator[None]:
-    """As it was before, whatever is set."""
+    """Restore the precision that was set before."""
     flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     yield
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = flags
@@ -39,7 +39,7 @@ def test_limits_are_measured_in_the_precision_of_the_device(
     assert set(seen) == {allowed}
 
 
-def test_only_what_changes_results_is_recorded_of_the_environment(
+def test_only_environment_variables_that_change_results_are_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("EFFKERNELS_STAGE_SECONDS", "EFFKERNELS_TEST_COPY", "EFFKERNELS_CACHE"):
@@ -49,7 +49,7 @@ def test_only_what_changes_results_is_recorded_of_the_environment(
     after = machine.describe()
     for described, expected in ((before, {}), (after, {"EFFKERNELS_AUTOTUNE": "1"})):
         found = described["effkernels"].pop("environment")
-        found.pop("EFFKERNELS_BACKEND", None)  # whoever runs the tests may have set it
+        found.pop("EFFKERNELS_BACKEND", None)  # it may be set for the whole test run
         found.pop("EFFKERNELS_CPU_ISA", None)
         assert found == expected
     assert json.loads(json.dumps(after)) == before

@@ -1,4 +1,4 @@
-"""Networks of other packages, depthwise kernels by name, and inputs in turn."""
+"""Networks of other packages, depthwise kernels by name, and inputs used in turn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_package_without_the_model_is_missing(tmp_path: Path) -> None:
     assert source
 
 
-def test_the_package_that_is_asked_for(tmp_path: Path) -> None:
+def test_the_requested_package_is_used(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     make(str(tmp_path), LITE0)
     model, source = stock_network(LITE0, tmp_path, "timm")
@@ -33,7 +33,7 @@ def test_the_package_that_is_asked_for(tmp_path: Path) -> None:
     assert type(model).__module__.startswith("timm.")
 
 
-def test_depthwise_kernels_are_chosen_where_pytorch_leaves_a_choice() -> None:
+def test_depthwise_kernels_are_chosen_if_pytorch_has_the_setting() -> None:
     cudnn = torch.backends.cudnn
     if not hasattr(cudnn, "depthwise_kernel"):
         with pytest.raises(Missing, match=r"no torch\.backends\.cudnn\.depthwise_kernel"):
@@ -49,7 +49,7 @@ def test_depthwise_kernels_are_chosen_where_pytorch_leaves_a_choice() -> None:
 
 def test_inputs_take_turns_on_a_gpu() -> None:
     assert len(copies(torch.ones(1))) == 1
-    large = torch.empty(2**20, device="meta")  # stands for one on a GPU
+    large = torch.empty(2**20, device="meta")  # stands for a tensor on a GPU
     assert len(copies(large)) == 64
     assert len(copies(torch.empty(10 * 2**20, device="meta"))) == 11
     run = in_turn(lambda x: x + 1, [torch.tensor(v) for v in (1, 2, 3)])

@@ -1,4 +1,4 @@
-"""Layers on a GPU are timed in a CUDA graph of calls that take turns; with stand-ins for the GPU."""
+"""Layers on a GPU are timed in a CUDA graph of calls on alternating inputs; here with a fake GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.cases.layers import STYLE, LayerCase
 from benchmarks.cases.pointwise import PointwiseCase
-from benchmarks.contestants import Contestant, joining, ours
+from benchmarks.contestants import Contestant, contestants_in, ours
 from benchmarks.harness import inputs, worker
 from benchmarks.harness.device import Device
 from benchmarks.harness.making import make
@@ -28,15 +28,15 @@ PROJECT = Pointwise(
     *(2, 16, 24, (5, 6)), gated=True, residual=True, activation="identity", style=STYLE
 )
 CASE, PRODUCT = LayerCase(SHAPE, GPU), PointwiseCase(PROJECT, GPU)
-LAYERS = joining("layers", "convolutions", kind="cuda")
-PRODUCTS = joining("layers", "products", kind="cuda")
-NETWORKS = joining("networks", kind="cuda")
+LAYERS = contestants_in("layers", "convolutions", kind="cuda")
+PRODUCTS = contestants_in("layers", "products", kind="cuda")
+NETWORKS = contestants_in("networks", kind="cuda")
 MAP_BYTES = 2 * 16 * 5 * 6 * 2
 COPIES = 4
 
 
 class FakeGpu:
-    """Where a capture records calls, so that a replay may repeat them."""
+    """A GPU whose captures record calls, which a replay repeats."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stream, self.capturing, self.broken = "default", False, False
@@ -49,7 +49,7 @@ class FakeGpu:
 
     @contextmanager
     def graph(self, graph: object, **_: str) -> Iterator[None]:
-        """As PyTorch's: where the capture fails, ending it does too, and the stream stays."""
+        """Like PyTorch's: if the capture fails, ending it fails too, and the stream stays current."""
         self.stream, self.capturing = "capture", True
         try:
             yield
@@ -71,7 +71,7 @@ def eight_seconds_each(run: Callable[[], Any], timed: int) -> list[float]:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    """Cases of a GPU are computed on the CPU."""
+    """Compute the cases for a GPU on the CPU."""
     put = Device.put
     monkeypatch.setattr(Device, "put", lambda self, what: put(Device("cpu", self.type), what))
     monkeypatch.setattr(inputs, "ROTATED_BYTES", (COPIES - 1) * MAP_BYTES)
@@ -138,7 +138,7 @@ def test_layers_on_a_gpu_are_timed_without_python(
     assert layer._calls == 1
 
 
-def test_inputs_lie_in_different_places(gpu: FakeGpu, tmp_path: Path) -> None:
+def test_inputs_have_different_addresses(gpu: FakeGpu, tmp_path: Path) -> None:
     make(str(tmp_path), CASE)
     run = ours.layer(CASE, tmp_path).run
     assert isinstance(run, InTurn)
@@ -147,7 +147,7 @@ def test_inputs_lie_in_different_places(gpu: FakeGpu, tmp_path: Path) -> None:
     assert all(torch.equal(result, results[0]) for result in results)
 
 
-def test_what_cannot_be_captured_is_timed_call_by_call(
+def test_calls_that_cannot_be_captured_are_timed_one_by_one(
     gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(calls: object) -> Replay:
@@ -182,7 +182,7 @@ def test_a_process_ends_after_a_capture_that_failed(monkeypatch: pytest.MonkeyPa
     assert not ours.poll()
 
 
-def test_memory_is_counted_where_it_is_pytorchs(gpu: FakeGpu) -> None:
+def test_memory_is_counted_if_pytorch_allocates_it(gpu: FakeGpu) -> None:
     counted = {who.name: Worker._counted(who, lambda: None) for who in NETWORKS}
     unknown = {name for name, said in counted.items() if "peak_bytes" not in said}
     assert unknown >= {

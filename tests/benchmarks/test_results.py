@@ -1,4 +1,4 @@
-"""Reports: kept whole, read back, compared, and shown with what is missing."""
+"""Reports: written completely, read back, compared, and shown with what is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_report_reads_back_as_it_was_written(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99, "rows": []}'])
-def test_what_is_no_report_of_this_schema_is_refused(tmp_path: Path, text: str) -> None:
+def test_files_with_another_schema_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "report.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"report\.json"):
@@ -80,7 +80,7 @@ def test_tables_say_what_makes_a_row_doubtful(network_row: Row) -> None:
     network_row.outcomes[0].details["backends"] = ["torch"]
     said = "\n".join(tables.disturbances([network_row]))
     assert "other programs used 90% of a core while B0@224, batch 1 was measured" in said
-    assert "effkernels ran on plain PyTorch alone" in said
+    assert "effkernels ran only on plain PyTorch" in said
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_run_is_resumed_only_where_its_rows_belong(
 
 
 def stored_rows(network_row: Row) -> list[Row]:
-    """A row of every suite."""
+    """One row of every suite."""
     rows = []
     for suite in catalogue():
         row = copy.deepcopy(network_row)
@@ -242,7 +242,7 @@ def test_the_readme_compares_graphs_with_the_faster_of_ours(
     assert "| B0@224, batch 1 | 2.00 ms |  | 4.00 ms (2.00x) |" in text
 
 
-def test_what_a_gpu_counts_has_columns(network_row: Row) -> None:
+def test_details_from_a_gpu_have_columns(network_row: Row) -> None:
     plain = tables.section("networks", [network_row])
     assert "launches" not in plain
     network_row.images = 2
@@ -257,7 +257,7 @@ def test_what_a_gpu_counts_has_columns(network_row: Row) -> None:
     )
 
 
-def test_starts_are_shown_step_by_step(network_row: Row) -> None:
+def test_startup_times_are_shown_step_by_step(network_row: Row) -> None:
     network_row.outcomes[0].details = {"seconds of import torch": 1.5, "seconds of model": 0.25}
     text = tables.section("startup", [network_row])
     assert "| effkernels | 2.00 ms | 1.00x | import torch 1.50 s, model 250 ms |" in text

@@ -1,4 +1,4 @@
-"""From a case to its row: checked first, then timed; in this process, and in processes of their own."""
+"""From a case to its row: first checked, then timed; in this process, and in separate processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.cases import Case, Suite
 from benchmarks.cases.layers import STYLE, LayerCase
 from benchmarks.cases.networks import NetworkCase
 from benchmarks.cases.pointwise import PointwiseCase
-from benchmarks.contestants import Contestant, Missing, everyone, joining
+from benchmarks.contestants import Contestant, Missing, all_contestants, contestants_in
 from benchmarks.harness.alternate import EntrantError, Timing
 from benchmarks.harness.device import Device
 from benchmarks.harness.machine import Limits
@@ -26,7 +26,7 @@ from benchmarks.harness.making import make
 from benchmarks.harness.problem import Answer, Problem, checked_images, mismatch
 from benchmarks.harness.processes import Process
 from benchmarks.harness.session import REFERENCE, Session
-from benchmarks.harness.worker import Worker, resolve, said
+from benchmarks.harness.worker import Worker, error_text, resolve
 from benchmarks.report.results import Report, Row
 from benchmarks.run import run
 from specs.conv_bn_act import Dense
@@ -61,7 +61,7 @@ def suite(*who: Contestant) -> Suite:
 
 
 class InThisProcess(Process):
-    """Obeys without a process."""
+    """Runs commands in this process."""
 
     def __init__(self, name: str, log: Path) -> None:
         super().__init__(name, log)
@@ -155,7 +155,7 @@ def test_a_run_keeps_every_row_and_measures_none_twice(
         assert [row.key for row in Report.load(path).rows] == [CASE.key, other.key]
         wider = dataclasses.replace(both, cases=(CASE,), contestants=TOYS)
         run(Report.load(path), path, session, [wider], lambda _: None)
-    assert measured == [CASE, other, other, CASE]  # again with the contestants that it lacked
+    assert measured == [CASE, other, other, CASE]  # measured again with the missing contestants
     assert {row.key: len(row.outcomes) for row in Report.load(path).rows} == {
         other.key: 1,
         CASE.key: 4,
@@ -175,7 +175,7 @@ def test_contestants_in_processes_of_their_own() -> None:
         assert dying.reason == "its process ended with 7: out of toys"
         process = session._processes.of("effkernels")
         with pytest.raises(EntrantError, match="nothing was prepared"):
-            process.measure(0, 1)  # the session has let go of it
+            process.measure(0, 1)  # the session has released it
         assert process.prepare(RIGHT, CASE, session.folder).status == "ok"
         before = process.cpu_seconds()
         assert before > 0.0
@@ -186,7 +186,7 @@ def test_contestants_in_processes_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     "contestant",
-    list(everyone()),
+    list(all_contestants()),
     ids=lambda c: f"{c.name}-{c.build}",
 )
 def test_every_contestant_can_be_built(contestant: Contestant) -> None:
@@ -229,8 +229,8 @@ def test_a_problem_is_the_same_whoever_makes_it(tmp_path: Path) -> None:
     assert first["answers"]["result"][1] == second["answers"]["result"][1]
 
 
-FOR_LAYERS = joining("layers", "convolutions", kind="cuda")
-PRODUCTS = joining("layers", "products", kind="cuda")
+FOR_LAYERS = contestants_in("layers", "convolutions", kind="cuda")
+PRODUCTS = contestants_in("layers", "products", kind="cuda")
 PADDING = {"padding": (2,) * 4, "style": STYLE}
 SHAPES = [
     Depthwise(9, 16, (9, 7), (5, 5), stride=(2, 2), **PADDING),
@@ -246,18 +246,18 @@ NETWORK = NetworkCase("efficientnet_b0", 64, 5, HALVES)
 IN_HALVES: list[tuple[Case, tuple[Contestant, ...]]] = [
     *((LayerCase(shape, HALVES), FOR_LAYERS) for shape in SHAPES),
     (PointwiseCase(PROJECT, HALVES), PRODUCTS),
-    (NETWORK, joining("memory", kind="cuda")),
+    (NETWORK, contestants_in("memory", kind="cuda")),
 ]
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of problems: a network's weights take seconds to make."""
+    """A folder of problems, shared because making a network's weights takes seconds."""
     return tmp_path_factory.mktemp("problems")
 
 
 @pytest.mark.parametrize(("case", "who"), IN_HALVES, ids=lambda v: getattr(v, "key", ""))
-def test_16_bit_types_are_right_and_wrong_by_their_own_measure(
+def test_16_bit_results_are_checked_with_their_own_tolerance(
     shared: Path, case: Case, who: tuple[Contestant, ...]
 ) -> None:
     make(str(shared), case)
@@ -265,7 +265,7 @@ def test_16_bit_types_are_right_and_wrong_by_their_own_measure(
         prepared = Worker().prepare(contestant, case, str(shared))
         assert prepared.status == "ok", (contestant.name, prepared.reason)
         assert prepared.error is not None
-        assert prepared.error > 1e-5  # far more than float32's
+        assert prepared.error > 1e-5  # far more than the error of float32
     inputs = Problem(shared, case).inputs()
     images = next(value for name, value in inputs.items() if name in ("x", "images"))
     assert (len(images), images.dtype) == (case.batch, torch.bfloat16)
@@ -273,7 +273,7 @@ def test_16_bit_types_are_right_and_wrong_by_their_own_measure(
 
 @pytest.fixture
 def _depthwise_kernels() -> Iterator[None]:
-    """What contestants choose for their process is put back in this one."""
+    """Restore the kernels that contestants choose for their process."""
     before = getattr(torch.backends.cudnn, "depthwise_kernel", None)
     yield
     if before is not None:
@@ -282,13 +282,14 @@ def _depthwise_kernels() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_depthwise_kernels")
 def test_contestants_of_a_gpu_are_built_where_there_is_none(shared: Path) -> None:
-    """Those that need no GPU compute the same; graphs say that they need one, and who is not installed is missing."""
+    """Those that need no GPU compute the same; graphs report that they need one; what is not installed is missing."""
     case = NetworkCase("efficientnet_b0", 32, 2, HALVES)
     make(str(shared), case)
     found = {
         contestant.name: Worker().prepare(contestant, case, str(shared))
-        for contestant in joining("networks", kind="cuda")
-        if contestant.family != "torch.compile"  # builds for a minute; it is the one of CPUs
+        for contestant in contestants_in("networks", kind="cuda")
+        if contestant.family
+        != "torch.compile"  # takes a minute to build, and is the same as on CPUs
     }
     graphs = {name for name in found if name.endswith("graph")}
     assert len(graphs) == 3
@@ -310,14 +311,14 @@ def test_contestants_of_a_gpu_are_built_where_there_is_none(shared: Path) -> Non
 STARTING = NetworkCase("efficientnet_b0", 32)
 
 
-def suite_of_starts(*who: Contestant) -> Suite:
+def startup_suite(*who: Contestant) -> Suite:
     return Suite("startup", "Starts", (STARTING,), who, Timing(), "startup", "startup")
 
 
 def test_a_start_is_measured_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a fresh interpreter, which does not have this one's modules."""
+    """Measured in a fresh interpreter, which does not have this one's modules."""
     monkeypatch.setattr("benchmarks.harness.session._START_ROUNDS", 1)
-    starting = suite_of_starts(*(c for c in joining("startup", kind="cpu") if c.ours))
+    starting = startup_suite(*(c for c in contestants_in("startup", kind="cpu") if c.ours))
     with Session(make=InThisProcess) as session:
         row = session.measure(starting, STARTING)
     (ours,) = row.outcomes
@@ -329,7 +330,7 @@ def test_a_start_is_measured_step_by_step(monkeypatch: pytest.MonkeyPatch) -> No
     assert ours.seconds.median == pytest.approx(before, abs=1e-3)
 
 
-def test_who_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contestants_that_cannot_start_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(contestant: str, *_: Any) -> dict[str, float]:
         if contestant == "torchvision":
             raise Missing("no torchvision")
@@ -341,11 +342,11 @@ def test_who_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         try:
             return getattr(process.worker, command)(*arguments)
         except Exception as error:
-            raise EntrantError(said(error)) from error
+            raise EntrantError(error_text(error)) from error
 
     monkeypatch.setattr("benchmarks.harness.startup.measure", measure)
     monkeypatch.setattr(InThisProcess, "ask", ask)
-    starting = suite_of_starts(*joining("startup", kind="cpu", full=False))
+    starting = startup_suite(*contestants_in("startup", kind="cpu", full=False))
     with Session(make=InThisProcess) as session:
         ours, absent, broken = session.measure(starting, STARTING).outcomes
     assert ours.rounds == [3.0] * 5

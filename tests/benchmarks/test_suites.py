@@ -1,4 +1,4 @@
-"""What is measured comes from the library's own configurations."""
+"""The measured shapes come from the library's own configurations."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_full_matrix_holds_the_default_one(device: Device) -> None:
     assert len(full["networks"].contestants) > len(suites(device=device)[0].contestants)
 
 
-def test_halves_have_half_the_bytes() -> None:
+def test_16_bit_cases_have_half_the_bytes() -> None:
     for here, there in zip(suites()[0].cases[:2], suites(device=GPU)[0].cases[:2], strict=True):
         assert here.work.macs == there.work.macs
         assert 0.49 < there.work.bytes / here.work.bytes < 0.52

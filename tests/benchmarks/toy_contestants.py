@@ -1,4 +1,5 @@
-"""Contestants for tests of the harness: they compute a depthwise layer well, wrongly or not at all.
+"""Contestants for tests of the harness: they compute a depthwise layer correctly, wrongly or not at
+all.
 
 Workers import this file through PYTHONPATH.
 """
@@ -20,7 +21,7 @@ def right(case: LayerCase, folder: Path, *, factor: float = 1.0) -> Built:
 
 
 def absent(case: LayerCase, folder: Path) -> Built:
-    """Not on this machine."""
+    """Is not available on this machine."""
     raise Missing("toys are not installed")
 
 

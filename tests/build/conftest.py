@@ -1,4 +1,4 @@
-"""The CUDA tools, where this machine has them."""
+"""The CUDA tools, if this machine has them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def nvcc() -> Nvcc:
 
 @pytest.fixture(scope="session")
 def cuobjdump() -> str:
-    """The toolkit's, else the one that triton ships."""
+    """The toolkit's cuobjdump, else the one that triton ships."""
     found = find_nvcc(os.environ)
     folders = [found.home / "bin"] if isinstance(found, Nvcc) else []
     triton = importlib.util.find_spec("triton")

@@ -1,4 +1,4 @@
-"""The compiler, the switches and the outcome of a build, without compiling anything real."""
+"""The compiler, the switches and the outcome of a build, without compiling kernels."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class TestNinja:
 
 
 class TestKernels:
-    """The kernels of csrc/cpu, and the instruction sets that they are compiled for."""
+    """The kernels of csrc/cpu, and the instruction sets for which they are compiled."""
 
     @pytest.mark.parametrize(
         ("machine", "names"),
@@ -172,7 +172,7 @@ class TestKernels:
         for source, language in module.sources:
             compiled.setdefault(source.name, []).append(language)
             assert language in module.languages
-        # The binding, then the kernel.
+        # The binding first, then the kernel.
         assert compiled["depthwise_conv_bn_act.cpp"] == ["cpp", *instruction_sets()]
         assert compiled["depthwise_row.cpp"] == list(instruction_sets())
         assert compiled["processor.cpp"] == compiled["instruction_sets.cpp"] == ["cpp"]
@@ -215,7 +215,7 @@ class TestCudaKernels:
 
 
 class TestBuilder:
-    """The builder in a process of its own tools: none of them compiles."""
+    """The builder with fake tools: nothing is compiled."""
 
     @pytest.fixture
     def builder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""What .ci/run reads out of the README, of the demo and of pytest's logs."""
+"""What .ci/run reads from the README, the demo's output and pytest's logs."""
 
 from __future__ import annotations
 

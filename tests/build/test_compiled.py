@@ -1,4 +1,4 @@
-"""What the installed package says of its compiled modules, and what is in them."""
+"""What the installed package reports about its compiled modules, and what they contain."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_cpu_module() -> None:
     assert INFO["python"].split(".")[:2] == [str(part) for part in sys.version_info[:2]]
     found = INFO["instruction_sets"]
     assert set(found) == {"compiled", "detected", "kernels", "in_use"}
-    # torch asks the processor by other means.
+    # torch detects the processor in another way.
     by_torch = {"AVX512": "avx512f", "AVX2": "avx2"}.get(torch.backends.cpu.get_cpu_capability())
     if by_torch is not None:
         assert by_torch in found["detected"]
@@ -96,7 +96,7 @@ def test_kernels_are_those_that_the_processor_runs() -> None:
 
 
 @needs_cpu_module
-def test_the_fastest_kernels_are_in_use_unless_others_are_asked_for() -> None:
+def test_the_fastest_kernels_are_in_use_unless_others_are_requested() -> None:
     code = "import effkernels._backends.compiled as c; print(c.build_info()['instruction_sets']['in_use'], end='')"
     for chosen in ("", *INFO["instruction_sets"]["kernels"]):
         done = run_python("-c", code, EFFKERNELS_CPU_ISA=chosen)
@@ -165,7 +165,7 @@ def test_module_uses_the_stable_abi_alone() -> None:
     command = [nm, "-D", "--undefined-only", module_file(compiled.cuda_module())]
     symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert any(symbol.startswith("aoti_torch_") for symbol in symbols)
-    # Mangled names of C++ functions in at::, c10:: and torch::, which change between versions.
+    # Mangled names of C++ functions in at::, c10:: and torch::, which change between torch's versions.
     unstable = re.compile(r"_ZNK?(2at|3c10|5torch)")
     assert [symbol for symbol in symbols if unstable.match(symbol)] == []
 

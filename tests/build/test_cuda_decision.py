@@ -33,7 +33,7 @@ def executable(path: Path, text: str) -> Path:
 
 
 def toolkit(home: Path, version: str) -> Path:
-    """A folder that answers like a CUDA toolkit: its nvcc says its version and where it lies."""
+    """A folder that looks like a CUDA toolkit: its nvcc prints a version and its location."""
     answer = f"echo 'Cuda compilation tools, release {version}, V{version}.1'"
     dry_run = f"echo '#$ _SPACE_= ' >&2; echo '#$ TOP={home}/bin/..' >&2"
     executable(home / "bin" / "nvcc", f'case "$1" in --version) {answer};; *) {dry_run};; esac\n')
@@ -41,7 +41,7 @@ def toolkit(home: Path, version: str) -> Path:
 
 
 def path_of(*folders: Path) -> dict[str, str]:
-    # The shell that runs a fake nvcc needs no PATH of its own.
+    # The shell that runs a fake nvcc needs no PATH.
     return {"PATH": os.pathsep.join(map(str, folders))}
 
 
@@ -167,11 +167,11 @@ class TestArchs:
     @pytest.mark.parametrize(
         ("text", "complaint"),
         [
-            ("sm_90", "'sm_90' is no architecture"),
-            ("9.0;native", "'native' is no architecture"),
+            ("sm_90", "'sm_90' is not an architecture"),
+            ("9.0;native", "'native' is not an architecture"),
             ("7.5;9.0", "7.5 is too old"),
-            ("Volta", "'Volta' is no architecture"),
-            ("90", "'90' is no architecture"),
+            ("Volta", "'Volta' is not an architecture"),
+            ("90", "'90' is not an architecture"),
         ],
     )
     def test_bad_list(self, text: str, complaint: str) -> None:

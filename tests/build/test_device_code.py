@@ -1,4 +1,4 @@
-"""Every CUDA source, compiled for every architecture that a build may have."""
+"""Every CUDA source, compiled for every architecture that a build may target."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tiers import slow_unless
 
 CSRC = ROOT / "csrc"
 SOURCES = cuda_kernels(CSRC)
-# Beside the default architectures one that others serve.
+# The default architectures, and one that the code of another architecture serves.
 ARCHS = sorted({*default_archs((13, 0), "x86_64"), "8.9"})
 
-# Registers of a thread, by what the architecture and mangled names contain; the first that fits. So many blocks fit on
-# a multiprocessor as the kernels say: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
+# Registers per thread, by a part of the architecture and the mangled name; the first match counts. They let as many
+# blocks fit on a multiprocessor as the kernels intend: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
 CEILINGS = {
     r"depthwise_nhwc_fwd_kernel.*TraitsILi[35]E": 128,
     r"depthwise_nhwc_fwd_kernel.*TraitsILi7E": 208,
@@ -49,7 +49,7 @@ CEILINGS = {
 
 
 def registers(log: str) -> dict[str, int]:
-    """Of each kernel, from what ptxas says."""
+    """Registers of each kernel, from ptxas's output."""
     found = re.findall(
         r"Compiling entry function '(\w+)' for .*?Used (\d+) registers", log, flags=re.DOTALL
     )
@@ -121,7 +121,7 @@ def test_cubin_without_spills(
 
 @pytest.mark.parametrize("source", ["conv_bn_act", "depthwise_conv_bn_act"])
 def test_silu_takes_few_instructions(source: str, nvcc: Nvcc) -> None:
-    """Bare exponentials of several elements between two branches, and one reciprocal for two of them."""
+    """SiLU has bare exponentials, several elements between two branches, and one reciprocal for two of them."""
     command = [str(nvcc.path), "-ptx", *nvcc_flags(["8.0"]), f"-I{CSRC}", "-o", "/dev/stdout"]
     file = str(CSRC / "cuda" / f"{source}.cu")
     ptx = subprocess.run([*command, file], capture_output=True, text=True, check=True).stdout

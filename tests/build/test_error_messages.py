@@ -1,4 +1,4 @@
-"""Error messages of both compiled modules, whole where each is linked with a C++ library of its own."""
+"""Error messages of both compiled modules must be complete if each is linked with its own C++ library."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # compiles both modu
 
 SHIM = ROOT / "tests" / "backends" / "cuda" / "shim"
 
-# Calls that the Python front would not let through, each of which must say all of this. The one that torch itself
-# cannot do: its result is larger than memory. What torch says about that reaches us from 2.13 on.
+# Calls that the Python functions would not let through, and the complete message of each. In the last two torch
+# itself fails, because the result is larger than memory. From 2.13 on the message includes torch's reason.
 SCRIPT = """
 import json
 import torch
@@ -76,16 +76,16 @@ EXPECTED = {
     " not 54",
     "cpu activation": "effkernels_cpu::depthwise_conv_bn_act: unknown activation 'gelu': accepted are silu, relu,"
     " relu6, hardswish, identity",
-    "cpu matrix": "effkernels_cpu::squeeze_excite_gate: pooled must be a matrix, and has 4 dimensions",
+    "cpu matrix": "effkernels_cpu::squeeze_excite_gate: pooled must be a matrix, not a tensor of 4 dimensions",
     "cpu steps": "effkernels_cpu::network: incomplete steps",
     "cuda dimensions": "effkernels_cuda::depthwise_conv_bn_act: feature maps must have 4 dimensions, not 3",
-    "cuda matrix": "effkernels_cuda::squeeze_excite_gate: pooled must be a matrix, and has 4 dimensions",
+    "cuda matrix": "effkernels_cuda::squeeze_excite_gate: pooled must be a matrix, not a tensor of 4 dimensions",
     "cuda launcher": "effkernels_cuda::conv_bn_act: a sum has too many terms",
 }
 
 
 def quickly(module: Module) -> Module:
-    """Without optimisation and debug information: what is computed does not matter here."""
+    """The module without optimisation and debug information, as its speed does not matter here."""
     return replace(
         module,
         languages={
@@ -97,7 +97,7 @@ def quickly(module: Module) -> Module:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with both modules, the CUDA one for the CPU; each has a C++ library in it."""
+    """A copy of the package with both modules, the CUDA one for the CPU, each with its own C++ library."""
     compiler, ninja, torch = find_compiler(os.environ), find_ninja(os.environ), find_torch()
     python, pybind11 = find_python_headers(), find_pybind11(torch)
     if not isinstance(compiler, Compiler) or not isinstance(ninja, str):
@@ -129,7 +129,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return package
 
 
-def test_messages_are_whole(package: Path) -> None:
+def test_messages_are_complete(package: Path) -> None:
     done = run_python("-c", SCRIPT, PYTHONPATH=str(package.parent))
     assert done.returncode == 0, done.stdout + done.stderr
     said: dict[str, str] = json.loads(done.stdout)
@@ -149,6 +149,6 @@ def test_modules_do_not_show_where_they_were_built(package: Path) -> None:
     assert isinstance(torch, Torch)
     for name in FILE_NAMES.values():
         binary = (package / name).read_bytes()
-        assert b"csrc/binding/" in binary  # of the files that register operators
+        assert b"csrc/binding/" in binary  # names of the files that register operators
         for folder in (ROOT, torch.include):
             assert str(folder).encode() not in binary

@@ -1,4 +1,6 @@
-"""Wheels of the source tree, built without nvcc and without a compiler, and imported alone."""
+"""Wheels of the source tree, built without nvcc and without a compiler, and imported without other
+packages.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ import pytest
 from effkernels_build.toolchain import Compiler, find_compiler
 from source_tree import ROOT
 
-# By their metadata: looking for the module pip would make setuptools' patch of distutils stand back.
+# Looked up in the metadata: looking for pip's module would disable setuptools' patch of distutils.
 _INSTALLED = {distribution.name for distribution in importlib.metadata.distributions()}
 
 pytestmark = [
@@ -45,7 +47,7 @@ json.dump({
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean copy of the source tree: builds leave folders behind."""
+    """A clean copy of the source tree, because builds leave folders behind."""
     copy = tmp_path_factory.mktemp("source")
     junk = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json", "*.egg-info")
     for folder in COPIED:
@@ -72,8 +74,8 @@ def pip_wheel(source: Path, out: Path, **env: str) -> subprocess.CompletedProces
 
 
 def install_and_import(source: Path, folder: Path, **env: str) -> tuple[str, dict[str, Any]]:
-    """The build's output, and what the package says that was installed alone into `folder`."""
-    # A build folder of its own: what one build made must not reach the next.
+    """The build's output, and what the package reports after it was installed into `folder`."""
+    # A separate build folder, so that one build does not find the results of another.
     shutil.rmtree(source / "build", ignore_errors=True)
     done = pip_wheel(source, folder / "wheel", **env)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -112,7 +114,7 @@ def test_without_nvcc(source: Path, tmp_path: Path) -> None:
     assert "effkernels: built _C (" in output
     assert said["status"]["cpu"] is None
     assert said["status"]["cuda"] == said["reasons"]["cuda"]
-    # Over a CPU-only torch that comes first.
+    # A CPU-only torch is reported first.
     assert "has no bin/nvcc" in said["status"]["cuda"] or "without CUDA" in said["status"]["cuda"]
 
 

@@ -1,4 +1,6 @@
-"""The guard that keeps the suite off a copy of the package that is not the installed one."""
+"""The guard that stops the suite if it would test another copy of the package than the installed
+one.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 
 from source_tree import ROOT
 
-# As the `pytest` command does: without the folder where it starts, which has the package's source.
+# Like the `pytest` command: without the current folder on sys.path, which has the package's source.
 PYTEST = "import sys; sys.path = [p for p in sys.path if p]; import pytest; sys.exit(pytest.main())"
 
 

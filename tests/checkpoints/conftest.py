@@ -1,4 +1,4 @@
-"""A whole B0 state dict, every value random, so that a tensor in the wrong place is noticed."""
+"""A complete B0 state dict with random values, so that tests notice a misplaced tensor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _b0() -> dict[str, Tensor]:
 
 @pytest.fixture
 def b0_state(_b0: dict[str, Tensor]) -> dict[str, Tensor]:
-    """In the effkernels format; each test gets tensors of its own."""
+    """In the effkernels format; each test gets its own tensors."""
     return {key: value.clone() for key, value in _b0.items()}
 
 
@@ -30,5 +30,5 @@ def b0() -> effkernels.EfficientNet:
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test here runs as on a machine without network."""
+    """Make every test here run as on a machine without network."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

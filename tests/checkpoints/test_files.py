@@ -24,24 +24,19 @@ from effkernels.checkpoints.files import unwrap
 from effkernels.preprocessing import Preprocessing
 from oracles import oracle
 from randomise import randomise
+from state_dicts import equal
 
 TRUE = Semantics(1e-3, 0.01, "same", Preprocessing(size=240))
 
 
 class Payload:
-    """Writes a file when it is unpickled, as an attacker's pickle would."""
+    """Writes a file when it is unpickled, as an attacker's pickle might."""
 
     def __init__(self, target: Path) -> None:
         self.target = str(target)
 
     def __reduce__(self):
         return (open, (self.target, "w"))
-
-
-def equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
-    return list(found) == list(expected) and all(
-        torch.equal(found[key], expected[key]) for key in expected
-    )
 
 
 class TestReading:
@@ -65,7 +60,7 @@ class TestReading:
 
 
 class TestArguments:
-    """argparse.Namespace is data, and what training scripts save beside the weights."""
+    """argparse.Namespace is plain data, which training scripts save beside the weights."""
 
     @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
     def test_namespace(self, b0_state, tmp_path: Path, zipped):
@@ -95,7 +90,7 @@ class TestArguments:
         path = tmp_path / "last.pth.tar"
         options = {"weights": path, "source": "timm/tf_efficientnet_b0", "use_ema": use_ema}
         if use_ema is None:
-            with pytest.raises(ValueError, match=r"last\.pth\.tar holds plain .*use_ema=True"):
+            with pytest.raises(ValueError, match=r"last\.pth\.tar holds trained .*use_ema=True"):
                 effkernels.create_model("efficientnet_b0", **options)
             return
         ours = effkernels.create_model("efficientnet_b0", **options)
@@ -111,10 +106,12 @@ class TestWrappers:
         assert equal(unwrap(saved, "test").state_dict, b0_state)
 
     @pytest.mark.parametrize("name", ["state_dict_ema", "model_ema", "ema_state_dict", "ema"])
-    def test_of_plain_and_averaged_weights_the_caller_chooses(self, b0_state, name):
+    def test_the_caller_chooses_between_trained_and_averaged_weights(self, b0_state, name):
         averaged = {key: value + 1 for key, value in b0_state.items()}
         saved = {"state_dict": b0_state, name: averaged}
-        with pytest.raises(ValueError, match=f"plain weights .*'{name}'.*use_ema=True.*False") as e:
+        with pytest.raises(
+            ValueError, match=f"trained weights .*'{name}'.*use_ema=True.*False"
+        ) as e:
             unwrap(saved, "test")
         assert "\n" not in str(e.value)
         assert equal(unwrap(saved, "test", use_ema=False).state_dict, b0_state)
@@ -132,17 +129,17 @@ class TestWrappers:
             unwrap(saved, "test")
         assert equal(unwrap({"model": b0_state, "net": {"depth": 3}}, "test").state_dict, b0_state)
 
-    def test_averaged_weights_where_there_are_no_others(self, b0_state):
+    def test_averaged_weights_alone(self, b0_state):
         assert equal(unwrap({"ema": {"module": b0_state}}, "test").state_dict, b0_state)
         assert equal(unwrap({"model_ema": b0_state}, "test").state_dict, b0_state)
 
-    def test_asking_for_averaged_weights_that_are_not_there(self, b0_state):
+    def test_requested_averaged_weights_are_missing(self, b0_state):
         with pytest.raises(ValueError, match="use_ema=True, but it holds no state_dict_ema"):
             unwrap({"state_dict": b0_state}, "test", use_ema=True)
         with pytest.raises(ValueError, match="use_ema=True"):
             unwrap(b0_state, "test", use_ema=True)
 
-    def test_asking_for_plain_weights_that_are_not_there(self, b0_state):
+    def test_requested_trained_weights_are_missing(self, b0_state):
         saved = {"model_ema": b0_state, "epoch": 1}
         with pytest.raises(ValueError, match="use_ema=False, but it holds no weights that are not"):
             unwrap(saved, "test", use_ema=False)
@@ -153,11 +150,11 @@ class TestWrappers:
         [
             (torch.sparse_coo, "classifier.weight"),
             (torch.sparse_coo, "classifier.bias"),
-            (torch.sparse_csr, "classifier.weight"),  # a layout of matrices alone
+            (torch.sparse_csr, "classifier.weight"),  # a layout that only matrices have
         ],
     )
     def test_sparse_tensors_become_dense(self, b0, b0_state, tmp_path: Path, layout, key):
-        b0_state[key][:500] = 0  # as pruning leaves it
+        b0_state[key][:500] = 0  # as after pruning
         sparse = {**b0_state, key: b0_state[key].to_sparse(layout=layout)}
         torch.save(sparse, tmp_path / "pruned.pth")
         for weights in (sparse, tmp_path / "pruned.pth"):
@@ -175,7 +172,7 @@ class TestWrappers:
             ({"state_dict": {}}, "the state dict is empty"),
             (torch.zeros(3), "holds a Tensor, not a state dict"),
             ([1, 2], "holds a list, not a state dict"),
-            ({"epoch": 3, "lr": 0.1}, "2 of 2 entries are no tensors: epoch, lr"),
+            ({"epoch": 3, "lr": 0.1}, "2 of 2 entries are not tensors: epoch, lr"),
         ],
     )
     def test_no_state_dict(self, loaded, message):
@@ -200,9 +197,7 @@ class TestBadFiles:
 
     def test_unknown_suffix(self, tmp_path: Path):
         (tmp_path / "weights.h5").write_bytes(b"x")
-        self.refused(
-            tmp_path / "weights.h5", "unknown kind of checkpoint file '.h5'; accepted: .pth"
-        )
+        self.refused(tmp_path / "weights.h5", "unknown file name extension '.h5'; accepted: .pth")
 
     @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
     def test_empty(self, tmp_path: Path, suffix):
@@ -256,7 +251,7 @@ class TestBadFiles:
             path,
             _use_new_zipfile_serialization=zipped,
         )
-        message = self.refused(path, "code to run while it is read")
+        message = self.refused(path, "run code while it is read")
         assert "open" in message
         assert not trace.exists()
 
@@ -265,7 +260,7 @@ class TestBadFiles:
         trace = tmp_path / "trace"
         path = tmp_path / "attack.pth"
         path.write_bytes(pickle.dumps(Payload(trace)))
-        self.refused(path, "code to run|truncated, corrupt")
+        self.refused(path, "run code while|truncated, corrupt")
         assert not trace.exists()
 
     def test_training_checkpoint_with_python_objects(self, b0_state, tmp_path: Path):
@@ -280,7 +275,7 @@ class TestBadFiles:
     def test_code_inside_of_arguments_never_runs(self, b0_state, tmp_path: Path):
         trace, path = tmp_path / "trace", tmp_path / "attack.pth"
         torch.save({"state_dict": b0_state, "args": argparse.Namespace(x=Payload(trace))}, path)
-        assert "open" in self.refused(path, "code to run while it is read")
+        assert "open" in self.refused(path, "run code while it is read")
         assert not trace.exists()
 
     def test_pickled_model(self, b0, tmp_path: Path):
@@ -291,7 +286,7 @@ class TestBadFiles:
     def test_torchscript(self, tmp_path: Path):
         scripted = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))
         scripted.save(str(tmp_path / "scripted.pt"))
-        self.refused(tmp_path / "scripted.pt", "no torch checkpoint")
+        self.refused(tmp_path / "scripted.pt", "not a torch checkpoint")
 
     def test_missing_safetensors_names_the_extra(self, monkeypatch, tmp_path: Path):
         (tmp_path / "weights.safetensors").write_bytes(bytes(100))
@@ -317,7 +312,7 @@ class TestSaving:
         assert resolved.semantics == TRUE
         assert resolved.origin == str(path)
 
-    def test_to_others_it_is_a_plain_state_dict(self, b0, tmp_path: Path, suffix):
+    def test_other_code_reads_a_plain_state_dict(self, b0, tmp_path: Path, suffix):
         path = tmp_path / f"b0.{suffix}"
         save_checkpoint(b0, path)
         if suffix == "pth":
@@ -329,13 +324,13 @@ class TestSaving:
             plain = load_file(path)
         b0.load_state_dict(plain, strict=True)
 
-    def test_model_knows_its_own_semantics(self, b0, tmp_path: Path, suffix):
+    def test_semantics_are_taken_from_the_model(self, b0, tmp_path: Path, suffix):
         save_checkpoint(torch.nn.DataParallel(b0), tmp_path / f"b0.{suffix}")
         resolved = resolve(tmp_path / f"b0.{suffix}", variant="efficientnet_b0")
         assert resolved.semantics == semantics_of(b0)
         assert resolved.semantics == Semantics(1e-3, 0.01, "symmetric", b0.preprocessing)
 
-    def test_views_and_channels_last_are_written_alone(self, b0, tmp_path: Path, suffix):
+    def test_views_and_channels_last_are_written_densely(self, b0, tmp_path: Path, suffix):
         b0.to(memory_format=torch.channels_last)
         big = torch.zeros(3, *b0.classifier.weight.shape)
         with torch.no_grad():
@@ -376,7 +371,7 @@ class TestSavingErrors:
             save_checkpoint(b0_state, tmp_path / "b0.pth")
 
     def test_foreign_model(self, tmp_path: Path):
-        with pytest.raises(ValueError, match="Linear is no EfficientNet of this package"):
+        with pytest.raises(ValueError, match="Linear is not an EfficientNet of this package"):
             save_checkpoint(torch.nn.Linear(2, 2), tmp_path / "b0.pth")
 
     def test_damaged_record(self, b0_state):

@@ -1,4 +1,4 @@
-"""Key maps against the state dicts that other code bases make."""
+"""Key maps compared with the state dicts of other code bases."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from effkernels.checkpoints import (
 )
 from effkernels.checkpoints.formats import get_format, structure_of
 from effkernels.checkpoints.loading import looks_like
+from model_names import LITE, TO_B7
 from oracles import oracle
 
 ENTRIES = {
@@ -29,15 +30,14 @@ ENTRIES = {
     "efficientnet_b7": 1200,
     "efficientnet_b8": 1332,
     "efficientnet_l2": 1914,
-    # Lite: as above, with fewer blocks, and without the four squeeze-excitation tensors of each.
+    # For Lite as above, with fewer blocks, and without the four squeeze-excitation tensors of each
+    # block.
     "efficientnet_lite0": 296,
     "efficientnet_lite1": 386,
     "efficientnet_lite2": 386,
     "efficientnet_lite3": 440,
     "efficientnet_lite4": 548,
 }
-LITE = [name for name in ENTRIES if "lite" in name]
-TO_B7 = [f"efficientnet_b{i}" for i in range(8)]
 
 
 def ours(name: str, **options) -> dict[str, torch.Tensor]:
@@ -54,7 +54,7 @@ def test_entries(name, entries):
 
 
 class TestAgainstTheirModels:
-    """The exported keys and shapes are exactly those of the model that they are meant for."""
+    """The exported keys and shapes are exactly those of the other code base's model."""
 
     @pytest.mark.parametrize("name", ENTRIES)
     def test_timm(self, name):
@@ -81,7 +81,7 @@ class TestAgainstTheirModels:
         assert detect_format(theirs) == "lukemelas"
 
 
-# Written out from RangiLyu/EfficientNet-Lite's module names: there is no package of it to ask.
+# Copied from the module names in RangiLyu/EfficientNet-Lite, for which there is no package.
 RANGILYU_LITE0_LAYERS = {
     "stem.0": "stem.conv",
     "stem.1": "stem.bn",
@@ -111,7 +111,7 @@ def test_rangilyu(theirs, mine):
 
 
 def test_conv_pw_of_timm_has_two_meanings():
-    state = ours("efficientnet_b1")  # its stage 0 has a second block without expansion
+    state = ours("efficientnet_b1")  # its stage 0 has two blocks without expansion
     exported = export_state(state, "timm")
     for block in (0, 1):
         projection = exported[f"blocks.0.{block}.conv_pw.weight"]
@@ -129,7 +129,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("name", "fmt"), PAIRS)
-def test_an_export_is_whole_detected_and_recognised(name, fmt):
+def test_an_export_is_complete_and_its_format_is_detected(name, fmt):
     exported = export_state(ours(name), fmt)
     assert len(exported) == ENTRIES[name]
     assert detect_format(exported) == fmt
@@ -152,7 +152,7 @@ class TestDetection:
 
     def test_unknown_lists_the_first_keys_and_the_formats(self):
         keys = [f"layer{i}.conv.weight" for i in range(20)]
-        with pytest.raises(ValueError, match="of 20 keys, 0 fit") as caught:
+        with pytest.raises(ValueError, match="0 of 20 keys belong") as caught:
             detect_format(keys)
         message = str(caught.value)
         assert "layer0.conv.weight, layer1.conv.weight" in message
@@ -170,7 +170,7 @@ class TestDetection:
         with pytest.raises(ValueError, match=f"looks like {owner}"):
             detect_format([key, "something.else"])
 
-    def test_v2_of_timm_is_not_taken_for_v1(self):
+    def test_timms_v2_is_not_mistaken_for_v1(self):
         timm = oracle("timm")
         with torch.device("meta"):
             theirs = timm.create_model("tf_efficientnetv2_s")
@@ -184,7 +184,7 @@ class TestExportErrors:
         with pytest.raises(ValueError, match="unknown checkpoint format 'keras'; known: effk"):
             export_state(b0_state, "keras")
 
-    def test_lite_has_no_torchvision_form(self):
+    def test_lite_cannot_be_written_for_torchvision(self):
         with pytest.raises(ValueError, match="torchvision has no EfficientNet without squeeze"):
             export_state(ours("efficientnet_lite0"), "torchvision")
 
@@ -193,7 +193,7 @@ class TestExportErrors:
             export_state(b0_state, "rangilyu")
 
     def test_foreign_state_dict(self, b0_state):
-        with pytest.raises(ValueError, match="is no key of the effkernels"):
+        with pytest.raises(ValueError, match="is not a key of the effkernels"):
             export_state(export_state(b0_state, "timm"), "timm")
 
     def test_fused_model(self, b0):

@@ -1,4 +1,4 @@
-"""The hub through a real huggingface_hub over a cache made by hand, and through a fake one."""
+"""The hub: through the real huggingface_hub with a cache made by hand, and through a fake one."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def add_model(cache: Path, b0_state) -> AddModel:
-    """Put a repository into the cache, as huggingface_hub lays it out."""
+    """Put a repository into the cache, in huggingface_hub's layout."""
 
     def add(
         repo: str,
@@ -134,12 +134,12 @@ class TestReferences:
 
     def test_configuration_of_another_architecture(self, add_model: AddModel):
         add_model("someone/model", config={"architecture": "resnet50"})
-        with pytest.raises(ValueError, match="'resnet50', which is no EfficientNet"):
+        with pytest.raises(ValueError, match="'resnet50', which is not an EfficientNet"):
             resolve("hf-hub:someone/model", variant="efficientnet_b0")
 
     def test_configuration_that_is_no_object(self, add_model: AddModel):
         add_model("someone/model", config=[1])
-        with pytest.raises(ValueError, match=r"config\.json holds no JSON object"):
+        with pytest.raises(ValueError, match=r"config\.json does not hold a JSON object"):
             resolve("hf-hub:someone/model", variant="efficientnet_b0")
 
     @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ class TestReferences:
 
 
 class TestErrorsOfTheHub:
-    """Each error that huggingface_hub raises, from a fake download."""
+    """Each error that huggingface_hub raises, raised by a fake download."""
 
     @pytest.fixture
     def fail_with(self, monkeypatch) -> Callable[[Exception], None]:
@@ -230,7 +230,7 @@ class TestErrorsOfTheHub:
 
 class TestImageNet:
     @pytest.mark.parametrize("name", effkernels.list_models())
-    def test_every_named_model_has_a_row_that_makes_sense(self, name):
+    def test_every_named_model_has_a_valid_row(self, name):
         row = PRETRAINED[name]
         assert parse_source(row.source).variant == name
         semantics = source_semantics(row.source)
@@ -263,7 +263,7 @@ class TestImageNet:
 
         monkeypatch.setattr(hub, "hf_hub_download", download)
         row = PRETRAINED["efficientnet_b0"]
-        with pytest.raises(ValueError, match="is not the file that was expected: sha256"):
+        with pytest.raises(ValueError, match="is not the expected file: its sha256"):
             resolve("imagenet", variant="efficientnet_b0")
         unchecked = HubWeights(row.repo, row.revision, row.source)
         monkeypatch.setitem(PRETRAINED, "efficientnet_b0", unchecked)
@@ -294,12 +294,13 @@ class TestImageNet:
         package.mkdir()
         (package / "__init__.py").write_text("raise AssertionError('its code must not run')")
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, row.module, raising=False)  # by another test
+        # Another test may have imported it.
+        monkeypatch.delitem(sys.modules, row.module, raising=False)
         with pytest.raises(ValueError, match="--force-reinstall efficientnet-lite0"):
             resolve("imagenet", variant="efficientnet_lite0")
         (package / "models").mkdir()
         (package / row.filename).write_bytes(b"something else")
-        with pytest.raises(ValueError, match="is not the file that was expected"):
+        with pytest.raises(ValueError, match="is not the expected file"):
             resolve("imagenet", variant="efficientnet_lite0")
 
     @pytest.mark.parametrize("number", [0, 1, 2])
@@ -313,7 +314,9 @@ class TestImageNet:
 
 
 def test_environment_variables_reach_the_hub_library(add_model: AddModel, cache: Path):
-    """HF_HUB_OFFLINE and HF_HUB_CACHE, read when huggingface_hub is imported: in a new process."""
+    """HF_HUB_OFFLINE and HF_HUB_CACHE are read when huggingface_hub is imported, so this needs a
+    new process.
+    """
     add_model("someone/model")
     script = (
         "from effkernels.checkpoints import resolve\n"

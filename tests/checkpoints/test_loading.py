@@ -1,4 +1,4 @@
-"""Loading is all or nothing, and says what does not fit."""
+"""Loading changes all or nothing, and reports what does not fit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def loaded(model: nn.Module, expected: dict[str, Tensor]) -> bool:
 
 
 def refused(model: nn.Module, given: Checkpoint, **options) -> str:
-    """Load, expect an error that leaves the model as it was, and return the message."""
+    """Load, expect an error that leaves the model unchanged, and return the message."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=r"weights\.pth") as caught:
         load_into(model, given, **options)
@@ -38,7 +38,7 @@ def refused(model: nn.Module, given: Checkpoint, **options) -> str:
 
 class TestFits:
     @pytest.mark.parametrize("fmt", ["effkernels", "timm", "torchvision", "lukemelas"])
-    def test_every_tensor_lands_in_its_place(self, b0, b0_state, fmt):
+    def test_every_tensor_is_loaded_into_its_place(self, b0, b0_state, fmt):
         load_into(b0, checkpoint(b0_state, fmt))
         assert loaded(b0, b0_state)
 
@@ -115,7 +115,7 @@ class TestHeads:
         assert loaded(model, b0_state)
 
     @pytest.mark.parametrize("fmt", ["effkernels", "timm", "torchvision", "lukemelas"])
-    def test_other_classes_are_refused_unless_asked(self, b0_state, fmt):
+    def test_other_classes_are_refused_unless_requested(self, b0_state, fmt):
         model = effkernels.create_model("efficientnet_b0", num_classes=7)
         message = refused(model, checkpoint(b0_state, fmt))
         assert "1000 classes, the model 7: pass reset_classifier=True" in message
@@ -124,7 +124,7 @@ class TestHeads:
         kept = {f"classifier.{key}": value for key, value in fresh.items()}
         assert loaded(model, {**b0_state, **kept})
 
-    def test_reset_classifier_resets_where_the_classes_agree_too(self, b0, b0_state):
+    def test_reset_classifier_also_resets_if_the_classes_agree(self, b0, b0_state):
         fresh = b0.classifier.weight.clone()
         load_into(b0, checkpoint(b0_state), reset_classifier=True)
         assert torch.equal(b0.classifier.weight, fresh)
@@ -197,7 +197,7 @@ class TestMismatches:
         assert "the model is fused: load first, then call fuse()" in message
 
     def test_foreign_model(self, b0_state):
-        with pytest.raises(ValueError, match="is no key of the effkernels format"):
+        with pytest.raises(ValueError, match="is not a key of the effkernels format"):
             load_into(nn.Linear(2, 2), checkpoint(b0_state))
 
     def test_meta_device(self, b0_state):
@@ -212,10 +212,10 @@ class TestValues:
         b0_state["stages.4.1.project.bn.running_mean"][5] = bad
         b0_state["classifier.bias"][0] = bad
         message = refused(b0, checkpoint(b0_state, "timm"))
-        assert "2 tensors hold NaN or inf" in message
+        assert "2 tensors contain NaN or inf" in message
         assert "stages.4.1.project.bn.running_mean, classifier.bias" in message
 
-    def test_not_finite_where_it_is_not_used(self, b0, b0_state):
+    def test_not_finite_in_unused_tensors(self, b0, b0_state):
         b0_state["classifier.bias"][0] = float("nan")
         load_into(b0, checkpoint(b0_state), reset_classifier=True)
 
@@ -231,13 +231,17 @@ class TestValues:
 
     def test_integers(self, b0, b0_state):
         b0_state["stem.conv.weight"] = b0_state["stem.conv.weight"].to(torch.int8)
-        assert "no floating-point numbers: stem.conv.weight" in refused(b0, checkpoint(b0_state))
+        assert "are not floating-point tensors: stem.conv.weight" in refused(
+            b0, checkpoint(b0_state)
+        )
 
     @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
     def test_quantised(self, b0, b0_state):
         weight = b0_state["stem.conv.weight"]
         b0_state["stem.conv.weight"] = torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)
-        assert "no floating-point numbers: stem.conv.weight" in refused(b0, checkpoint(b0_state))
+        assert "are not floating-point tensors: stem.conv.weight" in refused(
+            b0, checkpoint(b0_state)
+        )
 
     def test_eight_bit_floats(self, b0_state):
         model = effkernels.efficientnet_b0()
@@ -245,7 +249,7 @@ class TestValues:
         load_into(model, checkpoint(b0_state))
         assert torch.equal(model.stem.conv.weight, b0_state["stem.conv.weight"].float())
         b0_state["stem.conv.weight"].view(torch.int8)[0, 0, 0, 0] = 0x7F  # NaN
-        assert "hold NaN or inf: stem.conv.weight" in refused(model, checkpoint(b0_state))
+        assert "contain NaN or inf: stem.conv.weight" in refused(model, checkpoint(b0_state))
 
     def test_tensors_without_storage(self, b0, b0_state):
         b0_state["stem.conv.weight"] = b0_state["stem.conv.weight"].to("meta")

@@ -1,6 +1,6 @@
-"""Loaded from each format, a model computes what the model that wrote the weights computes.
+"""A model loaded from any format computes what the model that wrote the weights computes.
 
-Everything in float64, where different orders of summation stay below 1e-9.
+Everything is in float64, where different orders of summation differ by less than 1e-9.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from effkernels.checkpoints import source_semantics
 from oracles import oracle
 from randomise import randomise
 
-# With and without squeeze-excitation; tests/models has all the other variants.
+# With and without squeeze-excitation; tests/models has all other variants.
 MODELS = ["efficientnet_b0", "efficientnet_lite0"]
-SIZE = (67, 90)  # odd and even: SAME padding differs between them
+SIZE = (67, 90)  # odd and even, which SAME padding pads differently
 
 
 @torch.no_grad()
@@ -50,12 +50,12 @@ def test_torchvision():
 
 def test_lukemelas():
     lukemelas = oracle("efficientnet_pytorch")
-    # Its padding is fixed when it is built, for the size that it is told.
+    # Its padding is fixed at construction, for the given size.
     theirs = lukemelas.EfficientNet.from_name("efficientnet-b0", image_size=SIZE)
     assert_same_logits(load("efficientnet_b0", randomise(theirs.double())), theirs)
 
 
-def test_the_wrong_semantics_would_be_seen():
+def test_wrong_semantics_are_detected():
     theirs = randomise(oracle("timm").create_model("efficientnet_b0").double())
     for source in ("timm/tf_efficientnet_b0", "torchvision/efficientnet_b5"):
         wrong = source_semantics(source)

@@ -1,4 +1,4 @@
-"""Networks among other keys: wrapped, compiled in parts, inside of other modules, beside other tensors."""
+"""Networks among other keys: wrapped, compiled in parts, within other modules, beside other tensors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,10 @@ import effkernels
 from effkernels.checkpoints import export_state, load_into, resolve, save_checkpoint
 from effkernels.checkpoints.files import unwrap
 from effkernels.checkpoints.prefixes import without_inserted
+from state_dicts import equal
 
 FORMATS = ["effkernels", "timm", "torchvision", "lukemelas"]
 State = dict[str, Tensor]
-
-
-def equal(found: State, expected: State) -> bool:
-    return list(found) == list(expected) and all(
-        torch.equal(found[key], expected[key]) for key in expected
-    )
 
 
 def prefixed(prefix: str, state: State) -> State:
@@ -61,7 +56,7 @@ class TestReading:
             found = unwrap({"state_dict": saved, "epoch": 1}, "test")
         assert equal(found.state_dict, exported)
 
-    def test_a_network_with_a_head_of_its_own(self, b0_state):
+    def test_a_network_with_another_head(self, b0_state):
         headless = {k: v for k, v in b0_state.items() if not k.startswith("classifier.")}
         saved = {**prefixed("encoder.", headless), "head.weight": torch.zeros(5, 1280)}
         model = effkernels.create_model("efficientnet_b0", num_classes=5)
@@ -70,7 +65,7 @@ class TestReading:
         load_into(model, given, reset_classifier=True)
         assert torch.equal(model.head.conv.weight, b0_state["head.conv.weight"])
 
-    def test_a_key_without_place_under_the_prefix_is_an_error_of_loading(self, b0, b0_state):
+    def test_an_unknown_key_under_the_prefix_is_a_loading_error(self, b0, b0_state):
         saved = prefixed("model.", {**b0_state, "extra": torch.zeros(1)})
         with pytest.raises(ValueError, match="1 unexpected: extra"):
             load_into(b0, resolve(saved, variant="efficientnet_b0"))
@@ -113,16 +108,16 @@ class TestReading:
         assert wrapped.keys() != b0_state.keys()
         assert equal(unwrap(wrapped, "test").state_dict, b0_state)
 
-    def test_nothing_is_cut_where_two_keys_would_become_one(self):
+    def test_nothing_is_removed_if_two_keys_would_become_equal(self):
         keys = ["a._orig_mod.b", "a.b"]
         assert without_inserted(keys) == {key: key for key in keys}
 
-    def test_parts_of_names_are_no_wrappers(self):
+    def test_parts_of_names_are_not_wrappers(self):
         assert without_inserted(["my_orig_mod.a"]) == {"my_orig_mod.a": "my_orig_mod.a"}
 
 
 class Classifier(nn.Module):
-    """A module that holds the network, as training code writes it."""
+    """A module that holds the network, as training code often has it."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -137,7 +132,7 @@ def compiled_in_parts(model: effkernels.EfficientNet) -> nn.Module:
 
 
 class TestModels:
-    """The same on the other side: models to load into and to save."""
+    """The same for models to load into and to save."""
 
     @pytest.mark.parametrize(
         "wrap", [compiled_in_parts, Classifier, lambda m: nn.DataParallel(Classifier(m))]
@@ -165,14 +160,14 @@ class TestModels:
         model = effkernels.create_model("efficientnet_b0", weights=tmp_path / "b0.pth")
         assert equal(model.state_dict(), b0_state)
 
-    def test_a_module_with_two_networks_is_asked_about(self, b0, b0_state):
+    def test_a_module_with_two_networks_is_ambiguous(self, b0, b0_state):
         before = b0.classifier.bias.clone()
         pair = nn.ModuleDict({"student": b0, "teacher": effkernels.create_model("efficientnet_b0")})
         with pytest.raises(ValueError, match=r"2 networks, under the prefixes 'student\.' and 'te"):
             load_into(pair, resolve(b0_state, variant="efficientnet_b0"))
         assert torch.equal(b0.classifier.bias, before)
 
-    def test_a_network_that_holds_another_is_itself(self, b0, b0_state):
+    def test_the_outer_of_two_nested_networks_counts(self, b0, b0_state):
         teacher = b0.teacher = effkernels.create_model("efficientnet_b0")
         before = teacher.classifier.weight.clone()
         load_into(b0, resolve(b0_state, variant="efficientnet_b0"))

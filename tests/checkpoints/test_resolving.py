@@ -1,4 +1,4 @@
-"""From a name to a checkpoint: what is accepted, what wins, and what is refused."""
+"""From a reference to a checkpoint: what is accepted, which source decides, and what is refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class TestKinds:
             resolve(weights, variant="efficientnet_b0")
 
     def test_misspelt_names(self):
-        with pytest.raises(ValueError, match="weights='imagnet' is no file and no known name"):
+        with pytest.raises(
+            ValueError, match="weights='imagnet' is neither a file nor a known name"
+        ):
             resolve("imagnet", variant="efficientnet_b0")
 
     def test_missing_file(self):
@@ -96,7 +98,7 @@ class TestSettling:
     def test_source_that_contradicts_the_record(self, b0_state, tmp_path: Path):
         path = tmp_path / "a.pth"
         save_checkpoint(b0_state, path, variant="efficientnet_b0", semantics=SAME)
-        with pytest.raises(ValueError, match="drop source to follow the file") as caught:
+        with pytest.raises(ValueError, match="drop source to use what the file states") as caught:
             resolve(path, variant="efficientnet_b0", source="timm/efficientnet_b0")
         message = str(caught.value)
         assert "eps 0.001, same padding" in message
@@ -145,7 +147,7 @@ class TestSettling:
 
 
 class TestExporting:
-    """Writing the names of a code base none of whose models computes the same."""
+    """Writing keys for a code base in which no model computes the same."""
 
     @pytest.mark.parametrize(
         ("fmt", "options"),
@@ -156,14 +158,14 @@ class TestExporting:
             ("lukemelas", {}),
         ],
     )
-    def test_needs_to_be_asked_for(self, tmp_path: Path, fmt, options):
+    def test_is_refused_unless_allowed(self, tmp_path: Path, fmt, options):
         model = effkernels.create_model("efficientnet_b0", **options)
         path = tmp_path / "a.pth"
         with pytest.raises(ValueError, match=f"no efficientnet_b0 of {fmt} computes the same"):
             save_checkpoint(model, path, format=fmt)
         assert not path.exists()
         save_checkpoint(model, path, format=fmt, allow_semantics_change=True)
-        # Our own loader reads the truth from the record.
+        # Our own loader reads the true semantics from the record.
         found = resolve(path, variant="efficientnet_b0").semantics
         assert found.padding == model.config.padding
         assert found.bn_eps == model.config.bn_eps

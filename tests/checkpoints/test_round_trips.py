@@ -1,4 +1,6 @@
-"""Their weights, loaded here, saved in their format, loaded there: the same to the last bit."""
+"""Weights of other packages, loaded here, saved in their format and loaded there: the same to the
+last bit.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @torch.no_grad()
 def scrambled(model: Model) -> Model:
-    """Every floating-point number random and positive, so that it may stand for a variance too."""
+    """Make every floating-point value random and positive, so that it is also a valid variance."""
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             tensor.uniform_(0.1, 1.0)

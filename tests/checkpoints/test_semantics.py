@@ -1,4 +1,4 @@
-"""The tables of what published weights were trained with, against those who published them."""
+"""The tables of what published weights were trained with, compared with the publishers' packages."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from effkernels.checkpoints.semantics import (
     twin,
 )
 from effkernels.preprocessing import IMAGENET_MEAN, INCEPTION_MEAN, Preprocessing
+from model_names import LITE, TO_B7
 from oracles import oracle
 
-TO_B7 = [f"efficientnet_b{i}" for i in range(8)]
-LITE = [f"efficientnet_lite{i}" for i in range(5)]
 EVERY_MODEL = [*TO_B7, "efficientnet_b8", "efficientnet_l2", *LITE]
 
 
 def batch_norm(model: torch.nn.Module) -> tuple[float, float | None]:
-    """The constants that all of a model's BatchNorms share."""
+    """The constants that all BatchNorms of a model share."""
     found = {(m.eps, m.momentum) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)}
     assert len(found) == 1
     return found.pop()
@@ -191,7 +190,7 @@ class TestSources:
 
 class TestFormats:
     def test_timm_keys_are_ambiguous_and_the_error_says_what_to_pass(self):
-        with pytest.raises(ValueError, match="same ones") as caught:
+        with pytest.raises(ValueError, match="same keys") as caught:
             format_semantics("timm", "efficientnet_b2")
         message = str(caught.value)
         assert "source='timm/efficientnet_b2' or source='timm/tf_efficientnet_b2'" in message
@@ -208,7 +207,7 @@ class TestFormats:
             ("effkernels", "efficientnet_b0", (1e-3, 0.01, "symmetric")),
         ],
     )
-    def test_the_others_tell(self, fmt, variant, expected):
+    def test_other_formats_are_unambiguous(self, fmt, variant, expected):
         found = format_semantics(fmt, variant)
         assert (found.bn_eps, found.bn_momentum, found.padding) == expected
 
@@ -236,7 +235,7 @@ class TestTwins:
     )
     def test_table(self, fmt, variant, semantics, expected):
         eps, padding = semantics
-        # Momentum is PyTorch's or TensorFlow's: it does not change logits.
+        # Momentum, PyTorch's or TensorFlow's, does not change logits.
         for momentum in (0.1, 0.01):
             assert twin(fmt, variant, Semantics(eps, momentum, padding)) == expected
 
@@ -277,12 +276,12 @@ class TestHubConfiguration:
         assert config_semantics({"model_type": "efficientnet"}, "hub") is None
 
     def test_another_architecture(self):
-        with pytest.raises(ValueError, match="hub: its configuration says 'resnet50'"):
+        with pytest.raises(ValueError, match="hub: its configuration names 'resnet50'"):
             config_semantics({"architecture": "resnet50"}, "hub")
 
     @pytest.mark.parametrize("odd", [{"crop_mode": "squash"}, {"input_size": [3, 224, 320]}])
     def test_transforms_that_do_not_exist_here(self, odd):
-        with pytest.raises(ValueError, match="only square centre crops are known here"):
+        with pytest.raises(ValueError, match="only square centre crops are supported"):
             config_semantics({"architecture": "efficientnet_b0", **odd}, "hub")
 
 

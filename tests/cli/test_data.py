@@ -10,7 +10,7 @@ from effkernels.data import SAMPLE_PICTURES, imagenet_classes, sample_pictures
 from oracles import oracle
 
 
-def test_a_thousand_different_class_names_in_the_order_of_the_outputs() -> None:
+def test_a_thousand_distinct_class_names_in_output_order() -> None:
     names = imagenet_classes()
     assert len(names) == len(set(names)) == 1000
     assert all(name == name.strip() and name for name in names)
@@ -18,7 +18,7 @@ def test_a_thousand_different_class_names_in_the_order_of_the_outputs() -> None:
     assert {index: names[index] for index in known} == known
 
 
-def test_class_names_are_torchvisions_but_for_those_it_made_unique_otherwise() -> None:
+def test_class_names_equal_torchvisions_except_for_ambiguous_ones() -> None:
     theirs = oracle("torchvision.models._meta")._IMAGENET_CATEGORIES
     differing = {
         index: (ours, other)

@@ -47,7 +47,7 @@ def test_the_module_prints_the_version(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (0, f"effkernels {effkernels.__version__}\n")
 
 
-def test_an_error_is_one_line_without_a_traceback_unless_asked_for(tmp_path: Path) -> None:
+def test_an_error_is_one_line_without_a_traceback_unless_requested(tmp_path: Path) -> None:
     arguments = [*MODULE, "predict", "nowhere"]
     result = command(*arguments, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
@@ -68,7 +68,7 @@ def test_without_its_packages_it_names_the_extra(tmp_path: Path, package: str) -
     )
 
 
-def test_without_pillow_only_pictures_are_out_of_reach(tmp_path: Path, seven_classes: Path) -> None:
+def test_without_pillow_everything_but_pictures_works(tmp_path: Path, seven_classes: Path) -> None:
     blocked = "import sys; sys.modules['PIL'] = None; import effkernels_cli as c; c.main()"
     (tmp_path / "picture.png").touch()
     arguments = ["predict", "picture.png", "--weights", str(seven_classes)]
@@ -79,7 +79,7 @@ def test_without_pillow_only_pictures_are_out_of_reach(tmp_path: Path, seven_cla
     assert command(sys.executable, "-c", blocked, "table", cwd=tmp_path).returncode == 0
 
 
-def test_importing_the_entry_point_imports_nothing_of_its_packages(tmp_path: Path) -> None:
+def test_importing_the_entry_point_imports_no_packages(tmp_path: Path) -> None:
     code = (
         "import sys, effkernels_cli; print(*{'typer', 'rich', 'PIL', 'torch'} & set(sys.modules))"
     )
@@ -97,8 +97,8 @@ def test_help_and_wrong_usage_do_not_wait_for_torch(tmp_path: Path, arguments: l
     assert result.stdout.splitlines()[-1] == "False"
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
-    # A shell would do, but its status is the last command's: the pipe is closed here instead.
+def test_a_reader_that_closes_the_pipe_is_not_an_error(tmp_path: Path) -> None:
+    # A shell pipeline would return the last command's status, so the pipe is closed here instead.
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run(
@@ -137,13 +137,13 @@ def test_many_pictures_have_a_progress_bar_in_a_terminal(
 
 
 def _read_terminal(descriptor: int) -> str:
-    """All that a process writes to its terminal until it ends."""
+    """Everything that a process writes to its terminal until it ends."""
     chunks: list[bytes] = []
     with os.fdopen(descriptor, "rb", buffering=0) as terminal:
         while True:
             try:
                 chunk = terminal.read(65536)
-            except OSError:  # Linux' way to say that the other side is closed
+            except OSError:  # how Linux reports that the other side is closed
                 chunk = b""
             if not chunk:
                 return b"".join(chunks).decode(errors="replace")
@@ -193,7 +193,7 @@ def test_wrong_usage_is_one_line(run: Run, arguments: list[str], said: str) -> N
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_what_a_command_may_raise(
+def test_expected_exceptions_are_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, raised: BaseException, status: int, said: str
 ) -> None:
     def fail() -> None:

@@ -15,7 +15,7 @@ ARGUMENTS = ["explain", "efficientnet_lite0", "--resolution", "64", "--batch-siz
 
 
 @pytest.mark.parametrize("backend", ["auto", "torch"])
-def test_as_the_library_tells_it(run: Run, backend: str) -> None:
+def test_text_equals_the_librarys(run: Run, backend: str) -> None:
     model = effkernels.efficientnet_lite0(dtype=torch.float16).eval()
     x = torch.zeros(2, 3, 64, 64, dtype=torch.float16)
     with effkernels.use_backend(backend):

@@ -1,4 +1,4 @@
-"""Where a model runs, on machines that this one need not be."""
+"""The choice of a device, on simulated machines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from effkernels.cli.options import choose_device
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch as on a machine with two CUDA devices."""
+    """Make torch behave as on a machine with two CUDA devices."""
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -18,19 +18,19 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_cuda_is_the_default_where_there_is_any() -> None:
+def test_cuda_is_the_default_if_available() -> None:
     assert choose_device(None) == (torch.device("cuda"), "GPU of this test, the default")
-    assert choose_device("cuda:1") == (torch.device("cuda:1"), "GPU of this test, asked for")
-    assert choose_device("cpu") == (torch.device("cpu"), "asked for")
+    assert choose_device("cuda:1") == (torch.device("cuda:1"), "GPU of this test, requested")
+    assert choose_device("cpu") == (torch.device("cpu"), "requested")
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_a_device_too_many_is_refused() -> None:
+def test_a_device_number_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="CUDA devices are cuda:0 to cuda:1"):
         choose_device("cuda:2")
 
 
-def test_a_torch_without_cuda_is_told_from_a_machine_without_a_gpu(
+def test_a_torch_without_cuda_is_distinguished_from_a_missing_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -45,6 +45,6 @@ def test_a_torch_without_cuda_is_told_from_a_machine_without_a_gpu(
 
 
 @pytest.mark.parametrize("wanted", ["toaster", "cuda:x", "", "cpu:-1"])
-def test_what_is_no_device_is_refused(wanted: str) -> None:
+def test_unknown_devices_are_refused(wanted: str) -> None:
     with pytest.raises(ValueError, match="is no device; accepted"):
         choose_device(wanted)

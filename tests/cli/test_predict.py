@@ -1,4 +1,4 @@
-"""``effkernels predict`` on pictures of every kind, good and bad."""
+"""``effkernels predict`` on good and bad pictures of every kind."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ import torch
 from PIL import Image
 
 import effkernels
-from command_line import Outcome, Run
+from command_line import CATS, Outcome, Run
 from effkernels.cli import classify, predict
 from effkernels.cli.pictures import collect, prepare
 from effkernels.data import sample_pictures
 
 TRANSFORM = effkernels.Preprocessing()
-CATS = {"tabby", "tiger cat", "Egyptian cat"}
 
 
 def classified(result: Outcome) -> list[dict[str, Any]]:
-    """The pictures of a JSON document, which has to be all that standard output holds."""
+    """The pictures of a JSON document, which must be all of standard output."""
     pictures: list[dict[str, Any]] = json.loads(result.stdout)["pictures"]
     return pictures
 
@@ -64,7 +63,7 @@ def _alpha(cat: Image.Image, folder: Path) -> Path:
 
 def _rotated(cat: Image.Image, folder: Path) -> Path:
     exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: a viewer turns the picture by 90 degrees clockwise
+    exif[0x0112] = 6  # orientation: viewers rotate the picture by 90 degrees clockwise
     sideways = cat.transpose(Image.Transpose.ROTATE_90)
     sideways.save(path := folder / "rotated.jpg", quality=95, exif=exif)
     return path
@@ -109,7 +108,7 @@ def test_float16_on_the_cpu_works(run: Run, cat: Image.Image, tmp_path: Path) ->
 
 @pytest.fixture
 def folder(cat: Image.Image, tmp_path: Path) -> Path:
-    """Three good pictures in two levels, one corrupt and one empty, and files to pass over."""
+    """Three good pictures in two levels, one corrupt and one empty, and files to be skipped."""
     root = tmp_path / "pictures"
     (root / "deep" / "er").mkdir(parents=True)
     (root / ".hidden").mkdir()
@@ -164,7 +163,7 @@ def test_the_batch_size_changes_nothing(run: Run, folder: Path, seven_classes: P
     assert shares(1) == pytest.approx(shares(3), rel=1e-4)
 
 
-def test_all_unreadable_fails_but_the_document_is_whole(
+def test_only_unreadable_pictures_fail_with_a_complete_document(
     run: Run, folder: Path, seven_classes: Path
 ) -> None:
     bad = [folder / "zero.jpg", folder / "deep" / "corrupt.png"]
@@ -186,14 +185,14 @@ def test_a_missing_file_among_others_is_skipped(
     )
 
 
-def test_a_file_without_a_pictures_name_is_read_all_the_same(
+def test_a_named_file_is_read_whatever_its_suffix(
     run: Run, cat: Image.Image, seven_classes: Path, tmp_path: Path
 ) -> None:
     cat.save(path := tmp_path / "picture.data", format="png")
     assert run("predict", path, "-w", seven_classes).exit_code == 0
 
 
-def test_a_name_with_markup_is_shown_as_it_is(
+def test_markup_in_a_name_is_shown_literally(
     run: Run, cat: Image.Image, seven_classes: Path, tmp_path: Path
 ) -> None:
     cat.save(path := tmp_path / "[bold]cat.png")
@@ -242,7 +241,7 @@ def test_bad_arguments_are_one_line(
     assert said in run("predict", *given).error
 
 
-def test_pipes_and_sockets_in_a_folder_are_passed_over(
+def test_pipes_and_sockets_in_a_folder_are_skipped(
     run: Run, tmp_path: Path, cat: Image.Image, seven_classes: Path
 ) -> None:
     cat.save(tmp_path / "cat.png")
@@ -251,7 +250,7 @@ def test_pipes_and_sockets_in_a_folder_are_passed_over(
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)["pictures"]
     assert [Path(picture["path"]).name for picture in found] == ["cat.png"]
-    assert "is no regular file: pipe" in run("predict", tmp_path / "pipe.png").error
+    assert "is not a regular file: pipe" in run("predict", tmp_path / "pipe.png").error
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal(
@@ -266,7 +265,7 @@ def test_control_characters_in_names_do_not_reach_the_terminal(
     assert not {"\x1b", "\x07"} & set(result.stdout + result.stderr)
 
 
-def test_labels_are_seen_in_a_narrow_terminal(
+def test_labels_are_shown_in_a_narrow_terminal(
     run: Run, monkeypatch: pytest.MonkeyPatch, seven_classes: Path
 ) -> None:
     monkeypatch.setenv("COLUMNS", "30")
@@ -283,12 +282,12 @@ def test_a_picture_on_standard_input(
 ) -> None:
     arguments = ("predict", "-", "--weights", seven_classes, "--json")
     with sample_pictures() as (cat_path, _):
-        monkeypatch.setattr(sys, "stdin", open(cat_path))  # noqa: SIM115 - closed with the test
+        monkeypatch.setattr(sys, "stdin", open(cat_path))  # noqa: SIM115 - closed by monkeypatch
         piped = collect(["-"])
         assert piped == ([Path("-")], [])
         [batch] = prepare(piped[0], 1, TRANSFORM)
         assert torch.equal(batch.tensors[0], TRANSFORM(cat_path))
-    assert "nothing was read from it" in run(*arguments).stderr
+    assert "it is empty" in run(*arguments).stderr
 
 
 def test_a_url_is_named_as_it_was_typed(run: Run) -> None:
@@ -303,14 +302,14 @@ def test_short_names_of_types(run: Run, seven_classes: Path, name: str) -> None:
     assert json.loads(result.stdout)["dtype"] == "bfloat16"
 
 
-def test_an_unknown_type_is_answered_with_those_there_are(run: Run) -> None:
+def test_the_error_for_an_unknown_type_lists_the_known_ones(run: Run) -> None:
     assert (
         "'f8' is not one of float32, float16, bfloat16"
         in run("predict", "-", "--dtype", "f8").error
     )
 
 
-def test_errors_speak_of_options(run: Run, tmp_path: Path) -> None:
+def test_errors_name_options_instead_of_arguments(run: Run, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     path = tmp_path / "b0.pth"
     torch.save(timm.create_model("efficientnet_b0").state_dict(), path)

@@ -13,7 +13,7 @@ from command_line import Run
 from effkernels.analysis.cost import model_cost
 
 
-def test_table_puts_our_counts_beside_the_papers(run: Run) -> None:
+def test_table_shows_our_counts_and_the_papers(run: Run) -> None:
     result = run("table")
     assert (result.exit_code, result.stderr) == (0, "")
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -45,7 +45,7 @@ def test_a_narrow_terminal_cuts_no_number(run: Run, monkeypatch: pytest.MonkeyPa
         assert "…" not in run(*arguments).stdout
 
 
-def test_info_tells_versions_backends_and_the_build(run: Run) -> None:
+def test_info_lists_versions_backends_and_the_build(run: Run) -> None:
     document = json.loads(run("info", "--json").stdout)
     assert document["versions"]["effkernels"] == effkernels.__version__
     assert document["versions"]["python"] == platform.python_version()

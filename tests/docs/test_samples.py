@@ -1,4 +1,4 @@
-"""Each Python sample of the README and the guides runs, in order, from a folder that is not the clone."""
+"""Each Python sample of the README and the guides runs, in order, in a folder outside of the clone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ SAMPLE = re.compile(
 
 
 def samples(page: Path) -> list[str]:
-    """The samples of a page that run here."""
+    """The samples of a page that can run here."""
     return [code for needs, code in SAMPLE.findall(page.read_text()) if not needs]
 
 
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if samples(p)], ids=lambda p: str(p.relative_to(ROOT))
+    "page",
+    [p for p in PAGES if p.parent.name != "api" and samples(p)],  # docs/api shows signatures
+    ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_samples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if 'weights="imagenet"' in page.read_text():
@@ -38,7 +40,7 @@ def test_there_are_samples() -> None:
     assert len(samples(ROOT / "README.md")) >= 5
 
 
-def test_links_lead_somewhere() -> None:
+def test_linked_files_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
@@ -61,5 +63,5 @@ def test_the_readme_says_which_backend_has_which_op() -> None:
     public = set(effkernels.ops.__all__) - {"BatchNorm", "Conv", "Gate"}
     assert set(said) == public
     for name in ("cuda", "triton", "cpu"):
-        if status[name].ops:  # registered: its module is there, whether or not a GPU is
+        if status[name].ops:  # its module is loaded, with or without a GPU
             assert {op for op in public if name in said[op]} == set(status[name].ops) & public, name

@@ -1,4 +1,4 @@
-"""What ``explain`` tells of a forward pass, against counts of its own."""
+"""What ``explain`` reports about a forward pass, compared with independent counts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from effkernels.analysis.cost import LayerCost, ModelCost, elements, model_cost
 from effkernels.nn import ConvBnAct
 from effkernels.ops._define import defined
 from networks import small
+from requirements import needs_cpu_kernels
 
-needs_kernels = pytest.mark.skipif(
-    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
-)
 SIZE, IMAGES = 64, 2
 NETWORKS = ["efficientnet_b0", "efficientnet_lite0"]
 DTYPES = [torch.float32, torch.float16]
@@ -51,7 +49,7 @@ def images(dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def state_bytes(module: nn.Module) -> int:
-    """Weights and statistics, without BatchNorm's counters."""
+    """Bytes of weights and statistics, without BatchNorm's counters."""
     state = [*module.parameters(), *module.buffers()]
     return sum(t.numel() * t.element_size() for t in state if t.is_floating_point())
 
@@ -64,7 +62,7 @@ def blocks(model: EfficientNet) -> list[str]:
     return [f"stages.{s}.{b}" for s, stage in enumerate(model.stages) for b, _ in enumerate(stage)]
 
 
-@needs_kernels
+@needs_cpu_kernels
 def test_a_classifier_is_one_call_of_steps(model: EfficientNet, cost: ModelCost) -> None:
     dtype = cost.dtype
     found = effkernels.explain(model, images(dtype))
@@ -103,19 +101,19 @@ def test_plain_pytorch_runs_the_parts_of_blocks(model: EfficientNet, cost: Model
     inner = [layer.name for layer in cost.layers]
     assert [row.name for row in found.rows] == ["", *inner]
     assert [(row.op, row.call) for row in found.rows if row.call is None] == [
-        ("clone", None),  # into NHWC
+        ("clone", None),  # conversion to NHWC
         ("mean + addmm", None),
     ]
     assert {row.backend for row in found.rows} == {"torch"}
     assert found.calls == len(inner) - 1
-    forced = "torch is asked for (use_backend or EFFKERNELS_BACKEND)"
+    forced = "torch was requested (use_backend or EFFKERNELS_BACKEND)"
     assert {row.why for row in found.rows} == {forced, "PyTorch's own, around the ops"}
     expands = [elements((layer.out_shape[0], 1, 1)) for layer in cost.layers]
     gates = sum(c for c, layer in zip(expands, cost.layers, strict=True) if "squeeze" in layer.name)
     head, classes = cost.layers[-2].out_shape, cost.layers[-1].out_shape[0]
     beside = (
-        2 * x.nbytes  # into NHWC
-        + 2 * IMAGES * size * elements(head)  # the map that level 1 does not write
+        2 * x.nbytes  # conversion to NHWC
+        + 2 * IMAGES * size * elements(head)  # the head's map, which level 1 does not write
         + IMAGES * size * (2 * head[0] + classes)  # pooled, logits
         + 4 * IMAGES * gates * 4  # float32: pooled written and read, gates written and read
     )
@@ -124,7 +122,7 @@ def test_plain_pytorch_runs_the_parts_of_blocks(model: EfficientNet, cost: Model
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_hooked_runs_module_by_module(name: str) -> None:
+def test_a_model_with_global_hooks_runs_module_by_module(name: str) -> None:
     model = effkernels.create_model(name).eval()
     handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
     try:
@@ -143,7 +141,7 @@ def test_what_is_hooked_runs_module_by_module(name: str) -> None:
         assert found.bytes == cost.bytes_moved.eager + state_bytes(model) + beside
 
 
-@needs_kernels
+@needs_cpu_kernels
 def test_a_hook_inside_of_a_block() -> None:
     model = small().eval()
     model.stages[1][0].depthwise.conv.register_forward_hook(lambda *_: None)
@@ -166,7 +164,7 @@ def test_a_hook_inside_of_a_block() -> None:
     )
 
 
-@needs_kernels
+@needs_cpu_kernels
 def test_why_a_faster_backend_did_not_take_it() -> None:
     model = small().double().eval()
     found = effkernels.explain(model, torch.randn(1, 3, 16, 16, dtype=torch.float64))
@@ -178,8 +176,8 @@ def test_why_a_faster_backend_did_not_take_it() -> None:
     assert "not torch.float64" in found.notes[0]
 
 
-@needs_kernels
-def test_parts_tell_why_their_block_is_no_call() -> None:
+@needs_cpu_kernels
+def test_parts_say_why_their_block_is_not_one_call() -> None:
     class Block(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             none = torch.empty(0, 3, 1, 1), torch.empty(0), torch.empty(3, 0, 1, 1), torch.ones(3)
@@ -195,7 +193,9 @@ def test_parts_tell_why_their_block_is_no_call() -> None:
     ]
     assert {row.backend for row in calls} == {"cpu"}
     for row in calls:
-        assert row.why == "mbconv not on cpu: its blocks have no gates without hidden channels"
+        assert (
+            row.why == "mbconv not on cpu: its blocks need gates with at least one hidden channel"
+        )
         assert row.name == ""
 
 
@@ -249,7 +249,7 @@ def test_casts_of_autocast_show() -> None:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A "cuda" backend for CPU tensors that takes dense convolutions alone."""
+    """A "cuda" backend for CPU tensors that has a kernel only for dense convolutions."""
     fake = dispatch.Backend("cuda", ("cpu",))
     monkeypatch.setitem(dispatch._BACKENDS, "cuda", fake)
     monkeypatch.setitem(dispatch._BACKENDS, "cpu", dispatch.Backend("cpu", ("cpu",), "on holiday"))
@@ -262,7 +262,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_every_faster_backend_has_its_say() -> None:
+def test_the_reasons_of_all_faster_backends_are_shown() -> None:
     rows = {row.name: row for row in effkernels.explain(small().eval(), images()).rows}
     assert (rows["stem"].backend, rows["stem"].why) == ("cuda", "the fastest backend takes it")
     assert (rows["head"].backend, rows["head"].why) == (
@@ -277,7 +277,7 @@ EXPAND_DEPTHWISE = "expand_depthwise_conv_bn_act_pool"
 @pytest.mark.usefixtures("fast")
 def test_layers_in_one_kernel_are_one_row() -> None:
     contract = defined(EXPAND_DEPTHWISE)
-    reason = "two kernels are counted to be faster"
+    reason = "two kernels are expected to be faster"
 
     def rejects(*arguments: Any) -> str | None:
         return reason if arguments[0].shape[2] < 16 else None
@@ -295,7 +295,7 @@ def test_layers_in_one_kernel_are_one_row() -> None:
     assert one.flops == expand.flops + depthwise.flops
     between = IMAGES * elements(expand.out_shape[1:]) * 4
     assert one.bytes == expand.bytes + depthwise.bytes - 2 * between
-    # Where it is refused, its parts say so.
+    # If it is refused, the rows of its parts say why.
     (last,) = {row.name.rsplit(".", 1)[0] for row in found.rows if row.name.startswith("stages.6")}
     why = rows[f"{last}.expand"].why
     assert why.startswith(f"{EXPAND_DEPTHWISE} not on cuda: {reason}; ")
@@ -312,7 +312,7 @@ def test_as_text() -> None:
         "2x3x64x64 float32 on cpu: 65 op calls, 2 rows of PyTorch's own operators"
     )
     assert lines[1] == found.notes[0]
-    header, *table, _, _, _ = lines[3:]  # after an empty line, and before one and two reasons
+    header, *table, _, _, _ = lines[3:]  # after an empty line; another one and two reasons follow
     assert header.split() == (
         ["layer", "op", "backend", "input", "output", "dtype", "MB", "GFLOPs", "why"]
     )
@@ -347,7 +347,7 @@ def test_compiled_code_stays_compiled() -> None:
     assert len(count) == 1
 
 
-def test_the_mode_around_does_not_matter() -> None:
+def test_grad_and_inference_mode_do_not_matter() -> None:
     model, x = small().eval(), images()
     found = effkernels.explain(model, x)
     assert isinstance(found, Explanation)
@@ -356,7 +356,7 @@ def test_the_mode_around_does_not_matter() -> None:
         assert effkernels.explain(model, x.clone()) == found  # an inference tensor
 
 
-def test_an_error_of_the_model_ends_the_watch() -> None:
+def test_an_error_of_the_model_ends_the_recording() -> None:
     model = small().eval()
     with pytest.raises(ValueError, match="the input must have 3 channels"):
         effkernels.explain(model, torch.ones(1, 4, 8, 8))
@@ -383,7 +383,12 @@ class _Failing(nn.Module):
             TypeError,
             "input must be floating point or uint8, got",
         ),
-        (nn.ReLU(), torch.ones(1, 3, 8, 8, device="meta"), ValueError, "input is on meta"),
+        (
+            nn.ReLU(),
+            torch.ones(1, 3, 8, 8, device="meta"),
+            ValueError,
+            "input is on the meta device",
+        ),
         (
             nn.Conv2d(3, 3, 1, device="meta"),
             torch.ones(1, 3, 8, 8),

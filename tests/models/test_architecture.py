@@ -1,4 +1,4 @@
-"""The architectures against the published tables: parameters, state dicts, MACs, shapes."""
+"""The architectures compared with published tables: parameters, state dicts, MACs, shapes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import effkernels
 
-# name: parameters, conv + fc MACs in G at the model's resolution, state-dict entries, trainable
-# tensors, BN layers. From torchvision, timm and the block tables.
+# name: parameters, MACs of convolutions and classifier in G at the model's resolution, state-dict
+# entries, trainable tensors, BN layers. From torchvision, timm and the block tables.
 TABLE = {
     "efficientnet_b0": (5_288_548, 0.3858, 360, 213, 49),
     "efficientnet_b1": (7_794_184, 0.6868, 508, 301, 69),
@@ -57,7 +57,7 @@ def test_counts(name: str) -> None:
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", TABLE)
 def test_macs(name: str, fused: bool) -> None:
-    # Fused: the ops' path in eval mode. Not fused: in training mode, module by module.
+    # Fused: the ops, in eval mode. Not fused: in training mode, module by module.
     model = on_meta(name, drop_path=0.0).train(not fused)
     size = model.config.resolution
     with FlopCounterMode(display=False, depth=0) as counter, torch.no_grad():

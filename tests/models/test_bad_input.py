@@ -1,4 +1,4 @@
-"""Wrong names, options and inputs: a clear error each."""
+"""Wrong names, options and inputs each raise a clear error."""
 
 from __future__ import annotations
 

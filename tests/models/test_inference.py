@@ -1,4 +1,4 @@
-"""A classifier by one op: the same logits, and every change of its layers takes effect at the next call."""
+"""A classifier in one op: the same logits, and every change of its layers takes effect at the next call."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ import effkernels
 from effkernels import EfficientNet, dispatch
 from networks import small
 from randomise import randomise
+from requirements import needs_cpu_kernels
 from specs.tolerance import assert_within_eager
 
-needs_kernels = pytest.mark.skipif(
-    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
-)
-pytestmark = needs_kernels
+pytestmark = needs_cpu_kernels
 
 
 def thousand(**options: Any) -> EfficientNet:
-    """A small network in eval mode whose logits are many enough for a steady comparison."""
+    """A small network in eval mode with enough logits for a stable comparison."""
     return small(**{"num_classes": 1000, **options}).eval()
 
 
@@ -35,7 +33,7 @@ def layer_by_layer(model: EfficientNet, x: Tensor) -> Tensor:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Filled with one entry for each network that ran by one op."""
+    """Receives one entry for each network that ran as one op."""
     kernels = dispatch._BACKENDS["cpu"].kernels
     run, seen = kernels["network"].run, []
 
@@ -54,7 +52,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         ({}, (1, 3, 64, 64)),
         ({}, (3, 3, 33, 70)),
         ({"padding": "same"}, (2, 3, 65, 48)),
-        # Features of several images: the largest error of one image's 320, all of one origin, varies threefold.
+        # Features of several images: the largest error among one image's 320 features, which share one cause,
+        # varies threefold.
         ({"in_channels": 1, "num_classes": 0}, (8, 1, 40, 40)),
     ],
 )
@@ -144,7 +143,7 @@ def test_layouts_of_images(layout: str, calls: list[str]) -> None:
 
 @torch.inference_mode()
 def test_images_in_chunks(calls: list[str]) -> None:
-    """Maps of a batch are larger than what goes through together; the last chunk is smaller."""
+    """The maps of the batch are larger than a chunk; the last chunk is smaller."""
     model = thousand()
     x = torch.randn(5, 3, 480, 480)
     logits = model(x)
@@ -254,7 +253,7 @@ def _load(model: EfficientNet) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[EfficientNet], None], bool]] = {
-    # what is changed, and whether one op still computes it
+    # the change, and whether one op still computes the network
     "hook": (_hook, False),
     "hook on a stage": (_stage_hook, False),
     "another parameter": (_replace_weight, True),
@@ -289,7 +288,7 @@ def test_changes_take_effect(change: str, calls: list[str]) -> None:
     assert len(calls) == 1
     apply, still_one = CHANGES[change]
     apply(model)
-    reference = copy.deepcopy(model)  # before a BatchNorm in training moves its statistics
+    reference = copy.deepcopy(model)  # before a BatchNorm in training mode changes its statistics
     after = model(x)
     assert len(calls) == 1 + still_one
     torch.testing.assert_close(after, layer_by_layer(reference, x), rtol=1e-3, atol=1e-3)
@@ -305,7 +304,7 @@ def test_gradients_are_taken_layer_by_layer(calls: list[str]) -> None:
 
 
 @torch.inference_mode()
-def test_copies_keep_nothing(calls: list[str]) -> None:
+def test_copies_share_no_cached_plan(calls: list[str]) -> None:
     model, x = thousand(), torch.randn(1, 3, 64, 64)
     logits = model(x)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):

@@ -1,4 +1,4 @@
-"""The plan on backends that have kernels of single ops, as GPU backends do: chosen once, then called directly."""
+"""The plan on backends with kernels of single ops, as on a GPU: kernels are chosen once, then called directly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ X = torch.randn(2, 3, 40, 33)
 
 @pytest.fixture
 def calls() -> Iterator[list[str]]:
-    """Each kernel that runs, by its op."""
+    """The op of each kernel that runs."""
     seen: list[str] = []
     with stand_in({op: reference(op, seen) for op in KERNELS}):
         yield seen
@@ -36,7 +36,7 @@ def calls() -> Iterator[list[str]]:
 
 @pytest.fixture
 def choices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Each op that a backend was chosen for."""
+    """Each op for which a backend was chosen."""
     seen: list[str] = []
     choose = dispatch.choose
 
@@ -80,7 +80,7 @@ def test_kernels_are_chosen_once(name: str, calls: list[str], choices: list[str]
 
 
 @torch.no_grad()
-def test_another_shape_dtype_or_backend_is_chosen_for_anew(
+def test_another_shape_dtype_or_backend_is_chosen_again(
     calls: list[str], choices: list[str]
 ) -> None:
     model = small().eval()
@@ -145,8 +145,8 @@ def test_other_weights_need_no_new_choice(
 
 
 @torch.no_grad()
-def test_weights_of_another_shape_are_seen(calls: list[str], choices: list[str]) -> None:
-    """Pruned in place to their first channels: they lie where they lay."""
+def test_weights_of_another_shape_are_noticed(calls: list[str], choices: list[str]) -> None:
+    """Pruned in place to their first channels: their address stays the same."""
     model = small().eval()
     model(X)
     squeeze = model.stages[2][1].squeeze_excite
@@ -159,7 +159,7 @@ def test_weights_of_another_shape_are_seen(calls: list[str], choices: list[str])
 
 
 @torch.no_grad()
-def test_a_later_change_of_a_layer_is_seen(calls: list[str]) -> None:
+def test_a_later_change_of_a_layer_is_noticed(calls: list[str]) -> None:
     model = small().eval()
     model(X)
     model.stages[2][1].depthwise.act = nn.ReLU()
@@ -169,8 +169,8 @@ def test_a_later_change_of_a_layer_is_seen(calls: list[str]) -> None:
 
 
 @torch.no_grad()
-def test_what_the_steps_do_not_fit_runs_module_by_module(calls: list[str]) -> None:
-    """Its layers say what is wrong; no kernel reads out of bounds."""
+def test_a_model_that_fits_no_steps_runs_module_by_module(calls: list[str]) -> None:
+    """Its layers raise the error; no kernel reads out of bounds."""
     model = small().eval()
     model(X)
     model.head = small(num_classes=3).eval().head
@@ -183,8 +183,8 @@ def test_what_the_steps_do_not_fit_runs_module_by_module(calls: list[str]) -> No
 
 
 @torch.no_grad()
-def test_maps_do_not_outlive_their_last_use() -> None:
-    """At each kernel's call at most the maps are alive that layers would keep: no more memory for a plan."""
+def test_maps_are_freed_after_their_last_use() -> None:
+    """At each kernel's call no more maps are alive than layers would keep: a plan needs no more memory."""
     alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
     most: list[int] = []
 
@@ -206,13 +206,13 @@ def test_maps_do_not_outlive_their_last_use() -> None:
         for _ in range(2):
             most.clear()
             model(X)
-            # A block's input, what a kernel reads and what it makes.
+            # A block's input, a kernel's input and its result.
             assert max(most) == 3
             assert not alive
 
 
 def idle(model: EfficientNet) -> dict[str, Callable[..., Any]]:
-    """Kernels that do nothing: each gives back tensors that there are."""
+    """Kernels that do nothing: each returns existing tensors."""
     features = torch.zeros(1, model.classifier.in_features)
     kernels: dict[str, Callable[..., Any]] = {op: lambda x, *_: x for op in KERNELS}
     kernels["depthwise_conv_bn_act_pool"] = lambda x, *_: (x, features)
@@ -222,7 +222,7 @@ def idle(model: EfficientNet) -> dict[str, Callable[..., Any]]:
 
 @torch.no_grad()
 def test_python_calls_of_a_forward() -> None:
-    """At most 120 Python functions outside of torch in a forward of B0, those of its 65 kernels among them."""
+    """At most 120 Python functions outside of torch in a forward pass of B0, including those of its 65 kernels."""
     model, x = effkernels.efficientnet_b0().eval(), torch.randn(1, 3, 32, 32)
     inside = os.path.dirname(torch.__file__) + os.sep
     seen: Counter[str] = Counter()
@@ -246,8 +246,10 @@ def test_python_calls_of_a_forward() -> None:
 
 
 @torch.no_grad()
-def test_what_more_than_kernels_compute_is_never_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A composite that computes something between its ops runs as it is, at every call."""
+def test_composites_with_other_computation_are_not_replayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A composite that computes something between its ops runs unchanged at every call."""
     op = defined("mbconv")
 
     def composed(*arguments: Any) -> Any:
@@ -272,7 +274,7 @@ def test_a_forced_backend_that_lacks_an_op_refuses_at_every_call() -> None:
                 model(X)
 
 
-def test_plans_go_with_their_models(calls: list[str]) -> None:
+def test_plans_are_freed_with_their_models(calls: list[str]) -> None:
     model = small().eval()
     with torch.no_grad():
         model(X)
@@ -282,8 +284,8 @@ def test_plans_go_with_their_models(calls: list[str]) -> None:
     assert plan() is None
 
 
-def test_rejections_are_asked_of_what_kernels_get() -> None:
-    """A kernel that refuses some shapes: those layers run elsewhere, also when the plan is there."""
+def test_rejections_see_the_arguments_of_kernels() -> None:
+    """If a kernel refuses some shapes, those layers run elsewhere, also after the plan was made."""
     refused: list[str] = []
     calls: list[str] = []
 

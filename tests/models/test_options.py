@@ -1,4 +1,4 @@
-"""The options of models: what type checkers, help() and people who misspell them hear."""
+"""The options of models: for type checkers, in help(), and in errors about misspelt ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestSignatures:
         assert "**options" not in text
         assert "EfficientNet-B5, for images of 456 x 456 pixels." in text
         assert "Padding, eps and momentum follow the" in text  # each option is explained
-        assert "config:" not in text  # which is no option of it
+        assert "config:" not in text  # which is not an option of this function
 
 
 SNIPPET = """
@@ -86,7 +86,9 @@ NOT_READ = (
 
 
 def where_it_lies() -> dict[str, str]:
-    """The environment with MYPYPATH for a source tree; mypy finds what is installed by itself, and wants it so."""
+    """The environment with MYPYPATH for a source tree; mypy finds an installed package itself, and refuses it
+    there.
+    """
     folder = Path(effkernels.__file__).parents[1]
     extra = {} if folder.name == "site-packages" else {"MYPYPATH": str(folder)}
     return {**os.environ, **extra}
@@ -96,7 +98,7 @@ def test_a_misspelt_option_is_an_error_in_mypy(tmp_path: Path):
     pytest.importorskip("mypy")
     lines = SNIPPET.splitlines()
     (tmp_path / "snippet.py").write_text(SNIPPET)
-    # Only the models' own types matter here; reading torch's takes a minute.
+    # Only the models' own types matter here; reading torch's would take a minute.
     skipped = ["torch", "triton", "numpy", *(f"effkernels.{part}" for part in NOT_READ)]
     sections = ",".join(f"{name},{name}.*" for name in skipped)
     config = (
@@ -200,7 +202,9 @@ class TestUseEma:
         state = effkernels.efficientnet_b0().state_dict()
         averaged = {k: v + 1 for k, v in state.items()}
         torch.save({"model": state, "model_ema": averaged}, tmp_path / "a.pth")
-        with pytest.raises(ValueError, match=r"a\.pth holds plain weights .'model'. and averaged"):
+        with pytest.raises(
+            ValueError, match=r"a\.pth holds trained weights .'model'. and averaged"
+        ):
             effkernels.efficientnet_b0(weights=tmp_path / "a.pth")
         for use_ema, expected in ((True, averaged), (False, state)):
             model = effkernels.efficientnet_b0(weights=tmp_path / "a.pth", use_ema=use_ema)
@@ -241,7 +245,7 @@ class TestTransferLearning:
         full = effkernels.efficientnet_lite0(weights="imagenet")
         assert torch.equal(maps.stem.conv.weight, full.stem.conv.weight)
 
-    def test_a_file_of_another_number_of_classes_is_asked_about_in_one_line(self, tmp_path: Path):
+    def test_a_file_with_other_classes_is_a_one_line_error(self, tmp_path: Path):
         state = effkernels.efficientnet_b0(num_classes=12).state_dict()
         with pytest.raises(
             ValueError, match="12 classes, the model 10: pass reset_classifier=True"

@@ -1,4 +1,4 @@
-"""The same random weights give the logits and gradients of other people's EfficientNets."""
+"""With the same random weights, other projects' EfficientNets give the same logits and gradients."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from torch import Tensor, nn
 
 import effkernels
 from effkernels import EfficientNet
+from model_names import LITE, TO_B7
 from oracles import oracle
 from randomise import randomise
 from specs.oracle_convolutions import OracleConvolutions
 from specs.tolerance import assert_within_eager
 from tiers import slow_unless
 
-B = [f"efficientnet_b{i}" for i in range(8)]
-LITE = [f"efficientnet_lite{i}" for i in range(5)]
-# The others are the same code with more and wider blocks: a third of the minutes of tests/models for B7 alone.
+# The others are the same code with more and wider blocks: B7 alone takes a third of the minutes of tests/models.
 FAST = ("efficientnet_b0", "efficientnet_b2", "efficientnet_lite0")
 
 
 @torch.no_grad()
 def compare(theirs: nn.Module, ours: nn.Module, x: Tensor, *, train: bool = False) -> None:
-    """``ours`` errs from ``theirs`` in float64 at most twice as much as ``theirs`` does; ``train``: there too."""
+    """``ours`` differs from ``theirs`` in float64 at most twice as much as ``theirs`` does; ``train``: in
+    training too.
+    """
     for mode in (False, True) if train else (False,):
         for model in (theirs, ours):
             model.train(mode)
         with OracleConvolutions():
             exact = copy.deepcopy(theirs).double()(x.double())
         assert exact.std() > 1e-2, "the logits say nothing"
-        # Theirs in our layout: PyTorch's BatchNorm sums in another order there.
+        # Theirs in our layout, because PyTorch's BatchNorm sums in another order there.
         assert_within_eager(ours(x), theirs(x.to(memory_format=torch.channels_last)), exact)
 
 
@@ -48,7 +49,7 @@ def test_the_float64_oracle_computes_pytorchs_convolution(kernel: int, stride: i
     assert "Addcmul" in type(y.grad_fn).__name__, "PyTorch's own convolution ran"
 
 
-def test_the_oracle_computes_dilated_convolutions_that_end_the_process_in_onednn() -> None:
+def test_the_oracle_computes_dilated_convolutions_that_crash_onednn() -> None:
     x, weight = torch.randn(2, 16, 18, 1).half(), torch.randn(16, 1, 4, 2).half()
     x = x.to(memory_format=torch.channels_last)
     window = (None, (2, 3), (4, 5), (2, 4), 16)
@@ -56,11 +57,11 @@ def test_the_oracle_computes_dilated_convolutions_that_end_the_process_in_onednn
         y = nn.functional.conv2d(x, weight, *window)
         exact = nn.functional.conv2d(x.double(), weight.double(), *window)
         magnitude = nn.functional.conv2d(x.double().abs(), weight.double().abs(), *window)
-    # Eight products and their sums, each rounded to 16 bits at worst.
+    # Eight products and their sums, each rounded to 16 bits in the worst case.
     assert ((y - exact).abs() <= 8 * torch.finfo(y.dtype).eps * magnitude).all()
 
 
-@pytest.mark.parametrize("name", slow_unless(FAST, B))
+@pytest.mark.parametrize("name", slow_unless(FAST, TO_B7))
 def test_torchvision(name: str) -> None:
     torchvision = oracle("torchvision")
     options = {"dropout": 0.0, "stochastic_depth_prob": 0.0}
@@ -71,7 +72,9 @@ def test_torchvision(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "prefix"),
-    slow_unless(FAST, [(n, p) for n in B + LITE for p in ("", "tf_") if p or n not in LITE[3:]]),
+    slow_unless(
+        FAST, [(n, p) for n in TO_B7 + LITE for p in ("", "tf_") if p or n not in LITE[3:]]
+    ),
 )
 def test_timm(name: str, prefix: str) -> None:
     timm = oracle("timm")
@@ -84,7 +87,7 @@ def test_timm(name: str, prefix: str) -> None:
         drop_path=0.0,
     )
     assert ours.config.padding == ("same" if prefix else "symmetric")
-    # Even and odd sides: 'same' pads them differently.
+    # Even and odd sides, because 'same' pads them differently.
     compare(theirs, ours, torch.randn(2, 3, 64, 71), train=True)
 
 
@@ -95,17 +98,17 @@ def _lukemelas(name: str, **options: object) -> tuple[nn.Module, EfficientNet]:
     return theirs, ours
 
 
-@pytest.mark.parametrize("name", slow_unless(FAST, B))
+@pytest.mark.parametrize("name", slow_unless(FAST, TO_B7))
 def test_efficientnet_pytorch(name: str) -> None:
-    # Its padding is fixed when it is made, for one size. Training draws dropout in another order.
+    # Its padding is fixed at construction, for one size. In training it draws dropout in another order.
     for size in (64, 71):
         compare(*_lukemelas(name, image_size=size), torch.randn(2, 3, size, size))
 
 
-@pytest.mark.parametrize("name", slow_unless(FAST, B))
+@pytest.mark.parametrize("name", slow_unless(FAST, TO_B7))
 @torch.no_grad()
 def test_efficientnet_pytorch_at_its_native_size(name: str) -> None:
-    # In float32 alone: PyTorch's float64 convolutions take minutes at these sizes.
+    # Only in float32: PyTorch's float64 convolutions take minutes at these sizes.
     size = effkernels.models.CONFIGS[name].resolution
     theirs = oracle("efficientnet_pytorch").EfficientNet.from_name(name.replace("_", "-"))
     randomise(theirs, batch=1, size=size).eval()

@@ -1,4 +1,6 @@
-"""Which classifiers are the plain thing that runs by its plan; all others run module by module, and agree."""
+"""Which classifiers are unmodified and run by their plan; all others run module by module, with equal
+results.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.utils import flop_counter
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import effkernels
 from effkernels import EfficientNet, dispatch
@@ -26,13 +30,13 @@ seen: list[str] = []
 
 
 def noted(y: Tensor) -> Tensor:
-    """Another result, and a note that it was made."""
+    """Change the result, and record the call."""
     seen.append("called")
     return y * 2
 
 
 class Doubled(nn.Module):
-    """A module of somebody's own around another."""
+    """A user's module around another one."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -69,7 +73,7 @@ def compiled_stage(model: EfficientNet) -> None:
 
         return run
 
-    torch._dynamo.reset()  # other tests' compilations count towards its limit
+    torch._dynamo.reset()  # compilations of other tests count towards its limit
     model.stages[3] = torch.compile(model.stages[3], backend=backend)
 
 
@@ -116,9 +120,9 @@ def layer_by_layer(model: EfficientNet, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("change", INSTANCES)
 @torch.no_grad()
-def test_what_is_put_into_one_model_counts(change: str, backend: str) -> None:
+def test_changes_of_one_model_take_effect(change: str, backend: str) -> None:
     model = small().eval()
-    other = copy.deepcopy(model)  # looked at only once it is changed
+    other = copy.deepcopy(model)  # first run after it was changed
     model(X)
     for one in (model, other):
         INSTANCES[change](one)
@@ -136,7 +140,7 @@ CLASSES = [
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 @torch.no_grad()
-def test_what_is_put_into_a_class_counts(
+def test_changes_of_a_class_take_effect(
     cls: type[nn.Module], backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = small().eval()
@@ -158,7 +162,9 @@ def test_what_is_put_into_a_class_counts(
 
 
 @torch.no_grad()
-def test_methods_of_the_classifiers_class_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_methods_of_the_classifiers_class_take_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = small().eval()
     model(X)
     features = EfficientNet.forward_features
@@ -192,7 +198,7 @@ def test_a_compiled_stage_is_called(fused: bool) -> None:
 
 
 def replica_of(module: nn.Module) -> nn.Module:
-    """As DataParallel makes them: weights are attributes and no parameters."""
+    """A replica like DataParallel's: weights are attributes instead of parameters."""
     replica = module._replicate_for_data_parallel()
     replica._former_parameters = {}
     for name, child in module._modules.items():
@@ -222,7 +228,7 @@ MISSING = ["stem", "stages", "head", "dropout", "classifier"]
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_what_is_missing_is_a_reason_and_no_error(name: str) -> None:
+def test_a_missing_part_is_a_reason_not_an_error(name: str) -> None:
     for value in (None, 3, nn.Identity(), nn.Sequential()):
         model = small().eval()
         delattr(model, name)
@@ -261,8 +267,8 @@ def test_tensors_that_are_missing(backend: str) -> None:
 
 @pytest.mark.parametrize("hooked", ["module", "global"])
 @torch.no_grad()
-def test_counters_by_hooks_see_every_layer(hooked: str, backend: str) -> None:
-    """Multiply-adds as counters of third parties find them, from the shapes that hooks see."""
+def test_counters_that_use_hooks_see_every_layer(hooked: str, backend: str) -> None:
+    """Multiply-adds as third-party counters find them, from the shapes that hooks see."""
     model = small().eval()
     model(X)
     counted: list[int] = []
@@ -281,13 +287,44 @@ def test_counters_by_hooks_see_every_layer(hooked: str, backend: str) -> None:
         handle.remove()
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     assert len(counted) == len(layers)
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as mode:
+    with flop_counter.FlopCounterMode(display=False) as mode:
         model(X)
     assert mode.get_total_flops() == 2 * sum(counted)
 
 
+class CountsPlainOperators(TorchDispatchMode):
+    """Multiplications of the convolutions and products of PyTorch; other ops cost nothing, as for most counters."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_counter.flop_registry.get(func.overloadpacket)
+        if formula is not None and func.namespace == "aten":
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+class KnowsTheOps(CountsPlainOperators):
+    sees_effkernels_ops = True
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_counters_that_know_only_plain_operators_count_all(gradients: bool) -> None:
+    model = small().eval()
+    with flop_counter.FlopCounterMode(display=False) as known:
+        model(X)
+    with torch.set_grad_enabled(gradients), CountsPlainOperators() as plain:
+        counted = model(X)
+    assert plain.flops == known.get_total_flops() > 0
+    torch.testing.assert_close(counted, model(X), rtol=1e-4, atol=1e-5)
+    with KnowsTheOps() as other:
+        model(X)
+    assert other.flops < plain.flops / 2
+
+
 def test_replaced_hook_dictionaries_are_watched() -> None:
-    """Tools that drop hooks put new dictionaries into modules; hooks in those count too."""
+    """Tools that remove hooks give modules new dictionaries; hooks in these count too."""
     model = small().eval()
     with torch.no_grad():
         model(X)
@@ -300,7 +337,7 @@ def test_replaced_hook_dictionaries_are_watched() -> None:
 
 
 @torch.no_grad()
-def test_transforms_and_traces_are_declined() -> None:
+def test_transforms_and_traces_do_not_use_one_op() -> None:
     model = small().eval()
     heard: list[str] = []
 

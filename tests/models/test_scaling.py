@@ -1,4 +1,4 @@
-"""The scaling formula and the named coefficients, against published architectures."""
+"""The scaling formula and the named coefficients, compared with published architectures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from effkernels.scaling import (
     round_resolution,
 )
 
-# Stem, stages and head; repeats of the stages (tensorflow/tpu, efficientnet_builder.py). For Lite
-# before its fixed stem, head, first and last stage.
+# Channels of stem, stages and head; repeats of the stages (tensorflow/tpu,
+# efficientnet_builder.py). For Lite, before stem, head, first and last stage are fixed.
 BASE_CHANNELS = (32, 16, 24, 40, 80, 112, 192, 320, 1280)
 BASE_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 B2_CHANNELS = (32, 16, 24, 48, 88, 120, 208, 352, 1408)
@@ -88,7 +88,7 @@ def test_round_filters_keeps_nine_tenths() -> None:
     assert round_filters(17.7, 1.0) == 16  # 16 / 17.7 = 0.904
     assert round_filters(17.8, 1.0) == 24  # 16 / 17.8 = 0.899
     assert round_filters(20, 1.0) == 24  # halves up
-    assert round_filters(3, 1.0) == 8  # at least the divisor
+    assert round_filters(3, 1.0) == 8  # never below the divisor
     assert round_filters(10, 1.0, divisor=1) == 10
 
 
@@ -97,7 +97,7 @@ def test_round_filters_keeps_nine_tenths() -> None:
     [(25, 2.2), (25, 4.4), (3, 1 / 3), (3, 5 / 3), (10, 1.1), (3, 1.1**2 / 1.1**2)],
 )
 def test_round_repeats_ignores_float_error(repeats: int, depth: float) -> None:
-    # 2.2 * 25 is 55.00000000000001: its plain ceil would be a block too many.
+    # 2.2 * 25 is 55.00000000000001, whose plain ceil would be one block too many.
     assert round_repeats(repeats, depth) == round(repeats * depth)
 
 

@@ -1,4 +1,4 @@
-"""What is done to modules takes effect as in plain PyTorch: in both modes, with and without gradients, everywhere.
+"""Changes of modules take effect as in plain PyTorch: in both modes, with and without gradients, on every backend.
 
 A longer search: ``EFFKERNELS_SURGERY_EXAMPLES=5000 pytest --timeout 0 tests/models/test_surgery.py``.
 """
@@ -19,8 +19,8 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operated import CONFIGURATIONS, check, pair
 from surgery import CHANGE, Halving, Surgery, Wrapper, surgeries
+from surgery_comparison import CONFIGURATIONS, check, pair
 
 EXAMPLES_GIVEN = os.environ.get("EFFKERNELS_SURGERY_EXAMPLES")
 # A fifth of a second each on an idle core; with compilation, one or two seconds.
@@ -56,7 +56,7 @@ def test_random_surgery_and_compiled_parts(one_op: bool, drawn: tuple[str, list[
 
 
 def both(layer: str, module: Callable[[], nn.Module]) -> Callable[[nn.Module], None]:
-    """Put a module of the same weights in the place of ``layer``."""
+    """Replace ``layer`` by a module with the same weights in both networks."""
 
     def change(model: nn.Module) -> None:
         torch.manual_seed(7)
@@ -149,8 +149,8 @@ def test_stem_of_other_channels(wanted: int) -> None:
                 run(torch.randn(1, 3, 32, 32))
 
 
-def test_a_stem_that_nobody_knows_is_asked_for_nothing() -> None:
-    """It may take images of any kind: here two tensors, of another dtype."""
+def test_the_input_of_an_unknown_stem_is_not_checked() -> None:
+    """It may take any input: here two tensors, of another dtype."""
 
     class Both(nn.Module):
         def __init__(self) -> None:
@@ -182,7 +182,7 @@ def test_uint8_images_and_another_stem(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_children_in_a_row(training: bool) -> None:
+def test_children_called_one_after_the_other(training: bool) -> None:
     ours, theirs = (copy.deepcopy(model).double().train(training) for model in pair("silu"))
     x = torch.randn(2, 3, 32, 32).double()
     torch.manual_seed(1)
@@ -194,7 +194,7 @@ def test_children_in_a_row(training: bool) -> None:
     assert all(isinstance(stage, nn.Sequential) for stage in ours.stages)
 
 
-def test_torchvision_takes_it_as_a_backbone() -> None:
+def test_torchvision_can_use_it_as_a_backbone() -> None:
     oracle("torchvision")
     from torchvision.models._utils import IntermediateLayerGetter
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -212,7 +212,7 @@ def test_torchvision_takes_it_as_a_backbone() -> None:
 def replicate(module: nn.Module) -> nn.Module:
     """What DataParallel runs on a device: modules that hold their weights as plain attributes.
 
-    As ``torch.nn.parallel.replicate``, which takes GPUs.
+    Like ``torch.nn.parallel.replicate``, which needs GPUs.
     """
     modules = list(module.modules())
     replicas = {one: one._replicate_for_data_parallel() for one in modules}
@@ -226,7 +226,7 @@ def replicate(module: nn.Module) -> nn.Module:
             if value is None:
                 replica._parameters[name] = None
             else:
-                setattr(replica, name, value * 1.0)  # no leaf
+                setattr(replica, name, value * 1.0)  # not a leaf
         for name, value in one._buffers.items():
             replica._buffers[name] = None if value is None else value.clone()
     return replicas[module]

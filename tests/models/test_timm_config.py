@@ -1,4 +1,4 @@
-"""timm's data pipeline takes our models' own preprocessing."""
+"""timm's data pipeline uses our models' own preprocessing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_timms_transform_is_ours(source):
             torch.testing.assert_close(theirs, ours, rtol=1e-6, atol=1e-6)
 
 
-def test_it_follows_the_model():
+def test_changed_preprocessing_is_used():
     model = effkernels.efficientnet_b0(device="meta", num_classes=7, in_channels=4)
     assert model.pretrained_cfg == model.default_cfg
     assert model.pretrained_cfg["num_classes"] == 7

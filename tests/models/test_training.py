@@ -1,4 +1,4 @@
-"""Training, and the memory that activations and gradients lie in."""
+"""Training, and the memory layout of activations and gradients."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_grad_checkpointing_updates_statistics_once() -> None:
     assert kept.stages[3][0].project.bn.num_batches_tracked == before + 2
 
 
-def test_grad_checkpointing_calls_what_wraps_the_stages() -> None:
+def test_grad_checkpointing_calls_wrapped_stages() -> None:
     class Doubled(nn.Sequential):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) * 2
@@ -99,7 +99,8 @@ def test_grad_checkpointing_calls_what_wraps_the_stages() -> None:
 def test_gradients_have_the_strides_of_their_parameters(
     padding: str, channels_last: bool, frozen: bool, checkpointing: bool
 ) -> None:
-    # DistributedDataParallel copies the others at each step, and warns of them.
+    # DistributedDataParallel copies gradients with other strides at each step, and warns about
+    # them.
     model = small(padding=padding)
     if channels_last:
         model.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Images as uint8: normalised by the stem, with the results of images that were normalised before."""
+"""uint8 images, normalised by the stem: the same results as for images that were normalised before."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ from effkernels.models.efficientnet import EfficientNetFeatures
 from effkernels.preprocessing import INCEPTION_MEAN, INCEPTION_STD
 from networks import small, tiny
 from randomise import randomise
+from requirements import needs_cpu_kernels
 from specs.tolerance import assert_within_eager
 
-needs_kernels = pytest.mark.skipif(
-    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
-)
-BACKENDS = ["torch", pytest.param("cpu", marks=needs_kernels)]
+BACKENDS = ["torch", pytest.param("cpu", marks=needs_cpu_kernels)]
 
 
 def pixels(*shape: int) -> Tensor:
@@ -41,7 +39,7 @@ def normalised(model: Any, x: Tensor) -> Tensor:
 
 
 def assert_same(model: nn.Module, x: Tensor, run: Callable[..., Any] | None = None) -> None:
-    """``run``, or else the model, makes of ``x`` what the model makes of the same images, normalised."""
+    """``run``, or else the model, gives for ``x`` what the model gives for the normalised images."""
     theirs = model(normalised(model, x))
     ours = model(x) if run is None else run(x)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -49,7 +47,7 @@ def assert_same(model: nn.Module, x: Tensor, run: Callable[..., Any] | None = No
 
 @pytest.fixture(scope="module")
 def shared() -> EfficientNet:
-    """Not to be changed."""
+    """A model that tests must not change."""
     return small().eval().requires_grad_(False)
 
 
@@ -58,7 +56,7 @@ def model(shared: EfficientNet) -> EfficientNet:
     return copy.deepcopy(shared)
 
 
-def test_preprocessing_normalises_so(shared: EfficientNet) -> None:
+def test_preprocessing_normalises_like_this(shared: EfficientNet) -> None:
     image_module = pytest.importorskip("PIL.Image")
     x = pixels(1, 3, 64, 64)
     picture = image_module.fromarray(x[0].permute(1, 2, 0).contiguous().numpy())
@@ -83,9 +81,9 @@ def test_each_backend_pads_alike(padding: str) -> None:
     assert_same(small(padding=padding).eval(), pixels(1, 3, 33, 31))
 
 
-@needs_kernels
+@needs_cpu_kernels
 def test_images_in_chunks(shared: EfficientNet) -> None:
-    # As many as go through the layers in several parts where they run by one call.
+    # As many images as need several chunks where they run as one call.
     x = pixels(5, 3, 480, 480)
     one_by_one = torch.cat([shared(image[None]) for image in x])
     torch.testing.assert_close(shared(x), one_by_one, rtol=1e-4, atol=1e-5)
@@ -155,7 +153,7 @@ def test_gradients_in_eval_mode(model: EfficientNet) -> None:
 
 
 def test_gradients_after_inference_mode(model: EfficientNet) -> None:
-    # What the first call keeps must not be a tensor of inference mode, which no backward pass may save.
+    # Tensors cached by the first call must not be inference tensors, which no backward pass may save.
     model.preprocessing = replace(model.preprocessing, mean=torch.rand(3).tolist())
     with torch.inference_mode():
         model(pixels())
@@ -194,7 +192,7 @@ def test_another_stem(model: EfficientNet) -> None:
     assert_same(model, pixels())
 
 
-def test_preprocessing_counts_as_it_is_now(model: EfficientNet) -> None:
+def test_changed_preprocessing_takes_effect(model: EfficientNet) -> None:
     x = pixels()
     before = model(x)
     model.preprocessing = replace(model.preprocessing, mean=INCEPTION_MEAN, std=INCEPTION_STD)
@@ -249,8 +247,8 @@ def test_exports(shared: EfficientNet) -> None:
     assert_same(shared, x, exported.module())
 
 
-@needs_kernels
-def test_one_call_that_reads_a_byte_for_each_value(model: EfficientNet) -> None:
+@needs_cpu_kernels
+def test_the_stem_reads_one_byte_per_value(model: EfficientNet) -> None:
     x = pixels()
     whole = effkernels.explain(model, x)
     assert (whole.calls, whole.dtype) == (1, torch.uint8)
@@ -265,12 +263,12 @@ def test_one_call_that_reads_a_byte_for_each_value(model: EfficientNet) -> None:
     assert layers.rows[0].bytes == whole.rows[0].bytes
 
 
-def test_what_is_normalised_in_pytorch_is_counted_too(model: EfficientNet) -> None:
+def test_normalisation_in_pytorch_is_counted_too(model: EfficientNet) -> None:
     model.stem.register_forward_hook(lambda *_: None)
     x = pixels()
     row = effkernels.explain(model, x).rows[0]
     assert (row.dtype, row.backend) == (torch.uint8, "torch")
-    # Bytes to floats, minus the mean, over the deviation, into NHWC.
+    # Conversion to float, minus the mean, over the deviation, conversion to NHWC.
     assert row.bytes == pytest.approx(x.nbytes * (1 + 4 + 3 * 8), abs=100)
 
 
@@ -285,7 +283,7 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any], Any]] = {
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_models_that_do_not_say_how(problem: str) -> None:
+def test_models_without_usable_preprocessing(problem: str) -> None:
     message, options, preprocessing = PROBLEMS[problem]
     model = small(**options).eval()
     if preprocessing is None:

@@ -1,4 +1,4 @@
-"""The table of models: whatever names or sizes a model reads it; and the fields of a row that no named model uses."""
+"""The table of models: every name and size comes from it; and the fields of a row that no named model uses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PACKAGE = Path(effkernels.__file__).parent
 
 
 class TestOneTable:
-    def test_every_list_of_models_is_its(self):
+    def test_every_list_of_models_comes_from_it(self):
         names = list(VARIANTS)
         assert names == [variant.config.name for variant in VARIANTS.values()]
         for listed in (
@@ -56,7 +56,7 @@ class TestOneTable:
             assert getattr(effkernels, name).__name__ == name
         assert len({variant.title for variant in VARIANTS.values()}) == len(names)
 
-    def test_what_publishers_say_is_of_models_in_the_table(self):
+    def test_published_weights_are_of_models_in_the_table(self):
         for table in (
             *(published._TIMM_TF_CROPS, published._TIMM_TF_ENLARGED, published._TIMM_TF_DEFAULTS),
             *(published._TIMM_OWN, published._TORCHVISION),
@@ -74,8 +74,8 @@ class TestOneTable:
         with pytest.raises(AttributeError, match="efficientnet_b9"):
             exec("from effkernels.models.named import *", {})
 
-    def test_no_other_file_has_the_sizes(self):
-        """The resolutions and the multipliers of the largest models, as numbers in code."""
+    def test_no_other_file_repeats_the_sizes(self):
+        """The resolutions and multipliers of the largest models, as numbers in code."""
         own = {4.3, 5.3, 2.6, 3.1, 528, 672}
         for path in PACKAGE.rglob("*.py"):
             if path.name in ("variants.py", "published.py", "paper.py"):
@@ -99,7 +99,7 @@ TINY = EfficientNetConfig(
 
 
 def agrees_module_by_module(model: EfficientNet, x: torch.Tensor) -> None:
-    """The fused route gives what the modules give one by one, within the suite's tolerance."""
+    """The fused path gives what the modules give one by one, by the tolerance rule."""
     fused = model(x)
     hooks = [m.register_forward_hook(lambda *_: None) for m in model.modules()]
     eager = model(x)

@@ -1,4 +1,4 @@
-"""Arguments by name agree with the schemas, and the groups in them with their fields."""
+"""Named arguments and their groups agree with the schemas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from effkernels.ops import _define, mbconv  # noqa: F401 - the ops are defined
+from effkernels.ops import _define, mbconv  # noqa: F401 - defines the ops
 from effkernels.ops._arguments import Gate
 from effkernels.ops._schema import ConvNorm, Norm, named, schema
 from effkernels.ops._window import WindowArguments
@@ -43,7 +43,7 @@ def test_names_are_those_of_the_schema_in_its_order(name: str) -> None:
     assert tuple(a.name for a in stated) == ARGUMENTS[name]._fields
 
 
-# Callers of torch.ops and files of exported models rely on these.
+# Callers of torch.ops and files of exported models depend on these.
 PUBLIC = {
     "pointwise_conv_bn_act": (
         "(Tensor x, Tensor weight, Tensor? bias, Tensor? bn_weight, Tensor? bn_bias, "
@@ -71,13 +71,13 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_schemas_are_what_they_were(name: str) -> None:
+def test_schemas_do_not_change(name: str) -> None:
     result = "(Tensor, Tensor)" if name.endswith("_pool") else "Tensor"
     assert schema(ARGUMENTS[name], result) == PUBLIC[name]
 
 
 def in_order(arguments: Any) -> Any:
-    """Each field holds its own name."""
+    """Arguments in which each field holds its own name."""
     return arguments(*arguments._fields)
 
 
@@ -85,7 +85,7 @@ def prefixed(group: Any, prefix: str) -> tuple[str, ...]:
     return tuple(prefix + field for field in group._fields)
 
 
-# Groups as the fronts unpack them: the properties give back the same.
+# Groups as the public functions unpack them; the properties must return the same.
 GROUPS = [
     (WindowArguments, "norm", Norm, ""),
     (ConvArguments, "norm", Norm, ""),
@@ -101,7 +101,7 @@ GROUPS = [
 
 @pytest.mark.parametrize(("arguments", "name", "group", "prefix"), GROUPS)
 def test_groups_are_fields_side_by_side(arguments: Any, name: str, group: Any, prefix: str) -> None:
-    """So they may be unpacked where an op's arguments are built."""
+    """So that they can be unpacked where an op's arguments are built."""
     found = getattr(in_order(arguments), name)
     assert isinstance(found, group)
     assert found == prefixed(group, prefix)
@@ -113,7 +113,7 @@ def test_a_convolution_begins_with_its_weight() -> None:
     assert ConvNorm._fields == ("weight", *Norm._fields)
 
 
-def test_groups_that_are_not_there() -> None:
+def test_absent_groups_are_none() -> None:
     block = in_order(MbconvArguments)
     assert block._replace(expand_weight=None).expand is None
     assert block._replace(se_reduce_weight=None).gate is None

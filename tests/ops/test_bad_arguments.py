@@ -1,4 +1,4 @@
-"""Every wrong argument is a clear error from the front, before anything runs."""
+"""Every wrong argument raises a clear error in the Python function, before anything runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def block(**changes: Any) -> Any:
     return ops.mbconv(**parts)
 
 
-def first_two(**changes: Any) -> Any:
+def first_two_convolutions(**changes: Any) -> Any:
     parts = {
         "x": X,
         "expand": ops.Conv(torch.randn(12, 6, 1, 1)),
@@ -70,7 +70,7 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     ),
     "mean alone": (
         ValueError,
-        "std is None: .* both of mean and std",
+        "std is None: .* both mean and std",
         lambda: dense(mean=torch.ones(6)),
     ),
     "std alone": (ValueError, "mean is None", lambda: dense(X.byte(), std=torch.ones(6))),
@@ -171,32 +171,32 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "expand channels": (
         ValueError,
         r"expand.weight must have shape \(12, 6\)",
-        lambda: first_two(expand=ops.Conv(torch.randn(12, 5))),
+        lambda: first_two_convolutions(expand=ops.Conv(torch.randn(12, 5))),
     ),
     "expand kernel": (
         ValueError,
         r"expand.weight must be \(C_out, C_in\)",
-        lambda: first_two(expand=ops.Conv(torch.randn(12, 6, 3, 3))),
+        lambda: first_two_convolutions(expand=ops.Conv(torch.randn(12, 6, 3, 3))),
     ),
     "expanded width": (
         ValueError,
         "depthwise.weight must have shape",
-        lambda: first_two(depthwise=ops.Conv(torch.randn(6, 1, 3, 3))),
+        lambda: first_two_convolutions(depthwise=ops.Conv(torch.randn(6, 1, 3, 3))),
     ),
     "expanded norm": (
         ValueError,
         "bn.weight must have shape",
-        lambda: first_two(depthwise=ops.Conv(torch.randn(12, 1, 3, 3), None, BN)),
+        lambda: first_two_convolutions(depthwise=ops.Conv(torch.randn(12, 1, 3, 3), None, BN)),
     ),
     "expanded dtype": (
         TypeError,
         "depthwise.weight is torch.float64",
-        lambda: first_two(depthwise=ops.Conv(torch.randn(12, 1, 3, 3).double())),
+        lambda: first_two_convolutions(depthwise=ops.Conv(torch.randn(12, 1, 3, 3).double())),
     ),
     "expanded size": (
         ValueError,
         "11x11 kernel .* does not fit into 8x8",
-        lambda: first_two(depthwise=ops.Conv(torch.randn(12, 1, 11, 11)), padding=1),
+        lambda: first_two_convolutions(depthwise=ops.Conv(torch.randn(12, 1, 11, 11)), padding=1),
     ),
     "block width": (
         ValueError,

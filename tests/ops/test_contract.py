@@ -1,4 +1,4 @@
-"""What holds for every op: PyTorch's own check, compilation, layout, FLOPs, gradients, and no surprises."""
+"""What holds for every op: PyTorch's opcheck, compilation, layout, FLOPs, gradients, and special inputs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from specs.samples import labels, samples
 from tiers import slow_unless
 
 LABELS = labels()
-# Of each op the sample whose compilation, a second or more each, is checked by default.
+# One sample per op, whose compilation (a second or more each) is tested by default.
 FIRST = tuple({label.split("-")[0]: label for label in reversed(LABELS)}.values())
-# With asymmetric padding the reference computes a row or a column more than the op asks for.
+# With asymmetric padding the reference computes one row or column more than the op.
 SYMMETRIC = [x for x in LABELS if not any(s in x for s in ("same", "odd", "ragged"))]
 
-# Ops whose first result is made of means, in float32 beside 16-bit images.
+# Ops whose first result is a mean, which is float32 also for 16-bit images.
 MEANS = ("squeeze_excite_gate", "pointwise_conv_bn_act_pool")
 
 
@@ -41,7 +41,7 @@ def tensors(result: Any) -> tuple[Tensor, ...]:
 
 
 def with_gradients(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Copies that require gradients, but for the statistics, which BatchNorm does not differentiate, and integers."""
+    """Copies that require gradients, except for statistics, which BatchNorm does not differentiate, and integers."""
     names = [a.name for a in public(name)._schema.arguments]
     return tuple(
         a.detach().clone().requires_grad_("running" not in name and a.is_floating_point())
@@ -57,7 +57,7 @@ def test_opcheck(label: str) -> None:
     op = public(case.name)
     utils = "test_schema", "test_autograd_registration", "test_faketensor"
     torch.library.opcheck(op, with_gradients(case.name, case.flat), test_utils=utils)
-    # Compiled gradients add up in another order: float32's tolerance is too narrow for that.
+    # Compiled gradients are added in another order, for which float32's tolerance is too narrow.
     exact = sample(label, torch.float64)
     dispatched = ("test_aot_dispatch_dynamic",)
     torch.library.opcheck(op, with_gradients(case.name, exact.flat), test_utils=dispatched)
@@ -102,8 +102,8 @@ def test_inductor_compiles_the_block() -> None:
 
 @pytest.mark.parametrize("label", LABELS)
 def test_public_op_differentiates_twice_as_its_reference(label: str) -> None:
-    # The autograd formula recomputes through the reference: it must give the reference's gradients, to all
-    # that eager PyTorch differentiates, in both orders.
+    # The autograd formula recomputes with the reference: it must give the reference's gradients, first and second,
+    # for all tensors that eager PyTorch differentiates.
     case = sample(label, torch.float64)
     reference = _define.defined(case.name).reference
     ours, theirs = with_gradients(case.name, case.flat), with_gradients(case.name, case.flat)
@@ -127,7 +127,7 @@ def test_public_op_differentiates_twice_as_its_reference(label: str) -> None:
 
 @pytest.mark.parametrize("label", SYMMETRIC)
 def test_flops_are_those_of_the_convolutions(label: str) -> None:
-    # The FLOP formula of the public op against PyTorch's own count of the reference's convolutions.
+    # The FLOP formula of the public op, compared with PyTorch's count of the reference's convolutions.
     case = sample(label)
     with FlopCounterMode(display=False) as ours:
         public(case.name)(*case.flat)

@@ -1,4 +1,4 @@
-"""The reference against ``torch.nn`` in float64, and its float32 within the tolerance rule."""
+"""The reference compared with ``torch.nn`` in float64, and its float32 results by the tolerance rule."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ def test_images_are_normalised_before_they_are_padded(uint8: bool) -> None:
     torch.testing.assert_close(y, expected)
 
 
-def test_half_of_what_normalises_is_refused() -> None:
+def test_mean_without_std_is_refused() -> None:
     for mean, std in ((torch.ones(3), None), (None, torch.ones(3))):
-        with pytest.raises(ValueError, match="both of mean and std"):
+        with pytest.raises(ValueError, match="both mean and std"):
             reference.normalise(torch.ones(1, 3, 2, 2), mean, std, torch.float32)
 
 
@@ -162,12 +162,12 @@ def test_squeeze_is_the_result_and_its_mean() -> None:
 def test_expand_depthwise_is_one_after_the_other() -> None:
     x = torch.randn(2, 5, 7, 6, dtype=torch.float64)
     first = torch.randn(8, 5, dtype=torch.float64), torch.randn(8).double(), EXACT.batch_norm(8)
-    deep = torch.randn(8, 1, 3, 3, dtype=torch.float64), None, EXACT.batch_norm(8)
+    depthwise = torch.randn(8, 1, 3, 3, dtype=torch.float64), None, EXACT.batch_norm(8)
     window = {"stride": 2, "padding": (0, 1, 2, 1), "activation": "hardswish"}
     wide = ops.pointwise_conv_bn_act(x, *first, activation="hardswish")
-    # What pads the depthwise convolution are zeros, not what the activation makes of the norm's shift.
-    expected = ops.depthwise_conv_bn_act_pool(wide, *deep, **window)
-    convs = ops.Conv(*first), ops.Conv(*deep)
+    # The depthwise convolution is padded with zeros, not with what the activation makes of the norm's shift.
+    expected = ops.depthwise_conv_bn_act_pool(wide, *depthwise, **window)
+    convs = ops.Conv(*first), ops.Conv(*depthwise)
     y, pooled = ops.expand_depthwise_conv_bn_act_pool(x, *convs, **window)
     for ours, theirs in (
         (y, expected[0]),
@@ -186,7 +186,7 @@ def test_squeeze_excite_is_gate_times_input() -> None:
     torch.testing.assert_close(ops.squeeze_excite(x, *weights), x * gate)
     pooled = x.mean((2, 3))
     torch.testing.assert_close(ops.squeeze_excite_gate(pooled, *weights), gate[:, :, 0, 0])
-    # Weights as they stand in convolutions.
+    # Weights with 4 dimensions, as convolutions have them.
     direct = (reduce.weight, reduce.bias, expand.weight, expand.bias)
     torch.testing.assert_close(ops.squeeze_excite_gate(pooled, *direct), gate[:, :, 0, 0])
 
@@ -208,7 +208,8 @@ def test_pointwise_order_is_gate_convolution_norm_activation_residual() -> None:
 @pytest.mark.parametrize("size", range(1, 30))
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 3)])
 def test_same_padding_is_tensorflows(size: int, kernel: int, stride: int) -> None:
-    # The definition: ceil(size / stride) outputs, the smallest padding that gives them, the odd pixel behind.
+    # The definition: ceil(size / stride) outputs, and the smallest padding for that, with an odd pixel at the
+    # end.
     before, after = reference.same_padding(size, kernel, stride)
     assert (size + before + after - kernel) // stride + 1 == -(-size // stride)
     assert after - before in (0, 1)
@@ -216,8 +217,9 @@ def test_same_padding_is_tensorflows(size: int, kernel: int, stride: int) -> Non
     assert before + after == 0 or (smaller - kernel) // stride + 1 < -(-size // stride)
 
 
-def test_infinity_stays_in_its_windows() -> None:
-    # Slicing a wider convolution must not let a value outside the window in, not even times zero.
+def test_infinity_affects_only_its_windows() -> None:
+    # The slice of a larger convolution must not depend on values outside the window, not even multiplied by
+    # zero.
     x = torch.zeros(1, 1, 6, 6)
     x[0, 0, 5, 5] = torch.inf
     weight = torch.ones(1, 1, 3, 3)

@@ -1,4 +1,6 @@
-"""The specs: every op has one, counts what the op counts, and computes the same in PyTorch calls."""
+"""The specs: every op has one; it counts work as the op does, and computes the same with PyTorch
+calls.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ def test_separate_calls_compute_the_op(case: Case) -> None:
         torch.testing.assert_close(case.eager(**arguments), expected)
 
 
-def test_samples_are_drawn_anew() -> None:
+def test_each_call_draws_new_samples() -> None:
     first, second = samples(torch.float32)[0], samples(torch.float32)[0]
     assert not torch.equal(first.flat[0], second.flat[0])
     assert torch.equal(first.flat[0], first.flat[0])

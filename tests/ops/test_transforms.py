@@ -16,11 +16,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import effkernels
 from effkernels import dispatch, ops
 from effkernels.ops import _define
+from recorded_ops import recorded
 from specs.samples import labels, samples
 
-# Not of uint8 images, which have no derivatives.
+# uint8 images have no derivatives.
 LABELS = [label for label in labels() if "uint8" not in label]
-# By what the op can be called: the front's checked arguments, the public op, a backend's.
+# Ways to call an op: the public function's checked arguments, the public op, a backend's op.
 WAYS = ("front", "public", "private")
 
 
@@ -82,7 +83,8 @@ def test_jacobian() -> None:
 
 
 def test_public_fronts_take_transformed_tensors() -> None:
-    # The front itself checks, casts and lays out: also of the tensors of vmap, which know no memory format.
+    # The public function checks, casts and converts layouts, also for the tensors of vmap, which have no
+    # memory format.
     weight = torch.randn(4, 1, 3, 3)
     batch, tangent = torch.randn(2, 3, 1, 4, 5, 5)
 
@@ -106,7 +108,7 @@ def test_compiled_transforms_see_plain_operators() -> None:
 
 
 def test_an_op_without_gradient_says_so_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_define, "_defined", dict(_define._defined))  # not there for other tests
+    monkeypatch.setattr(_define, "_defined", dict(_define._defined))  # removed after this test
     op = _define.Op(
         "testing_no_gradient", "(Tensor x) -> Tensor", torch.exp, torch.empty_like, lambda *_: 0,
         differentiable=False,
@@ -116,12 +118,6 @@ def test_an_op_without_gradient_says_so_at_the_call(monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(run(x), x.exp())
     with pytest.raises(NotImplementedError, match="testing_no_gradient: it has no gradient"):
         run(x.requires_grad_())
-
-
-def recorded(graph: torch.fx.Graph) -> set[str]:
-    """Which of our ops a graph holds."""
-    targets = (str(node.target) for node in graph.nodes if node.op == "call_function")
-    return {target for target in targets if "effkernels" in target}
 
 
 @pytest.mark.parametrize("pre_dispatch", [False, True])
@@ -154,7 +150,7 @@ def test_exported_op_decomposes(label: str) -> None:
     torch.testing.assert_close(decomposed.module()(x), run(x))
 
 
-def test_export_keeps_what_its_table_leaves_out() -> None:
+def test_export_keeps_ops_missing_from_its_table() -> None:
     run, _, x = function("mbconv-full", "public")
     program = torch.export.export(Call(run), (x,))
     table = torch.export.default_decompositions()
@@ -192,6 +188,6 @@ def test_jit_trace_writes_plain_operators() -> None:
     torch.testing.assert_close(traced(x), run(x))
 
 
-def test_asking_costs_about_a_microsecond() -> None:
-    # Ten times as much on a machine that does other things too.
+def test_merely_runs_takes_about_a_microsecond() -> None:
+    # Ten times as much is allowed, because the machine may be busy.
     assert min(timeit.repeat(dispatch.merely_runs, number=2000, repeat=20)) / 2000 < 1e-5

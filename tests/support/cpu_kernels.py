@@ -1,4 +1,4 @@
-"""Runs an op with the kernels of every instruction set that there is here, and compares all with the reference."""
+"""Runs an op with the CPU kernels of every available instruction set, and compares all with the reference."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from specs.tolerance import assert_within_eager
 
 
 def module() -> Any:
-    """`effkernels._C`, of which these tests make no sense without."""
+    """`effkernels._C`, without which these tests are skipped."""
     found = cpu_module()
     assert found is not None
     return found
 
 
 def usable_instruction_sets() -> tuple[str, ...]:
-    """Slowest first; empty without `effkernels._C`."""
+    """The usable instruction sets, slowest first; empty without `effkernels._C`."""
     found = cpu_module()
     return () if found is None else tuple(found.build_info()["instruction_sets"]["kernels"])
 
 
 @contextmanager
 def instruction_set(name: str) -> Iterator[None]:
-    """Run these kernels inside of the block, in all threads."""
+    """Use this instruction set's kernels within the block, in all threads."""
     before = module().build_info()["instruction_sets"]["in_use"]
     module().use_instruction_set(name)
     try:
@@ -42,7 +42,7 @@ def instruction_set(name: str) -> Iterator[None]:
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """New tensors hold NaN until something is written to them: results and workspace."""
+    """New tensors, results as well as workspace, hold NaN until they are written."""
     assert torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     try:
@@ -52,13 +52,13 @@ def poisoned() -> Iterator[None]:
 
 
 def run_kernels(call: Callable[..., Any], arguments: Arguments) -> tuple[Tensor, ...]:
-    """The results of the cpu backend, which must not fall back and must write all of them."""
+    """The results of the cpu backend, which must not fall back, and must write all of them."""
     with poisoned(), use_backend("cpu", fallback=False):
         return tensors(call(**arguments))
 
 
 def assert_kernels_match(case: Case, *, but: tuple[str, ...] = ()) -> None:
-    """The case's ops, ``but`` for some, with every instruction set, by the tolerance rule."""
+    """Check the case's ops, except those in ``but``, with every instruction set, by the tolerance rule."""
     for check in case.checks():
         if check.op not in but:
             _assert_matches(check, case.style.threads)

@@ -1,4 +1,4 @@
-"""The CUDA kernels in the host shim; see `parity` for how they are compared."""
+"""The CUDA kernels in the host shim; `parity` compares them with the reference."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Shim:
         self.shim = shim
 
     def __call__(self, name: str, arguments: Arguments) -> Results:
-        # From this test's seed: which order of threads to run in.
+        # The order of threads follows from this test's seed.
         return self.shim.call("op", name, dict(arguments), int(torch.randint(2**31, ())))
 
     def private(self, name: str, flat: tuple[Any, ...]) -> Results:

@@ -1,4 +1,4 @@
-"""Networks on GPUs that are not here: CUDA tensors without data, and the calls that are made with them."""
+"""Networks on a GPU that does not exist: CUDA tensors without data, and the calls made with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from parity import to_device
 
 
 class Calls(TorchDispatchMode):
-    """How often each operator is called, by its name."""
+    """Counts the calls of each operator, by its name."""
+
+    sees_effkernels_ops = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +32,7 @@ class Calls(TorchDispatchMode):
 def fake_pass(
     name: str, dtype: torch.dtype = torch.float32, *, uint8: bool = False
 ) -> tuple[EfficientNet, Tensor, Calls]:
-    """A network in eval mode, what it makes of one image, and the calls, inside of a FakeTensorMode."""
+    """A network in eval mode, its result for one image, and the calls, within a FakeTensorMode."""
     with unset_fake_temporarily(), torch.device("meta"):
         model = create_model(name).eval().to(dtype)
         size = model.config.resolution

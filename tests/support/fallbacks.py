@@ -1,4 +1,4 @@
-"""What was said about ops that ran on a slower backend."""
+"""Warnings about ops that ran on a slower backend."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import effkernels
 
 
 def fallbacks(warned: pytest.WarningsRecorder) -> list[str]:
-    """The messages of the fallbacks among what was warned of."""
+    """The messages of the fallback warnings among ``warned``."""
     return [str(w.message) for w in warned if issubclass(w.category, effkernels.FallbackWarning)]

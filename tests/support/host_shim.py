@@ -26,7 +26,7 @@ _RUNTIMES = ("asan", "ubsan")
 
 
 class ShimError(WorkerError):
-    """What the shim says went wrong, or, where a sanitizer ended it, the sanitizer's report."""
+    """The shim's error or, if a sanitizer ended it, the sanitizer's report."""
 
 
 class ShimMissingError(Exception):
@@ -42,10 +42,10 @@ def _runtime(compiler: Compiler, name: str) -> str:
 
 
 class HostShim(WorkerProcess):
-    """Builds a copy of the package into ``folder``, and runs its kernels in a process of their own.
+    """Builds a copy of the package into ``folder``, and runs its kernels in a separate process.
 
     Raises:
-        ShimMissingError: no C++ compiler with sanitizers, or nothing to build with.
+        ShimMissingError: there is no C++ compiler with sanitizers, or a build tool is missing.
         CompileError: it does not compile.
     """
 
@@ -73,7 +73,7 @@ class HostShim(WorkerProcess):
             SHIM / "worker.py",
             folder,
             {
-                # The root last: it holds the package without its compiled modules.
+                # The root comes last: it contains the package without its compiled modules.
                 "PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT / "tests" / "support", ROOT))),
                 "LD_PRELOAD": preload,
                 "ASAN_OPTIONS": "detect_leaks=0",

@@ -16,11 +16,11 @@ _WORKER = ROOT / "tests" / "backends" / "triton" / "worker.py"
 
 
 class Interpreter:
-    """In a process of its own: TRITON_INTERPRET must be set before Triton is imported."""
+    """Runs in a separate process, because TRITON_INTERPRET must be set before Triton is imported."""
 
     def __init__(self, folder: Path) -> None:
         package = str(Path(effkernels.__file__).parent.parent)
-        # The root last: it holds the package without its compiled modules.
+        # The root comes last: it contains the package without its compiled modules.
         path = ":".join((package, str(ROOT / "tests" / "support"), str(ROOT)))
         environment = {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
         self.worker = WorkerProcess(_WORKER, folder, environment)
@@ -39,7 +39,7 @@ class Interpreter:
 
 
 class Candidate(Interpreter):
-    """The same with the configuration at one place of what tuning would pick from."""
+    """The same with one of the configurations that tuning chooses from, the one at index ``place``."""
 
     def __init__(self, interpreter: Interpreter, place: int) -> None:
         self.worker, self._place = interpreter.worker, place

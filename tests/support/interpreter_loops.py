@@ -1,4 +1,4 @@
-"""Loops in the interpreter of Triton 3.6 beside NumPy 2.4."""
+"""Makes loops work in the interpreter of Triton 3.6 with NumPy 2.4."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from triton.runtime import interpreter
 
 
 def allow_loops() -> None:
-    """NumPy 2.4 makes no number of an array of one element, as Triton 3.6 wants of it for the end of a loop."""
+    """Triton 3.6 converts an array of one element to a number for the end of a loop, which NumPy 2.4 refuses."""
     patch_tensor = interpreter._patch_lang_tensor
 
     def patch_tensor_index(tensor: Any, scope: Any) -> None:

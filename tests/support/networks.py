@@ -1,4 +1,4 @@
-"""Networks of all kinds of blocks that run in a moment."""
+"""Small, fast networks with every kind of block."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from randomise import randomise
 
 
 def small(name: str = "efficientnet_b0", **options: object) -> EfficientNet:
-    """The network with a quarter of the channels: PyTorch's float64 depthwise convolution goes channel by channel."""
+    """The network with a quarter of the channels, because PyTorch's float64 depthwise convolution is slow."""
     config = replace(CONFIGS[name], coefficients=Coefficients(0.25, 1.0, 64, 0.2), stem_channels=32)
     return randomise(build(config, **{"num_classes": 10, **options}))
 
 
 def tiny(name: str = "efficientnet_b0") -> EfficientNet:
-    """One block of each stage, for where a kernel takes a second: every kind of block that there is."""
+    """One block per stage, for tests in which a kernel takes a second: has every kind of block."""
     config = replace(CONFIGS[name], coefficients=Coefficients(0.25, 0.25, 64, 0.2), stem_channels=8)
     return randomise(build(config, num_classes=10)).eval().requires_grad_(False)
 
 
 def run_network(model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
-    """What ``model`` makes of ``x``; and "op on backend" of each call."""
+    """The result of ``model`` for ``x``, and "op on backend" for each call."""
     explained = effkernels.explain(model, x)
     with torch.no_grad():
         return model(x), [f"{row.op} on {row.backend}" for row in explained.rows]
 
 
 def images(*shape: int) -> Tensor:
-    """Random ones in float64."""
+    """Random images in float64."""
     return torch.randn(*shape, dtype=torch.float64)
 
 
 def unfused(model: nn.Module, x: Tensor) -> Tensor:
-    """The same model through its inner modules: a hook for all modules keeps it from fusing."""
+    """The same model through its inner modules: a hook for all modules prevents fused ops."""
     calls = []
     handle = nn.modules.module.register_module_forward_hook(lambda m, *_: calls.append(type(m)))
     try:

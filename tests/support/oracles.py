@@ -1,4 +1,4 @@
-"""Other people's EfficientNets, which the tests compare ours with."""
+"""Other projects' EfficientNets, with which the tests compare ours."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 
 
 def oracle(name: str) -> ModuleType:
-    """The module `name`, or a skip (which EFFKERNELS_TEST_ORACLES=required turns into a failure).
+    """The module `name`; skips if it does not import (a failure with
+    EFFKERNELS_TEST_ORACLES=required).
 
-    May be called in a test or at the top of a test file. Beside a CPU-only torch, torchvision
+    May be called in a test or at the top of a test file. With a CPU-only torch, torchvision
     raises RuntimeError on import, and timm imports torchvision.
     """
     try:

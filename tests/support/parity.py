@@ -1,4 +1,4 @@
-"""Runs an op with a GPU backend's kernels, there or where they run without one, and compares with the reference."""
+"""Runs an op with a GPU backend's kernels, on a GPU or without one, and compares the result with the reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from specs.tolerance import assert_within_eager
 
 
 class Runner(Protocol):
-    """Computes `ops.<name>(**arguments)` with a backend's kernels; tensors on the CPU on both sides."""
+    """Computes `ops.<name>(**arguments)` with a backend's kernels; arguments and results are on the CPU."""
 
     def __call__(self, name: str, arguments: Arguments) -> Results: ...
 
@@ -31,11 +31,11 @@ class Runner(Protocol):
         """The same of `torch.ops.effkernels_<backend>.<name>`."""
 
     def network(self, model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
-        """What a model makes of `x`, and "op on backend" of each call."""
+        """The result of a model for `x`, and "op on backend" for each call."""
 
 
 def to_gpu(value: Any) -> Any:
-    """All tensors in there, with the strides and offsets that they have."""
+    """``value`` with all its tensors on the GPU, with their strides and offsets."""
 
     def move(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage().cuda()
@@ -46,7 +46,7 @@ def to_gpu(value: Any) -> Any:
 
 
 def to_device(values: tuple[Any, ...], device: str) -> tuple[Any, ...]:
-    """Uninitialised tensors of the same sizes and strides there."""
+    """Uninitialised tensors with the same sizes and strides on ``device``."""
     return tuple(
         torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=device)
         if isinstance(v, Tensor)
@@ -56,7 +56,7 @@ def to_device(values: tuple[Any, ...], device: str) -> tuple[Any, ...]:
 
 
 class Gpu:
-    """On the first GPU, every call within what ``around`` makes."""
+    """Runs on the first GPU, every call within the context that ``around`` makes."""
 
     def __init__(
         self, backend: str, around: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -85,7 +85,7 @@ class Gpu:
 
 
 def check(runner: Runner, case: Case) -> None:
-    """The case's ops, by the tolerance rule."""
+    """Check the case's ops by the tolerance rule."""
     for one in case.checks():
         assert_matches(runner, one)
 
@@ -93,8 +93,9 @@ def check(runner: Runner, case: Case) -> None:
 def assert_matches(runner: Runner, check: Check) -> None:
     """By the tolerance rule; see `specs.tolerance`.
 
-    Of what is rounded on the way to a map, its means have less: its pixels' roundings are as often up as down.
-    Three standard deviations of such a mean, each rounding anywhere within half a unit, are sqrt(3 / pixels) of it.
+    ``rounded`` is smaller for means of a map than for the map, because roundings of its pixels go up as often as
+    down. Three standard deviations of such a mean, with each rounding anywhere within half a unit, are
+    sqrt(3 / pixels) of it.
     """
     call = getattr(ops, check.op)
     exact = run_reference(call, in_float64(check.arguments))
@@ -116,7 +117,7 @@ def assert_matches(runner: Runner, check: Check) -> None:
 
 
 def check_padding(run: Callable[[str, Arguments], Results], dtype: torch.dtype) -> None:
-    """Pixels that equal the mean are zeros, as the padding beside them."""
+    """Pixels equal to the mean become zeros, like the padding next to them."""
     mean, std = torch.tensor([7.0, 128.0, 255.0]), torch.tensor([50.0, 60.0, 70.0])
     x = mean.byte()[None, :, None, None].expand(2, 3, 5, 6)
     for images in (x.contiguous(), x.contiguous(memory_format=torch.channels_last)):
@@ -130,7 +131,7 @@ def check_padding(run: Callable[[str, Arguments], Results], dtype: torch.dtype) 
 def check_network(
     runner: Runner, name: str, dtype: torch.dtype, *, uint8: bool = False
 ) -> list[str]:
-    """A whole network of few channels; returns "op on backend" of each call."""
+    """Check a whole network with few channels; returns "op on backend" for each call."""
     model, x = tiny(name).to(dtype), torch.randn(2, 3, 33, 40).to(dtype)
     if uint8:
         x = torch.randint(256, x.shape, dtype=torch.uint8)
@@ -143,7 +144,7 @@ def check_network(
 
 
 def check_any_strides(runner: Runner, label: str, dtype: torch.dtype) -> None:
-    """A private op gives the same bits for maps of any strides."""
+    """A private op gives bitwise equal results for maps with any strides."""
     case = samples(dtype)[labels().index(label)]
     maps = [i for i, a in enumerate(case.flat) if isinstance(a, Tensor) and a.dim() == 4 and i != 1]
     found = []
@@ -162,7 +163,7 @@ def check_any_strides(runner: Runner, label: str, dtype: torch.dtype) -> None:
 
 
 def check_activation(runner: Runner, activation: str) -> None:
-    """On both sides of 0 apart, and beyond what is finite."""
+    """Check an activation for each sign separately, and for values that are not finite."""
     ends = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, 88.7, -88.7, 3e38, -3e38])
     for x in (torch.linspace(-20, 0, 1024), torch.linspace(0, 20, 1024), ends):
         arguments = {

@@ -1,4 +1,4 @@
-"""Python in a process of its own, with the copy of effkernels that is under test."""
+"""Runs Python in a separate process, with the copy of effkernels that is under test."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import tempfile
 
 
 def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the interpreter of these tests, with more environment variables.
+    """Run the interpreter of these tests, with additional environment variables.
 
-    In an empty folder: from the root of a checkout, ``python -c`` imports the sources, in which nothing
-    is compiled.
+    It runs in an empty folder: in the root of a checkout, ``python -c`` would import the sources,
+    without compiled modules.
     """
     with tempfile.TemporaryDirectory() as folder:
         return subprocess.run(

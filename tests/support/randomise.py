@@ -1,4 +1,4 @@
-"""Models with no value at its default, so that what is left out or mixed up shows."""
+"""Models without default values, so that parameters that are ignored or mixed up change the result."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @torch.no_grad()
 def randomise(model: Model, *, batch: int = 4, size: int = 64) -> Model:
-    """Random weights and BatchNorm, with statistics near those of activations for such images.
+    """Random weights and BatchNorm, with statistics close to those of activations for such images.
 
-    Without the latter activations grow through the network, and rounding errors with them.
+    Without these statistics activations, and with them rounding errors, would grow through the
+    network.
     """
     training = model.training
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -37,6 +38,6 @@ def randomise(model: Model, *, batch: int = 4, size: int = 64) -> Model:
         norm.momentum = momentum
         norm.running_mean += 0.1 * torch.randn_like(norm.running_mean)
         norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.8, 1.25)
-        # A channel that hardly varied here would blow up what varies more elsewhere.
+        # A channel that hardly varied here would be scaled up too much where it varies more.
         norm.running_var.clamp_(min=norm.running_var.mean().item())
     return model.train(training)

@@ -1,4 +1,4 @@
-"""Triton's kernels cut small maps as they cut large ones."""
+"""Makes Triton's kernels split small maps as they split large ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from effkernels._backends.triton import depthwise_conv_bn_act, launch, squeeze_e
 
 @contextmanager
 def several_parts() -> Iterator[None]:
-    """Inside of the block programs do several parts of large tiles, and several programs make one image's gates."""
+    """Within the block programs do several parts of large tiles, and several programs share the gates of one image."""
     kept = depthwise_conv_bn_act.choose
     with (
         patch.object(launch, "BUSY", 3),

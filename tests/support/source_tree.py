@@ -1,4 +1,4 @@
-"""The source tree that these tests belong to."""
+"""The path of the source tree that these tests belong to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend of the tests' own, in the place of "triton": its kernels are functions that note their calls."""
+"""A backend for tests, registered as "triton": its kernels are functions that record their calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def takes_all(*_: Any) -> None:
 
 
 def reference(op: str, calls: list[str]) -> Callable[..., Any]:
-    """The plain PyTorch of an op, as a kernel."""
+    """The reference of an op, as a kernel."""
 
     def run(*arguments: Any) -> Any:
         calls.append(op)
@@ -34,13 +34,13 @@ def reference(op: str, calls: list[str]) -> Callable[..., Any]:
 
 @contextmanager
 def stand_in(kernels: dict[str, Callable[..., Any]]) -> Iterator[None]:
-    """Take CPU tensors with these kernels, and networks by their steps. Beside it there is plain PyTorch alone."""
+    """Run CPU tensors with these kernels, and networks step by step. The only other backend is plain PyTorch."""
     backend = dispatch.Backend("triton", ("cpu",))
     for op, run in kernels.items():
         backend.kernels[op] = dispatch.Kernel(run, takes_all)
     backend.kernels[NETWORK] = dispatch.Kernel(run_by_steps, takes_all, by_parts=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(dispatch._BACKENDS, "triton", backend)
-        without = dispatch.Backend("cpu", ("cpu",), "not beside the tests' own")
+        without = dispatch.Backend("cpu", ("cpu",), "disabled for this test")
         patch.setitem(dispatch._BACKENDS, "cpu", without)
         yield

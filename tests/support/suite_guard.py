@@ -1,15 +1,16 @@
-"""Is this the right copy of effkernels, with the right compiled modules? Else green proves nothing.
+"""Checks that the suite tests the right copy of effkernels, with the right compiled modules.
 
-The repository root holds the package's source, so anything started with that folder on `sys.path`
-imports it without what was built. And a build that silently left a module out would let the tests
-of the fallback pass for it. Environment variables state what a run must have had:
+The repository root contains the package's source, so anything started with that folder on `sys.path`
+imports it without the compiled modules. And if a build silently left a module out, the tests of the
+fallback would pass in its place. Environment variables state what a run needs:
 
-    EFFKERNELS_TEST_COPY      a folder with a copy of the package, built otherwise, to test instead of the
-                              installed one: PYTHONPATH must name it too
-    EFFKERNELS_TEST_EXPECT    the compiled modules that must be loaded, no more: "_C,_C_cuda", ""
-    EFFKERNELS_TEST_MINIMUM   how many tests must have passed
-    EFFKERNELS_TEST_ORACLES   "required": a test skipped for want of a package fails
-    EFFKERNELS_TEST_SEED      the seed of an earlier run, to repeat it
+        EFFKERNELS_TEST_COPY      a folder with another build of the package, to be tested instead of the
+        installed
+                                  one: PYTHONPATH must name it too
+        EFFKERNELS_TEST_EXPECT    exactly the compiled modules that must be loaded: "_C,_C_cuda", ""
+        EFFKERNELS_TEST_MINIMUM   how many tests must pass
+        EFFKERNELS_TEST_ORACLES   "required": a test that is skipped because a package is missing fails
+        EFFKERNELS_TEST_SEED      the seed of an earlier run, to repeat it
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from urllib.parse import unquote, urlparse
 
 
 def installed_package(distributions: Iterable[Distribution]) -> Path | None:
-    """The package folder that pip installed, the source if editable; None if it installed none.
+    """The package folder that pip installed (the source if editable); None if it installed none.
 
     Args:
-        distributions: those of the name, also the `.egg-info` that a build leaves in a source tree.
+        distributions: those with the package's name, including the `.egg-info` that a build leaves in a
+            source tree.
     """
     distribution = next((one for one in distributions if one.read_text("RECORD")), None)
     if distribution is None:
@@ -40,9 +42,9 @@ def wrong_copy(imported: Path, installed: Path | None, env: Mapping[str, str]) -
     """Why the imported package folder is not the one to test; None if it is.
 
     Args:
-        imported: the folder of the package.
-        installed: where pip installed it, None if nowhere.
-        env: the environment; EFFKERNELS_TEST_COPY there stands for `installed`.
+        imported: the folder of the imported package.
+        installed: where pip installed it; None if it did not.
+        env: the environment; its EFFKERNELS_TEST_COPY takes the place of `installed`.
     """
     copy = env.get("EFFKERNELS_TEST_COPY")
     if copy:
@@ -68,9 +70,9 @@ def wrong_modules(
     """Why these compiled modules are not the ones to test; None if they are.
 
     Args:
-        status: the reason of each compiled module, None where it is loaded.
-        env: the environment; without EFFKERNELS_TEST_EXPECT, a compiler means that `_C` must be.
-        compiler: a C++ compiler of this machine, None without.
+        status: for each compiled module the reason why it is not loaded, or None.
+        env: the environment; without EFFKERNELS_TEST_EXPECT, `_C` must be loaded if there is a compiler.
+        compiler: a C++ compiler of this machine, or None.
     """
     expected = env.get("EFFKERNELS_TEST_EXPECT")
     if expected is None:
@@ -103,11 +105,11 @@ def too_few(passed: int, env: Mapping[str, str]) -> str | None:
 
 
 def absent_oracle(skip: str, env: Mapping[str, str]) -> bool:
-    """Whether this skip is for want of a package, where every oracle is required."""
+    """Whether a test was skipped because a package is missing although every oracle is required."""
     required = env.get("EFFKERNELS_TEST_ORACLES") == "required"
     return required and ("could not import" in skip or "does not import" in skip)
 
 
 def first_problem(problems: Iterable[str | None]) -> str | None:
-    """The first of these that is a problem."""
+    """The first problem that is not None, or None."""
     return next((problem for problem in problems if problem is not None), None)

@@ -1,4 +1,4 @@
-"""What people do to the modules of a network, drawn at random: the same to ours and to the plain PyTorch twin."""
+"""Random changes that people make to the modules of a network: the same for ours and for its plain PyTorch twin."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import twin
 from effkernels import nn as layers
 from effkernels.models import EfficientNet
 
-CHANGE = 0.7  # what changed modules multiply by: nothing that rounding could hide
+CHANGE = 0.7  # the factor of changed modules, too large for rounding to hide
 
-# Classes whose forward is patched: ours, and the twin's of the same meaning.
+# Classes whose forward is patched: ours, and the twin's counterparts.
 CLASSES: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "network": (EfficientNet, twin.Network),
     "block": (layers.MBConv, twin.Block),
@@ -37,7 +37,7 @@ CLASSES: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
 
 
 class Wrapper(nn.Module):
-    """Changes what another module makes."""
+    """Changes the result of another module."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Wrapper(nn.Module):
 
 
 class Halving(nn.Sequential):
-    """A container that does more than its class."""
+    """A container that does more than its base class."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * CHANGE
@@ -207,7 +207,7 @@ def _own_convolution(module: nn.Module) -> None:
     def run(self: nn.Conv2d, *arguments: Any) -> Tensor:
         return nn.Conv2d._conv_forward(self, *arguments) * CHANGE
 
-    # TensorFlow's padding is ours to compute, without this method.
+    # TensorFlow's padding is computed by ours without this method.
     if type(module) is nn.Conv2d:
         module._conv_forward = types.MethodType(run, module)
 
@@ -227,9 +227,9 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Surgery:
-    """One change. ``how`` says which, in the words of the tables above; ``path`` names a module.
+    """One change. ``how`` names it, as in the tables above; ``path`` names a module.
 
-    Or of kind "call": ``how`` is a function that changes a network.
+    For the kind "call", ``how`` is a function that changes a network.
     """
 
     kind: str
@@ -237,14 +237,14 @@ class Surgery:
     how: Any = None
 
     def late(self) -> bool:
-        """Whether it has to be done again whenever the network's mode is set."""
+        """Whether it must be repeated after the network's mode was set."""
         return self.kind == "mode"
 
     def apply(self, model: nn.Module, stack: ExitStack) -> None:
-        """Change ``model``; ``stack`` gets what has to be undone: changes of classes.
+        """Change ``model``; ``stack`` receives what must be undone: changes of classes.
 
         Raises:
-            Whatever PyTorch does where there is no such module any more, or it cannot be changed so.
+            Any exception from PyTorch, if the module no longer exists or cannot be changed in this way.
         """
         torch.manual_seed(99)  # the same weights for both
         if self.kind == "patch a class":
@@ -261,7 +261,7 @@ class Surgery:
         model.to(dtype)
 
     def fails(self, model: nn.Module, stack: ExitStack) -> bool:
-        """Apply it; whether the model has no such module any more, or PyTorch cannot change it so."""
+        """Apply it; returns whether the module no longer exists or PyTorch cannot change it in this way."""
         try:
             self.apply(model, stack)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
@@ -341,7 +341,7 @@ _KINDS: dict[str, Callable[[Any, nn.Module, str, nn.Module], None]] = {
 
 
 def surgeries(model: nn.Module, *, compiled: bool = False) -> st.SearchStrategy[Surgery]:
-    """Changes of modules of ``model``, a :class:`twin.Network`; ``compiled``: compilation of parts alone."""
+    """Changes of modules of ``model``, a :class:`twin.Network`; ``compiled``: only compilation of parts."""
     named = {path: module for path, module in model.named_modules() if path}
     paths = sorted(named)
 
@@ -383,10 +383,10 @@ def surgeries(model: nn.Module, *, compiled: bool = False) -> st.SearchStrategy[
 
 
 @contextmanager
-def operated(
+def same_surgery(
     surgery: list[Surgery], ours: nn.Module, theirs: nn.Module, between: Callable[[], None]
 ) -> Iterator[list[Surgery]]:
-    """The same changes of both, and ``between`` after each; those to be done again, see :meth:`Surgery.late`.
+    """Apply the same changes to both, and ``between`` after each; returns those to repeat (:meth:`Surgery.late`).
 
     Changes of classes end with the block.
     """

@@ -1,7 +1,7 @@
-"""EfficientNet once more, in plain PyTorch and as simply as it can be said: what surgery on ours is compared with.
+"""EfficientNet written again in plain PyTorch, as simply as possible: the reference for surgery on our modules.
 
-It shares nothing with ``effkernels.nn`` but the names of modules and attributes, so that the same surgery can be
-done to both and one loads the other's state dict.
+It shares nothing with ``effkernels.nn`` except the names of modules and attributes, so that the same surgery can
+be done to both, and one can load the other's state dict.
 """
 
 from __future__ import annotations

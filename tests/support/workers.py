@@ -1,4 +1,4 @@
-"""A process that computes what it is asked for, over pipes: both of its ends."""
+"""A process that computes on request, over pipes: both of its ends."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 
 
 class WorkerError(Exception):
-    """What the worker says went wrong, or, where something ended it, all that it printed."""
+    """The worker's error or, if something ended it, everything that it printed."""
 
 
 class WorkerProcess:
-    """Runs ``script``, which calls :func:`serve`, when first called, and again after it ended."""
+    """Runs ``script``, which calls :func:`serve`; starts it at the first call, and again if it has ended."""
 
     error: type[WorkerError] = WorkerError
 
     def __init__(self, script: Path, folder: Path, environment: Mapping[str, str]) -> None:
         self._script, self._folder, self._environment = script, folder, environment
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this lives
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -41,10 +41,10 @@ class WorkerProcess:
         return self._process
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """What the worker's method returns.
+        """Call a method of the worker and return its result.
 
         Raises:
-            WorkerError: it raised, or ended.
+            WorkerError: it raised an error, or the process ended.
         """
         process = self._started()
         assert process.stdin is not None
@@ -76,8 +76,8 @@ class WorkerProcess:
 
 
 def serve(worker: object) -> None:
-    """Answer requests for methods of ``worker`` until there are no more: ("done", result) or ("error", words)."""
-    # What else is printed must not come between the answers.
+    """Answer requests for methods of ``worker`` until the pipe closes: ("done", result) or ("error", message)."""
+    # Other output must not mix with the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while header := sys.stdin.buffer.read(8):

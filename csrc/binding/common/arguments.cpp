@@ -13,7 +13,7 @@ bool supported(ScalarType type) {
 
 int to_int(int64_t value) { return static_cast<int>(value); }
 
-// Dimensions in the order of memory, the densest first.
+// Dimensions in memory order, innermost first.
 constexpr int kNhwc[] = {1, 3, 2, 0}, kNchw[] = {3, 2, 1, 0};
 
 }  // namespace
@@ -42,7 +42,7 @@ std::optional<Shape> Arguments::ordered(const Tensor& x, const int (&order)[4]) 
     check(sizes[i] > 0 && sizes[i] < INT32_MAX, "size ", sizes[i], " of dimension ", i,
           " of a feature map is out of range: 1 to ", INT32_MAX - 1);
   }
-  // Strides of dimensions with one element mean nothing.
+  // Strides of dimensions of size 1 have no meaning.
   int64_t expected = 1;
   for (const int i : order) {
     if (sizes[i] > 1 && strides[i] != expected) return std::nullopt;
@@ -78,14 +78,14 @@ Window Arguments::window(const Tensor& weight, const Ints& stride, const Ints& p
         "a convolution needs a weight of 4 dimensions, 2 strides, 4 paddings and 2 dilations, not ",
         weight.dim(), ", ", stride.size(), ", ", padding.size(), " and ", dilation.size());
   for (const int64_t v : {stride[0], stride[1], dilation[0], dilation[1]}) {
-    check(v > 0 && v < INT32_MAX, "strides and dilations must be positive integers of 31 bits, not ", v);
+    check(v > 0 && v < INT32_MAX, "strides and dilations must be positive 31-bit integers, not ", v);
   }
   for (const int64_t v : padding) {
     check(v >= 0 && v < INT32_MAX / 2, "padding is out of range: ", v, " is not in 0 to ", INT32_MAX / 2 - 1);
   }
   check(weight.size(2) >= 1 && weight.size(3) >= 1 && weight.size(2) <= kMaxKernelRows,
-        "the kernel is too large or empty: ", weight.size(2), " by ", weight.size(3), ", at most ",
-        kMaxKernelRows, " rows are accepted");
+        "the kernel is empty or too large: ", weight.size(2), " by ", weight.size(3), ", at most ",
+        kMaxKernelRows, " rows");
   return {to_int(weight.size(2)), to_int(weight.size(3)), to_int(stride[0]),   to_int(stride[1]),
           to_int(padding[0]),     to_int(padding[2]),     to_int(dilation[0]), to_int(dilation[1])};
 }
@@ -119,7 +119,7 @@ const void* Arguments::like(const Tensor& tensor, int64_t count, Dtype type) {
 
 Norm Arguments::norm(const NormTensors& t, int64_t channels) {
   check(t.mean.has_value() == t.variance.has_value(),
-        "BatchNorm needs both of running mean and variance, or neither");
+        "BatchNorm needs both running mean and variance, or neither");
   return {parameters(t.bias, channels), parameters(t.gamma, channels),    parameters(t.beta, channels),
           parameters(t.mean, channels), parameters(t.variance, channels), static_cast<float>(t.eps)};
 }

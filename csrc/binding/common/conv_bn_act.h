@@ -5,12 +5,12 @@
 
 namespace effkernels::binding {
 
-// What images are normalised with, in their units.
+// Mean and std that normalise images, in the images' units.
 struct ImageTensors {
   const MaybeTensor &mean, &std;
 };
 
-// All but the result.
+// All arguments except the result.
 inline ConvBnActArgs conv_bn_act_args(Arguments& arguments, const Map& x, const ImageTensors& image,
                                       const Tensor& weight, const NormTensors& norm, const Ints& stride,
                                       const Ints& padding, const Ints& dilation, Activation activation) {
@@ -26,7 +26,7 @@ inline ConvBnActArgs conv_bn_act_args(Arguments& arguments, const Map& x, const 
   args.planar = x.planar;
   args.bytes = x.bytes;
   arguments.check(image.mean.has_value() == image.std.has_value(),
-                  "images need both of mean and std, or neither");
+                  "images need both mean and std, or neither");
   args.image_mean = arguments.parameters(image.mean, args.in.channels);
   args.image_std = arguments.parameters(image.std, args.in.channels);
   args.weight = weight.const_data_ptr();

@@ -5,7 +5,7 @@
 
 namespace effkernels::binding {
 
-// All but the results.
+// All arguments except the results.
 inline DepthwiseConvBnActArgs depthwise_conv_bn_act_args(Arguments& arguments, const Map& x,
                                                          const Tensor& weight, const NormTensors& norm,
                                                          const Ints& stride, const Ints& padding,

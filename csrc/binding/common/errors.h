@@ -1,8 +1,8 @@
 #pragma once
 
-// Error messages, put together without iostreams. Those format numbers through tables of the C++ library. A
-// module that is linked with a C++ library of its own (-static-libstdc++) may find the tables of torch's
-// instead, which do not fit: the message ends at its first number, or the process does.
+// Error messages, formatted without iostreams. Those format numbers through tables of the C++ library. A
+// module that is linked with its own C++ library (-static-libstdc++) may find the tables of torch's
+// library instead, which do not match: the message ends at its first number, or the process crashes.
 
 #include <dlfcn.h>
 
@@ -13,7 +13,7 @@
 
 namespace effkernels::binding {
 
-// Text as it is, integers and enumerators in decimal.
+// Text unchanged, integers and enumerators in decimal.
 template <class Part>
 void append(std::string& message, const Part& part) {
   if constexpr (std::is_convertible_v<const Part&, std::string_view>) {
@@ -21,12 +21,12 @@ void append(std::string& message, const Part& part) {
   } else if constexpr (std::is_enum_v<Part>) {
     message += std::to_string(static_cast<long long>(part));
   } else {
-    static_assert(std::is_integral_v<Part>, "messages are made of text and integers");
+    static_assert(std::is_integral_v<Part>, "messages consist of text and integers");
     message += std::to_string(part);
   }
 }
 
-// Throws what Python sees as a RuntimeError.
+// Throws an exception that becomes a RuntimeError in Python.
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   std::string message;
@@ -34,10 +34,10 @@ template <class... Parts>
   throw std::runtime_error(message);
 }
 
-// For a call of torch's C interface, given as it stands in the source, that reported an error.
+// Checks the result of a call of torch's C interface; `name` is the call in the source.
 [[noreturn]] inline void fail_in_torch(std::string_view call) {
   const std::string_view name = call.substr(0, call.find('('));
-  // What went wrong, from torch 2.13 on; the interface of older ones does not tell.
+  // The reason, from torch 2.13 on; older versions do not give it.
   using What = const char* (*)();
   const auto what = reinterpret_cast<What>(dlsym(RTLD_DEFAULT, "torch_exception_get_what_without_backtrace"));
   const char* reason = what == nullptr ? nullptr : what();

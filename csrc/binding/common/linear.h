@@ -5,7 +5,7 @@
 
 namespace effkernels::binding {
 
-// All but the images, x and the result.
+// All arguments except the images, x and the result.
 inline LinearArgs linear_args(Arguments& arguments, Dtype dtype, int in_features, const Tensor& weight,
                               const MaybeTensor& bias) {
   LinearArgs args{};

@@ -5,7 +5,7 @@
 
 namespace effkernels::binding {
 
-// The tensors of a block beside x. `expand_weight` and those of the gate may be absent.
+// The tensors of a block besides x. `expand_weight` and those of the gate may be absent.
 struct MbconvTensors {
   const MaybeTensor& expand_weight;
   NormTensors expand;
@@ -16,7 +16,7 @@ struct MbconvTensors {
   NormTensors project;
 };
 
-// All but the result.
+// All arguments except the result.
 inline MbconvArgs mbconv_args(Arguments& arguments, const Map& x, const MbconvTensors& t, const Ints& stride,
                               const Ints& padding, bool residual, Activation activation) {
   MbconvArgs args{};
@@ -48,7 +48,7 @@ inline MbconvArgs mbconv_args(Arguments& arguments, const Map& x, const MbconvTe
   args.residual = residual;
   arguments.check(!residual || (args.out.height == args.in.height && args.out.width == args.in.width &&
                                 args.out.channels == args.in.channels),
-                  "residual needs a result of x's shape");
+                  "residual needs a result with x's shape");
   return args;
 }
 

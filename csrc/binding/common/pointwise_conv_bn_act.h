@@ -5,7 +5,7 @@
 
 namespace effkernels::binding {
 
-// All but the residual and the results.
+// All arguments except the residual and the results.
 inline PointwiseConvBnActArgs pointwise_conv_bn_act_args(Arguments& arguments, const Map& x,
                                                          const Tensor& weight, const NormTensors& norm,
                                                          const MaybeTensor& gate, Activation activation) {

@@ -5,7 +5,7 @@
 
 namespace effkernels::binding {
 
-// All but the result.
+// All arguments except the result.
 inline SqueezeExciteArgs squeeze_excite_args(Arguments& arguments, const Map& x, const GateTensors& gate,
                                              Activation activation) {
   SqueezeExciteArgs args{};

@@ -5,7 +5,7 @@
 
 namespace effkernels::binding {
 
-// The two layers of a gate, as the schemas have them.
+// The two layers of a gate, as in the schemas.
 struct GateTensors {
   const Tensor& reduce_weight;
   const MaybeTensor& reduce_bias;
@@ -13,7 +13,7 @@ struct GateTensors {
   const MaybeTensor& expand_bias;
 };
 
-// All but images, pooled and gate.
+// All arguments except images, pooled and gate.
 inline SqueezeExciteGateArgs squeeze_excite_gate_args(Arguments& arguments, int64_t channels,
                                                       const GateTensors& t, Activation activation) {
   const int64_t squeezed = t.reduce_weight.size(0);
@@ -28,11 +28,11 @@ inline SqueezeExciteGateArgs squeeze_excite_gate_args(Arguments& arguments, int6
   return args;
 }
 
-// Means of images, (images, channels), and the gates of their channels, of the same shape; all but `gate`
-// itself.
+// Sets the images' means, (images, channels); `gate` itself, of the same shape, is left to the caller.
 inline SqueezeExciteGateArgs squeeze_excite_gate_args(Arguments& arguments, const Tensor& pooled,
                                                       const GateTensors& t, Activation activation) {
-  arguments.check(pooled.dim() == 2, "pooled must be a matrix, and has ", pooled.dim(), " dimensions");
+  arguments.check(pooled.dim() == 2, "pooled must be a matrix, not a tensor of ", pooled.dim(),
+                  " dimensions");
   const int64_t images = pooled.size(0), channels = pooled.size(1);
   return squeeze_excite_gate_args(arguments, channels, t, activation)
       .with(images, arguments.floats(pooled, images * channels), nullptr);

@@ -1,8 +1,8 @@
 #pragma once
 
-// Torch's stable ABI. Include this before any other header of torch: it replaces the checks in them by ones
-// that throw messages as ours are. Torch's own go through iostreams (see errors.h), and show where its
-// headers lay on the machine that built.
+// Torch's stable ABI. Include this before any other header of torch: it replaces their checks by checks
+// that format messages as ours do. Torch's own checks use iostreams (see errors.h), and show where the
+// headers were on the machine that built the module.
 
 #include <torch/csrc/stable/macros.h>
 #include <torch/headeronly/util/Exception.h>

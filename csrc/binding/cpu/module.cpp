@@ -1,4 +1,4 @@
-// The Python module effkernels._C: what this build is, and what this processor can do. Its import also
+// The Python module effkernels._C: information about this build and this processor. Importing it also
 // registers the operators of binding/cpu with torch.
 
 #include <pybind11/pybind11.h>
@@ -7,7 +7,7 @@
 #include "build_record.h"  // generated: the record of the build
 #include "cpu/runtime/instruction_sets.h"
 #include "cpu/runtime/processor.h"
-#include "network_layout.h"  // generated: how networks are written down
+#include "network_layout.h"  // generated: the layout of networks
 
 namespace py = pybind11;
 
@@ -26,7 +26,7 @@ py::dict build_info() {
   return info;
 }
 
-// The kernels' exponential function of some floats.
+// The kernels' exponential function, applied to each float.
 std::vector<float> exponential(const std::vector<float>& x) {
   std::vector<float> y(x.size());
   effkernels::cpu::kernels().exponential(x.data(), y.data(), static_cast<int64_t>(x.size()));

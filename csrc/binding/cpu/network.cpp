@@ -1,5 +1,5 @@
-// effkernels_cpu: network. All layers of a classifier by one call; effkernels/_backends/network_layout.py
-// defines how they are written down.
+// effkernels_cpu: network. Runs all layers of a classifier in one call;
+// effkernels/_backends/network_layout.py defines the layout in which they are passed.
 
 #include <algorithm>
 #include <iterator>
@@ -16,7 +16,7 @@
 namespace effkernels::binding {
 namespace {
 
-// Reads what is written down, step by step.
+// Reads the steps of a network from their layout, one by one.
 class Steps {
  public:
   Steps(const std::vector<Tensor>& tensors, const Ints& numbers, const std::vector<double>& eps)
@@ -29,7 +29,7 @@ class Steps {
   bool next() {
     if (static_cast<size_t>(step_ + 1) * layout::kNumbers >= numbers_.size()) return false;
     ++step_;
-    // The tensors of this step in their places; a bit of the mask says whether one is there.
+    // The tensors of this step, each at its index; a bit of the mask says whether it is present.
     for (int i = 0; i < layout::kMostTensors; ++i) {
       own_[i].reset();
       if ((number(layout::kPresent) >> i & 1) == 0) continue;
@@ -58,7 +58,7 @@ class Steps {
     check(own_[place].has_value(), "a weight is missing");
     return *own_[place];
   }
-  // A bias and its BatchNorm, which lie together from `bias` on; and which eps is theirs.
+  // A bias and its BatchNorm, whose tensors are consecutive from `bias` on; `eps` is the index of its eps.
   NormTensors norm(int bias, int eps) const {
     return {own_[bias],     own_[bias + 1], own_[bias + 2],
             own_[bias + 3], own_[bias + 4], eps_[static_cast<size_t>(step_) * layout::kMostEps + eps]};
@@ -80,9 +80,9 @@ class Steps {
   MaybeTensor own_[layout::kMostTensors];
 };
 
-// Images go through all layers in chunks, so that maps stay in the caches and the workspace small. A chunk's
-// largest map has at most so many bytes, if it has several images: enough of them that reading the weights
-// again costs little.
+// Images go through all layers in chunks, so that maps stay in the caches and the workspace stays small. If
+// a chunk has several images, its largest map has at most this many bytes: enough images that reading the
+// weights again for each chunk costs little.
 constexpr int64_t kMapBytes = 8 << 20;
 
 using AnyArgs = std::variant<ConvBnActArgs, MbconvArgs, PointwiseConvBnActArgs, LinearArgs>;
@@ -96,7 +96,7 @@ const cpu::Op<PointwiseConvBnActArgs>& op_for(const cpu::Kernels& kernels, const
 }
 const cpu::Op<LinearArgs>& op_for(const cpu::Kernels& kernels, const LinearArgs&) { return *kernels.linear; }
 
-// Bytes of the map that a step makes of an image; vectors do not count.
+// Bytes of a step's result for one image; vectors do not count.
 template <class Args>
 int64_t map_bytes(const Args& args) {
   return args.out.pixels() * args.out.channels * size_of(args.dtype);
@@ -112,7 +112,8 @@ void set_images(Args& args, int64_t images) {
 void set_images(PointwiseConvBnActArgs& args, int64_t images) { args.in.images = images; }
 void set_images(LinearArgs& args, int64_t images) { args.images = images; }
 
-// Where a step reads and writes. Vectors behind the mean lie in the result if they are that.
+// Where a step reads and writes. The vectors after pooling are in the workspace, or in the result if they
+// are it.
 struct Places {
   const void* x;
   void* map;
@@ -134,7 +135,7 @@ void set_places(LinearArgs& args, const Places& places) {
   args.y = places.result;
 }
 
-// The steps' arguments for one image, each reading the map of the one before.
+// The arguments of the steps for one image; each step reads the map that the previous one wrote.
 std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
   std::vector<AnyArgs> prepared;
   Map x = input;
@@ -193,7 +194,7 @@ std::vector<AnyArgs> prepare(Arguments& arguments, const Map& input, Steps s) {
   return prepared;
 }
 
-// Whether the first step can read NCHW, and bytes. Its weight is the first tensor.
+// Whether the first step can read NCHW and uint8. Its weight is the first tensor.
 bool begins_with_convolution(const std::vector<Tensor>& tensors, const Ints& numbers) {
   return !numbers.empty() && numbers[layout::kKind] == layout::kConvBnAct && !tensors.empty();
 }
@@ -204,8 +205,8 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   const Map map = begins_with_convolution(tensors, numbers) ? arguments.image(input, tensors.front())
                                                             : arguments.map(input);
   std::vector<AnyArgs> steps = prepare(arguments, map, Steps(tensors, numbers, eps));
-  // All weights have one type, and a weight is the first tensor.
-  // Per image: vectors that are pooled, and what is made of them.
+  // All weights have one type, and the first tensor is a weight.
+  // For each image: the pooled vectors, and the results computed from them.
   const auto* linear = std::get_if<LinearArgs>(&steps.back());
   const auto& head = std::get<PointwiseConvBnActArgs>(steps[steps.size() - (linear == nullptr ? 1 : 2)]);
   Tensor result = linear == nullptr ? empty_floats(input, map.shape.images, head.out_channels)
@@ -235,7 +236,7 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
       scratch_floats = std::max(scratch_floats, std::visit(wanted, any));
     }
   }
-  // Maps lie on cache lines; a step reads one and writes the other.
+  // Maps begin on cache lines; each step reads one of them and writes the other.
   const int64_t map_floats = (largest * chunk + 15) / 16 * 16;
   const int64_t pooled_floats = (head.out_channels * chunk + 15) / 16 * 16;
   const Workspace workspace(2 * map_floats + pooled_floats + scratch_floats);

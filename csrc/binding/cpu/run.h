@@ -1,6 +1,6 @@
 #pragma once
 
-// How a kernel of the CPU is run: on torch's threads, with workspace of the calling thread.
+// Runs a CPU kernel on torch's threads, with the workspace of the calling thread.
 
 #include "binding/common/arguments.h"
 #include "binding/cpu/workspace.h"

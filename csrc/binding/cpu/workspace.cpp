@@ -11,7 +11,7 @@
 namespace effkernels::binding {
 namespace {
 
-constexpr size_t kPage = size_t{2} << 20;       // a huge one
+constexpr size_t kPage = size_t{2} << 20;       // a huge page
 constexpr size_t kMostKept = size_t{64} << 20;  // bytes that a thread keeps
 
 float* allocate(size_t bytes) {
@@ -37,8 +37,8 @@ thread_local Kept kept;
 Workspace::Workspace(int64_t floats) {
   const size_t wanted = static_cast<size_t>(floats < 1 ? 1 : floats) * sizeof(float);
 #if defined(__SANITIZE_ADDRESS__)
-  // Exactly as large as was asked for, and NaN: what runs past its end, or is read before it is written,
-  // shows.
+  // Exactly the requested size, filled with NaN, so that tests notice a kernel that writes past its end
+  // or reads before it writes.
   data_ = static_cast<float*>(std::malloc(wanted));
   if (data_ == nullptr) throw std::bad_alloc();
   std::memset(data_, 0xff, wanted);

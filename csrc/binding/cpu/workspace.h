@@ -4,11 +4,12 @@
 
 namespace effkernels::binding {
 
-// Memory for one call. Each thread keeps its own between calls, up to a limit: allocators give large blocks
-// back to the system, and a fresh one costs a page fault for every 4 KB (a tenth of B0's time).
+// Memory for one call. Each thread keeps its memory between calls, up to a limit: allocators return large
+// blocks to the system, and a new block costs a page fault for every 4 KB (a tenth of B0's time).
 class Workspace {
  public:
-  // On a cache line. Uninitialised; until the next Workspace of this thread it must be the only one.
+  // On a cache line. Uninitialised. Valid until the next Workspace of this thread; only one may exist at a
+  // time.
   explicit Workspace(int64_t floats);
   ~Workspace();
   Workspace(const Workspace&) = delete;

@@ -1,6 +1,6 @@
 #pragma once
 
-// One call of a CUDA operator: its arguments, read as those of the CPU's, and the device that it runs on.
+// One call of a CUDA operator: its arguments, read as for the CPU, and the device that it runs on.
 
 #include "args/depthwise_conv_bn_act.h"
 #include "binding/common/arguments.h"
@@ -10,7 +10,7 @@ namespace effkernels::binding {
 
 class Call {
  public:
-  // All of the tensors must be where `first` is.
+  // All tensors must be on the device of `first`.
   template <class... Tensors>
   Call(const char* op, const Tensor& first, const Tensors&... others)
       : arguments(op, "effkernels_cuda"), op_(op), first_(first), device_(first) {
@@ -22,12 +22,12 @@ class Call {
     check_launch(op_, launcher(args..., device_.stream()));
   }
 
-  // So many floats. The memory may be given back before the kernel has run: torch hands it out again only to
-  // what comes later on the stream.
+  // Workspace of this many floats. It may be freed before the kernel has run: torch reuses it only for work
+  // that comes later on the stream.
   Tensor workspace(int64_t floats) const { return empty_floats(first_, 1, floats); }
 
-  // Launches a kernel whose result is that of `depthwise`, which is `args` or a part of them; returns its
-  // map. The means go to `pooled`, unless it is null.
+  // Launches a kernel whose result is described by `depthwise`, which is `args` or a part of it; returns the
+  // result. Means are written to `pooled` unless it is null.
   template <class Args>
   Tensor launch_depthwise(int64_t (*floats)(const Args&), const char* (*launcher)(const Args&, float*, void*),
                           const Args& args, DepthwiseConvBnActArgs& depthwise, const Tensor& x,

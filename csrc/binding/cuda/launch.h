@@ -1,6 +1,6 @@
 #pragma once
 
-// What every CUDA operator needs around its launch.
+// What every CUDA operator needs around its launch: the device, the stream and errors.
 
 #include "binding/common/torch.h"
 
@@ -23,13 +23,13 @@ struct OnDevice {
 
 #define EFFKERNELS_DISPATCH_KEY CUDA
 
-// Makes the device of a tensor the current one, until the end of the call.
+// Makes a tensor's device the current one until the end of the call.
 class OnDevice {
  public:
   explicit OnDevice(const torch::stable::Tensor& tensor)
       : index_(tensor.get_device_index()), guard_(tensor.get_device_index()) {}
 
-  // The stream that torch uses now on that device, as a cudaStream_t.
+  // The stream that torch currently uses on that device, as a cudaStream_t.
   void* stream() const {
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
@@ -43,7 +43,7 @@ class OnDevice {
 
 #endif
 
-// Throws where a launcher returned an error message.
+// Throws if a launcher returned an error message.
 inline void check_launch(const char* op, const char* error) {
   if (error != nullptr) fail("effkernels_cuda::", op, ": ", error);
 }

@@ -1,5 +1,5 @@
-// effkernels_cuda: limits. What the kernels refuse beyond, by name: Python asks this module instead of
-// knowing them.
+// effkernels_cuda: limits. The largest sizes that the kernels accept, by name; Python asks this module
+// for them and does not repeat them.
 
 #include "binding/common/torch.h"
 #include "cuda/conv_bn_act.h"
@@ -8,7 +8,7 @@
 namespace effkernels::binding {
 namespace {
 
-// In the order of the schema, which has the names.
+// In the order of the schema, which names them.
 std::tuple<int64_t, int64_t> limits() {
   return {cuda::kMostTerms, cuda::kMostHidden};
 }
@@ -20,7 +20,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(effkernels_cuda, library) {
   library.def("limits() -> (int conv_terms, int gate_hidden_channels)");
 }
 
-// It has no tensors to choose a device by.
+// It has no tensors that could select a device.
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, CompositeExplicitAutograd, library) {
   library.impl("limits", TORCH_BOX(&effkernels::binding::limits));
 }

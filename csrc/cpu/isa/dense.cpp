@@ -7,14 +7,14 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Rows that are multiplied, activated and stored at a time: their results stay in the first-level cache.
+// Rows that are multiplied, activated and stored together: their results stay in the first-level cache.
 constexpr int kStripRows = 24;
 
-// How a product is cut: groups of rows, and in each the chunks of output channels.
+// How a product is split: into groups of rows, and each group into chunks of output channels.
 struct Cut {
-  bool gate_rows;      // the gate multiplies the rows; else the weights of each image
-  int64_t group_rows;  // one image where chunks or means differ by image; else what stays in the second-level
-                       // cache
+  bool gate_rows;      // multiply the gate into the rows; else into the weights, per image
+  int64_t group_rows;  // one image if packed weights or means differ per image; else what stays in the
+                       // second-level cache
   int64_t groups;
   int width, chunks;
   int workers;
@@ -26,7 +26,7 @@ constexpr int64_t kPackingRows = 8;
 Cut cut(const Dense& d, int threads) {
   Cut c;
   const int64_t rows = d.images * d.pixels;
-  // Images of few pixels are not worth packing weights for each.
+  // Images with few pixels are not worth packing weights for each of them.
   c.gate_rows = d.gate != nullptr && d.images > 1 && d.pixels < 128;
   const bool by_image = d.mean != nullptr || (d.gate != nullptr && !c.gate_rows);
   c.group_rows =
@@ -85,7 +85,7 @@ void run_strip(const Dense& d, const Cut& c, const Memory& m, int64_t first, int
   }
 }
 
-// Rows [begin, end) of a group of rows, times the weights of one chunk.
+// Multiplies rows [begin, end) of a group of rows by the weights of one chunk.
 void run_chunk(const Dense& d, const Cut& c, const Memory& m, int64_t group, int chunk, int64_t begin,
                int64_t end) {
   const int64_t channel = static_cast<int64_t>(chunk) * c.width;
@@ -109,12 +109,13 @@ void run_chunk(const Dense& d, const Cut& c, const Memory& m, int64_t group, int
   }
 }
 
-// What a worker has to do of one chunk: rows in proportion to its share of all the work, which is counted in
-// rows times vectors. Chunks lie one behind the other in the work; `offset` is where this one begins. Both
+// The row of a chunk at which a worker's part begins. Workers get equal shares of the work, counted in rows
+// times vectors; in that count chunks follow each other, and `offset` is where this one begins. Both
 // neighbours of a boundary compute it from the same numbers.
 int64_t boundary(const Dense& d, int64_t share, int64_t offset, int64_t rows, int vectors) {
   const int64_t within = larger<int64_t>(0, share - offset) / vectors;
-  if (d.mean != nullptr) return 2 * within < rows + kPackingRows ? 0 : rows;  // sums are made by one worker
+  if (d.mean != nullptr)
+    return 2 * within < rows + kPackingRows ? 0 : rows;  // one worker computes all sums of a chunk
   if (within >= rows + kPackingRows) return rows;
   return smaller(rows, round_up<int64_t>(larger<int64_t>(0, within - kPackingRows / 2), kPackingRows));
 }
@@ -146,7 +147,7 @@ int chunk_width(int channels) {
   for (int vectors = 1; vectors <= kMaxChunkVectors; ++vectors) {
     const int width = vectors * kLanes;
     const int64_t chunks = divide_up(channels, width);
-    // Each chunk costs its vectors, and loading the rows once more.
+    // A chunk costs its vectors, plus loading the rows once more.
     const int64_t whole = divide_up(channels, kLanes);
     const int64_t cost = whole * 8 + chunks * 3;
     if (cost < best_cost) best = width, best_cost = cost;

@@ -1,6 +1,7 @@
 #pragma once
 
-// A 1x1 convolution and what surrounds it, as `pointwise` and the last step of `mbconv` run it.
+// A 1x1 convolution and what surrounds it, used by `pointwise_conv_bn_act` and as the last step of
+// `mbconv`.
 
 #include "args/common.h"
 #include "cpu/runtime/parallel.h"
@@ -17,7 +18,7 @@ struct Dense {
   Norm norm;
   const float* gate;  // (images, in_channels), or null
   Activation activation;
-  const void* residual;  // as y, or null
+  const void* residual;  // shape of y, or null
   void* y;               // (images * pixels, out_channels), or null
   Dtype dtype;           // of weight, residual and y
   float* mean;           // (images, out_channels), or null
@@ -26,7 +27,8 @@ struct Dense {
 int64_t dense_scratch(const Dense& dense, int threads);
 void run_dense(const Dense& dense, float* scratch, const Threads& threads);
 
-// The width of chunks, in floats, that wastes least of the last one; wide ones are faster.
+// The width of chunks, in floats, that leaves the smallest part of the last chunk unused; wide
+// chunks are faster.
 int chunk_width(int channels);
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -5,8 +5,8 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Pixels of the result that are summed side by side: each weight and each input is then loaded once for all
-// of them. Sums, the inputs of one row and a weight should fit into the registers. Maps of the networks are
+// Pixels of the result that are summed together: each weight and each input is loaded once for all of
+// them. The sums, the inputs of one row and a weight should fit into the registers. Maps of the networks are
 // often 7 * 2^n wide.
 constexpr int block_width(int kernel, int stride) {
   if (kRegisters == 32) return 7;
@@ -26,18 +26,20 @@ EFFKERNELS_INLINE void finish(const DepthwiseRow& row, int first, int count, int
   }
 }
 
-// Each row is summed by itself, and then added: sums over a whole map lose too much.
+// The results of each row are summed separately and then added: one chain over a whole map would round too
+// much.
 EFFKERNELS_INLINE void add_row(const DepthwiseRow& row, int channel, Vec total) {
   if (row.sums != nullptr) store(row.sums + channel, load(row.sums + channel) + total);
 }
 
-// The pixels under a block that lie in the image; the others are padding.
+// The pixels under a block that lie inside the image; the others are padding.
 struct Span {
   int begin, end;
 };
 
-// `count` pixels of the result from `first`, one vector of channels. `inputs` are the rows of input under the
-// block, from its first pixel; null where padding is. With kEdge, only those of `span` lie in the image.
+// Computes `count` pixels of the result from `first`, one vector of channels. `inputs` are the input rows
+// under the block, from its first pixel; null for padding. With kEdge, only the pixels of `span` lie inside
+// the image.
 template <class In, class Out, int kKernel, int kStride, int kWidth, bool kEdge>
 EFFKERNELS_INLINE void block(const DepthwiseRow& row, const In* const (&inputs)[kKernel], int64_t pixel,
                              Span span, int first, int count, int channel, Vec& total) {
@@ -60,8 +62,8 @@ EFFKERNELS_INLINE void block(const DepthwiseRow& row, const In* const (&inputs)[
   finish<Out>(row, first, count, channel, row.channels - channel, sums, total);
 }
 
-// A block of the last few channels, fewer than a vector has lanes: its input is copied into a tile whose
-// other lanes are zeros.
+// A block of the last channels, fewer than a vector has lanes: the input is copied into a tile whose other
+// lanes are zeros.
 template <class In, class Out, int kKernel, int kStride, int kWidth>
 void last_channels(const DepthwiseRow& row, const In* const (&inputs)[kKernel], Span span, int first,
                    int count, int channel, Vec& total) {
@@ -106,7 +108,7 @@ void square_row(const DepthwiseRow& row) {
   }
 }
 
-// Maps that blocks of 7 do not fill may be filled by blocks of 8.
+// Widths that are no multiple of 7 may be multiples of 8.
 constexpr bool takes_wider_blocks(int kernel, int stride, int out_width) {
   const int width = block_width(kernel, stride);
   return kRegisters == 32 && stride == 1 && round_up(out_width, width + 1) < round_up(out_width, width);

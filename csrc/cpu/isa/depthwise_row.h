@@ -1,6 +1,7 @@
 #pragma once
 
-// One row of a depthwise convolution's result, with what follows: what `depthwise` and `mbconv` are made of.
+// Computes one row of a depthwise convolution with BatchNorm and activation; used by `depthwise_conv_bn_act`
+// and `mbconv`.
 
 #include "args/common.h"
 #include "cpu/isa/vec.h"
@@ -10,31 +11,32 @@ namespace effkernels::cpu::EFFKERNELS_ISA {
 
 struct DepthwiseRow {
   Window window;
-  const void* const* rows;  // kernel_h input rows, from their first pixel; null where padding is
-  int64_t pixel;            // elements from one input pixel to the next
+  const void* const* rows;  // kernel_h input rows, from their first pixel; null for padding
+  int64_t pixel;            // elements between neighbouring input pixels
   int width;                // pixels of an input row
-  int margin;               // pixels of zeros that lie before and behind it
-  int channels;             // of the chunk
+  int margin;               // pixels of zeros before and after the row
+  int channels;             // channels of the chunk
   const float* weights;     // [kernel_h * kernel_w][chunk], scaled: see pack_folded
   const float* shift;       // [chunk]
-  int chunk;                // `channels` in whole vectors
+  int chunk;                // `channels` rounded up to whole vectors
   Activation activation;
   void* out;
   int64_t out_pixel;
   int out_width;
-  float* sums;  // [chunk]: the row's results are added to it; or null
+  float* sums;  // [chunk]: the row's results are added to them; or null
 };
 
 using DepthwiseRowKernel = void (*)(const DepthwiseRow& row);
 
-// The kernel for a window and rows of this many results, for elements of `in` read and `out` written.
+// The kernel for a window and for rows with this many results, reading elements of `in` and writing elements
+// of `out`.
 DepthwiseRowKernel depthwise_row_kernel(const Window& window, int out_width, Dtype in, Dtype out);
 
-// Pixels of zeros around a row with which the kernel need not check where the row ends.
+// The pixels of zeros around a row that spare the kernel from checking where the row ends.
 int depthwise_margin(const Window& window, int width, int out_width);
 
-// Pointers to the rows of input under row `out_y` of the result; null where it lies in the padding. `x` is
-// row `first` of the input, which has `height` rows.
+// Pointers to the input rows under row `out_y` of the result; null for padding. `x` points to row `first` of
+// the input, which has `height` rows.
 inline void rows_under(const Window& window, int out_y, int height, const char* x, int first,
                        int64_t row_bytes, const void** rows) {
   for (int i = 0; i < window.kernel_h; ++i) {

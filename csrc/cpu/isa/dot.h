@@ -1,6 +1,6 @@
 #pragma once
 
-// The dot product of two vectors: for products of a matrix with so few vectors that packing the matrix would
+// The dot product of two vectors, for products of a matrix with so few vectors that packing the matrix does
 // not pay.
 
 #include "cpu/isa/vec.h"
@@ -8,8 +8,8 @@
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 
-// Several sums at once, because each addition waits for the one before it in its sum. Over thousands of terms
-// they also round less.
+// Several sums at once, because each addition waits for the previous one of the same sum. Over thousands of
+// terms they also round less.
 template <class T>
 EFFKERNELS_INLINE float dot(const T* a, const float* b, int count) {
   constexpr int kSums = 4;

@@ -1,7 +1,7 @@
 #pragma once
 
-// Parameters as the kernels want them: BatchNorm folded to scale and shift, weights scaled and laid out in
-// chunks of output channels. Each call does this for each chunk anew: there is no cache that could go stale.
+// Prepares parameters for the kernels: folds BatchNorm into scale and shift, scales weights, and packs them
+// in chunks of output channels. Every call does this again for each chunk, so no cache can become stale.
 
 #include <type_traits>
 
@@ -11,7 +11,7 @@
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 
-// `count` parameters from index `first`; lanes past them are 0.
+// `count` parameters from index `first`; lanes beyond them are 0.
 EFFKERNELS_INLINE Vec load_parameters(const Parameters& p, int64_t first, int count) {
   switch (p.dtype) {
     case Dtype::kFloat:
@@ -24,7 +24,7 @@ EFFKERNELS_INLINE Vec load_parameters(const Parameters& p, int64_t first, int co
   return load_up_to(static_cast<const Half*>(p.data) + first, count);
 }
 
-// scale and shift of `channels` channels from `first`, padded with zeros to whole vectors:
+// The scale and shift of `channels` channels from `first`, padded with zeros to whole vectors:
 // norm(convolution) = scale * convolution + shift.
 inline void fold_norm(const Norm& norm, int64_t first, int channels, float* scale, float* shift) {
   for (int c = 0; c < channels; c += kLanes) {
@@ -43,7 +43,7 @@ inline void fold_norm(const Norm& norm, int64_t first, int channels, float* scal
   }
 }
 
-// Calls f with a null pointer of the element type.
+// Calls f with a null pointer to the element type.
 template <class F>
 EFFKERNELS_INLINE void with_dtype(Dtype dtype, const F& f) {
   switch (dtype) {
@@ -56,8 +56,8 @@ EFFKERNELS_INLINE void with_dtype(Dtype dtype, const F& f) {
   }
 }
 
-// load_columns, for any element type and for blocks that end early: `rows` of kLanes rows and `count` of the
-// four columns are there, the rest is 0.
+// load_columns for any element type and for incomplete blocks: `rows` of the kLanes rows and `count` of the
+// four columns exist, the rest is 0.
 template <class T>
 EFFKERNELS_INLINE void load_columns_up_to(const T* p, int64_t stride, int rows, int count,
                                           Vec (&columns)[4]) {
@@ -77,13 +77,13 @@ EFFKERNELS_INLINE void prefetch(const T* p, int64_t count) {
   for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + i);
 }
 
-// Packs weights (`rows` rows of `k` elements, without gaps) as [k][width], each row times its scale and each
-// column times its gate, if any. Columns of `packed` past `rows` are 0.
+// Packs weights (`rows` dense rows of `k` elements) as [k][width], each row multiplied by its scale and each
+// column by its gate, if any. Columns of `packed` beyond `rows` are 0.
 template <class T>
 void pack_chunk(const T* weight, int rows, int k, const float* scale, const float* gate, int width,
                 float* packed) {
-  // Weights come from far: kLanes rows at a time, the next ones are asked for meanwhile, in the order of
-  // memory.
+  // Weights come from distant memory: kLanes rows at a time, with the next rows prefetched meanwhile, in
+  // memory order.
   constexpr int kBlock = kLanes * 4;
   prefetch(weight, smaller(kLanes, rows) * static_cast<int64_t>(k));
   for (int r = 0; r < width; r += kLanes) {
@@ -102,8 +102,8 @@ void pack_chunk(const T* weight, int rows, int k, const float* scale, const floa
   }
 }
 
-// Packs the weights of `channels` output channels from `first`, times BatchNorm's scale, and gives their
-// shift. `width` is `channels` in whole vectors.
+// Packs the weights of `channels` output channels from `first`, multiplied by BatchNorm's scale, and computes
+// their shift. `width` is `channels` rounded up to whole vectors.
 inline void pack_folded(const void* weight, Dtype dtype, int64_t first, int channels, int k, const Norm& norm,
                         const float* gate, int width, float* packed, float* scale, float* shift) {
   fold_norm(norm, first, channels, scale, shift);
@@ -112,7 +112,7 @@ inline void pack_folded(const void* weight, Dtype dtype, int64_t first, int chan
   });
 }
 
-// `count` elements as floats, times the gate, if any.
+// Loads `count` elements as floats, multiplied by the gate, if any.
 inline void widen_row(const void* from, Dtype dtype, int64_t first, int count, const float* gate, float* to) {
   with_dtype(dtype, [&](const auto* type) {
     const auto* in = static_cast<decltype(type)>(from) + first;
@@ -124,8 +124,8 @@ inline void widen_row(const void* from, Dtype dtype, int64_t first, int count, c
   });
 }
 
-// Rows of results, `width` floats each, into a feature map: `channels` of each at element `at` of `y`, the
-// next row `row_stride` elements on; plus the same elements of the residual, if any.
+// Stores rows of results, `width` floats each, into a feature map: `channels` of each row, from element `at`
+// of `y`, with rows `row_stride` elements apart; adds the same elements of the residual, if any.
 inline void store_rows(Dtype dtype, const float* results, int count, int width, int channels,
                        const void* residual, void* y, int64_t at, int64_t row_stride) {
   with_dtype(dtype, [&](const auto* type) {
@@ -140,8 +140,8 @@ inline void store_rows(Dtype dtype, const float* results, int count, int width, 
   });
 }
 
-// Sums of bands of rows, [images][bands][stride], as means over the map: added in order, so that the result
-// does not depend on who was first.
+// Turns sums over bands of rows, [images][bands][stride], into means over the map. They are added in order,
+// so that the result does not depend on which thread finished first.
 inline void mean_of_bands(const float* sums, int64_t images, int bands, int64_t stride, const Shape& map,
                           float* mean) {
   const Vec pixels = broadcast(static_cast<float>(map.pixels()));

@@ -1,4 +1,4 @@
-// The table of this instruction set's kernels.
+// The table of the kernels of this instruction set.
 
 #include "cpu/kernels.h"
 

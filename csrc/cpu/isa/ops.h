@@ -1,6 +1,6 @@
 #pragma once
 
-// The ops of this instruction set; each is defined by the file of its name.
+// The ops of this instruction set; each is defined in the file of its name.
 
 #include "cpu/kernels.h"
 

@@ -3,9 +3,9 @@
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
-// Terms that are added one to the other; sums of so many are then added to what there is. A single chain over
-// the thousands of channels of the largest networks rounds twice as much as PyTorch's products do; chains of
-// 64 as much (measured).
+// Terms in one chain of additions; the sum of each chain is then added to the total. A single chain over the
+// thousands of channels of the largest networks rounds twice as much as PyTorch's products do; chains of 64
+// round as much as PyTorch's (measured).
 constexpr int kChain = 64;
 
 template <int kRows, int kVectors>
@@ -50,7 +50,7 @@ void tile(const Rows& rows, int64_t first, const float* packed, const float* ini
   }
 }
 
-// Full tiles, then what is left in tiles of half as many rows, down to one.
+// Full tiles, then the rest in tiles of half as many rows, down to one.
 template <int kRows, int kVectors>
 void tiles(const Rows& rows, int64_t first, int count, const float* packed, const float* initial,
            float* result, int64_t result_stride, Ahead& ahead) {

@@ -1,19 +1,19 @@
 #pragma once
 
-// The matrix product that all dense convolutions are made of: rows of the input (pixels) times the packed
-// weights of a chunk of output channels, in tiles that stay in registers.
+// The matrix product of all dense convolutions: rows of the input (pixels) times the packed weights of a
+// chunk of output channels, in tiles that stay in registers.
 
 #include "cpu/isa/vec.h"
 #include "cpu/runtime/parallel.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 
-// Vectors across a chunk, at most: with 16 registers, fewer leave room for enough rows.
+// Most vectors in a chunk. With only 16 registers, fewer vectors leave room for enough rows.
 constexpr int kMaxChunkVectors = kRegisters == 32 ? 4 : 3;
 constexpr int kMaxChunk = kMaxChunkVectors * kLanes;
 
-// The most rows that a tile of `vectors` vectors has. Its sums, one row of weights and one element of the
-// input must fit into the registers; and every row needs a general register for its address.
+// The most rows of a tile with `vectors` vectors. Its sums, one row of weights and one element of the input
+// must fit into the vector registers, and every row needs a general register for its address.
 constexpr int tile_rows(int vectors) {
   if (kRegisters == 32) return vectors == 4 ? 6 : 8;
   return vectors == 3 ? 4 : vectors == 2 ? 6 : 8;
@@ -27,17 +27,16 @@ struct Rows {
   int64_t row_stride;
 };
 
-// Memory that will be needed soon: the weights of the next chunk. Products ask for it line by line while they
-// compute, so that it is near when it is packed (2.5 % of B0's time where weights come from the third-level
-// cache).
+// Memory to prefetch: the weights of the next chunk. Products prefetch it line by line while they compute, so
+// that it is in a near cache when it is packed (saves 2.5 % of B0's time where weights come from the
+// third-level cache).
 class Ahead {
  public:
   Ahead() = default;
   Ahead(const void* from, int64_t bytes)
       : next_(static_cast<const char*>(from)), lines_(divide_up(bytes, kLine)) {}
 
-  // The first of up to `lines` lines that follow each other at a distance of `step`; of 0, at `any`, where
-  // none is left.
+  // Takes the next `lines` lines, which are `step` apart. If none is left, returns `any` with a step of 0.
   EFFKERNELS_INLINE const char* take(int64_t lines, const void* any, int64_t* step) {
     *step = lines_ > 0 ? kLine : 0;
     if (lines_ <= 0) return static_cast<const char*>(any);
@@ -53,7 +52,7 @@ class Ahead {
   int64_t lines_ = 0;
 };
 
-// The rows of a (`channels`, `k`) matrix of weights from `first` on, as many as a chunk has.
+// The rows of a (`channels`, `k`) weight matrix from `first` on, as many as a chunk has.
 inline Ahead weights_ahead(const void* weight, Dtype dtype, int64_t first, int channels, int k, int width) {
   const int64_t row = static_cast<int64_t>(k) * size_of(dtype);
   return Ahead(static_cast<const char*>(weight) + first * row,
@@ -61,7 +60,7 @@ inline Ahead weights_ahead(const void* weight, Dtype dtype, int64_t first, int c
 }
 
 // result[i][0..width) = initial + rows[i] * packed for `count` rows from `first`; `packed` is [part_count *
-// k][width] and `width` a multiple of kLanes up to kMaxChunk. Results are `result_stride` apart.
+// k][width] and `width` is a multiple of kLanes up to kMaxChunk. Results are `result_stride` apart.
 void multiply(const Rows& rows, int64_t first, int count, const float* packed, int width,
               const float* initial, float* result, int64_t result_stride, Ahead& ahead);
 

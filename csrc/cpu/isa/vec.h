@@ -1,10 +1,11 @@
 #pragma once
 
-// One vector register of floats: all that the kernels use of an instruction set. Compiled once for each of
-// them, into a namespace of its own, so that no function compiled for one is ever linked in for another. For
-// that reason the kernels use nothing of the standard library that may be left outside of its caller.
+// One vector register of floats: everything that the kernels use of an instruction set. Compiled once for
+// each instruction set, in a namespace of its own, so that a function compiled for one is never linked in
+// for another. For the same reason kernels call no function of the standard library that might not be
+// inlined.
 //
-// Half and BFloat16 are storage: loads widen to float, stores round to nearest even.
+// Half and BFloat16 are storage types: loads widen to float, stores round to nearest even.
 
 #include <cstdint>
 #include <cstring>
@@ -52,8 +53,8 @@ EFFKERNELS_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
 EFFKERNELS_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
 EFFKERNELS_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
 
-// 2^(i / kPowers) for as many i as a register has lanes, at most: what processors look up at once. From the
-// bits of each, those of i at the upper end of the mantissa are taken, for power_of_two.
+// 2^(i / kPowers) for at most as many i as a register has lanes, which is what processors look up at once.
+// From the bits of each, those of i at the upper end of the mantissa are subtracted, for power_of_two.
 constexpr int kPowersLog2 = kLanes == 16 ? 4 : 3;
 constexpr int kPowers = 1 << kPowersLog2;
 struct PowerTable {
@@ -71,7 +72,7 @@ struct PowerTable {
 };
 inline constexpr PowerTable kPowerTable;
 
-// One element as a float, and back.
+// Converts one element to a float, and back.
 EFFKERNELS_INLINE float from_bits(uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, sizeof x);
@@ -125,11 +126,11 @@ EFFKERNELS_INLINE Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
 EFFKERNELS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 EFFKERNELS_INLINE Vec square_root(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
 
-// max and min give `b` where either is NaN.
+// max and min return `b` if either is NaN.
 EFFKERNELS_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 EFFKERNELS_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 
-// 2^(n / kPowers) for the integer n that lies in the low bits of `shifted`, see exponential_of_minus().
+// 2^(n / kPowers) for the integer n in the low bits of `shifted`, see exponential_of_minus().
 EFFKERNELS_INLINE Vec power_of_two(Vec shifted) {
   const __m512i n = _mm512_castps_si512(shifted.v);
   const __m512 entry = _mm512_permutexvar_ps(n, _mm512_load_ps(kPowerTable.entries));
@@ -251,7 +252,7 @@ EFFKERNELS_INLINE void store(T* p, Vec a, int count) {
 #else
 
 EFFKERNELS_INLINE Vec broadcast(float x) { return {Native{x, x, x, x}}; }
-// Fused where the processor can; the compiler is told to contract.
+// Fused if the processor supports it; the compiler is told to contract.
 EFFKERNELS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 EFFKERNELS_INLINE Vec square_root(Vec a) {
   Native root;
@@ -311,7 +312,7 @@ EFFKERNELS_INLINE void store(T* p, Vec a, int count) {
 // Four neighbouring columns of kLanes rows, `stride` apart: lane i of columns[c] is p[i * stride + c].
 EFFKERNELS_INLINE void load_columns(const float* p, int64_t stride, Vec (&columns)[4]) {
 #if defined(__AVX512F__)
-  // rows j, 4 + j, 8 + j and 12 + j side by side, then 4 x 4 transpositions inside of the 128-bit lanes
+  // rows j, 4 + j, 8 + j and 12 + j side by side, then 4 x 4 transpositions within the 128-bit lanes
   __m512 row[4];
   for (int j = 0; j < 4; ++j, p += stride) {
     row[j] = _mm512_castps128_ps512(_mm_loadu_ps(p));
@@ -341,7 +342,7 @@ EFFKERNELS_INLINE void load_columns(const float* p, int64_t stride, Vec (&column
 #endif
 }
 
-// A whole vector, or its first `count` lanes.
+// A whole vector, or only its first `count` lanes.
 template <class T>
 EFFKERNELS_INLINE Vec load_up_to(const T* p, int count) {
   return count >= kLanes ? load(p) : load(p, count);

@@ -5,7 +5,7 @@
 
 namespace effkernels::cpu {
 
-// What kernels.cpp defines, once for each instruction set. The build says which of them there are.
+// Defined by kernels.cpp once for each instruction set. The build lists the instruction sets.
 #define EFFKERNELS_DECLARE(isa)  \
   namespace isa {                \
   extern const Kernels kKernels; \
@@ -17,7 +17,7 @@ namespace {
 
 bool processor_has(const std::string& isa) {
 #if defined(__x86_64__)
-  // The names must be literals. The builtins ask the operating system too: a register that it does not save
+  // The names must be literals. The builtins also ask the operating system: registers that it does not save
   // cannot be used.
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -1,6 +1,6 @@
 #pragma once
 
-// The kernels were compiled once for each of several instruction sets; one of them is in use.
+// The kernels are compiled once for each of several instruction sets; one of these is in use.
 
 #include <string>
 #include <vector>
@@ -9,13 +9,13 @@
 
 namespace effkernels::cpu {
 
-// The ones that were compiled and that this processor has, slowest first.
+// The instruction sets that were compiled and that this processor supports, slowest first.
 std::vector<std::string> usable_instruction_sets();
 
-// The kernels of the one in use: at first the fastest.
+// The kernels of the instruction set in use: initially the fastest.
 const Kernels& kernels();
 
-// Changes it for all threads. Throws std::invalid_argument for one that is not usable.
+// Changes it for all threads. Throws std::invalid_argument if this one cannot be used.
 void use_instruction_set(const std::string& name);
 
 }  // namespace effkernels::cpu

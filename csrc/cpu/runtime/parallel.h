@@ -1,6 +1,6 @@
 #pragma once
 
-// Sharing tasks among the workers of a pool.
+// Distributes tasks among the workers of a pool.
 
 #include "cpu/isa/vec.h"
 #include "cpu/runtime/threads.h"
@@ -24,12 +24,12 @@ EFFKERNELS_INLINE T round_up(T a, T b) {
   return divide_up(a, b) * b;
 }
 
-// As many workers as there are tasks for.
+// The number of workers, at most one per task.
 EFFKERNELS_INLINE int workers_for(int64_t tasks, const Threads& threads) {
   return static_cast<int>(smaller<int64_t>(tasks, threads.count));
 }
 
-// body(begin, end, worker) for a contiguous share of the tasks each.
+// Calls body(begin, end, worker) for a contiguous share of the tasks each.
 template <class Body>
 void share_evenly(int64_t tasks, const Threads& threads, const Body& body) {
   struct Context {
@@ -49,7 +49,7 @@ void share_evenly(int64_t tasks, const Threads& threads, const Body& body) {
   }
 }
 
-// body(task, worker) for every task; a worker that is done takes the next one.
+// Calls body(task, worker) for every task; a worker that is done takes the next one.
 template <class Body>
 void take_turns(int64_t tasks, const Threads& threads, const Body& body) {
   int64_t next = 0;
@@ -59,7 +59,7 @@ void take_turns(int64_t tasks, const Threads& threads, const Body& body) {
   });
 }
 
-// Hands out parts of the workspace, each on a cache line of its own. With null it only counts.
+// Allocates parts of the workspace, each on its own cache line. With a null pointer it only counts.
 class Scratch {
  public:
   explicit Scratch(float* memory) : memory_(memory) {}

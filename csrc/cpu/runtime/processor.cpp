@@ -13,7 +13,7 @@ std::vector<std::string> detected_instruction_sets() {
     if (there) found.emplace_back(name);
   };
 #if defined(__x86_64__)
-  // The names must be literals. The builtins ask the operating system too: a register that it does not save
+  // The names must be literals. The builtins also ask the operating system: registers that it does not save
   // cannot be used.
   __builtin_cpu_init();
   add("sse4.2", __builtin_cpu_supports("sse4.2"));

@@ -5,10 +5,10 @@
 
 namespace effkernels::cpu {
 
-// The vector instruction sets that this processor and its operating system offer, by gcc's names.
+// The vector instruction sets that this processor and its operating system support, by gcc's names.
 std::vector<std::string> detected_instruction_sets();
 
-// The ones that the compiler was allowed to use in every file: what a machine needs to run this build at all.
+// Those that the compiler was allowed to use in every file: what a machine needs to run this build at all.
 std::vector<std::string> compiled_instruction_sets();
 
 }  // namespace effkernels::cpu

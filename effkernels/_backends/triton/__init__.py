@@ -1,6 +1,6 @@
-"""The triton backend: its kernels, registered under the contracts of `effkernels.ops`.
+"""The triton backend: its kernels, registered for the schemas of `effkernels.ops`.
 
-Nothing here imports triton: the file of an op does, when the op first runs.
+Nothing here imports triton: the file of an op does that, when the op first runs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePo
 from effkernels.ops.squeeze_excite import SqueezeExciteArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
 
-_terms = limits.too_many_terms(256)  # as the cuda backend: it is a kernel for stems
+_terms = limits.too_many_terms(256)  # as in the cuda backend: the kernel is meant for stems
 _hidden = limits.too_many_hidden(1024)  # held in the registers of one program
 
 _window = refusal(WindowArguments, other_dtypes)
 _pooled = refusal(PointwisePoolArguments, other_dtypes)
-# The file of each op in this folder, and what it does not take.
+# The file of each op in this folder, and the arguments that it refuses.
 _OPS: dict[str, tuple[str, limits.Refusal]] = {
     "conv_bn_act": (
         "conv_bn_act",
@@ -55,16 +55,16 @@ _OPS: dict[str, tuple[str, limits.Refusal]] = {
 
 
 def interpreted() -> bool:
-    """Whether Triton runs its kernels in its interpreter here: as Triton itself reads ``TRITON_INTERPRET``."""
+    """Whether Triton runs kernels in its interpreter, from ``TRITON_INTERPRET`` as Triton itself reads it."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
 def _cannot_start() -> str | None:
-    """Why Triton cannot build the small module that starts its kernels, which it compiles when one first runs."""
+    """Why Triton cannot compile the small C module that launches a kernel, which it does at the first launch."""
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        return "Triton needs a C compiler when it first runs: gcc, clang, or what CC names"
+        return "Triton needs a C compiler at the first launch: gcc, clang, or the one that CC names"
     if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
-        return "Triton needs Python's headers (Python.h) when it first runs"
+        return "Triton needs Python's headers (Python.h) at the first launch"
     return None
 
 
@@ -80,9 +80,9 @@ def _imported_when_called(file: str, name: str) -> Callable[..., Any]:
 
 
 def register() -> None:
-    """Make the backend available where triton is installed and there is a GPU, or its interpreter is asked for.
+    """Make the backend available if triton is installed and there is a GPU, or its interpreter is enabled.
 
-    The interpreter also computes tensors on the CPU, slowly: it is there for tests and debuggers, and runs only
+    The interpreter also computes tensors on the CPU, slowly. It is meant for tests and debugging, and runs only
     where the backend is named.
     """
     if importlib.util.find_spec("triton") is None:

@@ -1,4 +1,4 @@
-"""Dense convolution of few terms a sum, such as the stem: pixels gathered as they lie, in a product."""
+"""Dense convolution with few terms per sum, such as the stem: pixels of any strides gathered for a matrix product."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from effkernels.ops._define import nhwc_empty
 from effkernels.ops._window import result_size
 from effkernels.ops.conv_bn_act import ConvArguments
 
-# Beyond any map: where a pixel or a term is none.
+# A row beyond any map, for positions without a pixel or a term.
 _NOWHERE = tl.constexpr(1 << 30)
 
 
@@ -41,8 +41,8 @@ def _terms(
     KERNEL_W: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Of terms of a sum: whether there are such, their channel and tap, and where they lie from a window's corner."""
-    term = first + tl.arange(0, BLOCK_K)  # channels outermost, as PyTorch's weights lie
+    """For a block of a sum's terms: which exist, their channel and tap, and their offset from the window's corner."""
+    term = first + tl.arange(0, BLOCK_K)  # channels outermost, as in PyTorch's weights
     inside = term < c_in * (KERNEL_H * KERNEL_W)
     tap = term % (KERNEL_H * KERNEL_W)
     channel, i, j = term // (KERNEL_H * KERNEL_W), tap // KERNEL_W, tap % KERNEL_W
@@ -62,27 +62,27 @@ def _load_weights(weight, terms, column, column_inside, w_out, w_in, w_row, w_co
 
 @triton.jit
 def _image_norm(image_mean, image_std, terms):
-    """Mean and inverse deviation of the channels of terms."""
+    """Mean and inverse deviation for the channels of the terms."""
     inside, channel = terms[0], terms[1]
     centre = load_float(image_mean + channel, inside)
-    # Terms past the last have a deviation of 1, so that nothing is divided by 0.
+    # Terms past the last get a deviation of 1, to avoid dividing by 0.
     deviation = tl.load(image_std + channel, mask=inside, other=1.0).to(tl.float32)
     return centre, tl.div_rn(tl.full(deviation.shape, 1.0, tl.float32), deviation)
 
 
 @triton.jit
 def _gather(x, at, row, column, terms, norm, height, width, dtype: tl.constexpr):
-    """Terms of pixels, whose windows begin at ``at``, ``row`` and ``column``: (pixels, terms).
+    """The terms of pixels whose windows begin at ``at``, ``row`` and ``column``: (pixels, terms).
 
-    Pixels lie across the lanes of a warp, since they are nearer to each other than terms are.
+    Pixels run along the lanes of a warp, because neighbouring pixels are closer in memory than neighbouring terms.
     """
-    # Below 0 is far above: one comparison for both ends.
+    # Negative positions become large unsigned ones, so one comparison checks both ends.
     rows = (terms[4][:, None] + row[None, :]).to(tl.uint32)
     columns = (terms[5][:, None] + column[None, :]).to(tl.uint32)
     inside = (rows < height) & (columns < width)
     a = tl.load(x + (terms[6][:, None] + at[None, :]), mask=inside, other=0)
     if norm is not None:
-        # Padding is 0 among what is normalised: it is taken for the mean.
+        # Padding must be 0 after normalisation, so it gets the mean before.
         a = tl.where(inside, a.to(tl.float32), norm[0][:, None])
         a = (a - norm[0][:, None]) * norm[1][:, None]
     return tl.trans(a.to(tl.float32 if INTERPRETED else dtype))
@@ -112,7 +112,7 @@ def _conv_kernel(
     c_in,
     height,
     width,
-    units,  # of UNIT output channels each
+    units,  # of UNIT output channels
     out_height,
     out_width,
     stride_h,
@@ -121,15 +121,15 @@ def _conv_kernel(
     left,
     dilation_h,
     dilation_w,
-    tiles,  # of an image
+    tiles,  # per image
     chunks,  # of output channels
-    steps,  # parts of a tile
+    steps,  # parts of BLOCK_M pixels per tile
     KERNEL_H: tl.constexpr,
     KERNEL_W: tl.constexpr,
     UNIT: tl.constexpr,
     ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr,
-    ONE_K: tl.constexpr,  # BLOCK_K holds all terms, which are found once for all parts
+    ONE_K: tl.constexpr,  # BLOCK_K holds all terms, which are computed once for all parts of a tile
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -183,7 +183,7 @@ def _conv_kernel(
 
 
 class Config(NamedTuple):
-    """A program's pixels and output channels, and terms at a time."""
+    """Pixels and output channels of a program, terms per step, and warps."""
 
     block_m: int
     block_n: int
@@ -191,19 +191,19 @@ class Config(NamedTuple):
     warps: int
 
 
-# For a stem: 27 terms fit 32, and 32 to 64 channels one or two blocks. On an H100 B0's
-# takes 121 us for 128 images, 40 % of the copy bandwidth, B5's the same; others were not measured.
+# For a stem: its 27 terms fit into 32, its 32 to 64 channels into one or two blocks. On an H100 B0's
+# takes 121 us for 128 images, 40 % of the copy bandwidth; other stems were counted.
 _HALF = (Config(64, 32, 32, 4), Config(64, 64, 32, 4))
-# With 4 warps what normalises 32 channels would spill on some architectures.
+# With 4 warps, normalising for 32 channels would spill registers on some architectures.
 _HALF_NORMALISING = (Config(64, 32, 32, 8), Config(64, 64, 32, 4))
-_FLOAT = (Config(64, 32, 16, 4),)  # sums and factors in registers
+_FLOAT = (Config(64, 32, 16, 4),)  # both sums and factors take registers
 _FLOAT_NORMALISING = (Config(32, 32, 32, 4),)
-# Terms that are found anew for each block of them take registers.
+# Positions of terms that are recomputed for each block take registers.
 _MORE_TERMS = (Config(32, 32, 32, 4),)
 
 
 def candidates(dtype: torch.dtype, terms: int, *, normalise: bool) -> tuple[Config, ...]:
-    """All that can be chosen for sums of so many terms, by how many output channels they take at once."""
+    """The possible configurations for sums of this many terms, by output channels per program."""
     if dtype == torch.float32:
         return _FLOAT_NORMALISING if normalise else _FLOAT
     if terms > _HALF[0].block_k:
@@ -212,7 +212,7 @@ def candidates(dtype: torch.dtype, terms: int, *, normalise: bool) -> tuple[Conf
 
 
 def choose(c_out: int, found: Sequence[Config]) -> Config:
-    """Which of them: few output channels in one block."""
+    """The configuration for ``c_out``: few output channels go into one block."""
     return found[0 if c_out <= 32 else -1]
 
 
@@ -229,7 +229,7 @@ def conv_bn_act(*arguments: Any) -> Tensor:
 
 
 def start(config: Config, a: ConvArguments) -> Tensor:
-    """Run it as ``config`` says."""
+    """Run the op with ``config``."""
     y = nhwc_empty(a.weight, result_size(a))
     images, c_out, out_height, out_width = y.shape
     block_m, block_n, block_k, warps = config

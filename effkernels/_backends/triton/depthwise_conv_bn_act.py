@@ -26,9 +26,9 @@ from effkernels.ops._window import WindowArguments, result_size
 
 @triton.jit
 def _place(tiles, chunks):
-    """Image, tile and chunk of channels of this program.
+    """The image, the tile and the chunk of channels of this program.
 
-    Chunks are innermost: they share lines of DRAM.
+    Chunks are innermost, because the chunks of a pixel share lines of DRAM.
     """
     program = tl.program_id(0)
     image = (program // chunks // tiles).to(tl.int64)
@@ -50,7 +50,7 @@ def _finish_row(
     channels,
     ACTIVATION: tl.constexpr,
 ):
-    """Norm, activation and store of one row of a tile; returns it with zeros for pixels and channels beyond the map."""
+    """Norm, activation and store of one row of a tile; returns the row, with zeros beyond the map."""
     rows = tl.zeros(column.shape, tl.int32) + row
     inside = ((column < out_width) & (rows < out_height))[:, None] & channels_inside[None, :]
     result = activate(total * scale[None, :] + shift[None, :], ACTIVATION)
@@ -68,7 +68,7 @@ def _finish_row(
 def _add_taps(
     x,
     weights,
-    in_row,  # the first
+    in_row,  # the first input row
     in_column,  # of the first tap
     height,
     width,
@@ -79,19 +79,19 @@ def _add_taps(
     STRIDE: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """The sums of each row of a tile. A row of the input is read once, for all that it lies under."""
+    """The sums of each row of a tile. Each input row is read once, for all output rows that need it."""
     at = in_row.to(tl.int64) * width + in_column
     at = x + at[:, None] * channels + channel[None, :]
     columns_inside = ()
     totals = ()
     for j in tl.static_range(KERNEL):
-        # Below 0 is far above: one comparison for both ends.
+        # Negative positions become large unsigned ones, so one comparison checks both ends.
         inside = (in_column + j).to(tl.uint32) < width
         columns_inside = columns_inside + (inside[:, None] & channels_inside[None, :],)
     for _ in tl.static_range(ROWS):
         totals = totals + (tl.zeros((in_column.shape[0], channel.shape[0]), tl.float32),)
     for i in tl.static_range((ROWS - 1) * STRIDE + KERNEL):
-        # A block: Triton's interpreter cannot broadcast what comes of comparing scalars.
+        # Compared as blocks: Triton's interpreter cannot broadcast a compared scalar.
         rows = tl.zeros(in_column.shape, tl.int32) + (in_row + i)
         row_inside = rows.to(tl.uint32) < height
         for j in tl.static_range(KERNEL):
@@ -123,15 +123,15 @@ def _depthwise_nhwc_kernel(
     sums,  # (images, tiles, channels), or None
     height,
     width,
-    units,  # of UNIT channels each
+    units,  # of UNIT channels
     out_height,
     out_width,
     top,
     left,
-    across,  # parts of a row of them
-    tiles,  # of an image
+    across,  # parts of ROWS x COLUMNS pixels side by side in the map
+    tiles,  # per image
     chunks,
-    steps,  # parts of a tile
+    steps,  # parts per tile
     UNIT: tl.constexpr,
     ACTIVATION: tl.constexpr,
     KERNEL: tl.constexpr,
@@ -204,12 +204,12 @@ def _depthwise_nhwc_general_kernel(
     sums,
     height,
     width,
-    units,  # of UNIT channels each
+    units,  # of UNIT channels
     out_height,
     out_width,
     top,
     left,
-    across,  # tiles of a row of them
+    across,  # tiles side by side in a row of the map
     tiles,
     chunks,
     kernel_h,
@@ -265,7 +265,7 @@ def _depthwise_nhwc_general_kernel(
 
 
 class Config(NamedTuple):
-    """The tile of a program, in pixels and channels."""
+    """The tile of a program, in pixels and channels, and its warps."""
 
     rows: int
     columns: int
@@ -273,24 +273,24 @@ class Config(NamedTuple):
     warps: int
 
 
-# Square kernels without dilation, of stride 1 or 2 both ways: the configurations that there are, and how many
-# instructions an output takes, counted in what Triton 3.9 makes for an H100. There those that this chooses for B0's ten
-# depthwise layers reach 28 % of the copy bandwidth with 3.6 (128 images, bfloat16); the others were not measured. A
-# thread holds the weights of its channels, and sums of `rows` by some columns: what fits into its registers.
+# For square kernels without dilation and with equal strides of 1 or 2: the configurations, and the number of
+# instructions per output, counted in the code that Triton 3.9 generates for an H100. There B0's ten
+# depthwise layers reach 28 % of the copy bandwidth with what is chosen (Triton 3.6, 128 images, bfloat16). A thread keeps
+# in registers the weights of its channels and the sums of `rows` by several columns.
 _WIDE, _LOW, _NARROW = Config(4, 8, 64, 4), Config(2, 8, 64, 4), Config(2, 8, 32, 4)
-# Maps are 7 times a power of 2 wide where images are 224; eight channels a thread.
+# For 224-pixel images maps are 7 * 2^n wide; each thread has eight channels.
 _TALL, _BROAD = Config(7, 8, 64, 4), Config(4, 16, 64, 4)
-_FEW = Config(4, 16, 32, 4)  # first blocks have few channels
+_FEW = Config(4, 16, 32, 4)  # for the first blocks, which have few channels
 _SINGLE = Config(4, 4, 32, 4)
 UNROLLED: dict[tuple[int, int], dict[Config, float]] = {
     (3, 1): {_WIDE: 36.2, _TALL: 34.1, _BROAD: 30.8, _FEW: 36.2, _LOW: 42.8, _NARROW: 58.8},
     (3, 2): {_WIDE: 42.7, _TALL: 41.1, _BROAD: 36.6, _LOW: 47.4, _NARROW: 65.8},
     (5, 1): {_WIDE: 69.0, _LOW: 84.6, _NARROW: 113.5},
-    (5, 2): {_LOW: 91.4, _NARROW: 119.8},  # 11 rows of input at once would be long to unroll
-    (7, 1): {_SINGLE: 195.2},  # a channel a thread: 49 weights of more do not fit
+    (5, 2): {_LOW: 91.4, _NARROW: 119.8},  # 11 rows of input would unroll into too much code
+    (7, 1): {_SINGLE: 195.2},  # one channel per thread: the 49 weights of more do not fit
     (7, 2): {_SINGLE: 229.5},
 }
-# All else: a read for every tap.
+# For all other windows: reads the input once per tap.
 GENERAL = Config(1, 16, 64, 4)
 
 
@@ -305,11 +305,11 @@ def _unrolled(
 def candidates(
     kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> tuple[Config, ...]:
-    """What a window can run with."""
+    """The configurations that can run a window."""
     return *_unrolled(kernel, stride, dilation), GENERAL
 
 
-# Programs that run at once on a GPU of 132 multiprocessors: fewer take as long.
+# Programs that a GPU of 132 multiprocessors runs at once: fewer take just as long.
 _AT_ONCE = 4 * 132
 
 
@@ -320,9 +320,9 @@ def choose(
     dilation: tuple[int, int],
     size: tuple[int, int, int, int],
 ) -> Config:
-    """What it runs with for a result of this ``size``, (N, C, H, W): what is counted to end first.
+    """The configuration expected to be fastest for a result of this ``size``, (N, C, H, W).
 
-    That is what a thread has to issue, times the parts of all images, with what these have beyond the map.
+    The estimate is the instructions per thread times the number of tiles, including what tiles overhang the map.
     """
     images, channels, height, width = size
 
@@ -337,7 +337,7 @@ def choose(
 
 
 def _run(a: WindowArguments, *, pool: bool) -> tuple[Tensor, Tensor | None]:
-    """The result; and with ``pool``, sums of its tiles, (N, tiles, C)."""
+    """The result and, with ``pool``, the sums of its tiles, (N, tiles, C)."""
     window = (tuple(a.weight.shape[2:]), tuple(a.stride), tuple(a.dilation))
     config = choose(*window, tuple(result_size(a)))
     found = candidates(*window)
@@ -348,7 +348,7 @@ def _run(a: WindowArguments, *, pool: bool) -> tuple[Tensor, Tensor | None]:
 
 
 def start(config: Config, a: WindowArguments, *, pool: bool) -> tuple[Tensor, Tensor | None]:
-    """Run it as ``config`` says; what it returns is what ``_run`` does."""
+    """Run the op with ``config``; returns what ``_run`` returns."""
     images, channels, height, width = a.x.shape
     y = nhwc_empty(a.x, result_size(a))
     out_height, out_width = y.shape[2:]

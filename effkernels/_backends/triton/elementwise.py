@@ -1,4 +1,4 @@
-"""What kernels do to single elements: folded BatchNorm, activations; and the means of partial sums."""
+"""Elementwise parts of kernels: folded BatchNorm and activations; and the means of partial sums."""
 
 import torch
 import triton
@@ -7,13 +7,13 @@ from torch import Tensor
 
 from effkernels._backends.triton.launch import INTERPRETED, divide_up, launch
 
-# Inline assembly is for NVIDIA's compiler. The interpreter and other vendors take the portable twin.
+# The inline assembly is for NVIDIA GPUs. The interpreter and other vendors use the portable version.
 _PTX = tl.constexpr(not INTERPRETED and torch.version.hip is None)
 
 
 @triton.jit
 def load_float(pointer, mask):
-    """float32 right after the load: the interpreter computes bfloat16 wrongly."""
+    """Load as float32, converting at once: the interpreter computes bfloat16 wrongly."""
     return tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
 
 
@@ -21,19 +21,21 @@ def load_float(pointer, mask):
 def fold(bias, bn_weight, bn_bias, mean, var, eps, channel, mask):
     """Scale and shift of these channels: norm(convolution) = scale * convolution + shift.
 
-    Any of the vectors may be None, and each may have its own dtype.
+    Each of the vectors may be None, and each may have its own dtype.
     """
     shift = tl.zeros(channel.shape, tl.float32)
     scale = shift + 1.0
     if bias is not None:
         shift = load_float(bias + channel, mask)
     if mean is not None:
-        # Masked channels have a variance of 1, so that nothing is divided by 0.
+        # Masked channels get a variance of 1, to avoid dividing by 0.
         variance = tl.load(var + channel, mask=mask, other=1.0).to(tl.float32)
         if bn_weight is not None:
             scale = load_float(bn_weight + channel, mask)
-        # As PyTorch on a GPU. The rounded root and quotient take forty instructions, and every thread folds the
-        # channels of its own results: a third of what a product of few terms issued.
+        # The approximate rsqrt, as PyTorch uses on a GPU. A correctly rounded root and quotient take forty
+        # instructions,
+        # and every thread folds the channels of its results: a third of all instructions of a product with few
+        # terms.
         scale *= tl.rsqrt(variance + eps)
         shift = (shift - load_float(mean + channel, mask)) * scale
         if bn_bias is not None:
@@ -82,13 +84,13 @@ def _silu(x):
 
 @triton.jit
 def _between_0_and_6(x):
-    # Comparisons, not minimum and maximum: NaN stays NaN.
+    # Comparisons instead of minimum and maximum, because NaN must stay NaN.
     return tl.where(x < 0.0, 0.0, tl.where(x > 6.0, 6.0, x))
 
 
 @triton.jit
 def activate(x, ACTIVATION: tl.constexpr):
-    """One of the activations by name, of float32 values."""
+    """An activation, by name, of float32 values."""
     if ACTIVATION == "silu":
         x = _silu(x)
     elif ACTIVATION == "relu":
@@ -96,13 +98,13 @@ def activate(x, ACTIVATION: tl.constexpr):
     elif ACTIVATION == "relu6":
         x = _between_0_and_6(x)
     elif ACTIVATION == "hardswish":
-        x = x * (_between_0_and_6(x + 3.0) * (1.0 / 6.0))  # 6 x may be too large
+        x = x * (_between_0_and_6(x + 3.0) * (1.0 / 6.0))  # x * 6 could overflow
     return x
 
 
 @triton.jit
 def sigmoid(x):
-    """Rounded quotient: gates are few, and each is multiplied into a whole map."""
+    """With a correctly rounded quotient: there are few gates, and each is multiplied into a whole map."""
     return tl.div_rn(1.0, 1.0 + tl.exp(-x))
 
 
@@ -123,12 +125,12 @@ def _mean_of_parts_kernel(
     tl.store(pooled + image * channels + channel, mean, mask=inside)
 
 
-# 32 channels are a line of 128 bytes; 32 parts at a time, since an image of 112x112 has hundreds.
+# 32 channels are a 128-byte line; 32 parts at a time, because an image of 112x112 has hundreds.
 _MEAN_ROWS, _MEAN_CHANNELS = 32, 32
 
 
 def mean_of_parts(parts: Tensor, pixels: int) -> Tensor:
-    """(N, parts, C) sums over parts of an image as (N, C) means over its pixels, added in a fixed order."""
+    """(N, parts, C) sums over parts of an image to (N, C) means over its pixels, added in a fixed order."""
     images, count, channels = parts.shape
     pooled = parts.new_empty((images, channels))
     programs = images * divide_up(channels, _MEAN_CHANNELS)

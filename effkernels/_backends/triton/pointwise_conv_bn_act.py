@@ -1,4 +1,4 @@
-"""1x1 convolution as a product of matrices, (pixels, C_in) times (C_in, C_out), alone and with the mean."""
+"""1x1 convolution as a matrix product, (pixels, C_in) by (C_in, C_out), alone and with the mean."""
 
 import functools
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePo
 
 @triton.jit
 def _load_pixels(x, gate, image, row, row_inside, k, k_inside, c_in, ONE_IMAGE: tl.constexpr):
-    """A tile of pixels, times the gates of the images that they belong to."""
+    """A tile of pixels, multiplied by the gates of their images."""
     inside = row_inside[:, None] & k_inside[None, :]
     a = tl.load(x + row[:, None] * c_in + k[None, :], mask=inside, other=0.0)
     if INTERPRETED:
@@ -62,20 +62,20 @@ def _pointwise_nhwc_kernel(
     var,
     eps,
     gate,  # (images, c_in)
-    residual,  # as y
+    residual,  # shape of y
     y,  # (segments, rows, c_out), or None
-    sums,  # of a tile's pixels, float32: (segments, tiles, c_out); or None
+    sums,  # over a tile's pixels, float32: (segments, tiles, c_out); or None
     rows,
-    pixels,  # of an image
-    in_units,  # of IN_UNIT input channels each
+    pixels,  # per image
+    in_units,  # of IN_UNIT input channels
     out_units,
-    tiles,  # of a segment
-    groups,  # programs that share a tile's pixels: neighbours, so that these are in the caches
-    steps,  # blocks of output channels of a program
+    tiles,  # per segment
+    groups,  # programs per tile of pixels: neighbours, so that the pixels stay in the caches
+    steps,  # blocks of output channels per program
     IN_UNIT: tl.constexpr,
     OUT_UNIT: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    ONE_IMAGE: tl.constexpr,  # segments are images: all pixels of a tile have the same gates
+    ONE_IMAGE: tl.constexpr,  # a segment is one image: all pixels of a tile have the same gates
     PRECISION: tl.constexpr,
     ONE_K: tl.constexpr,  # BLOCK_K holds all input channels, which are loaded once for all steps
     BLOCK_M: tl.constexpr,
@@ -91,14 +91,14 @@ def _pointwise_nhwc_kernel(
     first = tile.to(tl.int64) * BLOCK_M
     row = tl.arange(0, BLOCK_M)
     row_inside = first + row < rows
-    # 64 bits up to the tile, 32 bits in it.
+    # 64-bit offsets up to the tile, 32-bit offsets within it.
     x += (segment * rows + first) * c_in
     image = row
     if gate is not None:
         if ONE_IMAGE:
             gate += segment * c_in
         else:
-            # 32 bits suffice for few enough pixels; a division of 64 bits is a call.
+            # For few enough pixels 32 bits suffice, and avoid the function call that a 64-bit division takes.
             first_image = tile * BLOCK_M // pixels
             image = (tile * BLOCK_M - first_image * pixels + row) // pixels
             gate += first_image.to(tl.int64) * c_in
@@ -134,7 +134,9 @@ def _pointwise_nhwc_kernel(
 
 
 class Config(NamedTuple):
-    """How a product is cut. ``one_k``: all input channels in one block, kept for ``steps`` blocks of output."""
+    """How a product is tiled. ``one_k``: one block holds all input channels, and serves ``steps`` output
+    blocks.
+    """
 
     block_m: int
     block_n: int
@@ -144,10 +146,10 @@ class Config(NamedTuple):
     stages: int
 
 
-# By dtype and the rows' limits, the first that fits: what "up to" so many input and output channels and
-# pixels run with: counted. On an H100 B0's layers reach 38 % of their bound so (128 images, bfloat16),
-# the best of them 82 %; other rows were not measured. Shared memory stays below 99 KB, the least that a GPU from
-# compute capability 8.0 on has; two programs or more fit on a multiprocessor.
+# By dtype; the first row whose limits hold is used. Limits are the largest numbers of input channels, output
+# channels and pixels. Counted; on an H100 B0's layers reach 38 % of their bound
+# (128 images, bfloat16). Shared memory stays below 99 KB, the smallest maximum among
+# GPUs of compute capability 8.0 and newer; at least two programs fit on a multiprocessor.
 _ANY = 2**62
 
 
@@ -179,7 +181,7 @@ _FLOAT = (
 
 @functools.lru_cache(1024)
 def choose(rows: int, c_in: int, c_out: int, dtype: torch.dtype) -> Config:
-    """How to cut a product of so many pixels of all images."""
+    """The configuration for a product with ``rows`` pixels of all images."""
     table = _FLOAT if dtype == torch.float32 else _HALF
     return next(
         row.config for row in table if c_in <= row.c_in and c_out <= row.c_out and rows <= row.rows
@@ -187,19 +189,19 @@ def choose(rows: int, c_in: int, c_out: int, dtype: torch.dtype) -> Config:
 
 
 def candidates(c_in: int, dtype: torch.dtype) -> list[Config]:
-    """All that can be chosen for so many input channels, once each."""
+    """The distinct configurations that can be used with this many input channels."""
     table = _FLOAT if dtype == torch.float32 else _HALF
     fitting = [r.config for r in table if not r.config.one_k or c_in <= r.config.block_k]
     return list(dict.fromkeys(fitting))
 
 
 def _run(a: PointwiseArguments, y: Tensor | None, *, pool: bool = False) -> Tensor | None:
-    """Into ``y``, if given; with ``pool``, sums of tiles, (N, tiles, C_out)."""
+    """Write the result into ``y``, if given; with ``pool``, return sums over tiles, (N, tiles, C_out)."""
     images, c_in, height, width = a.x.shape
     c_out = a.weight.shape[0]
 
     def fitting(config: Config) -> Config:
-        # Sums take registers beside the pixels that are kept, or stored: of whole tiles some spill.
+        # Sums take registers in addition to pixels that are kept or stored: with whole tiles some would spill.
         fewer = pool and (config.one_k or y is not None)
         return config._replace(block_m=max(config.block_m // 2, 32)) if fewer else config
 
@@ -215,14 +217,14 @@ def _run(a: PointwiseArguments, y: Tensor | None, *, pool: bool = False) -> Tens
 def start(
     config: Config, a: PointwiseArguments, y: Tensor | None, *, pool: bool = False
 ) -> Tensor | None:
-    """Run it as ``config`` says; what it takes and returns is what ``_run`` does."""
+    """Run the op with ``config``; takes and returns what ``_run`` does."""
     images, c_in, height, width = a.x.shape
     c_out, pixels = a.weight.shape[0], height * width
-    # Tiles that end with an image read one vector of gates; where images are small, too much of them is empty.
+    # A tile within one image reads one vector of gates. For small images such tiles would be mostly empty.
     large = pixels >= 4 * config.block_m or images * pixels >= 2**31
     apart = pool or (a.gate is not None and large)
     segments, rows = (images, pixels) if apart else (1, images * pixels)
-    # Else the gates of each pixel would take more shared memory than the pixels, in each of the stages.
+    # Otherwise the gates of each pixel take more shared memory than the pixels, in every stage.
     stages = config.stages if apart or a.gate is None else min(config.stages, 2)
     tiles, blocks = divide_up(rows, config.block_m), divide_up(c_out, config.block_n)
     steps, groups = share(blocks, segments * tiles) if config.one_k else (1, blocks)
@@ -264,7 +266,7 @@ def pointwise_conv_bn_act(*arguments: Any) -> Tensor:
 
 
 def _mean(a: PointwiseArguments, y: Tensor | None) -> Tensor:
-    """The mean of the result, which goes into ``y``, if given."""
+    """The mean of the result; the result itself is written into ``y``, if given."""
     sums = _run(a, y, pool=True)
     assert sums is not None
     return mean_of_parts(sums, a.x.shape[2] * a.x.shape[3])

@@ -1,4 +1,4 @@
-"""The whole layer of squeeze-excitation: squeeze, gate, scale, each a launch."""
+"""Squeeze-excitation as a whole layer: squeeze, gate and scale, one launch each."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from effkernels.ops.squeeze_excite import SqueezeExciteArguments
 
 @triton.jit
 def _place(bands, chunks, PIXELS: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Image, band, first pixel of the band, and channels of this program."""
+    """The image, the band, the band's first pixel and the channels of this program."""
     program = tl.program_id(0)
     band = program // chunks % bands
     image = (program // chunks // bands).to(tl.int64)
@@ -30,7 +30,7 @@ def _squeeze_nhwc_kernel(
     x,  # (images, pixels, channels)
     sums,  # (images, bands, channels)
     pixels,
-    units,  # of UNIT channels each
+    units,  # of UNIT channels
     bands,
     chunks,
     UNIT: tl.constexpr,
@@ -55,9 +55,9 @@ def _squeeze_nhwc_kernel(
 def _scale_nhwc_kernel(
     x,  # (images, pixels, channels)
     gate,  # (images, channels)
-    y,  # as x
+    y,  # shape of x
     pixels,
-    units,  # of UNIT channels each
+    units,  # of UNIT channels
     bands,
     chunks,
     UNIT: tl.constexpr,
@@ -80,7 +80,7 @@ def _scale_nhwc_kernel(
 
 
 class Config(NamedTuple):
-    """A program's pixels, ``step`` at a time, and channels."""
+    """Pixels per program, read ``step`` at a time, channels, and warps."""
 
     pixels: int
     step: int
@@ -88,7 +88,7 @@ class Config(NamedTuple):
     warps: int
 
 
-# 128 bytes of bfloat16 channels; the second, which tuning tries, for few images: counted.
+# 128 bytes of bfloat16 channels. Tuning also tries the second, for few images. Counted.
 CONFIGS = (Config(128, 32, 64, 4), Config(32, 32, 64, 4))
 
 
@@ -103,7 +103,7 @@ def squeeze_excite(*arguments: Any) -> Tensor:
 
 
 def start(config: Config, a: SqueezeExciteArguments) -> Tensor:
-    """Run it as ``config`` says."""
+    """Run the op with ``config``."""
     x = nhwc(a.x)
     y = nhwc_empty(x, x.shape)
     images, channels, height, width = x.shape

@@ -1,4 +1,4 @@
-"""The gate of squeeze-excitation from pooled values, in one launch."""
+"""The gate of squeeze-excitation, from pooled values, in one launch."""
 
 import functools
 from typing import Any, NamedTuple
@@ -24,11 +24,11 @@ def _gate_kernel(
     images,
     channels,
     hidden,
-    shares,  # programs of the same images, which share the gates' blocks of channels
-    steps,  # blocks of each
+    shares,  # programs per group of IMAGES images, each of which computes some of the blocks of gates
+    steps,  # blocks of gates per program
     ACTIVATION: tl.constexpr,
     IMAGES: tl.constexpr,
-    HIDDEN: tl.constexpr,  # holds all hidden channels
+    HIDDEN: tl.constexpr,  # at least the number of hidden channels
     BLOCK_C: tl.constexpr,
 ):
     first = (tl.program_id(0) // shares).to(tl.int64) * IMAGES
@@ -39,7 +39,7 @@ def _gate_kernel(
     h = tl.arange(0, HIDDEN)
     h_inside = h < hidden
     c = tl.arange(0, BLOCK_C)
-    # Sums of every BLOCK_C-th channel, and those across threads once at the end.
+    # Each thread sums every BLOCK_C-th channel; the sums of threads are added once, at the end.
     total = tl.zeros((IMAGES, HIDDEN, BLOCK_C), tl.float32)
     for first_c in range(0, channels, BLOCK_C):
         channel = first_c + c
@@ -56,7 +56,7 @@ def _gate_kernel(
     squeezed = tl.sum(total, 2)
     if reduce_bias is not None:
         squeezed += load_float(reduce_bias + h, h_inside)[None, :]
-    # Of hidden channels that are not there, 0 also beside infinite means, for which it was NaN.
+    # Missing hidden channels must be 0; next to infinite means they were NaN.
     squeezed = tl.where(h_inside[None, :], activate(squeezed, ACTIVATION), 0.0)
     own = tl.program_id(0) % shares * steps
     for block in range(own, own + steps):
@@ -74,7 +74,7 @@ def _gate_kernel(
 
 
 class Config(NamedTuple):
-    """A program's images, and the tile of weights that it reads at once: all hidden channels by ``block_c``."""
+    """Images per program, and the tile of weights read at once: all hidden channels by ``block_c``."""
 
     images: int
     hidden: int
@@ -82,25 +82,26 @@ class Config(NamedTuple):
     warps: int
 
 
-# Products in flight in a program, so that a read from L2 is waited for few times: 16 a thread, for 32 spill.
+# Products in flight per program, so that it rarely waits for L2: 16 per thread; 32 would spill.
 _PRODUCTS = 8192
-# From so many images on, which fill a GPU, two share what a program reads of the weights.
+# From this number of images on, which fill a GPU, a program takes two images and reads the weights once for
+# both.
 _MANY_IMAGES = 264
-# The hidden channels that each program of an image computes take as long as so many blocks of gates.
+# Every program of an image computes the hidden channels, which takes as long as this many blocks of gates.
 _REPEATED = 8
 
 
 @functools.cache
 def candidates(hidden: int) -> tuple[Config, ...]:
-    """What so many hidden channels can run with: an image a program, and where there is room two."""
+    """Configurations for this many hidden channels: one image per program or, if registers allow it, two."""
     block_h = max(16, triton.next_power_of_2(hidden))
     shared = (1, 2) if block_h <= 128 else (1,)
-    # The sums of more images take registers too: of two, half as many products.
+    # The sums of a second image take registers too, so there are half as many products per image.
     return tuple(Config(n, block_h, _PRODUCTS // (block_h * n * n), 16) for n in shared)
 
 
 def choose(images: int, hidden: int) -> Config:
-    """How to cut the gates: counted. On an H100 B0's sixteen take 211 us so, for 128 images in bfloat16."""
+    """The configuration to use. Counted: on an H100 B0's sixteen gates take 211 us for 128 images."""
     return candidates(hidden)[-1 if images >= _MANY_IMAGES else 0]
 
 
@@ -116,7 +117,7 @@ def squeeze_excite_gate(*arguments: Any) -> Tensor:
 
 
 def start(config: Config, a: GateArguments) -> Tensor:
-    """Run it as ``config`` says."""
+    """Run the op with ``config``."""
     gate = a.pooled.new_empty(a.pooled.shape)
     images, channels = a.pooled.shape
     weights = dense(a.reduce_weight, a.reduce_bias, a.expand_weight, a.expand_bias)

@@ -1,7 +1,8 @@
-"""``EFFKERNELS_AUTOTUNE=1``: configurations are measured when a shape first comes, and kept on disk.
+"""``EFFKERNELS_AUTOTUNE=1``: configurations are measured at the first call with a shape, and kept on disk.
 
-A file for each GPU, driver and versions of torch and triton, in ``EFFKERNELS_CACHE``, or else in ``effkernels``
-below ``XDG_CACHE_HOME`` or ``~/.cache``. Without the variable nothing is measured and no file is read.
+There is one file for each GPU, driver and version of torch and triton, in ``EFFKERNELS_CACHE``, or else in
+``effkernels`` below ``XDG_CACHE_HOME`` or ``~/.cache``. Without the variable nothing is measured and no file is
+read.
 """
 
 import contextlib
@@ -26,26 +27,26 @@ logger = logging.getLogger("effkernels")
 
 Config = TypeVar("Config", bound=tuple[Any, ...])
 Measure = Callable[[Callable[[], object]], float]
-"""The time of what it is given, in any unit."""
+"""Times a function, in any unit."""
 
 
 @functools.cache
 def asked_for() -> bool:
-    """Whether ``EFFKERNELS_AUTOTUNE`` is on: as it is when an op first runs."""
+    """Whether ``EFFKERNELS_AUTOTUNE`` is on; read when an op first runs."""
     return os.environ.get("EFFKERNELS_AUTOTUNE", "").strip().lower() in ("1", "true", "yes", "on")
 
 
 class Tuner:
-    """Picks configurations by measuring, and remembers what it picked in one file.
+    """Chooses configurations by measuring, and keeps the choices in one file.
 
-    A file that cannot be read counts as empty, one that cannot be written is said once. Configurations that do
-    not compile or fit on the GPU are passed over.
+    A file that cannot be read counts as empty; one that cannot be written is reported once. Configurations that
+    do not compile or do not fit on the GPU are skipped.
     """
 
     def __init__(self, path: Path, measure: Measure) -> None:
         self.path = path
         self._measure = measure
-        # What is measured may be made of ops that are tuned themselves.
+        # Measuring an op may call other ops that are tuned themselves.
         self._lock = threading.RLock()
         self._picked = self._read()
         self._writable = True
@@ -59,18 +60,18 @@ class Tuner:
         *,
         measure: bool = True,
     ) -> Config:
-        """The fastest of ``candidates``, or ``chosen`` where none runs.
+        """The fastest of ``candidates``, or ``chosen`` if none of them runs.
 
         Args:
-            key: of the op and all that its time depends on.
-            chosen: what runs without tuning.
-            candidates: to be measured, in the order of which equal ones are taken.
+            key: the op and everything that its time depends on.
+            chosen: the configuration that is used without tuning.
+            candidates: the configurations to measure; the first of equally fast ones wins.
             start: runs the op with a configuration; it may be called many times.
-            measure: if not, what was measured before, or ``chosen``.
+            measure: if False, only an earlier measurement is used, else ``chosen``.
         """
         with self._lock:
             found = self._picked.get(key)
-            # What was picked of another list is no longer there to be picked.
+            # A choice from an older list of candidates may no longer exist.
             known = next((c for c in candidates if list(c) == found), None)
             if known is not None or not measure:
                 return known or chosen
@@ -88,7 +89,7 @@ class Tuner:
             run()
             return self._measure(run)
         except (TritonError, triton.CompilationError) as error:
-            logger.debug("a configuration is passed over: %s", error)
+            logger.debug("a configuration is skipped: %s", error)
             return float("inf")
 
     def _read(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class Tuner:
         return found if isinstance(found, dict) else {}
 
     def _write(self) -> None:
-        # Other processes may have picked for other shapes meanwhile.
+        # Another process may have written choices for other shapes in the meantime.
         merged = {**self._read(), **self._picked}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ class Tuner:
 
 
 def cache_file(described: str) -> Path:
-    """Where the picks for a GPU and the software on it are kept; ``described`` names all of that."""
+    """The file with the choices for one GPU and its software; ``described`` names all of these."""
     folder = os.environ.get("EFFKERNELS_CACHE")
     if not folder:
         caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -130,7 +131,7 @@ def cache_file(described: str) -> Path:
 
 @functools.cache
 def tuner(device: int) -> Tuner:
-    """That of a GPU."""
+    """The tuner of a GPU."""
     properties = torch.cuda.get_device_properties(device)
     described = (
         f"{properties.name}, {properties.major}.{properties.minor}, "
@@ -141,7 +142,7 @@ def tuner(device: int) -> Tuner:
 
 
 def _driver() -> str:
-    """As the kernel module tells it; empty where it does not."""
+    """The driver's version, from its kernel module; empty if that does not say."""
     try:
         return Path("/proc/driver/nvidia/version").read_text().partition("\n")[0]
     except OSError:
@@ -154,7 +155,7 @@ def _median_milliseconds(run: Callable[[], object]) -> float:
 
 
 def tuning(x: Tensor) -> bool:
-    """Whether an op of ``x`` is to run with what :func:`tuned` says."""
+    """Whether an op on ``x`` should use :func:`tuned`."""
     return asked_for() and x.is_cuda and x.numel() > 0
 
 
@@ -165,7 +166,7 @@ def tuned(
     candidates: Sequence[Config],
     start: Callable[[Config], object],
 ) -> Config:
-    """What :meth:`Tuner.pick` says for an op of ``x``. While a graph is captured, nothing is measured."""
+    """What :meth:`Tuner.pick` chooses for an op on ``x``. Nothing is measured while a graph is captured."""
     described = " ".join(map(str, (*key, x.dtype, *x.shape)))
     measure = not torch.cuda.is_current_stream_capturing()
     with torch.cuda.device(x.device):

@@ -1,4 +1,4 @@
-"""All of these tests are of the compiled kernels."""
+"""All tests in this folder are about the compiled kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The backend in its place: PyTorch's check of its ops, compilation, gradients, fallback, backstops."""
+"""The cpu backend within the package: opcheck, compilation, gradients, fallback, bounds checks of its
+bindings.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from specs.oracle_convolutions import OracleConvolutions
 from specs.samples import labels, samples
 from specs.tolerance import assert_within_eager
 
-# All but what is composed of others here.
+# All ops except those that this backend composes of others.
 COMPOSED = ("expand_depthwise", "pointwise_conv_bn_act_squeeze")
 LABELS = [label for label in labels() if not label.startswith(COMPOSED)]
 CPU = torch.ops.effkernels_cpu
@@ -114,7 +116,7 @@ def test_float64_falls_back_with_one_line_for_each_op(
         y = ops.mbconv(**arguments)
     assert y.dtype == torch.float64
     lines = fallbacks(recwarn)
-    # Those that the block is composed of.
+    # The ops that the block is composed of.
     assert lines[0] == (
         "pointwise_conv_bn_act: not on the cpu backend: it computes float32, bfloat16 and float16, "
         "not torch.float64"
@@ -148,7 +150,7 @@ def test_gates_without_hidden_channels() -> None:
 
 
 NHWC = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)
-DEEP = torch.randn(6, 1, 3, 3)
+DEPTHWISE_WEIGHT = torch.randn(6, 1, 3, 3)
 NO_BN = (None, None, None, None, None, 0.0)
 WINDOW = ([1, 1], [1] * 4, [1, 1], "silu")
 
@@ -159,7 +161,7 @@ def pointwise(x: Tensor = NHWC, weight: Any = None, gate: Any = None, added: Any
 
 
 def depthwise(
-    x: Tensor = NHWC, weight: Tensor = DEEP, norm: Any = NO_BN, window: Any = WINDOW
+    x: Tensor = NHWC, weight: Tensor = DEPTHWISE_WEIGHT, norm: Any = NO_BN, window: Any = WINDOW
 ) -> Any:
     return CPU.depthwise_conv_bn_act(x, weight, *norm, *window)
 
@@ -184,20 +186,21 @@ def test_private_ops_take_maps_of_any_strides(label: str) -> None:
             assert ours.stride() == same.stride()
 
 
-# What the front would not let through, given to the private ops: it must not read or write out of bounds.
+# Arguments that the Python functions would refuse, given to the private ops: nothing may be accessed out
+# of bounds.
 MISUSES: dict[str, tuple[str, Callable[[], Any]]] = {
     "three dimensions": ("4 dimensions", lambda: pointwise(NHWC[0])),
     "no channels": ("out of range", lambda: pointwise(NHWC[:, :0], torch.randn(5, 0))),
     "doubles": ("must be float32, bfloat16", lambda: pointwise(NHWC.double())),
-    "weights of another type": ("type of x", lambda: depthwise(weight=DEEP.half())),
+    "weights of another type": ("type of x", lambda: depthwise(weight=DEPTHWISE_WEIGHT.half())),
     "few weights": ("wrong number of elements", lambda: pointwise(weight=torch.randn(5, 5))),
-    "few channels": ("wrong number of elements", lambda: depthwise(weight=DEEP[:5])),
+    "few channels": ("wrong number of elements", lambda: depthwise(weight=DEPTHWISE_WEIGHT[:5])),
     "short bias": (
         "wrong number of elements",
         lambda: depthwise(norm=(torch.ones(5), *NO_BN[1:])),
     ),
     "half a norm": (
-        "both of running mean and variance",
+        "both running mean and variance",
         lambda: depthwise(norm=(None, None, None, torch.ones(6), None, 0.1)),
     ),
     "short gate": ("wrong number of elements", lambda: pointwise(gate=torch.ones(1, 6))),
@@ -212,7 +215,10 @@ MISUSES: dict[str, tuple[str, Callable[[], Any]]] = {
         "does not fit",
         lambda: depthwise(window=([1, 1], [0] * 4, [9, 9], "silu")),
     ),
-    "many rows": ("kernel is too large", lambda: depthwise(weight=torch.randn(6, 1, 65, 1))),
+    "many rows": (
+        "kernel is empty or too large",
+        lambda: depthwise(weight=torch.randn(6, 1, 65, 1)),
+    ),
     "activation": ("unknown activation", lambda: depthwise(window=(*WINDOW[:3], "gelu"))),
     "dense channels": (
         "must have the channels of x",

@@ -1,4 +1,6 @@
-"""The one op of a network: how its steps are written down, what it checks, and that it is done once."""
+"""The op for a whole network: the layout of its steps, its checks, and that steps are flattened only
+once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-import effkernels
 from effkernels import EfficientNet
 from effkernels._backends import cpu_network, network_layout
 from effkernels._backends.compiled import cpu_module
@@ -21,11 +22,10 @@ from effkernels.ops._steps import LINEAR, Network, argument_names
 from effkernels.reference.elementwise import ACTIVATIONS
 from effkernels_build.modules import network_layout_header
 from networks import small
+from requirements import needs_cpu_kernels
 from source_tree import ROOT
 
-pytestmark = pytest.mark.skipif(
-    not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
-)
+pytestmark = needs_cpu_kernels
 Arguments = tuple[Tensor, list[Tensor], list[int], list[float]]
 
 
@@ -41,14 +41,14 @@ def network_of(model: EfficientNet, x: Tensor) -> tuple[Network, list[Tensor]]:
 
 
 def arguments(model: EfficientNet, x: Tensor) -> Arguments:
-    """Those of the op."""
+    """The arguments of the op."""
     network, tensors = network_of(model, x)
     flat = flatten(network)
     return x, [tensors[i] for i in flat.tensors], list(flat.numbers), list(flat.eps)
 
 
 def test_layout_is_that_of_the_schemas() -> None:
-    """Its names are the ops' own, in their order; and every argument has a place."""
+    """Its names are the ops' own, in their order, and every argument is included."""
     options = {"activation", "residual", *cpu_network._SEVERAL}
     for op, tensors in network_layout.STEPS.items():
         eps = network_layout.EPS[op]
@@ -69,7 +69,7 @@ def test_the_built_module_reads_this_layout() -> None:
     assert network_layout.fingerprint() in header
 
 
-def test_another_layout_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_layout_has_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     before = network_layout.fingerprint()
     names = network_layout.NUMBERS
     monkeypatch.setattr(network_layout, "NUMBERS", (*names[:3], names[4], names[3], *names[5:]))
@@ -77,7 +77,7 @@ def test_another_layout_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("options", [{}, {"padding": "same"}, {"num_classes": 0}])
-def test_what_is_written_down_is_read_back(options: dict[str, Any]) -> None:
+def test_unflatten_inverts_flatten(options: dict[str, Any]) -> None:
     network, _ = network_of(small(**options).eval(), torch.randn(1, 3, 37, 50))
     flat = flatten(network)
     back = unflatten(flat.numbers, flat.eps)
@@ -90,7 +90,7 @@ def test_what_is_written_down_is_read_back(options: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def test_it_is_written_down_once_for_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_flattened_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[Network] = []
 
     def noted(network: Network) -> Any:
@@ -144,7 +144,7 @@ def batched(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
 @pytest.mark.parametrize(
     "broken", ["numbers", "eps", "tensors", "kind", "not pooled", "two classifiers"]
 )
-def test_op_checks_what_is_written_down(broken: str) -> None:
+def test_op_checks_the_layout(broken: str) -> None:
     x, tensors, numbers, eps = arguments(small().eval(), torch.randn(1, 3, 32, 32))
     each, each_eps = len(network_layout.NUMBERS), network_layout.MOST_EPS
     if broken == "numbers":

@@ -1,4 +1,4 @@
-"""Single numbers: the exponential function, activations, conversions between dtypes."""
+"""Single values: the exponential function, activations, conversions between dtypes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def exponential(x: Tensor) -> Tensor:
 
 
 def unit_in_the_last_place(x: Tensor) -> Tensor:
-    """Of float32, at float64 values."""
+    """The unit in the last place of float32, at float64 values."""
     _, exponent = torch.frexp(x)
     return torch.ldexp(torch.ones_like(x), exponent - 24)
 
@@ -65,7 +65,7 @@ def test_exponential_of_nan(count: int) -> None:
 
 
 def identity(x: Tensor, activation: str = "identity") -> Tensor:
-    """All the values through the kernel of an op that changes none of them."""
+    """Pass all values through the kernel of an op that does not change them."""
     image = x.view(1, 1, 1, -1)
     call, weight = ops.depthwise_conv_bn_act, torch.ones(1, 1, 1, 1, dtype=x.dtype)
     return run_kernels(call, {"x": image, "weight": weight, "activation": activation})[0].flatten()
@@ -73,10 +73,10 @@ def identity(x: Tensor, activation: str = "identity") -> Tensor:
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_activations_everywhere(activation: str) -> None:
-    # The error is at most a few units in the last place of the result; where exp underflows, next to nothing.
+    # The error is at most a few units in the last place of the result, or tiny where exp underflows.
     magnitudes = torch.arange(0, 0x7F800000, 20_011, dtype=torch.int32).view(torch.float32)
     x = torch.cat([magnitudes, -magnitudes, torch.linspace(-100, 100, 200_001)])
-    # PyTorch's hardswish overflows from a sixth of the largest number on, and so may ours.
+    # PyTorch's hardswish overflows from a sixth of the largest number on, and ours may too.
     x = x[ACTIVATIONS[activation](x).isfinite()]
     exact = ACTIVATIONS[activation](x.double())
     error = (identity(x, activation).double() - exact).abs()
@@ -113,7 +113,7 @@ def all_of(dtype: torch.dtype) -> Tensor:
 
 
 def copies(x: Tensor, channels: int) -> Tensor:
-    """Through the product of a matrix, by rows that do not fill their vectors."""
+    """Pass through a matrix product, in rows that do not fill whole vectors."""
     image = x.view(1, -1, 1, channels).permute(0, 3, 1, 2)
     weight = torch.eye(channels, dtype=x.dtype)
     arguments = {"x": image, "weight": weight, "activation": "identity"}
@@ -122,7 +122,7 @@ def copies(x: Tensor, channels: int) -> Tensor:
 
 
 def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
-    """But for the sign and payload of NaN, and for the sign of zero, which a sum with 0 loses."""
+    """Except for the sign and payload of NaN, and for the sign of zero, which is lost when 0 is added."""
     assert actual.dtype == expected.dtype
     wrong = (actual.float() != expected.float()) & ~(actual.isnan() & expected.isnan())
     assert not wrong.any(), (
@@ -134,7 +134,7 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
 def test_every_16_bit_value_passes_unchanged(dtype: torch.dtype) -> None:
     x = all_of(dtype)
     assert_same_bits(identity(x), x)
-    # In a product, NaN and infinity make NaN of all other channels.
+    # In a product, NaN and infinity turn all other channels into NaN.
     finite = torch.where(x.isfinite(), x, torch.ones((), dtype=dtype))
     for channels in (1, 2, 4, 16, 64):
         assert_same_bits(copies(finite, channels), finite)
@@ -142,8 +142,8 @@ def test_every_16_bit_value_passes_unchanged(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", SIXTEEN_BITS)
 def test_results_are_rounded_to_nearest_even(dtype: torch.dtype) -> None:
-    # x * 1 + shift, with shift a part of the distance to the next value: the sum is exact in float32, and
-    # falls between two values, or on the middle.
+    # x * 1 + shift, where shift is a fraction of the distance to the next value: the sum is exact in float32,
+    # and falls between two values, or exactly in the middle.
     values = all_of(dtype)
     values = values[values.isfinite()]
     values = values[values.float().abs() < torch.finfo(dtype).max / 2]
@@ -152,7 +152,7 @@ def test_results_are_rounded_to_nearest_even(dtype: torch.dtype) -> None:
     spacing = torch.ldexp(torch.ones_like(size), exponent - (8 if dtype == torch.bfloat16 else 11))
     for part in (0.5, -0.5, 0.4999, 0.5001, 0.25, -0.75):
         shift = (spacing * part).float()
-        # One channel for each value, which has a bias of its own.
+        # One channel per value, with a bias of its own.
         x, bias = values.view(1, -1, 1, 1), shift
         weight = torch.ones(values.numel(), 1, 1, 1, dtype=dtype)
         arguments = {"x": x, "weight": weight, "bias": bias, "activation": "identity"}
@@ -176,7 +176,7 @@ def test_results_overflow_where_pytorchs_do(dtype: torch.dtype) -> None:
 
 
 def test_reference_agrees_on_one_of_each_shape() -> None:
-    # What the rest of this file builds on: the same call, computed by PyTorch.
+    # The other tests in this file rely on this: the same calls, computed by PyTorch.
     x = torch.randn(1, 3, 2, 5)
     arguments = {"x": x, "weight": torch.ones(3, 1, 1, 1), "activation": "identity"}
     for run in (run_kernels, run_reference):

@@ -1,7 +1,7 @@
 """Every op, with the kernels of every instruction set: shapes, layouts, dtypes, NaN and infinities.
 
-Hypothesis draws small cases. Beside them stand the ones that it would hardly find: those that are cut into
-several groups, bands or panels, or that fill buffers several times.
+Hypothesis draws small cases. The fixed cases are those that it would rarely find: cases that are split
+into several groups, bands or chunks, or that fill buffers several times.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
 from specs.style import DTYPES, Style
 
-# Composed of two ops here.
+# This backend composes it of two ops.
 COMPOSED = ("pointwise_conv_bn_act_squeeze",)
-# They are quick.
+# Cases are fast, so there are many.
 MORE = settings(max_examples=3 * settings().max_examples)
 
 
@@ -51,7 +51,7 @@ def test_depthwise(case: Depthwise) -> None:
 
 
 DEPTHWISE = {
-    # Bands of rows, and blocks of pixels that end with the row, before it, or never begin.
+    # Bands of rows, and blocks of pixels that end with the row, before its end, or do not exist.
     "bands": Depthwise(1, 20, (70, 29), (3, 3), padding=(1, 1, 1, 1)),
     "bands of two strides": Depthwise(1, 20, (70, 30), (5, 5), stride=(2, 2), padding=(1, 2, 1, 2)),
     "7x7": Depthwise(2, 33, (21, 40), (7, 7), padding=(3, 3, 3, 3)),
@@ -108,7 +108,7 @@ def test_convolution_paths(name: str, dtype: torch.dtype, seed: int) -> None:
     assert_kernels_match(CONVOLUTIONS[name].styled(dtype=dtype, seed=seed))
 
 
-def test_padding_stays_zero_where_images_are_normalised(dtype: torch.dtype) -> None:
+def test_padding_is_zero_after_normalisation(dtype: torch.dtype) -> None:
     for name in usable_instruction_sets():
         with instruction_set(name):
             check_padding(lambda op, given: run_kernels(getattr(ops, op), given), dtype)
@@ -121,7 +121,7 @@ def test_pointwise(case: Pointwise) -> None:
 
 
 POINTWISES = {
-    # The gate multiplies rows, or the weights of each image.
+    # The gate is multiplied into rows, or into the weights of each image.
     "gate of small images": Pointwise(5, 96, 70, (7, 7), gated=True, residual=True),
     "gate of larger images": Pointwise(3, 96, 70, (16, 17), gated=True, residual=True),
     "gate of one small image": Pointwise(1, 200, 33, (3, 3), gated=True),
@@ -167,7 +167,7 @@ def test_squeeze_excite_paths(name: str, dtype: torch.dtype, seed: int) -> None:
 
 @MORE
 @given(cases(squeeze_excite.generate))
-# The gate of negative infinity is 0, and their product NaN.
+# The gate of negative infinity is 0, and their product is NaN.
 @example(Squeeze(1, 1, 1, (1, 1), style=Style(strange=3, seed=3230837)))
 def test_squeeze_excite(case: Squeeze) -> None:
     assert_kernels_match(case)

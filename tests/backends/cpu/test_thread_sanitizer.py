@@ -57,7 +57,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # Without random addresses, which older sanitizers do not cope with; and without other sanitizers.
+    # Without address randomisation, which older sanitizers do not support, and without other
+    # sanitizers.
     setarch = shutil.which("setarch")
     prefix = [setarch, platform.machine(), "-R"] if setarch else []
     env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}

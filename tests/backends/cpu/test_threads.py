@@ -1,4 +1,6 @@
-"""Results do not depend on who computes them: thread counts, several callers, other processes."""
+"""Results do not depend on where they are computed: thread counts, several callers, other
+processes.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,7 @@ from specs.mbconv import Block
 from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
 from specs.tolerance import assert_within_eager
+from tiers import slow_unless
 
 CALLS: dict[str, tuple[Callable[..., object], Case]] = {
     "depthwise": (
@@ -53,7 +56,7 @@ def assert_same_bits(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> N
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_number_of_threads_gives_the_same_bits_each_time(
+def test_repeated_calls_give_the_same_bits(
     call: Callable[[], tuple[Tensor, ...]], count: int
 ) -> None:
     with threads(count):
@@ -63,7 +66,7 @@ def test_a_number_of_threads_gives_the_same_bits_each_time(
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_numbers_of_threads_agree(name: str, seed: int) -> None:
+def test_thread_counts_agree(name: str, seed: int) -> None:
     op, case = CALLS[name]
     arguments = case.styled(seed=seed).arguments()
     exact = run_reference(op, in_float64(arguments))
@@ -75,7 +78,7 @@ def test_numbers_of_threads_agree(name: str, seed: int) -> None:
 
 
 def test_several_callers_at_once(call: Callable[[], tuple[Tensor, ...]]) -> None:
-    # Threads of Python, each of which shares its calls among torch's threads.
+    # Python threads, each of which distributes its calls over torch's threads.
     expected = call()
     start, right = threading.Barrier(4), []
     mine = torch.get_num_threads()
@@ -123,7 +126,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
-def test_in_workers_of_a_parent_that_has_not_computed(method: str, tmp_path: Path) -> None:
+def test_worker_processes_of_an_idle_parent(method: str, tmp_path: Path) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} here")
     script = tmp_path / "workers.py"
@@ -147,8 +150,8 @@ print(tuple(ops.depthwise_conv_bn_act(torch.ones(1, 3, 4, 4), torch.ones(3, 1, 3
 """
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2", " AVX2 "])
-def test_instruction_set_from_outside(name: str) -> None:
+@pytest.mark.parametrize("name", slow_unless([" AVX2 "], ["baseline", "avx2", " AVX2 "]))
+def test_instruction_set_from_the_environment(name: str) -> None:
     if name.strip().lower() not in usable_instruction_sets():
         pytest.skip(f"no {name} here")
     done = run_python("-c", _REPORT, EFFKERNELS_CPU_ISA=name)
@@ -159,7 +162,7 @@ def test_instruction_set_from_outside(name: str) -> None:
     ], done.stderr
 
 
-def test_instruction_set_that_is_not_there_is_an_error() -> None:
+def test_unknown_instruction_set_is_an_error() -> None:
     done = run_python("-c", _REPORT, EFFKERNELS_CPU_ISA="mmx")
     status, refusal = done.stdout.splitlines()
     reason = "EFFKERNELS_CPU_ISA: no instruction set 'mmx' here; there are "

@@ -1,8 +1,8 @@
-// Runs every op of every instruction set on threads of its own, without torch: one caller on one thread, one
-// on several, several at once. Compiled with ThreadSanitizer by test_thread_sanitizer.py.
+// Runs every op of every instruction set on plain threads, without torch: one caller on one thread, one
+// caller on several, several callers at once. Compiled with ThreadSanitizer by test_thread_sanitizer.py.
 //
-// thread_sanitizer          runs all; the last line is "ok", or names the results that differ
-// thread_sanitizer race     makes a data race, which must be found
+// thread_sanitizer          runs everything; the last line is "ok", or names the results that differ
+// thread_sanitizer race     makes a data race, which the sanitizer must find
 
 #include <atomic>
 #include <cmath>
@@ -32,7 +32,7 @@ void run_on_threads(int workers, void (*body)(const void* context, int worker), 
   for (std::thread& other : others) other.join();
 }
 
-// The same numbers between -1 and 1 each time, for the parameters of a whole run.
+// Makes the same numbers between -1 and 1 each time, and owns them for the whole run.
 class Numbers {
  public:
   const float* take(int64_t count) {
@@ -59,10 +59,10 @@ class Numbers {
   std::vector<std::unique_ptr<Floats>> kept_;
 };
 
-// One call of an op on so many threads: all that it writes.
+// Calls an op on this many threads; returns everything that it writes.
 using Call = std::function<Floats(int threads)>;
 
-// Workspace and results hold NaN at first. `place` says where results go.
+// Workspace and results are filled with NaN first. `place` sets where results are written.
 template <class Args>
 Call call(const Op<Args>* const Kernels::* op, Args args, int64_t results,
           void (*place)(Args& args, float* results)) {
@@ -73,7 +73,7 @@ Call call(const Op<Args>* const Kernels::* op, Args args, int64_t results,
     Args mine = args;
     place(mine, written.data());
     const auto floats = static_cast<size_t>(chosen.scratch_floats(mine, count));
-    // Aligned as torch's tensors are.
+    // Aligned like torch's tensors.
     const std::unique_ptr<float, decltype(&std::free)> scratch(
         static_cast<float*>(std::aligned_alloc(64, (floats / 16 + 1) * 64)), std::free);
     for (size_t i = 0; i < floats; ++i) scratch.get()[i] = kNothing;
@@ -215,7 +215,7 @@ bool same_bits(const Floats& a, const Floats& b) {
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-// How the work is cut, and so the order of some sums, depends on the number of threads.
+// How the work is split, and so the order of some sums, depends on the number of threads.
 bool close(const Floats& a, const Floats& b) {
   float largest = 0.0f, difference = 0.0f;
   for (size_t i = 0; i < a.size(); ++i) {
@@ -237,7 +237,7 @@ void check(const Named& one) {
   }
 }
 
-// Every call from several callers at once, each with workers of its own.
+// Every call from several callers at once, each with its own workers.
 void check_callers(const std::vector<Named>& calls) {
   std::vector<Floats> expected;
   for (const Named& one : calls) expected.push_back(one.run(2));
@@ -245,7 +245,7 @@ void check_callers(const std::vector<Named>& calls) {
   for (size_t caller = 0; caller < 4; ++caller) {
     callers.emplace_back([&, caller] {
       for (size_t i = 0; i < calls.size(); ++i) {
-        // Each begins elsewhere; later they meet.
+        // Each caller begins with another call; later they run the same ones.
         const size_t at = (i + caller / 2 * 5) % calls.size();
         if (!same_bits(calls[at].run(2), expected[at]))
           complain(calls[at].name + ": disturbed by other callers");

@@ -230,7 +230,7 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     ),
     "half a norm": (
         "depthwise_conv_bn_act",
-        "both of running mean and variance",
+        "both running mean and variance",
         window(NHWC, DEEP)._replace(running_mean=torch.ones(6)),
     ),
     "stride": (
@@ -261,7 +261,7 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "dense dimensions": ("conv_bn_act", "4 dimensions", dense(NHWC[0], DEEP)),
     "means alone": (
         "conv_bn_act",
-        "both of mean and std",
+        "both mean and std",
         dense(NHWC.byte(), torch.randn(5, 6, 3, 3), torch.ones(6)),
     ),
     "few deviations": (

@@ -1,4 +1,4 @@
-"""Where the Triton kernels run: in the interpreter everywhere, and on a GPU where there is one."""
+"""Where the Triton kernels run: always in the interpreter, and on a GPU if there is one."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Compiles the kernels as launchers start them, for one architecture, without a GPU.
+"""Compiles the kernels for one architecture with the arguments that launchers pass, without a GPU.
 
     offline.py CAPABILITY TYPES [LABEL...]
 
-Prints a line of JSON for each: what it is, its registers, spills, shared memory, instructions, those of products,
-and those that move two bytes. With labels, of those kernels only whose own label begins with one of them.
-It takes Triton's compiler and any PyTorch: about a second a kernel.
+Prints a line of JSON per kernel: label, registers, spills, shared memory, instructions, matrix instructions, and
+accesses of two bytes. With labels, only kernels whose label begins with one of them are compiled.
+It needs Triton's compiler and any PyTorch, and takes about a second per kernel.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _TYPES = {
     torch.uint8: "*u8",
 }
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?!NOP)\S", re.M)
-# Of products, by generation: mma.sync, wgmma, tcgen05.
+# Matrix instructions by generation: mma.sync, wgmma, tcgen05.
 _PRODUCTS = r"\b((?:HMMA|HGMMA|UTCHMMA|UTCQMMA|UTCOMMA|IMMA)[.\w]*)"
 
 _launches: dict[str, tuple[Any, ASTSource, dict[str, int]]] = {}
@@ -118,7 +118,7 @@ def pointwise(
         pointwise_conv_bn_act.pointwise_conv_bn_act(x, weight, *norm, gate, residual, "silu")
 
 
-# Channels in and out and sizes that take each row of the tables of configurations.
+# Input channels, output channels and sizes that reach each row of the configuration tables.
 _POINTWISE = [
     (112, 192, 14),
     (16, 96, 112),
@@ -130,12 +130,12 @@ _POINTWISE = [
     (240, 40, 56),
     (480, 192, 56),
 ]
-# One of each row of the table for float32, for what is asked for the "products" of float32 alone.
+# One shape per row of the float32 table, for "products", which means only the products of float32.
 _FLOAT_PRODUCTS = [(112, 192, 14), (96, 16, 112), (40, 240, 56)]
 
 
 def reached() -> dict[str, set[Any]]:
-    """The configurations that those shapes take, by table."""
+    """The configurations that these shapes reach, by table."""
     choose = pointwise_conv_bn_act.choose
     return {
         name: {choose(2 * s * s, i, o, dtype) for i, o, s in _POINTWISE}
@@ -144,7 +144,7 @@ def reached() -> dict[str, set[Any]]:
 
 
 def every_product(dtype: torch.dtype, shapes: Sequence[tuple[int, int, int]]) -> Iterator[str]:
-    """Starts the products; yields what comes next."""
+    """Launch the products; yields the label of each before its launch."""
     precisions = ("tf32", "ieee") if dtype == torch.float32 else ("ieee",)
     for precision in precisions:
         torch.backends.cudnn.conv.fp32_precision = precision
@@ -152,13 +152,13 @@ def every_product(dtype: torch.dtype, shapes: Sequence[tuple[int, int, int]]) ->
             for plain in (False, True):
                 yield f"{shape} {dtype} {precision}{' plain' if plain else ''}"
                 pointwise(dtype, *shape, plain=plain)
-            # Tiles that span images.
+            # Tiles that span several images.
             yield f"{shape} {dtype} {precision} small maps"
             pointwise(dtype, *shape[:2], 7, plain=False, images=48)
 
 
 def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
-    """Starts everything with each of the configurations; yields what comes next."""
+    """Launch everything with every configuration; yields the label of each before its launch."""
     for dtype in dtypes:
         yield from every_product(dtype, _POINTWISE)
         windows = [(k, (s, s)) for k, s in depthwise_conv_bn_act.UNROLLED]
@@ -193,7 +193,7 @@ def every_launch(dtypes: Sequence[torch.dtype]) -> Iterator[str]:
         flat = (weight.to(dtype), *vectors(40, dtype), *window)
         for normalise in ((None, None), (torch.ones(8), torch.ones(8))):
             conv_bn_act.conv_bn_act(x, *flat, *normalise)
-    # What is specialised for sizes of 1.
+    # Triton specialises kernels for sizes of 1.
     yield "sizes of 1"
     pointwise(torch.bfloat16, 1, 1, 1, plain=False)
     pointwise(torch.bfloat16, 1, 1, 1, plain=True)
@@ -224,7 +224,7 @@ def main() -> None:
         del names[-1]
     for module in _MODULES:
         module.launch = record
-    # Programs of all parts; and of one part, which keep fewer values.
+    # Programs with several parts, and programs with one part, which keep fewer values in registers.
     for launch.BUSY in (1, 2**30) if capability == 90 else (1,):
         for label in every_launch([getattr(torch, name) for name in names]):
             _label = label

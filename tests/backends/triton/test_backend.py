@@ -1,4 +1,4 @@
-"""The backend in its place: what importing costs, what it rejects and says; no GPU needed."""
+"""The triton backend within the package: what its import costs, what it refuses and reports; needs no GPU."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from effkernels._backends import limits
 from fakes import fake_pass
 from fallbacks import fallbacks
 from interpreter import Interpreter
+from model_names import TO_B7
 from parity import to_device
 from processes import run_python
 from source_tree import ROOT
@@ -30,7 +31,7 @@ needs_triton = pytest.mark.skipif(
 
 
 def test_importing_neither_imports_triton_nor_says_anything() -> None:
-    # PyTorch's own counter of FLOPs imports triton where there is one.
+    # PyTorch's own FLOP counter imports triton if it is installed.
     code = (
         "import sys, torch.utils.flop_counter; before = set(sys.modules); import effkernels\n"
         "new = set(sys.modules) - before\n"
@@ -40,14 +41,14 @@ def test_importing_neither_imports_triton_nor_says_anything() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
-def test_without_triton_it_says_so() -> None:
+def test_without_triton_the_reason_is_reported() -> None:
     code = (
         "import sys; sys.modules['triton'] = None; import effkernels\n"
         "print(effkernels.backends()['triton'].reason)"
     )
     done = run_python("-c", code)
     assert done.stdout.strip() == "triton is not installed", done.stderr
-    assert "effkernels" not in done.stderr  # PyTorch says something of its own
+    assert "effkernels" not in done.stderr  # PyTorch prints a warning of its own
 
 
 @needs_triton
@@ -71,7 +72,7 @@ def test_without_a_c_compiler_it_is_not_available() -> None:
 
 
 @needs_triton
-def test_the_interpreter_computes_cpu_tensors_for_those_who_ask() -> None:
+def test_the_interpreter_computes_cpu_tensors_on_request() -> None:
     code = (
         "import sys, torch, effkernels, interpreter_loops\n"
         "interpreter_loops.allow_loops()\n"
@@ -91,7 +92,7 @@ def test_the_interpreter_computes_cpu_tensors_for_those_who_ask() -> None:
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
-    """CUDA tensors without data, and the backend as it is beside a GPU of compute capability 9.0."""
+    """CUDA tensors without data, and the backend as on a GPU of compute capability 9.0."""
     monkeypatch.setattr(limits, "capability", lambda _: (9, 0))
     monkeypatch.setattr(dispatch._BACKENDS["triton"], "unavailable", None)
     monkeypatch.setattr(dispatch, "_warned", set())
@@ -115,11 +116,13 @@ def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
 @needs_triton
 @pytest.mark.skipif(torch.version.cuda is None, reason="PyTorch without CUDA: no tensors there")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", [f"efficientnet_b{n}" for n in range(8)])
+@pytest.mark.parametrize("name", TO_B7)
 def test_every_convolution_of_b0_to_b7_runs_on_a_kernel(
     pretended: FakeTensorMode, name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the CUDA kernels, where they are, and without: nothing but the mean and the classifier is left."""
+    """With the CUDA kernels, if they are built, and without: PyTorch computes only the mean and the
+    classifier.
+    """
     for without in (False, True):
         if without:
             monkeypatch.setattr(dispatch._BACKENDS["cuda"], "unavailable", "left out")
@@ -128,7 +131,7 @@ def test_every_convolution_of_b0_to_b7_runs_on_a_kernel(
         model, _, calls = fake_pass(name, dtype)
         blocks = [block for stage in model.stages for block in stage]
         ours = [key for key in calls.counts if key.startswith("effkernels")]
-        # Stem, head; expand where there is one, depthwise, gate, project.
+        # Stem and head; expand (if the block has one), depthwise, gate and project.
         expected = 2 + sum(3 + (block.expand is not None) for block in blocks)
         both = sum(calls.counts[key] for key in ours if "expand_depthwise" in key)
         assert sum(calls.counts[key] for key in ours) + both == expected
@@ -166,7 +169,7 @@ REJECTED: dict[str, tuple[str, tuple[Any, ...], str]] = {
 
 @needs_triton
 @pytest.mark.parametrize("name", REJECTED)
-def test_what_it_rejects_goes_to_the_reference_with_one_line(
+def test_rejected_calls_run_the_reference_with_one_warning(
     pretended: FakeTensorMode, name: str, recwarn: pytest.WarningsRecorder
 ) -> None:
     op, flat, reason = REJECTED[name]
@@ -179,7 +182,7 @@ def test_what_it_rejects_goes_to_the_reference_with_one_line(
 
 
 def test_accesses_out_of_bounds_are_found(interpreter: Interpreter) -> None:
-    """The check that all tests of ops in the interpreter run under."""
+    """Tests the check that is active in all tests of ops in the interpreter."""
     assert interpreter.worker.call("planted", 0, 0).tolist() == [*range(10), *[0] * 6]
     with pytest.raises(WorkerError, match="reads 1 elements out of bounds"):
         interpreter.worker.call("planted", 1, 0)
@@ -188,7 +191,7 @@ def test_accesses_out_of_bounds_are_found(interpreter: Interpreter) -> None:
 
 
 @needs_triton
-def test_tf32_is_what_pytorch_allows_its_convolutions() -> None:
+def test_tf32_follows_pytorchs_setting_for_convolutions() -> None:
     code = (
         "import torch; from effkernels._backends.triton.launch import product_precision as precision\n"
         "def show(): print(precision(torch.float32), precision(torch.bfloat16))\n"

@@ -1,7 +1,7 @@
-"""Kernels compiled for GPUs that are not here: spills, shared memory, tensor cores.
+"""Kernels compiled for GPUs that are not present: spills, shared memory, tensor cores.
 
-By default those that take most of a network's time, for two architectures; the slow tests compile every configuration
-for all of them. Any release of Triton will do: it is the one that `import triton` finds.
+By default only those that take most of a network's time, for two architectures; the slow tests compile every
+configuration for all of them. Any release of Triton works: the tests use the one that `import triton` finds.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
 
-# Shared memory of a block, in KB, by compute capability: CUDA's programming guide, technical specifications. The tables
-# of configurations know no architecture: tiles for 8.0 must fit in what 8.6 and 8.9 have, of its 163 KB.
-SHARED = {80: 99, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
-# What multiplies on tensor cores there.
-PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
-# float16 takes the tiles and instructions of bfloat16; both and float32 on the oldest. On those that have others for
-# products, also those of float32.
-DTYPES = {80: "bfloat16,float32,float16", 90: "bfloat16,products", 100: "bfloat16,products"}
+# Shared memory per block, in KB, by compute capability: CUDA's programming guide, technical specifications. The tables
+# of configurations are the same for all architectures, so tiles for 8.0 must fit into the 99 KB of 8.6 and 8.9.
+SHARED = {80: 99, 86: 99, 89: 99, 90: 227, 100: 227}
+# The matrix instruction of each architecture's tensor cores.
+PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
+# float16 uses the tiles and instructions of bfloat16. All float32 kernels are compiled for the oldest; for the others,
+# which have other matrix instructions, only the float32 products.
+DTYPES = {80: "bfloat16,float32", 90: "bfloat16,products", 100: "bfloat16,products"}
 
-# Of what a GPU must issue for most of a network's time, a seventh more than Triton 3.6 and 3.9 made of it for sm_90.
+# Instructions of the kernels that take most of a network's time: at most a seventh more than in the code that Triton
+# 3.6 and 3.9 generate for sm_90.
 MOST_INSTRUCTIONS = {
     "_pointwise_nhwc_kernel of (24, 144, 56) torch.bfloat16 ieee plain": 690,
     "_depthwise_nhwc_kernel of 3x3/(1, 1) Config(rows=4, columns=8, block_c=64,": 1030,
@@ -45,7 +46,7 @@ MOST_INSTRUCTIONS = {
     "_depthwise_nhwc_kernel of 5x5/(2, 2) Config(rows=2, columns=8, block_c=64,": 1430,
     "_conv_kernel of stem of 32 torch.bfloat16": 1260,
 }
-# What is compiled by default on sm_90: these, and on sm_80, with the products of most architectures, some of those.
+# Kernels that are compiled by default: for sm_90 all of these and those above, for the others some of them.
 PRODUCTS = (
     "_pointwise_nhwc_kernel of (24, 144, 56) torch.bfloat16 ieee plain",
     "_pointwise_nhwc_kernel of (144, 24, 56) torch.bfloat16 ieee small maps",
@@ -57,14 +58,14 @@ OTHERS = (
 )
 SOME = (*PRODUCTS, *OTHERS, "_depthwise_nhwc_kernel of 5x5/(1, 1) Config(rows=4, columns=8,")
 MAIN = {90: (*MOST_INSTRUCTIONS, *PRODUCTS, *OTHERS), 80: SOME, 86: SOME, 89: SOME}
-# Everything is compiled for one architecture of each kind: Triton does the same for 8.6 and 8.9 as for 8.0.
-ALL = (80, 90, 100, 120)
-FAST = (90, 80)
+# Everything is compiled for one architecture of each kind: for 8.6, 8.9 and 12.0 Triton generates the same as for 8.0.
+ALL = (80, 90, 100)
+FAST = (90,)
 
-# Bytes of a thread that a kernel may keep in memory for want of registers, by the release of Triton and what its label
-# begins with; all else none. 3.7 and 3.8 keep two registers of 72 there, once, in a convolution of 200 terms with
-# normalised images on sm_90, which 3.6 and 3.9 do not: no network has it, and a stem has 27 terms. 3.8 keeps two of 72
-# on sm_86 and sm_89 where a 1x1 convolution also sums for the squeeze, which no network does at these sizes.
+# Bytes per thread that a kernel may spill, by the release of Triton and the beginning of its label; all others may not
+# spill. 3.7 and 3.8 spill two registers of 72, once, in a convolution of 200 terms with normalised images on sm_90,
+# which 3.6 and 3.9 do not: no network has it, and a stem has 27 terms. 3.8 spills two of 72 on sm_86 and sm_89 in a 1x1
+# convolution that also sums for the squeeze, which no network does at these sizes.
 _MORE_TERMS = {"_conv_kernel of more terms torch.bfloat16": 8}
 _SQUEEZED = {"_pointwise_nhwc_kernel of (24, 144, 56) torch.bfloat16 ieee plain": 8}
 SPILLS = {"3.6": {}, "3.7": _MORE_TERMS, "3.8": _MORE_TERMS | _SQUEEZED, "3.9": {}}
@@ -72,7 +73,7 @@ SPILLS = {"3.6": {}, "3.7": _MORE_TERMS, "3.8": _MORE_TERMS | _SQUEEZED, "3.9": 
 
 @cache
 def compiling(everything: bool) -> Callable[[int], Future[list[dict[str, Any]]]]:
-    """Starts compiling for an architecture, everything or the main kernels: two at a time, for two cores."""
+    """Starts compiling for an architecture, everything or the main kernels; two at a time, for two cores."""
     pool = ThreadPoolExecutor(2)
 
     def start(capability: int) -> Future[list[dict[str, Any]]]:
@@ -87,7 +88,7 @@ def compile_for(capability: int, *labels: str) -> list[dict[str, Any]]:
     package = str(Path(effkernels.__file__).parent.parent)
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     path = os.pathsep.join((package, str(ROOT / "tests" / "support")))
-    dtypes = "bfloat16" if labels else DTYPES.get(capability, "bfloat16")
+    dtypes = "bfloat16" if labels else DTYPES[capability]
     done = subprocess.run(
         [sys.executable, script, str(capability), dtypes, *labels],
         env=environment | {"PYTHONPATH": path},
@@ -99,7 +100,7 @@ def compile_for(capability: int, *labels: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-SLOW = (pytest.mark.slow, pytest.mark.timeout(2400))  # busy machines have been seen
+SLOW = (pytest.mark.slow, pytest.mark.timeout(2400))  # busy machines take long
 PARAMETERS = [
     *(
         pytest.param((n, False), id=f"main kernels, sm_{n}", marks=() if n in FAST else SLOW)
@@ -133,12 +134,12 @@ def allowed_to_spill(kernel: str) -> int:
     return next((most for label, most in ceilings.items() if kernel.startswith(label)), 0)
 
 
-def test_nothing_spills_that_a_network_pays_for(compiled: list[dict[str, Any]]) -> None:
+def test_no_kernel_of_a_network_spills(compiled: list[dict[str, Any]]) -> None:
     too_much = [one for one in compiled if one["spilled"] > allowed_to_spill(one["kernel"])]
     assert too_much == []
 
 
-def test_instructions_stay_few() -> None:
+def test_instruction_counts_stay_below_ceilings() -> None:
     found = compiling(False)(90).result()
     for name, most in MOST_INSTRUCTIONS.items():
         counts = [one["instructions"] for one in found if one["kernel"].startswith(name)]
@@ -152,14 +153,14 @@ def test_two_elements_of_silu_share_a_reciprocal(compiled: list[dict[str, Any]])
     assert [one for one in silu if one["exponentials"] != 2 * one["reciprocals"]] == []
 
 
-def test_maps_are_not_moved_two_bytes_at_a_time(compiled: list[dict[str, Any]]) -> None:
-    """Where channels are multiples of 8: Triton knows of multiples of 16 by itself."""
+def test_maps_are_not_accessed_two_bytes_at_a_time(compiled: list[dict[str, Any]]) -> None:
+    """If channels are multiples of 8 but not of 16, which Triton recognises by itself."""
     whole = [one for one in compiled if "sizes of 1" not in one["kernel"]]
     for kernel in ("_pointwise_nhwc", "_squeeze_nhwc", "_scale_nhwc"):
         found = [one for one in whole if one["kernel"].startswith(kernel)]
         assert found
         assert [one for one in found if one["narrow"]] == []
-    # Weights lie tap by tap; results do not.
+    # Weights are read tap by tap; results are not.
     found = [one for one in whole if "_depthwise" in one["kernel"] and "c=64" in one["kernel"]]
     assert found
     assert not any(access.startswith("st") for one in found for access in one["narrow"])
@@ -185,7 +186,7 @@ def test_products_of_16_bits_run_on_tensor_cores(
             elif instruction.startswith("HGMMA"):
                 assert instruction.endswith("F32.BF16" if dtype == "BF16" else "F32"), one
             else:
-                # Fifth generation: the operands' type is not in the instruction but in what it came from.
+                # Fifth generation: the operands' type is not in the instruction, but in the PTX that it came from.
                 assert one["operands"] == ["kind::f16"], one
     found = {instruction.split(".")[0] for one in products for instruction in one["products"]}
     assert PRODUCT[capability] in found
@@ -193,7 +194,7 @@ def test_products_of_16_bits_run_on_tensor_cores(
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize("architecture", DTYPES, ids="sm_{}".format)
+@pytest.mark.parametrize("architecture", ALL, ids="sm_{}".format)
 def test_float32_products_are_exact_unless_tf32_is_allowed(architecture: int) -> None:
     compiled = compiling(True)(architecture).result()
     products = [one for one in compiled if "products" in one and "float32" in one["kernel"]]

@@ -1,4 +1,4 @@
-"""Picking configurations by measuring: with a clock that says what the test wants."""
+"""Choosing configurations by measuring, with a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TIMES = {"slow": 3.0, "fast": 1.0, "as fast": 1.0}
 
 
 class Bench:
-    """Starts configurations, and measures what was started last."""
+    """Starts configurations, and reports the time that the test sets for the last one started."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -62,7 +62,7 @@ def test_the_fastest_is_picked_and_measured_once(tmp_path: Path, bench: Bench) -
     tuner = Tuner(tmp_path / "new" / "file.json", bench.measure)
     assert pick(tuner, bench) == (2, "fast")
     count = len(bench.started)
-    assert count == 6  # to compile, and to measure
+    assert count == 6  # to compile each once, and to measure each once
     assert pick(tuner, bench) == (2, "fast")
     assert len(bench.started) == count
     pick(tuner, bench, "op 2")
@@ -77,11 +77,11 @@ def test_picks_are_kept_for_the_next_process(tmp_path: Path, bench: Bench) -> No
     again = Tuner(path, bench.measure)
     assert pick(again, bench) == (2, "fast")
     assert bench.started == []
-    # A list without it: measured again.
+    # A list of candidates without the stored one: measured again.
     assert pick(again, bench, candidates=CANDIDATES[:1]) == (1, "slow")
 
 
-def test_what_another_process_wrote_is_kept(tmp_path: Path, bench: Bench) -> None:
+def test_choices_of_other_processes_are_kept(tmp_path: Path, bench: Bench) -> None:
     path = tmp_path / "file.json"
     one, other = Tuner(path, bench.measure), Tuner(path, bench.measure)
     pick(one, bench, "op 1")
@@ -90,14 +90,14 @@ def test_what_another_process_wrote_is_kept(tmp_path: Path, bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"op 1": "x"}', '{"op 1": [9, "old"]}'])
-def test_files_of_no_use_count_as_empty(tmp_path: Path, bench: Bench, content: str) -> None:
+def test_unusable_files_count_as_empty(tmp_path: Path, bench: Bench, content: str) -> None:
     path = tmp_path / "file.json"
     path.write_text(content)
     assert pick(Tuner(path, bench.measure), bench) == (2, "fast")
     assert json.loads(path.read_text()) == {"op 1": [2, "fast"]}
 
 
-def test_a_folder_that_cannot_be_written_is_said_once(
+def test_a_folder_that_cannot_be_written_is_reported_once(
     tmp_path: Path, bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_written_is_said_once(
     assert line.startswith(f"EFFKERNELS_AUTOTUNE: {tuner.path} cannot be written")
 
 
-def test_where_nothing_runs_the_chosen_one_is_left(tmp_path: Path, bench: Bench) -> None:
+def test_if_no_candidate_runs_the_default_is_used(tmp_path: Path, bench: Bench) -> None:
     tuner = Tuner(tmp_path / "file.json", bench.measure)
     assert pick(tuner, bench, candidates=CANDIDATES[2:3]) == CANDIDATES[0]
 
@@ -122,7 +122,7 @@ def test_other_errors_are_not_hidden(tmp_path: Path, bench: Bench) -> None:
         pick(Tuner(tmp_path / "file.json", bench.measure), bench, start=broken)
 
 
-def test_what_is_measured_may_be_tuned_itself(tmp_path: Path, bench: Bench) -> None:
+def test_ops_called_while_measuring_may_be_tuned_too(tmp_path: Path, bench: Bench) -> None:
     tuner = Tuner(tmp_path / "file.json", bench.measure)
 
     def start(config: Config) -> None:
@@ -133,7 +133,7 @@ def test_what_is_measured_may_be_tuned_itself(tmp_path: Path, bench: Bench) -> N
     assert set(json.loads(tuner.path.read_text())) == {"part", "whole"}
 
 
-def test_where_nothing_may_be_measured_what_was_picked_runs(tmp_path: Path, bench: Bench) -> None:
+def test_without_measuring_the_stored_choice_runs(tmp_path: Path, bench: Bench) -> None:
     tuner = Tuner(tmp_path / "file.json", bench.measure)
     assert pick(tuner, bench, measure=False) == CANDIDATES[0]
     assert bench.started == []
@@ -151,7 +151,7 @@ def test_threads_measure_one_after_the_other(tmp_path: Path, bench: Bench) -> No
     assert len(bench.started) == 6
 
 
-def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_location_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("EFFKERNELS_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     described = "NVIDIA H200, 9.0, driver 580"
@@ -164,7 +164,7 @@ def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 class OnGpu:
-    """What tuning looks at of a tensor on the first GPU."""
+    """The attributes of a tensor on the first GPU that tuning reads."""
 
     device, dtype, is_cuda = torch.device("cuda", 0), torch.bfloat16, True
 
@@ -173,23 +173,25 @@ class OnGpu:
         self.numel = self.shape.numel
 
 
-def test_nothing_is_measured_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_measured_unless_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     for value, expected in (("", False), ("0", False), ("1", True), ("on", True)):
         monkeypatch.setenv("EFFKERNELS_AUTOTUNE", value)
         asked_for.cache_clear()
         assert asked_for() == expected
         assert tuning.tuning(OnGpu(2, 3)) == expected
-        # Neither for the interpreter's tensors on the CPU, nor where there is nothing.
+        # Not for CPU tensors in the interpreter either, nor for empty tensors.
         assert not tuning.tuning(torch.ones(2, 3))
         assert not tuning.tuning(OnGpu(0, 3))
     asked_for.cache_clear()
 
 
 @pytest.mark.parametrize("capturing", [False, True])
-def test_what_tuned_asks_for(
+def test_the_key_and_whether_to_measure(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bench: Bench, capturing: bool
 ) -> None:
-    """Nothing is measured in a graph's capture, which would record it; shape and dtype are in the key."""
+    """Nothing is measured while a graph is captured, which would record it; shape and dtype are in the
+    key.
+    """
     tuner = Tuner(tmp_path / "file.json", bench.measure)
     monkeypatch.setattr(tuning, "tuner", lambda index: tuner if index == 0 else None)
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
@@ -227,7 +229,9 @@ OPS: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_every_op_runs_with_what_is_picked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_every_op_runs_with_the_chosen_configuration(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     launches: list[str] = []
     asked: list[tuple[str, ...]] = []
 
@@ -260,13 +264,13 @@ def test_every_op_runs_with_what_is_picked(monkeypatch: pytest.MonkeyPatch, name
         monkeypatch.setattr(module, "tuned", fake)
     OPS[name]()
     assert len(asked) == 1
-    # What ends means is not tuned.
+    # The kernel that finishes means is not tuned.
     assert expected
     assert launches[: len(expected)] == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_what_is_chosen_is_among_the_candidates(dtype: torch.dtype) -> None:
+def test_the_default_is_among_the_candidates(dtype: torch.dtype) -> None:
     choose, candidates = pointwise_conv_bn_act.choose, pointwise_conv_bn_act.candidates
     for rows in (49, 3000, 10**6):
         for c_in in (1, 16, 40, 112, 128, 1152):
@@ -285,9 +289,9 @@ def test_parts_are_shared_so_that_programs_fill_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("size", "tile"),
     [
-        ((128, 480, 14, 14), (7, 8, 64)),  # no row beyond the map
+        ((128, 480, 14, 14), (7, 8, 64)),  # no row overhangs the map
         ((128, 192, 95, 95), (4, 16, 64)),
-        ((1, 480, 14, 14), (2, 8, 32)),  # programs enough for one image
+        ((1, 480, 14, 14), (2, 8, 32)),  # enough programs for one image
     ],
 )
 def test_depthwise_tiles_fit_the_map(

@@ -1,6 +1,6 @@
-"""Runs ops in Triton's interpreter, and looks at every address that kernels read and write.
+"""Runs ops in Triton's interpreter, and checks every address that kernels read and write.
 
-See `workers`, which holds both ends of its pipes.
+See `workers`, which contains both ends of its pipes.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ TUNED = (
 
 
 class Memory:
-    """The interpreter's memory, of which kernels may only touch the tensors that they were given.
+    """The interpreter's memory, of which kernels may access only the tensors that they were given.
 
-    Of a tensor with gaps, such as every second column of another, the gaps are not seen.
+    The gaps of a tensor, such as every second column of another tensor, are not checked.
     """
 
     def __init__(self, memory: Any) -> None:
@@ -80,7 +80,7 @@ class Memory:
 
 
 class Lasting:
-    """What was patched stays so."""
+    """A patch that is not undone."""
 
     def restore(self) -> None:
         pass
@@ -98,7 +98,7 @@ def patch_interpreter() -> None:
 
     interpreter.GridExecutor._init_args_hst = started
 
-    # Each call of a function inside of a kernel would patch all of the language again: 5 ms.
+    # Otherwise each call of a function within a kernel would patch the whole language again: 5 ms.
     patch: Callable[[Any], Any] = interpreter._patch_lang
     patched: set[frozenset[int]] = set()
 
@@ -113,7 +113,8 @@ def patch_interpreter() -> None:
 
     interpreter._patch_lang = patch_once
 
-    # As a GPU does; the interpreter cuts bfloat16 off, which errs twice as far and always towards zero.
+    # Round as a GPU does; the interpreter truncates to bfloat16, which errs twice as much and always towards
+    # zero.
     cast = interpreter.InterpreterBuilder.cast_impl
 
     def cast_rounding(self: Any, source: Any, target: Any) -> Any:
@@ -141,7 +142,9 @@ class Worker:
             return tensors(getattr(ops, name)(**arguments))
 
     def candidate(self, place: int, name: str, arguments: dict[str, Any]) -> Results:
-        """With the configuration at that place of the list that tuning would pick from, or with its last."""
+        """With the configuration at that index of the list that tuning would choose from, or with the last
+        one.
+        """
 
         def tuned(x: Tensor, key: Any, chosen: Any, candidates: Sequence[Any], start: Any) -> Any:
             return candidates[min(place, len(candidates) - 1)]
@@ -156,12 +159,12 @@ class Worker:
             return tensors(getattr(torch.ops.effkernels_triton, name)(*flat))
 
     def network(self, model: torch.nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
-        """What it makes of ``x``, and who computed each call."""
+        """The result for ``x``, and the op and backend of each call."""
         with poisoned(), use_backend("triton", fallback=False):
             return run_network(model, x)
 
     def planted(self, before: int, after: int) -> Tensor:
-        """What reads so many elements too many, and writes so many."""
+        """Run a kernel that reads and writes this many elements out of bounds."""
         x, y = torch.arange(16.0), torch.zeros(16)
         _planted_kernel[(1,)](x[:10], y[:10], 10, before, after)
         return y

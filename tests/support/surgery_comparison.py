@@ -1,4 +1,4 @@
-"""Ours and the twin in plain PyTorch, compared after the same surgery in both modes, on each backend."""
+"""Compares our network with its twin in plain PyTorch after the same surgery, in both modes and on each backend."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import twin
 from effkernels.models import CONFIGS, EfficientNet, EfficientNetConfig, StageConfig, build
 from effkernels.models.scaling import Coefficients
 from randomise import randomise
-from surgery import Surgery, operated
+from surgery import Surgery, same_surgery
 
 CPU_KERNELS = effkernels.backends()["cpu"].available
-# Every kind of block: without and with expansion, with a residual, of stride 2, with the larger kernel.
+# Every kind of block: without and with expansion, with a residual, with stride 2, with the larger kernel.
 STAGES = (
     StageConfig(1, 3, 1, 1, 8),
     StageConfig(2, 3, 2, 2, 8),
@@ -46,7 +46,7 @@ CONFIGURATIONS = {
 
 @functools.cache
 def pair(configuration: str) -> tuple[EfficientNet, twin.Network]:
-    """Ours and the twin, of the same weights. To be copied."""
+    """Our network and its twin, with the same weights. Copy them before changing them."""
     config = CONFIGURATIONS[configuration]
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -60,9 +60,9 @@ Outcome = tuple[Tensor, dict[str, Tensor | None]] | str
 
 
 def outcome(model: nn.Module, x: Tensor, gradients: bool) -> Outcome:
-    """Logits, and gradients of the parameters; or the error."""
+    """Logits and gradients of the parameters, or the error."""
     model.zero_grad()
-    torch.manual_seed(11)  # the same samples are dropped
+    torch.manual_seed(11)  # so that drop path drops the same samples
     try:
         with torch.set_grad_enabled(gradients):
             y = model(x)
@@ -80,7 +80,7 @@ def check_same(ours: Outcome, theirs: Outcome, dtype: torch.dtype, what: str) ->
         return
     check_close(ours[0], theirs[0], dtype, f"logits, {what}")
     assert ours[1].keys() == theirs[1].keys()
-    # Where a gradient should be 0, rounding alone is left of it: so the largest of all is the measure.
+    # Where a gradient should be 0, only rounding errors remain, so errors are compared with the largest gradient.
     scale = max((g.abs().max().item() for g in theirs[1].values() if g is not None), default=0.0)
     for name, gradient in ours[1].items():
         want = theirs[1][name]
@@ -92,7 +92,7 @@ def check_same(ours: Outcome, theirs: Outcome, dtype: torch.dtype, what: str) ->
 def check_close(
     ours: Tensor, theirs: Tensor, dtype: torch.dtype, what: str, scale: float = 0.0
 ) -> None:
-    """What is overlooked changes a result by several percent, what is rounded by less than 1e-5 in float32."""
+    """A missed change alters a result by several percent, rounding by less than 1e-5 in float32."""
     bound = 1e-9 if dtype == torch.float64 else 1e-3
     assert ours.shape == theirs.shape, f"{what}: {tuple(ours.shape)}, want {tuple(theirs.shape)}"
     scale = max(scale, theirs.abs().max().item() if theirs.numel() else 0.0, 1e-6)
@@ -108,7 +108,7 @@ def check(
     one_op: bool = True,
     look_between: bool = True,
 ) -> None:
-    """Ours is what the twin is, after the same surgery. ``one_op``: where it is allowed, in one call of an op."""
+    """Ours computes what the twin computes after the same surgery. ``one_op``: whether it may run as one op."""
     if not isinstance(surgery, list):
         surgery = [Surgery("call", "", surgery)]
     backends = [("torch", torch.float64), *([("cpu", torch.float32)] if CPU_KERNELS else [])]
@@ -134,7 +134,7 @@ def _check(
             outcome(theirs, x, gradients=False)
 
     look()
-    with operated(surgery, ours, theirs, look) as late:
+    with same_surgery(surgery, ours, theirs, look) as late:
         if any(one.how == "of 6 channels" for one in surgery):
             x = torch.cat([x, x.flip(1)], dim=1)
         for training in (False, True):
@@ -142,12 +142,12 @@ def _check(
                 for model in (ours, theirs):
                     model.train(training)
                     for one in late:
-                        one.fails(model, ExitStack())  # where it is no longer there
+                        one.fails(model, ExitStack())  # does nothing if the module is gone
                 what = f"{backend}, {'train' if training else 'eval'}, gradients: {gradients}"
                 found = outcome(ours, x, gradients), outcome(theirs, x, gradients)
                 check_same(*found, dtype, what)
                 if any(isinstance(one, str) for one in found):
-                    return  # what it has changed by then may differ
+                    return  # both may have been changed differently before they failed
         _check_buffers(ours, theirs, dtype)
         _check_fused(ours, theirs, x, dtype)
 
@@ -162,9 +162,9 @@ def _check_buffers(ours: nn.Module, theirs: nn.Module, dtype: torch.dtype) -> No
 def _check_fused(ours: EfficientNet, theirs: nn.Module, x: Tensor, dtype: torch.dtype) -> None:
     try:
         copied = copy.deepcopy(theirs).eval()
-    except RuntimeError:  # PyTorch copies no module whose weight is the result of an operation
+    except RuntimeError:  # PyTorch cannot copy a module whose weight is computed
         return
     fused, whole = outcome(ours.fuse(), x, False), outcome(copied, x, False)
     if not isinstance(fused, str) and not isinstance(whole, str):
-        fused, whole = (fused[0], {}), (whole[0], {})  # of parameters it has others
+        fused, whole = (fused[0], {}), (whole[0], {})  # fused models have other parameters
     check_same(fused, whole, dtype, "fused copy")
