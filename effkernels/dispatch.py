@@ -29,12 +29,14 @@ class Kernel:
     """A backend's implementation of one op. ``run`` takes the arguments of the op's schema; ``rejects`` returns
     the reason why it cannot compute them, or None.
 
-    ``by_parts``: ``run`` calls other ops, each of which chooses its own backend.
+    ``by_parts``: ``run`` calls other ops, each of which chooses its own backend. ``bind``: takes all arguments but the
+    first, and returns a function of the first alone, which may be called any number of times; or None.
     """
 
     run: Callable[..., Any]
     rejects: Accepts
     by_parts: bool = False
+    bind: Callable[..., Callable[[Any], Any] | None] | None = None
 
 
 @dataclass
@@ -194,13 +196,25 @@ class use_backend:  # noqa: N801 - used like a function
 
 
 def register_kernel(
-    backend: str, op: str, run: Callable[..., Any], rejects: Accepts, *, by_parts: bool = False
+    backend: str,
+    op: str,
+    run: Callable[..., Any],
+    rejects: Accepts,
+    *,
+    by_parts: bool = False,
+    bind: Callable[..., Callable[[Any], Any] | None] | None = None,
 ) -> None:
     """Register ``run`` as ``backend``'s kernel of ``op``. ``run`` and ``rejects`` take the arguments of its schema.
 
-    ``by_parts``: ``run`` calls other ops, each of which chooses its own backend.
+    ``by_parts``: ``run`` calls other ops, each of which chooses its own backend. ``bind``: see :class:`Kernel`.
     """
-    _BACKENDS[backend].kernels[op] = Kernel(run, rejects, by_parts)
+    _BACKENDS[backend].kernels[op] = Kernel(run, rejects, by_parts, bind)
+
+
+def bind(backend: str, op: str, *arguments: Any) -> Callable[[Any], Any] | None:
+    """A chosen kernel bound to all of its arguments but the first; None where it has to be given them each time."""
+    kernel = _BACKENDS[backend].kernels.get(op)
+    return None if kernel is None or kernel.bind is None else kernel.bind(*arguments)
 
 
 def mark_available(backend: str) -> None:

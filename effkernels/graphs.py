@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effkernels import dispatch
-from effkernels.nn._plain import any_global_hook, hook_dicts
+from effkernels import dispatch, unchanged
+from effkernels.nn._plain import any_global_hook, hook_dicts, look_at_modules
 from effkernels.ops._arguments import check_images
+from effkernels.unchanged import Objects
 
 _DEVICE_TYPE = "cuda"
 _WARM_UP = (
@@ -125,7 +126,7 @@ def _trains(module: nn.Module) -> bool:
 class _State:
     """What a captured graph depends on: the model's modules, and the memory of its parameters and buffers.
 
-    Compared as a whole at each call.
+    Compared as a whole at each call; by compiled code, if it can tell that nothing at all has changed.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -137,6 +138,29 @@ class _State:
         self._values = self._now()
         self.tensors = [value for value in self._values if isinstance(value, Tensor)]
         self._addresses = list(map(Tensor.data_ptr, self.tensors))
+        self._holder = unchanged.hold(self.tensors)
+        self._objects: Objects | None = None
+
+    def untouched(self) -> bool:
+        """Whether nothing has changed since :meth:`note` said that all is well."""
+        return self._objects is not None and self._objects.same() and self._in_place()
+
+    def _in_place(self) -> bool:
+        """Whether the tensors lie where they lay."""
+        if self._holder is not None:
+            return self._holder.same_memory()
+        return list(map(Tensor.data_ptr, self.tensors)) == self._addresses
+
+    def look(self) -> Objects | None:
+        """The modules as they are now; None where nobody can tell."""
+        try:
+            return look_at_modules(self.modules)
+        except (AttributeError, KeyError, TypeError):  # a module that is no ordinary one
+            return None
+
+    def note(self, objects: Objects | None) -> None:
+        """Take :meth:`look`'s for what :meth:`untouched` compares with: the model was found to be fine since."""
+        self._objects = objects
 
     def _now(self) -> list[Any]:
         return list(itertools.chain.from_iterable(map(dict.values, self._dicts)))
@@ -146,7 +170,7 @@ class _State:
         return not (
             len(now) == len(self._values)
             and all(map(operator.is_, now, self._values))
-            and list(map(Tensor.data_ptr, self.tensors)) == self._addresses
+            and self._in_place()
         )
 
     def hooked(self) -> bool:
@@ -180,9 +204,13 @@ class GraphedModel:
     def __call__(self, input: Tensor) -> Any:
         """``model(input)`` without gradients. See :func:`graph` for arguments and errors."""
         with self._lock:
-            if self._state.changed():
-                self._release()
-                self._read_model()
+            if not self._state.untouched():
+                if self._state.changed():
+                    self._release()
+                    self._read_model()
+                objects = self._state.look()
+                self._check_model()
+                self._state.note(objects)
             self._check(input)
             autocast = dispatch.autocast_enabled(_DEVICE_TYPE)
             cast = torch.get_autocast_dtype(_DEVICE_TYPE) if autocast else None
@@ -196,13 +224,15 @@ class GraphedModel:
             self._captured[key] = captured
             return self._graphs.run(captured, input, self._copy)
 
-    def _check(self, input: Tensor) -> None:
+    def _check_model(self) -> None:
         if any(map(_trains, self._state.modules)):
             names = [name for name, module in self._model.named_modules() if _trains(module)]
             which = f"{names[0]} of the model" if names[0] else "model"
             raise ValueError(f"graph: {which} is in training mode: call model.eval()")
         if self._state.hooked():
             raise ValueError("graph: model has hooks, which a graph would not call: remove them")
+
+    def _check(self, input: Tensor) -> None:
         check_images("graph", input, "input", uint8=True)
         if input.device != self._device:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -99,6 +100,30 @@ def test_the_least_recently_used_goes(recorded: list[Recorded]) -> None:
         ("release", B),  # before the next capture, which can use its memory
         ("capture", C),
     ]
+
+
+def test_functions_of_a_check(recorded: list[Recorded], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a replay of B0, all but the replay itself: however many modules there are."""
+    if not effkernels.unchanged.can_tell():
+        pytest.skip("no compiled code")
+    model, x = effkernels.efficientnet_b0().eval(), images(*A)
+    graphed = effkernels.graph(model, x)
+    monkeypatch.setattr(Recorded, "run", lambda *_: x)
+    graphed(x)
+    functions: list[str] = []
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        if event in ("call", "c_call"):
+            functions.append(frame.f_code.co_name if event == "call" else argument.__name__)
+
+    sys.setprofile(profile)
+    try:
+        graphed(x)
+    finally:
+        sys.setprofile(None)
+    # The C functions of one `map` over the tensors are not among them.
+    assert len(functions) <= 40, functions
+    assert captures(recorded) == [A]
 
 
 def test_release(recorded: list[Recorded]) -> None:

@@ -19,7 +19,7 @@ def shapes(models: Sequence[str]) -> Iterator[tuple[Block, str]]:
             name = f"stages.{block.stage}.{block.index}"
             depthwise = layers[f"{name}.depthwise"]
             channels, height, width = layers.get(f"{name}.expand", depthwise).in_shape
-            expanded = block.expanded_channels
+            expanded = block.inner_channels
             kernel, stride = block.kernel_size, block.stride
             yield (
                 Block(

@@ -1,4 +1,4 @@
-"""Python's time per forward pass: on a CPU with kernels that do nothing, on a GPU without waiting for it.
+"""The host's time per forward pass: on a CPU without images or kernels, on a GPU without waiting for it.
 
 Images are small, so that neither kernels nor the allocation of results take noticeable time.
 """

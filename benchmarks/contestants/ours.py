@@ -60,6 +60,14 @@ CONTESTANTS = (
         f"{_SELF}:without_kernels",
         cpu=("host",),
         checked=False,
+        place=1,
+    ),
+    Contestant(
+        "effkernels-no-images",
+        "effkernels",
+        f"{_SELF}:without_images",
+        cpu=("host",),
+        checked=False,
     ),
 )
 
@@ -111,6 +119,18 @@ def without_kernels(case: NetworkCase, folder: Path) -> Built:
         return logits
 
     return Built(run, {"backends": [NO_KERNELS]})
+
+
+def without_images(case: NetworkCase, folder: Path) -> Built:
+    """The model on a CPU's route with a batch of no images: all that runs but kernels, in C++ too.
+
+    Raises:
+        Missing: there are no kernels of CPUs.
+    """
+    if not effkernels.backends()["cpu"].available:
+        raise Missing("the cpu backend is not here")
+    own, batch = network(folder, case), images(case, folder, channels_last=True)[:0]
+    return Built(functools.partial(own, batch), {"backends": available_backends()})
 
 
 def _register_no_kernels() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from effkernels import dispatch
+from effkernels import dispatch, unchanged
 from effkernels._backends import limits, network_layout
 from effkernels._backends.compiled import compiled_status, cpu_module
-from effkernels._backends.cpu_network import define_network, run_network
+from effkernels._backends.cpu_network import bind_network, define_network, hold, run_network
 from effkernels._backends.limits import other_dtypes, refusal
 from effkernels.ops._define import define_private
 from effkernels.ops._steps import NETWORK
@@ -48,7 +48,7 @@ def register() -> None:
         dispatch.mark_unavailable("cpu", compiled_status()["cpu"] or "not loaded")
         return
     layout = getattr(module, "network_layout", None)
-    if layout is None or layout() != network_layout.fingerprint():
+    if layout is None or layout() != network_layout.fingerprint() or not hasattr(module, "Objects"):
         dispatch.mark_unavailable("cpu", "effkernels._C was built from other sources: rebuild it")
         return
     isa = os.environ.get("EFFKERNELS_CPU_ISA", "").strip().lower()
@@ -59,8 +59,11 @@ def register() -> None:
             dispatch.mark_mistaken("cpu", f"EFFKERNELS_CPU_ISA: {error}")
             return
     define_network()
+    unchanged.use(module.Objects, hold)
     found = refusals()
     for name, refuses in found.items():
         dispatch.register_kernel("cpu", name, define_private(name, "cpu"), refuses)
-    dispatch.register_kernel("cpu", NETWORK, run_network, limits.steps_of_network(found))
+    dispatch.register_kernel(
+        "cpu", NETWORK, run_network, limits.steps_of_network(found), bind=bind_network
+    )
     dispatch.mark_available("cpu")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from effkernels._backends.compiled import cpu_module
 from effkernels._backends.network_layout import ACTIVATIONS, EPS, MOST_EPS, NUMBERS, STEPS
 from effkernels.ops._define import Op, declare, define_private
 from effkernels.ops._steps import (
+    LINEAR,
     NETWORK,
     Network,
     Step,
@@ -22,6 +25,10 @@ from effkernels.ops._steps import (
 )
 
 _SCHEMA = "(Tensor x, Tensor[] tensors, int[] numbers, float[] eps) -> Tensor"
+_HELD = "network_held"
+_HELD_SCHEMA = "(Tensor x, int network) -> Tensor"
+_HOLD_SCHEMA = "hold(Tensor[] tensors, int[] numbers, float[] eps) -> int"
+_library = torch.library.Library("effkernels_cpu", "FRAGMENT")  # type: ignore[no-untyped-call]
 _KINDS = tuple(STEPS)
 _KEY = "cpu"  # in Network.prepared
 # Options of several integers, and the suffixes of their names in the layout.
@@ -72,12 +79,59 @@ def flatten(network: Network) -> Flat:
 
 def run_network(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Tensor:
     """Runs a whole network as one call: this backend's kernel for `NETWORK`."""
-    flat: Flat | None = network.prepared.get(_KEY)
-    if flat is None:
-        flat = network.prepared[_KEY] = flatten(network)
+    flat = _flat(network)
     given = list(map(tensors.__getitem__, flat.tensors))
     y: Tensor = torch.ops.effkernels_cpu.network.default(x, given, flat.numbers, flat.eps)
     return y
+
+
+def _flat(network: Network) -> Flat:
+    flat: Flat | None = network.prepared.get(_KEY)
+    if flat is None:
+        flat = network.prepared[_KEY] = flatten(network)
+    return flat
+
+
+def hold(tensors: Sequence[Tensor], numbers: Sequence[int], eps: Sequence[float]) -> Any:
+    """Let C++ hold tensors, and the numbers of a network of them, as long as the result lives."""
+    module = cpu_module()
+    assert module is not None
+    with torch._C._AutoDispatchBelowAutograd():  # taking is no operation on them
+        number = torch.ops.effkernels_cpu.hold.default(list(tensors), list(numbers), list(eps))
+    return module.Holder(number)
+
+
+class HeldNetwork:
+    """A network whose tensors C++ holds: called with images alone, from any thread.
+
+    The op is given a number in the place of hundreds of tensors. It reads the memory of those that it holds at each
+    call, so it sees what is written into them or put in its place. Who calls has to know that they are still the
+    model's, and of the same shapes. No gradient is taken.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], network: Network) -> None:
+        flat = _flat(network)
+        self.tensors = [tensors[place] for place in flat.tensors]
+        self.numbers, self.eps = flat.numbers, flat.eps
+        self.holder = hold(self.tensors, flat.numbers, flat.eps)
+        self._number = self.holder.number
+        self._op = torch.ops.effkernels_cpu.network_held.default
+        _held[self._number] = self
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            y: Tensor = self._op(x, self._number)
+        return y
+
+
+_held: weakref.WeakValueDictionary[int, HeldNetwork] = weakref.WeakValueDictionary()
+
+
+def bind_network(tensors: Sequence[Tensor], network: Network) -> Callable[[Tensor], Tensor] | None:
+    """The kernel of networks for calls with these tensors; None where a mode of PyTorch's would see the numbers."""
+    if torch._C._len_torch_dispatch_stack():
+        return None
+    return HeldNetwork(tensors, network)
 
 
 def unflatten(numbers: Sequence[int], eps: Sequence[float]) -> Network:
@@ -105,9 +159,15 @@ def unflatten(numbers: Sequence[int], eps: Sequence[float]) -> Network:
 
 
 def define_network() -> None:
-    """Define ``torch.ops.effkernels_cpu.network``, which `effkernels._C` computes."""
+    """Define ``torch.ops.effkernels_cpu.network`` and ``network_held``, which `effkernels._C` computes.
+
+    The one takes all tensors and may stand in graphs; the other a number, which means nothing in another process.
+    """
     declare(Op(NETWORK, _SCHEMA, _reference, _fake, _flops, differentiable=False))
     define_private(NETWORK, "cpu")
+    _library.define(_HOLD_SCHEMA)  # type: ignore[no-untyped-call]
+    declare(Op(_HELD, _HELD_SCHEMA, _held_reference, _held_fake, _held_flops, differentiable=False))
+    define_private(_HELD, "cpu")
 
 
 def _reference(
@@ -128,3 +188,29 @@ def _flops(x: Any, tensors: Any, numbers: Sequence[int], eps: Sequence[float]) -
     shapes = [tensor.shape for tensor in network.with_matrices(weights)]
     steps = traced(images, weights, network)
     return sum(step_flops(step, before.shape, shapes) for step, before, _, _ in steps)
+
+
+def _arguments(number: int) -> tuple[list[Tensor], list[int], list[float]]:
+    """What the other op would be given."""
+    held = _held.get(number)
+    if held is None:
+        raise ValueError(f"{_HELD}: no network is held by the number {number}")
+    return held.tensors, held.numbers, held.eps
+
+
+def _held_reference(x: Tensor, network: int) -> Tensor:
+    return _reference(x, *_arguments(network))
+
+
+def _held_fake(x: Tensor, network: int) -> Tensor:
+    # What is held is real, and nothing to compute with here.
+    tensors, numbers, eps = _arguments(network)
+    last = unflatten(numbers, eps).steps[-1]
+    weight = tensors[last.tensors["weight"]]
+    dtype = weight.dtype if last.op == LINEAR else torch.float32
+    return x.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+
+
+def _held_flops(x: Any, network: int) -> int:
+    tensors, numbers, eps = _arguments(network)
+    return _flops(x, [tensor.shape for tensor in tensors], numbers, eps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,18 +30,18 @@ CAPABILITY = (8, 0)  # the oldest GPUs that device code is built for: older ones
 
 
 class KernelLimits(NamedTuple):
-    """The largest sizes that compiled kernels accept."""
+    """The most that compiled kernels take. What a module does not state, it does not limit."""
 
-    kernel_rows: int = 64
+    kernel_rows: int = sys.maxsize
     """Rows of a convolution's kernel."""
-    conv_terms: int = 256
+    conv_terms: int = sys.maxsize
     """Terms per sum of the cuda backend's ``conv_bn_act``."""
-    gate_hidden_channels: int = 12288
+    gate_hidden_channels: int = sys.maxsize
     """Hidden channels of the cuda backend's gates."""
 
 
 def of_module(backend: str) -> KernelLimits:
-    """The limits that the loaded module of "cpu" or "cuda" reports by its op ``limits``; defaults for the others."""
+    """What the loaded module of "cpu" or "cuda" says by its op ``limits``, by name."""
     packet = getattr(getattr(torch.ops, f"effkernels_{backend}"), "limits", None)
     if packet is None:
         return KernelLimits()

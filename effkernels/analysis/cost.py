@@ -14,8 +14,8 @@ batch shares them) and tensors of one value per channel are left out. Three exec
 - ``level1``: a convolution with its BatchNorm, activation, pool, gate and residual is one pass. It
   reads its input (and the residual) and writes its output. The head is pooled in the same pass and
   writes no map.
-- ``level2``: as level 1, with expand and depthwise in one kernel: the expanded map is neither written
-  nor read.
+- ``level2``: as level 1, with MBConv's expand and depthwise in one kernel: the expanded map is neither
+  written nor read.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from effkernels.models import BlockConfig, EfficientNetConfig, get_config
 from effkernels.models.options import as_dtype
 from effkernels.models.scaling import check_count
+
+LINEAR = frozenset(("project", "shortcut", "restore"))
+"""Kinds of layers without an activation of their own."""
 
 Shape = tuple[int, int, int]
 Execution = Literal["eager", "level1", "level2"]
@@ -69,8 +72,10 @@ class LayerCost:
     """One layer, for a whole batch.
 
     ``name`` is the module's name (``stages.2.0.depthwise``); ``kind`` is stem, expand, depthwise,
-    squeeze_excite, project, head or classifier. Shapes are (C, H, W) of one image. ``activations``
-    counts the output elements of convolutions; ``buffers`` counts running means and variances.
+    squeeze_excite, project, head or classifier; in fused blocks fused_expand, or fused for the only convolution
+    of a block that does not expand; in bottlenecks reduce, conv, shortcut or restore. Shapes are (C, H, W) of one
+    image. ``activations`` counts the output elements of convolutions; ``buffers`` counts running means and
+    variances. ``residual``: the result is added to the block's input, or to the output of ``shortcut``.
     """
 
     name: str
@@ -202,10 +207,8 @@ def model_cost(
     Raises:
         ValueError: unknown name; a size below 1; ``num_classes`` or ``batch_size`` below 0.
         TypeError: an argument is not a model, not an int, or not a floating-point dtype.
-        NotImplementedError: the blocks cannot be built; see :class:`~effkernels.models.StageConfig`.
     """
     config = resolve_config(model)
-    config.check_buildable()
     height, width = _check_resolution(config.resolution if resolution is None else resolution)
     check_count("batch_size", batch_size, minimum=0)
     check_count("num_classes", num_classes, minimum=0)
@@ -241,6 +244,10 @@ def _check_resolution(resolution: int | tuple[int, int]) -> tuple[int, int]:
     return check_count("resolution", height), check_count("resolution", width)
 
 
+def _window(block: BlockConfig) -> dict[str, Any]:
+    return {"kernel_size": block.kernel_size, "stride": block.stride}
+
+
 class _Walk:
     """Goes through the network once, keeping the shape of the current feature map."""
 
@@ -263,19 +270,57 @@ class _Walk:
         yield self._classifier(num_classes)
 
     def _block(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
-        if block.expand_ratio != 1:
-            yield self._conv(f"{name}.expand", "expand", block.expanded_channels)
+        if block.block == "fused_mbconv":
+            return self._fused_mbconv(name, block)
+        if block.block == "bottleneck":
+            return self._bottleneck(name, block)
+        return self._mbconv(name, block)
+
+    def _mbconv(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
+        expands = block.expand_ratio != 1
+        window = _window(block)
+        if expands:
+            yield self._conv(f"{name}.expand", "expand", block.inner_channels)
+        depthwise = f"{name}.depthwise"
         yield self._conv(
-            f"{name}.depthwise",
-            "depthwise",
-            block.expanded_channels,
-            kernel_size=block.kernel_size,
-            stride=block.stride,
-            after_expand=block.expand_ratio != 1,
+            depthwise, "depthwise", block.inner_channels, **window, after_expand=expands
         )
         if block.squeeze_channels:
             yield self._squeeze_excite(f"{name}.squeeze_excite", block.squeeze_channels)
         yield self._conv(f"{name}.project", "project", block.out_channels, residual=block.residual)
+
+    def _fused_mbconv(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
+        expands = block.expand_ratio != 1
+        window = _window(block)
+        if expands:
+            yield self._conv(f"{name}.expand", "fused_expand", block.inner_channels, **window)
+        if block.squeeze_channels:
+            # No kernel gates the input of a k x k convolution as it reads it.
+            alone = ByExecution(3) if expands else ByExecution(3, 3, 3)
+            yield self._squeeze_excite(
+                f"{name}.squeeze_excite", block.squeeze_channels, passes=alone
+            )
+        project, residual = f"{name}.project", block.residual
+        if expands:
+            yield self._conv(project, "project", block.out_channels, residual=residual)
+        else:
+            yield self._conv(project, "fused", block.out_channels, **window, residual=residual)
+
+    def _bottleneck(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
+        before, inner, out = self.shape, block.inner_channels, block.out_channels
+        squeezed = block.squeeze_channels
+        yield self._conv(f"{name}.reduce", "reduce", inner)
+        window = _window(block)
+        yield self._conv(f"{name}.conv", "conv", inner, **window)
+        if not block.same_shape:
+            after, self.shape = self.shape, before
+            yield self._conv(f"{name}.shortcut", "shortcut", out, stride=block.stride)
+            self.shape = after
+        yield self._conv(f"{name}.restore", "restore", out, residual=not squeezed)
+        if squeezed:  # gated, added and activated; nothing follows that could do it as it reads
+            yield self._squeeze_excite(
+                f"{name}.squeeze_excite", squeezed, passes=ByExecution(8, 3, 3), residual=True
+            )
 
     def _conv(
         self,
@@ -288,13 +333,15 @@ class _Walk:
         residual: bool = False,
         after_expand: bool = False,
     ) -> LayerCost:
-        """A convolution without bias, its BatchNorm and, except for ``project``, its activation."""
+        """A convolution without bias, its BatchNorm and, except for ``LINEAR``, its activation."""
         channels, height, width = in_shape = self.shape
         # For odd kernels, symmetric and 'same' padding give the same output size.
         self.shape = (out_channels, -(-height // stride), -(-width // stride))
         read, written = elements(in_shape), elements(self.shape)
         fan_in = kernel_size**2 * (1 if kind == "depthwise" else channels)
-        passes_after_conv = (0 if kind == "project" else 2) + 2 + 3 * residual + (kind == "head")
+        # An activation follows most convolutions, and the addition of a bottleneck.
+        activated = kind not in LINEAR or (kind == "restore" and residual)
+        passes_after_conv = 2 * activated + 2 + 3 * residual + (kind == "head")
         level1 = read + written * ((kind != "head") + residual)
         stays_on_chip = written if kind == "expand" else read * after_expand
         moved = ByExecution(
@@ -315,7 +362,15 @@ class _Walk:
             residual=residual,
         )
 
-    def _squeeze_excite(self, name: str, squeezed: int) -> LayerCost:
+    def _squeeze_excite(
+        self,
+        name: str,
+        squeezed: int,
+        *,
+        passes: ByExecution = ByExecution(3),
+        residual: bool = False,
+    ) -> LayerCost:
+        """``passes`` over the map: in eager to pool it, and to read and write it for the gate's product."""
         channels = self.shape[0]
         weights = 2 * channels * squeezed
         outputs = channels + squeezed
@@ -330,9 +385,8 @@ class _Walk:
             buffers=0,
             macs=self.batch_size * weights,
             activations=self.batch_size * outputs,
-            bytes_moved=ByExecution(eager=3 * elements(self.shape)).scaled(
-                self.batch_size * self.itemsize
-            ),
+            bytes_moved=passes.scaled(elements(self.shape) * self.batch_size * self.itemsize),
+            residual=residual,
         )
 
     def _classifier(self, num_classes: int) -> LayerCost:

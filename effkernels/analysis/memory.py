@@ -13,7 +13,14 @@ from itertools import groupby
 
 import torch
 
-from effkernels.analysis.cost import ByExecution, LayerCost, ModelCost, check_dtype, elements
+from effkernels.analysis.cost import (
+    LINEAR,
+    ByExecution,
+    LayerCost,
+    ModelCost,
+    check_dtype,
+    elements,
+)
 from effkernels.models.scaling import check_count
 
 
@@ -71,16 +78,19 @@ def training_memory(
 def saved_bytes(cost: ModelCost) -> int:
     """Bytes of the feature maps that autograd keeps for the backward pass, including the image.
 
-    Each convolution keeps its input, its output (BatchNorm's input) and, if an activation follows,
-    BatchNorm's output; the multiplication by the gate keeps its input.
+    Each convolution keeps its input (a bottleneck's shortcut shares that of ``reduce``), its output (BatchNorm's
+    input) and, where an activation follows, that one's input; the gate's product keeps its input.
     """
     maps = 0
     for layer in cost.layers:
+        written = elements(layer.out_shape)
         if layer.kind == "squeeze_excite":
-            maps += elements(layer.out_shape)
+            # Where it has a residual, an activation follows the sum.
+            maps += written * (1 + layer.residual)
         elif layer.kind != "classifier":
-            written = 1 if layer.kind == "project" else 2
-            maps += elements(layer.in_shape) + written * elements(layer.out_shape)
+            summed = layer.kind == "restore" and layer.residual
+            maps += written * (1 + (layer.kind not in LINEAR or summed))
+            maps += 0 if layer.kind == "shortcut" else elements(layer.in_shape)
     return maps * cost.batch_size * cost.dtype.itemsize
 
 
@@ -104,16 +114,22 @@ def _live_elements(layers: tuple[LayerCost, ...]) -> Iterator[ByExecution]:
 
 
 def _live_in_block(block: tuple[LayerCost, ...], held: int) -> Iterator[ByExecution]:
-    expanded = 0
+    """``held``: what lives as long as the block, its input included."""
+    own = 0  # what the layer before wrote
     for layer in block:
         written = elements(layer.out_shape)
+        if layer.kind == "squeeze_excite":
+            least = held + own + written * layer.residual
+            yield ByExecution(held + own + written, least, least)
+            continue
+        fused = held + own + written
         if layer.kind == "expand":
-            expanded = written
-            yield ByExecution(held + 2 * written, held + written, held)
+            yield ByExecution(fused + written, fused, held)
         elif layer.kind == "depthwise":
-            yield ByExecution(
-                held + expanded + 2 * written, held + expanded + written, held + written
-            )
-        elif layer.kind == "project":
-            fused = held + elements(layer.in_shape) + written
+            yield ByExecution(fused + written, fused, held + written)
+        else:
             yield ByExecution(fused + written, fused, fused)
+        if layer.kind == "shortcut":
+            held += written
+        else:
+            own = written

@@ -9,14 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from effkernels.checkpoints.formats import (
-    EFFKERNELS,
-    Format,
-    Structure,
-    get_format,
-    listed,
-    structure_of,
-)
+from effkernels.checkpoints.formats import EFFKERNELS, get_format, listed, structure_of
+from effkernels.checkpoints.layout import Format, Structure
 from effkernels.checkpoints.prefixes import own_network
 from effkernels.checkpoints.semantics import Semantics
 from effkernels.models.variants import CONFIGS
@@ -87,18 +81,19 @@ def load_into(model: nn.Module, checkpoint: Checkpoint, *, reset_classifier: boo
 
 
 def looks_like(state_dict: Mapping[str, Tensor], fmt: Format) -> str | None:
-    """The named model with the block count and widths of a state dict, or None."""
+    """The named model whose block count and widths a state dict has, or None."""
+    names = fmt.layers["expanding"]
     blocks: dict[tuple[int | None, ...], int] = {}
     for key, value in state_dict.items():
         place = fmt.locate(key)
         if place is None or place.part != "block":
             continue
         block = (place.stage, place.block, place.index)
-        is_projection = key.endswith(f".{fmt.expanding['project.conv']}.weight")
+        is_projection = key.endswith(f".{names['project.conv']}.weight")
         blocks[block] = value.shape[0] if is_projection else blocks.get(block, 0)
     if not blocks:
         return None
-    gate = f".{fmt.expanding['squeeze_excite.reduce']}.weight"
+    gate = f".{names['squeeze_excite.reduce']}.weight"
     gated = any(key.endswith(gate) for key in state_dict)
     last = max(blocks, key=lambda block: tuple(number or 0 for number in block))
     return _variant_shapes().get((len(blocks), blocks[last], gated))

@@ -11,7 +11,8 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from effkernels.checkpoints.formats import EFFKERNELS, FORMATS, Format
+from effkernels.checkpoints.formats import EFFKERNELS, FORMATS
+from effkernels.checkpoints.layout import Format
 
 # Components that torch.compile, FSDP and activation checkpointing insert into keys where they wrap a part.
 _INSERTED = re.compile(

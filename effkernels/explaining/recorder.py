@@ -15,6 +15,7 @@ from torch.utils.flop_counter import flop_registry
 from effkernels.dispatch import Decision
 from effkernels.nn import ConvBnAct, SqueezeExcite
 from effkernels.nn._plain import any_global_hook, has_hooks
+from effkernels.nn.conv_bn_act import WIDE_CHANNELS
 from effkernels.ops._define import defined
 from effkernels.ops._steps import NETWORK, Network, step_flops, traced
 
@@ -122,7 +123,12 @@ class _Names:
         if any_global_hook():
             return "there are hooks for all modules"
         norms = [m for _, m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        return "BatchNorm is in training mode" if any(m.training for m in norms) else outside
+        if any(m.training for m in norms):
+            return "BatchNorm is in training mode"
+        layer = modules[0][1]
+        if isinstance(layer, ConvBnAct) and layer.fusible() and layer.wide:
+            return f"dense convolutions of {WIDE_CHANNELS} or more channels are left to PyTorch"
+        return outside
 
 
 @dataclass

@@ -11,12 +11,6 @@ from effkernels.models.scaling import Coefficients, check_count, round_filters, 
 
 BlockType = Literal["mbconv", "depthwise_separable", "fused_mbconv", "bottleneck"]
 
-# What the layers would need to build the other types.
-_MISSING: dict[str, str] = {
-    "fused_mbconv": "a layer whose k x k convolution expands (EfficientNetV2, arXiv 2104.00298)",
-    "bottleneck": "a layer of 1x1, k x k and 1x1 convolutions over all channels (arXiv 1512.03385)",
-}
-
 
 @dataclass(frozen=True)
 class StageConfig:
@@ -26,11 +20,15 @@ class StageConfig:
         repeats: blocks.
         kernel_size: of the convolution in the middle, or of the only one that is not 1x1.
         stride: of the first block.
-        expand_ratio: inner width of a block over its input's.
+        expand_ratio: inner width of a block over its input's; of a bottleneck, its output's over its
+            inner width (4 in ResNets).
         out_channels: of every block.
-        se_ratio: width inside squeeze-excitation over that of the block's input; 0 for none.
-        block: type of the blocks. "mbconv" and "depthwise_separable" (which is "mbconv" that does
-            not expand) can be built; "fused_mbconv" and "bottleneck" can be written down only.
+        se_ratio: width inside squeeze-excitation over that of the block's input, of a bottleneck over that of
+            its output; 0 for none, as in EfficientNetV2's fused blocks and in ResNets.
+        block: type of the blocks, a layer of :mod:`effkernels.nn`: "mbconv"
+            (:class:`~effkernels.nn.MBConv`), "depthwise_separable" (the same, which does not expand),
+            "fused_mbconv" (:class:`~effkernels.nn.FusedMBConv`) or "bottleneck"
+            (:class:`~effkernels.nn.Bottleneck`).
 
     Raises:
         TypeError, ValueError: a value out of range, or a depthwise-separable stage that expands.
@@ -74,12 +72,17 @@ EFFICIENTNET_STAGES = (
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """One block after scaling. ``squeeze_channels`` is 0 where there is no squeeze-excitation."""
+    """One block after scaling.
+
+    ``inner_channels`` are those between the block's first convolution and its last; ``squeeze_channels`` is 0 where
+    there is no squeeze-excitation.
+    """
 
     stage: int
     index: int
     in_channels: int
     out_channels: int
+    inner_channels: int
     kernel_size: int
     stride: int
     expand_ratio: int
@@ -88,14 +91,14 @@ class BlockConfig:
     block: BlockType = "mbconv"
 
     @property
-    def expanded_channels(self) -> int:
-        """Channels of the depthwise convolution."""
-        return self.in_channels * self.expand_ratio
+    def same_shape(self) -> bool:
+        """Whether the output has the shape of the input."""
+        return self.stride == 1 and self.in_channels == self.out_channels
 
     @property
     def residual(self) -> bool:
-        """Whether the input is added to the output."""
-        return self.stride == 1 and self.in_channels == self.out_channels
+        """Whether the input is added to the output; by a bottleneck always, if need be through a convolution."""
+        return self.same_shape or self.block == "bottleneck"
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ class EfficientNetConfig:
     def _unless_fixed(self, channels: int) -> int:
         return channels if self.fix_stem_and_head else self._width(channels)
 
-    def _width(self, channels: int) -> int:
+    def _width(self, channels: float) -> int:
         return round_filters(channels, self.coefficients.width, self.channel_divisor)
 
     def _repeats(self, stage: int) -> int:
@@ -186,36 +189,31 @@ class EfficientNetConfig:
         total = sum(self._repeats(s) for s in range(len(self.stages)))
         channels, position = self.scaled_stem_channels, 0
         for s, stage in enumerate(self.stages):
+            out_channels = self._width(stage.out_channels)
             for index in range(self._repeats(s)):
-                squeeze = max(1, int(channels * stage.se_ratio)) if stage.se_ratio else 0
+                if stage.block == "bottleneck":
+                    inner = self._width(stage.out_channels / stage.expand_ratio)
+                    squeezed_of = out_channels
+                else:
+                    inner = channels * stage.expand_ratio
+                    squeezed_of = channels
                 yield BlockConfig(
                     stage=s,
                     index=index,
                     in_channels=channels,
-                    out_channels=self._width(stage.out_channels),
+                    out_channels=out_channels,
+                    inner_channels=inner,
                     kernel_size=stage.kernel_size,
                     stride=stage.stride if index == 0 else 1,
                     expand_ratio=stage.expand_ratio,
-                    squeeze_channels=squeeze,
+                    squeeze_channels=max(1, int(squeezed_of * stage.se_ratio))
+                    if stage.se_ratio
+                    else 0,
                     drop_path=self.drop_path * position / total,
                     block=stage.block,
                 )
-                channels, position = self._width(stage.out_channels), position + 1
+                channels, position = out_channels, position + 1
 
     def reduction(self, stage: int) -> int:
         """Stride of a stage's output relative to the image."""
         return math.prod((self.stem_stride, *(s.stride for s in self.stages[: stage + 1])))
-
-    def check_buildable(self) -> None:
-        """Every stage must be of blocks that the layers implement.
-
-        Raises:
-            NotImplementedError: it names the stage and what is missing.
-        """
-        for index, stage in enumerate(self.stages):
-            if stage.block in _MISSING:
-                raise NotImplementedError(
-                    f"{self.name}: stage {index} has block={stage.block!r}, which needs "
-                    f"{_MISSING[stage.block]}; there are layers for 'mbconv' and "
-                    f"'depthwise_separable'"
-                )

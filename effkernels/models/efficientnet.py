@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -15,16 +15,16 @@ from torch.utils.checkpoint import checkpoint
 
 from effkernels.dispatch import layers_traced
 from effkernels.models import inference
+from effkernels.models.blocks import make_block
 from effkernels.models.config import EfficientNetConfig
-from effkernels.models.images import check_images
+from effkernels.models.images import check_images, is_nhwc, nhwc
 from effkernels.models.parts import methods_of
 from effkernels.models.timm_config import timm_config
-from effkernels.nn import ConvBnAct, MBConv
+from effkernels.nn import ConvBnAct
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.nn.conv_bn_act import plain_conv
 from effkernels.preprocessing import Preprocessing, pixel_norm
 from effkernels.reference import normalise
-from effkernels.reference.elementwise import channels_last
 
 
 class _Trunk(nn.Module):
@@ -32,7 +32,6 @@ class _Trunk(nn.Module):
 
     def __init__(self, config: EfficientNetConfig, in_channels: int, last_stage: int) -> None:
         super().__init__()
-        config.check_buildable()
         if in_channels < 1:
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         self.config = config
@@ -55,18 +54,7 @@ class _Trunk(nn.Module):
                 break
             if block.index == 0:
                 stages.append(nn.Sequential())
-            stages[-1].append(
-                MBConv(
-                    block.in_channels,
-                    block.out_channels,
-                    block.kernel_size,
-                    stride=block.stride,
-                    expand_ratio=block.expand_ratio,
-                    squeeze_channels=block.squeeze_channels,
-                    drop_path=block.drop_path,
-                    **self._options(),
-                )
-            )
+            stages[-1].append(make_block(block, **self._options()))
         self.stages = nn.Sequential(*stages)
 
     @property
@@ -116,7 +104,7 @@ class _Trunk(nn.Module):
                 return self.stem(x, mean, std)  # type: ignore[no-any-return]
             x = normalise(x, mean, std, self._example().dtype)
         # Another stem may depend on the layout: it gets what came.
-        return _nhwc(self.stem(_nhwc(x) if own else x))
+        return nhwc(self.stem(nhwc(x) if own else x))
 
     def _pixel_norm(self, x: Tensor) -> list[Tensor]:
         """Mean and standard deviation of pixels from 0 to 255 where ``x`` has such; of others nothing."""
@@ -190,6 +178,19 @@ class _Trunk(nn.Module):
         super().train(mode)
         return self
 
+    def _apply(self, fn: Any, recurse: bool = True) -> _Trunk:
+        """What ``to``, ``half`` and ``cuda`` do with all tensors; a plan must not keep the old ones alive."""
+        inference.let_go(self)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As ``nn.Module.load_state_dict``."""
+        inference.let_go(self)
+        return super().load_state_dict(state_dict, strict, assign)
+
     def __prepare_scriptable__(self) -> nn.Module:
         """What torch.jit.script asks of a module before anything else."""
         raise NotImplementedError(
@@ -220,18 +221,6 @@ def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
     finally:
         for buffers, values in kept:
             buffers.update(values)
-
-
-def _nhwc(x: Tensor) -> Tensor:
-    """In channels_last memory, if it is a batch of maps."""
-    if isinstance(x, Tensor) and x.dim() == 4:
-        return channels_last(x)
-    return x
-
-
-def _is_nhwc(x: Tensor) -> bool:
-    """Whether a batch lies in channels_last memory, as far as its strides tell."""
-    return x.dim() == 4 and x.shape[1] > 1 and 0 < x.stride(1) < x.stride(3)
 
 
 class EfficientNet(_Trunk):
@@ -284,9 +273,12 @@ class EfficientNet(_Trunk):
 
         In the memory layout of ``x``: NCHW, or channels_last.
         """
-        nhwc = not isinstance(x, Tensor) or _is_nhwc(x)
-        y = self._last_map(x)
-        return y if nhwc or not isinstance(y, Tensor) else y.contiguous()
+        channels_last = not isinstance(x, Tensor) or is_nhwc(x)
+        maps = None
+        if type(self) is EfficientNet and not layers_traced(x):
+            maps = inference.maps(self, x, None)
+        y = self._last_map(x) if maps is None else maps[0]
+        return y if channels_last or not isinstance(y, Tensor) else y.contiguous()
 
     def _last_map(self, x: Tensor) -> Tensor:
         y: Tensor = self.head(self._run_stages(self._first_map(x)))
@@ -380,6 +372,10 @@ class EfficientNetFeatures(_Trunk):
         The maps are channels_last, whatever the layout of the images: use ``reshape`` in the place of
         ``view`` on them. Images and errors are those of :meth:`EfficientNet.forward`.
         """
+        if type(self) is EfficientNetFeatures and not layers_traced(x):
+            maps = inference.maps(self, x, self._taken)
+            if maps is not None:
+                return maps
         x = self._first_map(x)
         found: dict[int, Tensor] = {}
         for index, stage in enumerate(self.stages):

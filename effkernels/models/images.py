@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from effkernels.dispatch import autocast_enabled
 from effkernels.preprocessing import Preprocessing
+from effkernels.reference.elementwise import channels_last
 
 
 def check_images(x: Any, conv: nn.Conv2d | None, preprocessing: Any) -> None:
@@ -71,3 +72,15 @@ def _check_uint8(x: Tensor, preprocessing: Any, owner: str) -> None:
             f"uint8 images are normalised as model.preprocessing says, for {len(preprocessing.mean)} "
             f"channels, and {owner}{x.shape[1]}: give floating-point images, normalised"
         )
+
+
+def nhwc(x: Tensor) -> Tensor:
+    """In channels_last memory, if it is a batch of maps."""
+    if isinstance(x, Tensor) and x.dim() == 4:
+        return channels_last(x)
+    return x
+
+
+def is_nhwc(x: Tensor) -> bool:
+    """Whether a batch lies in channels_last memory, as far as its strides tell."""
+    return x.dim() == 4 and x.shape[1] > 1 and 0 < x.stride(1) < x.stride(3)

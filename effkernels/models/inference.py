@@ -3,16 +3,13 @@
 Calling layer by layer costs as much as small networks take. Where :func:`effkernels.models.parts.plain_parts` finds
 nothing but what the ops compute, a classifier's pass is a list of steps (:class:`effkernels.ops._steps.Network`), which
 runs by one kernel of a backend that has one for whole networks, and else as the list of the steps' own kernels
-(:class:`effkernels.models.launches.Launches`).
-
-What is kept between calls is looked at again at each: modules, their classes, attributes and hooks, and the kind of the
-tensors. Tensors themselves are taken from the modules at each call, so weights may change in place, or be swapped.
+(:class:`effkernels.models.launches.Launches`). Feature maps are made by such a list as well. What is kept between
+calls, and how it is looked at again, is a :class:`effkernels.models.plan.Plan`.
 """
 
 from __future__ import annotations
 
 import itertools
-import operator
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,127 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from effkernels import dispatch
-from effkernels.models.launches import Recording
-from effkernels.models.parts import Parts, Snapshot, plain_parts
-from effkernels.models.steps import Misfit, steps_of, tensor_slots
-from effkernels.ops._steps import NETWORK, Network
+from effkernels.models.parts import plain_parts, plain_trunk
+from effkernels.models.plan import Plan, wants_gradient
+from effkernels.ops._steps import NETWORK
 
 _TENSORS = frozenset((Tensor, nn.Parameter))
 _DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16))
-_MOST_SHAPES = 64  # of images, whose steps and kernels are kept
-_KIND = operator.attrgetter("dtype", "device", "shape")
-_requires_grad = operator.attrgetter("requires_grad")
-
-Run = Callable[[Tensor, Sequence[Tensor]], Tensor]
-
-
-class Plan:
-    """How one classifier runs, as it was when it was last looked at."""
-
-    def __init__(self, model: nn.Module, parts: Parts) -> None:
-        self.parts = parts
-        self.snapshot = Snapshot(model, parts.modules)
-        slots = tensor_slots(parts)
-        absent = [slot for slot in slots.values() if slot[0][slot[1]] is None]
-        self._absent_dicts = [values for values, _ in absent]
-        self._absent_names = [name for _, name in absent]
-        present = {path: slot for path, slot in slots.items() if slot[0][slot[1]] is not None}
-        self._present = list(present)
-        self._dicts = [values for values, _ in present.values()]
-        self._names = [name for _, name in present.values()]
-        self._is_weight = [values[name].dim() > 1 for values, name in present.values()]
-        self._memory: list[Any] = []
-        self._kinds: list[Any] = []
-        # By the shape of an image, and whether the stem normalises it.
-        self._networks: dict[tuple[torch.Size, bool], Network | str] = {}
-        # By all that decides about kernels.
-        self._runs: dict[Any, Run | None] = {}
-
-    def tensors(self) -> list[Any] | None:
-        """Those of the modules, in order; None where others are there, or none are, than when they were looked at."""
-        try:
-            absent = list(map(operator.getitem, self._absent_dicts, self._absent_names))
-            tensors = list(map(operator.getitem, self._dicts, self._names))
-        except KeyError:
-            return None
-        missing = any(map(operator.is_, tensors, itertools.repeat(None)))
-        return None if missing or absent.count(None) != len(absent) else tensors
-
-    def look_at(self, tensors: list[Tensor]) -> None:
-        """Forget what was decided for tensors of other dtypes, devices or shapes."""
-        # What moves or is cast lies elsewhere; what is cut in place has fewer elements. Vectors are checked by kernels.
-        weights = itertools.compress(tensors, self._is_weight)
-        memory = [*map(Tensor.data_ptr, tensors), *map(Tensor.numel, weights)]
-        if memory != self._memory:
-            kinds = list(map(_KIND, tensors))
-            if kinds != self._kinds:
-                self._networks.clear()
-                self._runs.clear()
-            self._memory, self._kinds = memory, kinds
-
-    def network(self, x: Tensor, tensors: list[Tensor], normed: bool) -> Network | str:
-        """The steps for images of this size; or why the ops do not take the layers' tensors."""
-        key = (x.shape[1:], normed)
-        if key not in self._networks:
-            if len(self._networks) >= _MOST_SHAPES:
-                self._networks.clear()
-            named = dict(zip(self._present, tensors, strict=False))
-            try:
-                self._networks[key] = steps_of(self.parts, named, x, normed)
-            except Misfit as misfit:
-                self._networks[key] = str(misfit)
-        return self._networks[key]
-
-    def run(self, x: Tensor, tensors: list[Tensor]) -> Tensor | str | None:
-        """What the steps make of ``x``. None where no backend computes networks; or why the layers have to.
-
-        ``tensors``: those of the modules, then what images are normalised with if they are.
-        """
-        key = (x.shape, x.dtype, x.device, dispatch.asked_for())
-        if key in self._runs and not dispatch.watched():
-            run = self._runs[key]
-            return None if run is None else run(x, tensors)
-        network = self.network(x, tensors, len(tensors) > len(self._names))
-        if isinstance(network, str):
-            return network
-        if dispatch.watched():
-            kernel = _choose(x, tensors, network)
-            result: Tensor | None = None if kernel is None else kernel(x, tensors, network)
-            return result
-        if len(self._runs) >= _MOST_SHAPES:
-            self._runs.clear()
-        y, self._runs[key] = _first_run(x, tensors, network)
-        return y
-
-
-def _choose(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Callable[..., Any] | None:
-    arguments = (x, tensors, network)
-    return dispatch.choose(NETWORK, x.device.type, arguments, composite=True)
-
-
-def _first_run(
-    x: Tensor, tensors: list[Tensor], network: Network
-) -> tuple[Tensor | None, Run | None]:
-    """Run once, noting which kernels were chosen; return the result and a function that calls them directly."""
-    recording = Recording()
-    with dispatch.watching(recording):
-        kernel = _choose(x, tensors, network)
-        decision = recording.network_decision
-        if kernel is None or decision is None:
-            return None, None
-
-        def run(x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-            y: Tensor = kernel(x, tensors, network)
-            return y
-
-        if not decision.run_by_parts:
-            return run(x, tensors), run
-        y, launches = recording.run(x, tensors, network)
-    return y, run if launches is None else launches.run
-
 
 # A model's copies and pickles are to know nothing of it.
 _plans: weakref.WeakKeyDictionary[nn.Module, Plan] = weakref.WeakKeyDictionary()
+_map_plans: weakref.WeakKeyDictionary[nn.Module, Plan] = weakref.WeakKeyDictionary()
+_Make = Callable[[], "Plan | str"]
 
 
 def run(model: Any, methods: Mapping[str, Any], x: Tensor) -> Tensor | None:
@@ -162,17 +49,75 @@ def run(model: Any, methods: Mapping[str, Any], x: Tensor) -> Tensor | None:
         if not torch.compiler.is_compiling():
             dispatch.decline(NETWORK, "PyTorch transforms, traces or records the call")
         return None
-    logits = _logits(model, methods, x)
-    if isinstance(logits, str):
-        dispatch.decline(NETWORK, logits)
+    plan = _plans.get(model)
+    if plan is not None and type(x) is Tensor:
+        y = plan.again(x)
+        if y is not None:
+            return _classified(model, plan, y)
+
+    def make() -> Plan | str:
+        parts = plain_parts(model, methods)
+        return parts if isinstance(parts, str) else Plan(model, parts)
+
+    found = _run(model, x, _plans, make)
+    if isinstance(found, str):
+        dispatch.decline(NETWORK, found)
         return None
-    return logits
+    return None if found is None else _classified(model, *found)
 
 
-def _logits(model: Any, methods: Mapping[str, Any], x: Tensor) -> Tensor | str | None:
+def maps(model: Any, x: Tensor, stages: Sequence[int] | None) -> list[Tensor] | None:
+    """Feature maps by a plan of its own, in channels_last memory: one op after the other, without the layers' Python.
+
+    None where modules have to run one by one, as for :func:`run`; here also where somebody watches.
+
+    Args:
+        model: with ``stem`` and ``stages`` as :class:`effkernels.models.EfficientNet` has them.
+        x: (N, C, H, W).
+        stages: those whose maps are wanted; None for the map of ``head`` alone.
+
+    Raises:
+        ValueError, TypeError: as the model itself, where ``x`` does not fit it.
+    """
+    if not dispatch.merely_runs() or dispatch.watched():
+        return None
+    plan = _map_plans.get(model)
+    if plan is not None and plan.stages != stages:
+        plan = None
+        _map_plans.pop(model, None)
+    found: list[Tensor] | None = None
+    if plan is not None and type(x) is Tensor:
+        found = plan.again(x)
+    if found is None:
+
+        def make() -> Plan | str:
+            shadowed = [n for n in vars(model) if callable(getattr(type(model), n, None))]
+            if shadowed:
+                return f"{shadowed[0]} of the model is replaced"
+            parts = plain_trunk(model, head=stages is None)
+            if isinstance(parts, str):
+                return parts
+            if stages is None:
+                return Plan(model, parts, (len(parts.blocks) + 1,))
+            if max(stages) >= len(parts.stages) or 0 in parts.stages:
+                return "a stage is missing or empty"
+            ends = list(itertools.accumulate(parts.stages))
+            made = Plan(model, parts, [ends[stage] for stage in stages])
+            made.stages = list(stages)
+            return made
+
+        ran = _run(model, x, _map_plans, make)
+        found = None if ran is None or isinstance(ran, str) else ran[1]
+    return found
+
+
+def _run(
+    model: Any, x: Tensor, plans: weakref.WeakKeyDictionary[nn.Module, Plan], make: _Make
+) -> tuple[Plan, Any] | str | None:
+    """The plan and what it makes of ``x``; see :meth:`Plan.run`."""
     if type(x) is not Tensor:
         return f"the input is a {type(x).__name__}"
-    plan = _plan(model, methods)
+    plan = _plan(model, plans, make)
     if isinstance(plan, str):
         return plan
     model._check_images(x)
@@ -182,35 +127,53 @@ def _logits(model: Any, methods: Mapping[str, Any], x: Tensor) -> Tensor | str |
         return "torch.autocast is on"
     tensors = plan.tensors()
     if tensors is None:
-        plan = _plan(model, methods, anew=True)
+        plan = _plan(model, plans, make, anew=True)
         tensors = None if isinstance(plan, str) else plan.tensors()
     if isinstance(plan, str):
         return plan
     if tensors is None or not _TENSORS.issuperset(map(type, tensors)):
         return "a parameter is no plain tensor"
-    if torch.is_grad_enabled() and (x.requires_grad or any(map(_requires_grad, tensors))):
+    if wants_gradient(x, tensors):
         return "a gradient is wanted"
-    plan.look_at(tensors)
-    y = plan.run(x, tensors + model._pixel_norm(x))
-    if y is None or isinstance(y, str) or plan.parts.classifier is not None:
-        return y
-    logits: Tensor = model.classifier(model.dropout(y.to(model.stem.conv.weight.dtype)))
+    y = plan.run(x, tensors, model._pixel_norm(x))
+    return y if y is None or isinstance(y, str) else (plan, y)
+
+
+def _classified(model: Any, plan: Plan, y: Any) -> Tensor:
+    """The logits, from what the steps make: these, or features for a classifier that is none of the steps."""
+    logits: Tensor = y
+    if plan.parts.classifier is None:
+        logits = model.classifier(model.dropout(y.to(model.stem.conv.weight.dtype)))
     return logits
 
 
-def _plan(model: nn.Module, methods: Mapping[str, Any], *, anew: bool = False) -> Plan | str:
+def let_go(model: nn.Module) -> None:
+    """Keep no tensor of the model: it is about to replace them."""
+    for plan in (_plans.get(model), _map_plans.get(model)):
+        if plan is not None:
+            plan.let_go()
+
+
+def _plan(
+    model: nn.Module,
+    plans: weakref.WeakKeyDictionary[nn.Module, Plan],
+    make: _Make,
+    *,
+    anew: bool = False,
+) -> Plan | str:
     """The plan of a model, made again where the model is another than it was."""
     if model.training:
         return "the model is in training mode"
-    plan = _plans.get(model)
+    plan = plans.get(model)
     if plan is not None and not anew:
+        plan.look()
         if plan.snapshot.hooked():
             return "there are hooks"
         if not plan.snapshot.changed():
             return plan
-    parts = plain_parts(model, methods)
-    if isinstance(parts, str):
-        _plans.pop(model, None)
-        return parts
-    plan = _plans[model] = Plan(model, parts)
-    return plan
+    made = make()
+    if isinstance(made, str):
+        plans.pop(model, None)
+    else:
+        plans[model] = made
+    return made

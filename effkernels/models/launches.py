@@ -40,17 +40,32 @@ class Launches:
     """The kernels of one network for inputs of one shape, dtype and device. For calls from several threads."""
 
     def __init__(
-        self, launches: Sequence[Launch], constants: Sequence[Any], last: int, network: Network
+        self,
+        launches: Sequence[Launch],
+        constants: Sequence[Any],
+        wanted: Sequence[int],
+        network: Network,
     ) -> None:
         self.launches = tuple(launches)
         self._constants = list(constants)
-        self._last = last
+        self._wanted = tuple(wanted)
         self._network = network
         final = network.steps[-1]
         self._linear = final.tensors if final.op == LINEAR else None
 
     def run(self, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         """The pass. ``tensors`` are those of the network, of the shapes and dtypes that were recorded."""
+        y = self.maps(x, tensors)[-1]
+        if self._linear is None:
+            return y
+        bias = self._linear.get("bias")
+        with torch._C._AutoDispatchBelowAutograd():
+            return linear(
+                y, tensors[self._linear["weight"]], None if bias is None else tensors[bias]
+            )
+
+    def maps(self, x: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The pass up to a linear step, if there is one: the results that were wanted of it."""
         matrices = self._network.matrices
         with torch._C._AutoDispatchBelowAutograd():
             values: list[Any] = [x, *tensors, *self._constants]
@@ -66,13 +81,7 @@ class Launches:
                     del made, value
                 for place in done:
                     values[place] = None
-            y: Tensor = values[self._last]
-            if self._linear is None:
-                return y
-            bias = self._linear.get("bias")
-            return linear(
-                y, tensors[self._linear["weight"]], None if bias is None else tensors[bias]
-            )
+            return [values[place] for place in self._wanted]
 
 
 class _Call(NamedTuple):
@@ -138,24 +147,35 @@ class Recording:
         self, x: Tensor, tensors: Sequence[Tensor], network: Network
     ) -> tuple[Tensor, Launches | None]:
         """The pass, step by step, and its kernels; None where more than kernels computed."""
+        body = network.steps[:-1] if network.steps[-1].op == LINEAR else network.steps
+        (y,), launches = self.maps(x, tensors, network, (len(body) - 1,))
+        return run_steps(y, network.with_matrices(tensors), network.steps[len(body) :]), launches
+
+    def maps(
+        self, x: Tensor, tensors: Sequence[Tensor], network: Network, wanted: Sequence[int]
+    ) -> tuple[list[Tensor], Launches | None]:
+        """The results of the steps of these numbers, and what makes them."""
         tensors = network.with_matrices(tensors)
         if len(set(map(id, tensors))) < len(tensors):
             # Tied tensors, which may be untied later: the places that they are taken from must be told apart.
             tensors = [t.view_as(t) for t in tensors]
         for tensor in (x, *tensors):
             self._see(tensor)
-        body = network.steps[:-1] if network.steps[-1].op == LINEAR else network.steps
-        y = run_steps(x, tensors, body)
-        last = self._number_of(y)
-        launches = self._launches(last, network, len(tensors) + 1) if self._complete else None
-        return run_steps(y, tensors, network.steps[len(body) :]), launches
+        found: dict[int, Tensor] = {}
+        for i, step in enumerate(network.steps[: max(wanted) + 1]):
+            x = run_steps(x, tensors, (step,))
+            if i in wanted:
+                found[i] = x
+        numbers = [self._number_of(found[i]) for i in wanted]
+        launches = self._launches(numbers, network, len(tensors) + 1) if self._complete else None
+        return [found[i] for i in wanted], launches
 
-    def _launches(self, last: _Number, network: Network, given: int) -> Launches:
+    def _launches(self, wanted: list[_Number], network: Network, given: int) -> Launches:
         """The calls with places in one list for all that they take and make, used again as soon as they can be."""
         last_use = {
             n: i for i, c in enumerate(self._calls) for n in c.arguments if type(n) is _Number
         }
-        last_use[last] = len(self._calls)
+        last_use |= dict.fromkeys(wanted, len(self._calls))
         places = {_Number(i): i for i in range(given)}
         constants: list[Any] = []
         free: list[int] = []
@@ -179,4 +199,4 @@ class Recording:
             free += [place for place in done if place]
             op, backend, get = call.decision.op, call.decision.backend, operator.itemgetter(*taken)
             launches.append(Launch(op, backend, call.run, get, results, done))
-        return Launches(launches, constants, places[last], network)
+        return Launches(launches, constants, [places[n] for n in wanted], network)

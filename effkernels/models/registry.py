@@ -126,9 +126,7 @@ def build(
 
     Raises:
         ValueError, TypeError: an option out of range, or weights that do not fit.
-        NotImplementedError: the configuration has blocks that cannot be built.
     """
-    config.check_buildable()
     if out_indices is not None and not features_only:
         raise ValueError("out_indices needs features_only=True")
     if dtype is not None:

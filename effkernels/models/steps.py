@@ -39,7 +39,8 @@ def tensor_slots(parts: Parts) -> dict[str, Slot]:
             for part in ("reduce", "expand"):
                 conv = getattr(block.squeeze_excite, part)
                 slots |= _parameters(f"{i}.se_{part}", conv)
-    slots |= _conv_slots("head", parts.head)
+    if parts.head is not None:
+        slots |= _conv_slots("head", parts.head)
     if parts.classifier is not None:
         slots |= _parameters("classifier", parts.classifier)
     return slots
@@ -57,7 +58,9 @@ def _conv_slots(path: str, layer: ConvBnAct) -> dict[str, Slot]:
     return slots
 
 
-def steps_of(parts: Parts, tensors: Mapping[str, Tensor], x: Tensor, normed: bool) -> Network:
+def steps_of(
+    parts: Parts, tensors: Mapping[str, Tensor], x: Tensor, normed: bool, *, maps: bool = False
+) -> Network:
     """The steps for images like ``x``, whose height, width, channels and device count.
 
     Args:
@@ -65,6 +68,7 @@ def steps_of(parts: Parts, tensors: Mapping[str, Tensor], x: Tensor, normed: boo
         tensors: those of :func:`tensor_slots` that there are. Steps refer to them by their number.
         x: (N, C, H, W).
         normed: behind the tensors come the mean and standard deviation that the stem normalises images with.
+        maps: the head's result is a feature map, and not its mean.
 
     Raises:
         Misfit: shapes, dtypes or devices differ from what an op takes. The layers then say so themselves.
@@ -73,7 +77,8 @@ def steps_of(parts: Parts, tensors: Mapping[str, Tensor], x: Tensor, normed: boo
     builder.stem(parts.stem, normed)
     for i, block in enumerate(parts.blocks):
         builder.block(str(i), block)
-    builder.head(parts.head)
+    if parts.head is not None:
+        builder.head(parts.head, maps)
     if parts.classifier is not None:
         builder.classifier()
     return Network(tuple(builder.steps), tuple(builder.matrices))
@@ -127,10 +132,11 @@ class _Builder:
         options |= {"residual": block.residual, "activation": block.fusible()}
         self.steps.append(Step("mbconv", own, options))
 
-    def head(self, layer: ConvBnAct) -> None:
+    def head(self, layer: ConvBnAct, maps: bool) -> None:
         own = self._pointwise("head", "")
         options = {"eps": _eps(layer), "activation": activation_name(layer.act)}
-        self.steps.append(Step("pointwise_conv_bn_act_pool", own, options))
+        op = "pointwise_conv_bn_act" if maps else "pointwise_conv_bn_act_pool"
+        self.steps.append(Step(op, own, options))
 
     def classifier(self) -> None:
         own = self._weight("classifier", "", (self._channels,))

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules import module as _module
 
-# The classes' `forward` when effkernels was imported: it may be patched later.
-_FORWARDS: dict[type[nn.Module], Any] = {}
+from effkernels import unchanged
+
+# The classes' methods that compute when effkernels was imported: they may be patched later.
+_FORWARDS: dict[type[nn.Module], tuple[Any, ...]] = {}
+# A convolution's `forward` calls the second, which some tools replace.
+_COMPUTING = ("forward", "_conv_forward")
+
+
+def computing(cls: type[nn.Module]) -> tuple[Any, ...]:
+    """The methods that compute, as the class has them now; None for those that it lacks."""
+    return tuple(getattr(cls, name, None) for name in _COMPUTING)
 
 
 def remember(*types: type[nn.Module]) -> None:
     """Record the current ``forward`` of these classes as what their instances compute."""
     for cls in types:
-        _FORWARDS[cls] = cls.forward
+        _FORWARDS[cls] = computing(cls)
 
 
 remember(
@@ -31,7 +41,7 @@ def unpatched(cls: type[nn.Module]) -> bool:
     torch.export replaces ``nn.Module.__call__`` while it traces, to record the current module; that is allowed.
     """
     called = cls.__call__ is _CALL or torch.compiler.is_exporting()
-    return called and cls.forward is _FORWARDS.get(cls)
+    return called and computing(cls) == _FORWARDS.get(cls)
 
 
 # torch.compile takes the result as a constant while tracing, as for dispatch.warn_once.
@@ -76,4 +86,43 @@ def any_global_hook() -> bool:
         or _module._global_forward_pre_hooks
         or _module._global_backward_hooks
         or _module._global_backward_pre_hooks
+    )
+
+
+_GLOBAL_HOOKS = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
+
+
+def look_at_modules(
+    modules: Sequence[nn.Module],
+    *,
+    names: Sequence[dict[str, Any]] = (),
+    dicts: Sequence[dict[str, Any]] = (),
+    entries: Sequence[tuple[dict[str, Any], str]] = (),
+    types: Sequence[Any] = (),
+    methods: Sequence[tuple[type[nn.Module], str]] = (),
+) -> unchanged.Objects | None:
+    """Modules, but not those inside of them, as they are now; others are as for :func:`effkernels.unchanged.look_at`.
+
+    That is all but the tensors' contents: their classes and what these compute, attributes, children, parameters and
+    buffers. Where there are hooks, of theirs or for all modules, nothing is the same.
+    """
+    everywhere = vars(_module)
+    classes = dict.fromkeys(map(type, modules))
+    called = [(c, n) for c in classes for n in ("__call__", *_COMPUTING) if hasattr(c, n)]
+    return unchanged.look_at(
+        instances=modules,
+        dicts=[*dicts, *(d for m in modules for d in (m._modules, m._parameters, m._buffers))],
+        names=names,
+        entries=[*entries, *((everywhere, name) for name in _GLOBAL_HOOKS)],
+        empty=[
+            *(everywhere[name] for name in _GLOBAL_HOOKS),
+            *(hooks for m in modules for hooks in hook_dicts(m)),
+        ],
+        types=types,
+        attributes=[*methods, *called],
     )

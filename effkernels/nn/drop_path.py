@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from effkernels.nn._plain import is_plain
 
 
 @torch.fx.wrap  # one node in torch.fx's graphs: it reads the dimensions
@@ -37,3 +41,10 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """For ``repr``."""
         return f"rate={self.rate:.3f}"
+
+
+def keeps_all(drop: Any) -> bool:
+    """Whether it is a :class:`DropPath` that drops nothing now, or nothing at all."""
+    if drop is None or is_plain(drop, nn.Identity):
+        return True
+    return is_plain(drop, DropPath) and (not drop.training or drop.rate == 0.0)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from effkernels import ops
 from effkernels.dispatch import layers_traced
 from effkernels.nn._plain import any_global_hook, is_plain
-from effkernels.nn.conv_bn_act import ConvBnAct, activation_name
-from effkernels.nn.drop_path import DropPath
+from effkernels.nn.conv_bn_act import ConvBnAct, activation_name, layers_like
+from effkernels.nn.drop_path import DropPath, keeps_all
 from effkernels.nn.squeeze_excite import SqueezeExcite
 from effkernels.reference.convolution import output_size
 
@@ -44,19 +44,7 @@ class MBConv(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-
-        def conv(c_in: int, c_out: int, kernel: int, act: str, **options: int) -> ConvBnAct:
-            return ConvBnAct(
-                c_in,
-                c_out,
-                kernel,
-                activation=act,
-                padding=padding,
-                bn_eps=bn_eps,
-                bn_momentum=bn_momentum,
-                **options,
-            )
-
+        conv = layers_like(padding=padding, bn_eps=bn_eps, bn_momentum=bn_momentum)
         wide = in_channels * expand_ratio
         self.residual = stride == 1 and in_channels == out_channels
         self.expand = conv(in_channels, wide, 1, activation) if expand_ratio != 1 else None
@@ -89,14 +77,8 @@ class MBConv(nn.Module):
             names.append(activation_name(self.squeeze_excite.act))
         if not isinstance(self.project.act, nn.Identity) or len(set(names)) != 1:
             return None
-        return names[0] if self._keeps_all() else None
-
-    def _keeps_all(self) -> bool:
-        """Whether ``drop_path`` drops nothing now. It is called only in blocks with a residual."""
-        drop = self.drop_path if self.residual else None
-        if drop is None or is_plain(drop, nn.Identity):
-            return True
-        return is_plain(drop, DropPath) and (not drop.training or drop.rate == 0.0)
+        # Only blocks with a residual call it.
+        return names[0] if not self.residual or keeps_all(self.drop_path) else None
 
     def _adds_same_size(self, x: Tensor) -> bool:
         """Whether ``x`` has the output's shape. PyTorch's addition would broadcast; the op does not."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from effkernels.analysis.cost import elements
+from archetypes import ARCHETYPES, BOTTLENECK, FUSED
+from effkernels.analysis.cost import ByExecution, elements
 from effkernels.models import CONFIGS, EfficientNet, build
 from effkernels.ops._define import Op
 from effkernels.scaling import (
@@ -42,6 +43,7 @@ COUNTS = {
     "efficientnet_lite3": (8_197_096, "1.383", None),
     "efficientnet_lite4": (13_006_568, "2.553", None),
 }
+CONFIGURATIONS = {**CONFIGS, **ARCHETYPES}
 # The formula: phi, parameters, MACs / 1e9.
 FORMULA_COUNTS = [
     (0.5, 8_441_486, "0.731"),
@@ -69,7 +71,7 @@ def assert_prints(value: float, printed: str) -> None:
 
 
 def network(name: str, **options: object) -> EfficientNet:
-    model = build(CONFIGS[name], device="meta", **options)  # type: ignore[call-overload]
+    model = build(CONFIGURATIONS[name], device="meta", **options)  # type: ignore[call-overload]
     assert isinstance(model, EfficientNet)
     return model
 
@@ -178,9 +180,9 @@ def test_a_residual_is_read_and_eager_also_writes_its_sum() -> None:
 LARGEST = ("efficientnet_b6", "efficientnet_b7", "efficientnet_b8", "efficientnet_l2")
 
 
-@pytest.mark.parametrize("name", slow_unless(set(CONFIGS) - set(LARGEST), CONFIGS))
+@pytest.mark.parametrize("name", slow_unless(set(CONFIGURATIONS) - set(LARGEST), CONFIGURATIONS))
 def test_real_network_has_these_parameters_and_flops(name: str) -> None:
-    cost, model = model_cost(name), network(name).eval()
+    cost, model = model_cost(CONFIGURATIONS[name]), network(name).eval()
     assert cost.params == sum(p.numel() for p in model.parameters())
     side = model.config.resolution
     assert counted_flops(model, 1, 3, side, side) == cost.flops
@@ -196,15 +198,60 @@ def test_real_network_has_these_parameters_and_flops(name: str) -> None:
         ((0, 3, 32, 32), {}),
     ],
 )
-@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b3", "efficientnet_lite2"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_b0", "efficientnet_b3", "efficientnet_lite2", *ARCHETYPES]
+)
 @pytest.mark.parametrize("training", [False, True])
 def test_unfused_flops_at_any_size(
     name: str, shape: tuple[int, ...], options: dict[str, int], training: bool
 ) -> None:
     model = network(name, **options).train(training)
-    cost = model_cost(name, (shape[2], shape[3]), batch_size=shape[0], **options)
+    config = CONFIGURATIONS[name]
+    cost = model_cost(config, (shape[2], shape[3]), batch_size=shape[0], **options)
     assert cost.params == sum(p.numel() for p in model.parameters())
     assert counted_flops(model, *shape) == cost.flops
+
+
+@pytest.mark.usefixtures("through_ops")
+@pytest.mark.parametrize("name", ARCHETYPES)
+def test_flops_of_the_ops_and_of_convolutions_beside_them(name: str) -> None:
+    cost = model_cost(CONFIGURATIONS[name], (37, 50), batch_size=2)
+    model = network(name).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty((2, 3, 37, 50), device="meta"))
+    assert counter.get_total_flops() == cost.flops
+    assert torch.ops.effkernels.pointwise_conv_bn_act in counter.get_flop_counts()["Global"]
+
+
+def test_bytes_moved_of_fused_blocks_by_hand() -> None:
+    cost = model_cost(FUSED, dtype=torch.float16)
+    rows = {r.name.removeprefix("stages."): r.bytes_moved for r in cost.layers}
+    # 16 channels, 16 pixels; one convolution and a residual.
+    x = 16 * 16**2
+    assert rows["0.0.project"].eager == 2 * (x + x + 2 * x + 2 * x + 3 * x)
+    assert rows["0.0.project"].level1 == rows["0.0.project"].level2 == 2 * 3 * x
+    # 16 > 64 > 24 channels, to 8 pixels; the expanded map is written at every level.
+    e, p = 64 * 8**2, 24 * 8**2
+    assert rows["1.0.expand"] == ByExecution(2 * (x + 5 * e), 2 * (x + e), 2 * (x + e))
+    assert rows["1.0.project"] == ByExecution(2 * (e + 3 * p), 2 * (e + p), 2 * (e + p))
+
+
+def test_bytes_moved_of_bottlenecks_by_hand() -> None:
+    cost = model_cost(BOTTLENECK, dtype=torch.float16)
+    rows = {r.name.removeprefix("stages."): r.bytes_moved for r in cost.layers}
+    # 64 > 32 > 128 channels, 16 to 8 pixels, with a shortcut.
+    x, r, c, y = 64 * 16**2, 32 * 16**2, 32 * 8**2, 128 * 8**2
+    assert rows["1.0.reduce"] == ByExecution(2 * (x + 5 * r), 2 * (x + r), 2 * (x + r))
+    assert rows["1.0.conv"].level2 == 2 * (r + c)
+    assert rows["1.0.shortcut"] == ByExecution(2 * (x + 3 * y), 2 * (x + y), 2 * (x + y))
+    # BatchNorm, the sum of two maps, the activation.
+    assert rows["1.0.restore"] == ByExecution(
+        2 * (c + y + 2 * y + 3 * y + 2 * y), 2 * (c + 2 * y), 2 * (c + 2 * y)
+    )
+    # With squeeze-excitation the result has to be there before it can be gated, added and activated.
+    c, y = 32 * 4**2, 128 * 4**2
+    assert rows["2.1.restore"].level1 == 2 * (c + y)
+    assert rows["2.1.squeeze_excite"] == ByExecution(2 * 8 * y, 2 * 3 * y, 2 * 3 * y)
 
 
 @pytest.mark.usefixtures("through_ops")
@@ -221,17 +268,18 @@ def test_flops_of_the_ops(name: str, shape: tuple[int, ...], padding: str) -> No
     assert counter.get_flop_counts()["Global"][torch.ops.effkernels.mbconv] == 2 * blocks
 
 
-def test_rows_are_the_modules_of_the_network() -> None:
+@pytest.mark.parametrize("name", ["efficientnet_b1", *ARCHETYPES])
+def test_rows_are_the_modules_of_the_network(name: str) -> None:
     """Names, shapes and parameters of each row, compared with what hooks see in the running
     network.
     """
-    model = network("efficientnet_b1").eval()
+    model = network(name).eval()
     seen: dict[str, tuple[torch.Size, torch.Size]] = {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         return lambda _, inputs, output: seen.update({name: (inputs[0].shape, output.shape)})
 
-    cost = model_cost("efficientnet_b1", (65, 96), batch_size=2)
+    cost = model_cost(CONFIGURATIONS[name], (65, 96), batch_size=2)
     for row in cost.layers:
         module = model.get_submodule(row.name)
         module.register_forward_hook(watch(row.name))

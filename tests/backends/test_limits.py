@@ -4,11 +4,14 @@ refusal.
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
 from effkernels import dispatch
 from effkernels._backends import limits
+from effkernels._backends.compiled import compiled_status
 from effkernels._backends.limits import KernelLimits, refusal
 from effkernels.ops._schema import Norm
 from effkernels.ops.conv_bn_act import ConvArguments
@@ -49,8 +52,26 @@ def test_a_limit_that_python_does_not_know_is_an_error() -> None:
     library._destroy()
 
 
-def test_a_module_without_limits_has_the_defaults() -> None:
+def test_a_module_that_says_nothing_limits_nothing() -> None:
     assert limits.of_module("example_of_none") == KernelLimits()
+    assert min(KernelLimits()) == sys.maxsize
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+def test_compiled_modules_state_the_rows_of_their_kernels(backend: str) -> None:
+    """One more is what their own check refuses, too."""
+    if compiled_status()[backend] is not None:
+        pytest.skip(f"no module of the {backend} backend")
+    rows = limits.of_module(backend).kernel_rows
+    assert 7 <= rows < sys.maxsize
+    weight = torch.empty(4, 1, rows + 1, 1)
+    arguments = (torch.empty(1, 4, rows + 1, 2), weight, *NO_NORM, *WINDOW)
+    assert f"at most {rows} rows" in dispatch._BACKENDS[backend].kernels[
+        "depthwise_conv_bn_act"
+    ].rejects(*arguments)
+    if backend == "cpu":
+        with pytest.raises(RuntimeError, match=f"at most {rows} rows"):
+            torch.ops.effkernels_cpu.depthwise_conv_bn_act(*arguments)
 
 
 def test_the_first_reason_is_returned() -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 from benchmarks.cases import catalogue, suites
 from benchmarks.cases.host import HostCase
-from benchmarks.contestants.ours import NO_KERNELS, without_kernels
+from benchmarks.contestants.ours import NO_KERNELS, without_images, without_kernels
 from benchmarks.harness import worker
 from benchmarks.harness.device import Device
 from benchmarks.harness.making import make
 from benchmarks.harness.worker import Worker
 from effkernels import dispatch
+from effkernels._backends.cpu_network import HeldNetwork
 
 CASE = HostCase("efficientnet_b0", 32)
 
@@ -52,13 +54,25 @@ def test_every_layer_is_called_and_none_computed(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.skipif(not dispatch.backends()["cpu"].available, reason="the cpu backend is not built")
+def test_no_images_go_the_way_of_images(tmp_path: Path) -> None:
+    make(str(tmp_path), CASE)
+    run = without_images(CASE, tmp_path).run
+    with mock.patch.object(HeldNetwork, "__call__", autospec=True) as held, torch.inference_mode():
+        for _ in range(4):
+            run()
+    assert held.call_count == 2  # the first two make and bind the plan
+
+
 def test_its_numbers_are_not_compared(tmp_path: Path) -> None:
     make(str(tmp_path), CASE)
     (suite,) = (suite for suite in suites() if suite.name == "host")
-    (contestant,) = suite.contestants
-    prepared = Worker().prepare(contestant, CASE, str(tmp_path))
-    assert (prepared.status, prepared.reason) == ("ok", None)
-    assert contestant.ours
+    names = ["effkernels-no-images", "effkernels-no-kernels"]
+    assert [contestant.name for contestant in suite.contestants] == names
+    for contestant in suite.contestants:
+        prepared = Worker().prepare(contestant, CASE, str(tmp_path))
+        assert (prepared.status, prepared.reason) == ("ok", None)
+        assert contestant.ours
     assert catalogue()["host"].metric == "host"
 
 

@@ -207,7 +207,7 @@ class TestExportErrors:
 
 def test_structure_is_read_from_keys():
     structure = structure_of(ours("efficientnet_lite1"))
-    assert [block.expands for block in structure.blocks[:2]] == [False, True]
+    assert [block.kind for block in structure.blocks[:2]] == ["plain", "expanding"]
     assert not any(block.gated for block in structure.blocks)
     assert len(structure.blocks) == 21
     assert (structure.head, structure.classifier) == (True, True)

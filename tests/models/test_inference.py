@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import effkernels
 from effkernels import EfficientNet, dispatch
+from effkernels.models import inference
 from networks import small
 from randomise import randomise
 from requirements import needs_cpu_kernels
@@ -28,21 +30,30 @@ def thousand(**options: Any) -> EfficientNet:
 
 
 def layer_by_layer(model: EfficientNet, x: Tensor) -> Tensor:
-    return model.forward_head(model.forward_features(x))
+    with mock.patch.object(inference, "maps", return_value=None):
+        return model.forward_head(model.forward_features(x))
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Receives one entry for each network that ran as one op."""
     kernels = dispatch._BACKENDS["cpu"].kernels
-    run, seen = kernels["network"].run, []
+    kernel, seen = kernels["network"], []
 
-    def spy(*arguments: Any) -> Tensor:
-        seen.append("network")
-        result: Tensor = run(*arguments)
-        return result
+    def spied(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def spy(*arguments: Any) -> Tensor:
+            seen.append("network")
+            return run(*arguments)
 
-    monkeypatch.setitem(kernels, "network", dispatch.Kernel(spy, kernels["network"].rejects))
+        return spy
+
+    def bind(*arguments: Any) -> Callable[..., Tensor] | None:
+        assert kernel.bind is not None
+        bound = kernel.bind(*arguments)
+        return None if bound is None else spied(bound)
+
+    spy = dispatch.Kernel(spied(kernel.run), kernel.rejects, bind=bind)
+    monkeypatch.setitem(kernels, "network", spy)
     return seen
 
 
@@ -280,18 +291,24 @@ CHANGES: dict[str, tuple[Callable[[EfficientNet], None], bool]] = {
 }
 
 
+@pytest.mark.parametrize("calls_before", [1, 3])
 @pytest.mark.parametrize("change", CHANGES)
 @torch.no_grad()
-def test_changes_take_effect(change: str, calls: list[str]) -> None:
+def test_changes_take_effect(change: str, calls_before: int, calls: list[str]) -> None:
+    """After one call a plan is new, after three it is bound to the tensors."""
     model, x = thousand(), torch.randn(2, 3, 64, 64)
-    before = model(x)
-    assert len(calls) == 1
+    for _ in range(calls_before):
+        before = model(x)
+    assert len(calls) == calls_before
     apply, still_one = CHANGES[change]
     apply(model)
     reference = copy.deepcopy(model)  # before a BatchNorm in training mode changes its statistics
     after = model(x)
-    assert len(calls) == 1 + still_one
+    assert len(calls) == calls_before + still_one
     torch.testing.assert_close(after, layer_by_layer(reference, x), rtol=1e-3, atol=1e-3)
+    for _ in range(3):  # until it is bound again
+        expected = layer_by_layer(reference, x)
+        torch.testing.assert_close(model(x), expected, rtol=1e-3, atol=1e-3)
     if change != "hook":
         assert not torch.allclose(after, before, rtol=1e-3, atol=1e-3)
 

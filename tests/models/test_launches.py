@@ -50,7 +50,7 @@ def choices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def layer_by_layer(model: EfficientNet, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return model.forward_head(model.forward_features(x))
+        return model.forward_head(model._last_map(x))
 
 
 def expected_calls(model: EfficientNet) -> list[str]:
@@ -222,7 +222,7 @@ def idle(model: EfficientNet) -> dict[str, Callable[..., Any]]:
 
 @torch.no_grad()
 def test_python_calls_of_a_forward() -> None:
-    """At most 120 Python functions outside of torch in a forward pass of B0, including those of its 65 kernels."""
+    """At most 20 Python functions outside of torch in a forward pass of B0, beside those of its 65 kernels."""
     model, x = effkernels.efficientnet_b0().eval(), torch.randn(1, 3, 32, 32)
     inside = os.path.dirname(torch.__file__) + os.sep
     seen: Counter[str] = Counter()
@@ -234,7 +234,8 @@ def test_python_calls_of_a_forward() -> None:
 
     kernels = idle(model)
     with stand_in(kernels):
-        model(x)
+        for _ in range(3):
+            model(x)
         sys.setprofile(profile)
         try:
             model(x)
@@ -242,7 +243,7 @@ def test_python_calls_of_a_forward() -> None:
             sys.setprofile(None)
     launches = sum(n for name, n in seen.items() if name.startswith(__file__))
     assert launches == len(expected_calls(model)) == 65
-    assert seen.total() <= 120, seen
+    assert seen.total() <= 65 + 20, seen
 
 
 @torch.no_grad()

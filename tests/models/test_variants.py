@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import effkernels
 from effkernels import checkpoints, scaling
@@ -167,32 +166,6 @@ class TestFields:
         stem = build(replace(TINY, stem_channels=16, stem_stride=4), device="meta").stem
         assert isinstance(stem, ConvBnAct)
         assert (stem.conv.out_channels, stem.conv.stride) == (16, (4, 4))
-
-
-class TestBlocksWithoutLayers:
-    @pytest.fixture(params=["fused_mbconv", "bottleneck"])
-    def config(self, request) -> EfficientNetConfig:
-        return replace(
-            TINY, stages=(TINY.stages[0], StageConfig(2, 3, 2, 4, 16, block=request.param))
-        )
-
-    def test_refused_before_anything_is_built(self, config, monkeypatch):
-        monkeypatch.setattr(
-            nn.Conv2d, "__init__", lambda *_, **__: pytest.fail("a layer was built")
-        )
-        monkeypatch.setattr(
-            checkpoints, "resolve", lambda *_, **__: pytest.fail("weights were read")
-        )
-        missing = rf"tiny: stage 1 has block='{config.stages[1].block}', which needs a layer"
-        for make in (
-            lambda: build(config, weights="imagenet"),
-            lambda: EfficientNet(config),
-            lambda: EfficientNetFeatures(config),
-            lambda: model_cost(config),
-        ):
-            with pytest.raises(NotImplementedError, match=missing) as caught:
-                make()
-            assert "\n" not in str(caught.value)
 
 
 class TestBadRows:

@@ -5,25 +5,20 @@ calls.
 from __future__ import annotations
 
 import importlib
+import pkgutil
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import specs
 from effkernels import ops
 from specs.case import Case
 from specs.oracle import in_float64, run_reference, threads
 from specs.oracle_convolutions import OracleConvolutions
 from specs.samples import labels, samples
 
-MODULES = (
-    "conv_bn_act",
-    "depthwise_conv_bn_act",
-    "expand_depthwise_conv_bn_act",
-    "mbconv",
-    "pointwise_conv_bn_act",
-    "squeeze_excite",
-)
+MODULES = [m.name for m in pkgutil.iter_modules(specs.__path__) if m.name in ops.__all__]
 SPECS = [importlib.import_module(f"specs.{name}") for name in MODULES]
 CASES = [
     pytest.param(case, id=f"{case.op}-{name}")

@@ -130,13 +130,17 @@ def _check(
 
     def look() -> None:
         if between:
-            outcome(ours, x, gradients=False)
+            for _ in range(3):  # a plan is made, bound and used
+                outcome(ours, x, gradients=False)
             outcome(theirs, x, gradients=False)
 
     look()
+    with torch.no_grad():
+        ours.forward_features(x)  # a plan is there before anything changes
     with same_surgery(surgery, ours, theirs, look) as late:
         if any(one.how == "of 6 channels" for one in surgery):
             x = torch.cat([x, x.flip(1)], dim=1)
+        _check_maps(ours, x, dtype)
         for training in (False, True):
             for gradients in (False, True):
                 for model in (ours, theirs):
@@ -150,6 +154,30 @@ def _check(
                     return  # both may have been changed differently before they failed
         _check_buffers(ours, theirs, dtype)
         _check_fused(ours, theirs, x, dtype)
+
+
+def _check_maps(ours: EfficientNet, x: Tensor, dtype: torch.dtype) -> None:
+    """The last map by its plan is what the layers make, after them a plan that is bound as well."""
+
+    def made(how: Callable[[Tensor], Tensor]) -> Tensor | str:
+        torch.manual_seed(11)
+        before = [buffer.clone() for buffer in ours.buffers()]
+        try:
+            with torch.no_grad():
+                return how(x)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        finally:
+            for buffer, values in zip(ours.buffers(), before, strict=True):
+                buffer.data.copy_(values)
+
+    want = made(ours._last_map)
+    for _ in range(3):
+        found = made(ours.forward_features)
+        if isinstance(found, str) or isinstance(want, str):
+            assert isinstance(found, str) == isinstance(want, str), f"map: {found}, want {want}"
+            return
+        check_close(found, want, dtype, "map")
 
 
 def _check_buffers(ours: nn.Module, theirs: nn.Module, dtype: torch.dtype) -> None:

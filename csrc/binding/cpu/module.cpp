@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "binding/cpu/held.h"
+#include "binding/cpu/objects.h"
 #include "build_record.h"  // generated: the record of the build
 #include "cpu/runtime/instruction_sets.h"
 #include "cpu/runtime/processor.h"
@@ -33,6 +35,23 @@ std::vector<float> exponential(const std::vector<float>& x) {
   return y;
 }
 
+// Python's part in tensors that are held: they are released with it.
+class Holder {
+ public:
+  explicit Holder(int64_t number) : number_(number), held_(effkernels::binding::held(number)) {}
+  ~Holder() { effkernels::binding::release(number_); }
+  Holder(const Holder&) = delete;
+  Holder& operator=(const Holder&) = delete;
+
+  int64_t number() const { return number_; }
+  bool same_kinds() const { return held_->same_kinds(); }
+  bool same_memory() const { return held_->same_memory(); }
+
+ private:
+  int64_t number_;
+  std::shared_ptr<const effkernels::binding::Held> held_;
+};
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -45,5 +64,11 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "network_layout", [] { return effkernels::binding::layout::kFingerprint; },
       "The fingerprint of the layout of networks that this build reads.");
+  py::class_<Holder>(module, "Holder", "Keeps what effkernels_cpu::hold took, by its number.")
+      .def(py::init<int64_t>(), py::arg("number"))
+      .def_property_readonly("number", &Holder::number, "For effkernels_cpu::network_held.")
+      .def("same_kinds", &Holder::same_kinds, "Whether types, devices and shapes are as they were.")
+      .def("same_memory", &Holder::same_memory, "Whether these are, and memory and strides.");
+  module.attr("Objects") = py::reinterpret_steal<py::object>(effkernels::binding::objects_type());
   module.def("exponential", &exponential, pybind11::arg("x"), "The kernels' e^x, for tests.");
 }

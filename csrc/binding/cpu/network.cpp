@@ -1,4 +1,4 @@
-// effkernels_cpu: network. Runs all layers of a classifier in one call;
+// effkernels_cpu: network, network_held. Run all layers of a classifier in one call;
 // effkernels/_backends/network_layout.py defines the layout in which they are passed.
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include "binding/common/linear.h"
 #include "binding/common/mbconv.h"
 #include "binding/common/pointwise_conv_bn_act.h"
+#include "binding/cpu/held.h"
 #include "binding/cpu/run.h"
 #include "network_layout.h"  // generated
 
@@ -269,9 +270,16 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   return result;
 }
 
+// The same of a network that is held. Its tensors are read anew: shapes, types and memory may have changed.
+Tensor network_held(const Tensor& input, int64_t number) {
+  const std::shared_ptr<const Held> own = held(number);
+  return network(input, own->tensors(), own->numbers(), own->eps());
+}
+
 }  // namespace
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cpu, CPU, library) {
   library.impl("network", TORCH_BOX(&effkernels::binding::network));
+  library.impl("network_held", TORCH_BOX(&effkernels::binding::network_held));
 }

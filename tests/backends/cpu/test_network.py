@@ -120,6 +120,30 @@ def test_op_against_its_contract() -> None:
     torch.library.opcheck(op, case, test_utils=("test_schema", "test_faketensor"))
 
 
+@pytest.mark.parametrize("classes", [0, 1000])
+@torch.inference_mode()
+def test_op_that_takes_a_number_against_its_contract(classes: int) -> None:
+    x = torch.randn(2, 3, 37, 50)
+    network, tensors = network_of(small(num_classes=classes).eval(), x)
+    held = cpu_network.HeldNetwork(tensors, network)
+    case = (x, held.holder.number)
+    op = torch.ops.effkernels_cpu.network_held.default
+    assert torch.equal(op(*case), torch.ops.effkernels_cpu.network(*arguments_of(held, x)))
+    torch.testing.assert_close(
+        op(*case), defined("network_held").reference(*case), rtol=1e-3, atol=1e-3
+    )
+    torch.library.opcheck(op, case, test_utils=("test_schema", "test_faketensor"))
+    with FlopCounterMode(display=False) as by_number:
+        op(*case)
+    with FlopCounterMode(display=False) as explicit:
+        torch.ops.effkernels_cpu.network(*arguments_of(held, x))
+    assert by_number.get_total_flops() == explicit.get_total_flops() > 0
+
+
+def arguments_of(held: cpu_network.HeldNetwork, x: Tensor) -> Arguments:
+    return x, held.tensors, held.numbers, held.eps
+
+
 @torch.no_grad()
 def test_its_flops_are_those_of_the_layers() -> None:
     model, x = small().eval(), torch.randn(2, 3, 37, 50)
@@ -135,6 +159,32 @@ def test_op_refuses_gradients() -> None:
     case = arguments(small().eval(), torch.randn(1, 3, 32, 32))
     with pytest.raises(NotImplementedError, match="network: it has no gradient"):
         torch.ops.effkernels_cpu.network(*case)
+
+
+def test_op_that_takes_a_number_refuses_gradients_and_other_numbers() -> None:
+    x = torch.randn(1, 3, 32, 32)
+    network, tensors = network_of(small().eval(), x)
+    number = cpu_network.HeldNetwork(tensors, network).holder.number  # which is let go
+    with pytest.raises(NotImplementedError, match="network_held: it has no gradient"):
+        torch.ops.effkernels_cpu.network_held(x.requires_grad_(), number)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="no tensors are held by the number"):
+        torch.ops.effkernels_cpu.network_held(x, number)
+
+
+@torch.no_grad()
+def test_what_is_held_is_read_anew_and_checked() -> None:
+    """Other memory is read; a shape that does not fit is refused before anything is read."""
+    x = torch.randn(1, 3, 32, 32)
+    network, tensors = network_of(small().eval(), x)
+    held = cpu_network.HeldNetwork(tensors, network)
+    before = held(x)
+    tensors[-2].data = -tensors[-2].data  # the classifier's weight
+    after = held(x)
+    assert not torch.allclose(after, before, rtol=1e-3, atol=1e-3)
+    assert torch.equal(after, torch.ops.effkernels_cpu.network(*arguments_of(held, x)))
+    tensors[0].data = tensors[0].data[:, :2]
+    with pytest.raises(RuntimeError, match="weight must have the channels of x"):
+        held(x)
 
 
 def batched(values: Sequence[Any], size: int) -> list[Sequence[Any]]:

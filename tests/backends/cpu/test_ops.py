@@ -24,6 +24,7 @@ from specs import (
     mbconv,
     pointwise_conv_bn_act,
     squeeze_excite,
+    squeeze_excite_gate,
 )
 from specs.conv_bn_act import Dense
 from specs.depthwise_conv_bn_act import Depthwise
@@ -31,6 +32,7 @@ from specs.generators import cases
 from specs.mbconv import Block
 from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
+from specs.squeeze_excite_gate import Gate
 from specs.style import DTYPES, Style
 
 # This backend composes it of two ops.
@@ -144,19 +146,19 @@ def test_pointwise_paths(name: str, dtype: torch.dtype, threads: int, seed: int)
 
 
 @MORE
-@given(cases(squeeze_excite.generate_gate))
-def test_gate(case: Squeeze) -> None:
+@given(cases(squeeze_excite_gate.generate))
+def test_squeeze_excite_gate(case: Gate) -> None:
     assert_kernels_match(case)
 
 
 SQUEEZES = {
-    "shared": Squeeze(3, 1500, 60, None),
-    "alone": Squeeze(1, 24, 6, None),
+    "shared": Gate(3, 1500, 60),
+    "alone": Gate(1, 24, 6),
     "bands": Squeeze(1, 20, 5, (80, 30)),
     "panels": Squeeze(2, 1100, 44, (5, 7)),
     "many images": Squeeze(40, 33, 8, (3, 3)),
     "empty batch": Squeeze(0, 33, 8, (3, 3)),
-    "empty batch alone": Squeeze(0, 33, 8, None),
+    "empty batch alone": Gate(0, 33, 8),
 }
 
 

@@ -22,6 +22,7 @@ from specs.depthwise_conv_bn_act import Depthwise
 from specs.mbconv import Block
 from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
+from specs.squeeze_excite_gate import Gate
 from specs.tolerance import assert_within_eager
 from tiers import slow_unless
 
@@ -36,7 +37,7 @@ CALLS: dict[str, tuple[Callable[..., object], Case]] = {
         ops.pointwise_conv_bn_act,
         Pointwise(5, 70, 90, (7, 7), gated=True, residual=True),
     ),
-    "gate": (ops.squeeze_excite_gate, Squeeze(3, 900, 80, None)),
+    "gate": (ops.squeeze_excite_gate, Gate(3, 900, 80)),
     "squeeze_excite": (ops.squeeze_excite, Squeeze(2, 70, 9, (30, 31))),
     "mbconv": (ops.mbconv, Block(3, 12, 150, 12, (30, 31), squeezed=6, residual=True)),
     "mbconv without expand": (ops.mbconv, Block(2, 70, 0, 12, (30, 31), squeezed=6)),

@@ -10,7 +10,7 @@ import torch
 from cuda_kernels import Shim
 from host_shim import HostShim
 from parity import check
-from specs import squeeze_excite
+from specs import squeeze_excite, squeeze_excite_gate
 
 HALVES = [torch.float16, torch.bfloat16]
 
@@ -24,17 +24,16 @@ def older(shim: HostShim) -> Iterator[Shim]:
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
-@pytest.mark.parametrize(
-    "name", ["nine gates of 240", "layer of 680", "layer of 1544", "layer of many bands"]
-)
+@pytest.mark.parametrize("name", ["nine gates of 240", "680 channels", "1544 channels"])
 def test_without_clusters(older: Shim, name: str, dtype: torch.dtype, seed: int) -> None:
-    check(older, squeeze_excite.EDGES[name].styled(dtype=dtype, seed=seed))
+    edges = {**squeeze_excite.EDGES, **squeeze_excite_gate.EDGES}
+    check(older, edges[name].styled(dtype=dtype, seed=seed))
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_both_forms_agree(shim: HostShim, older: Shim, dtype: torch.dtype, seed: int) -> None:
     """To float32's rounding: the cluster adds the same terms in another order."""
-    case = squeeze_excite.EDGES["nine gates of 240"].styled(dtype=dtype, seed=seed)
+    case = squeeze_excite_gate.EDGES["nine gates of 240"].styled(dtype=dtype, seed=seed)
     arguments = case.arguments()
     (alone,) = older("squeeze_excite_gate", arguments)
     shim.call("tensor_memory", True)

@@ -24,6 +24,7 @@ from specs.oracle import in_float64, largest_sum, run_reference, tensors
 from specs.oracle_convolutions import OracleConvolutions
 from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
+from specs.squeeze_excite_gate import Gate
 from specs.style import DTYPES, Style
 from specs.tolerance import assert_within_eager
 
@@ -106,7 +107,7 @@ def test_gates_of_networks(
     gpu: Gpu, shape: tuple[int, int], images: int, dtype: torch.dtype
 ) -> None:
     skip_without(gpu.backend, "squeeze_excite", dtype)
-    check(gpu, Squeeze(images, *shape, None, style=Style(dtype=dtype)))
+    check(gpu, Gate(images, *shape, style=Style(dtype=dtype)))
     check(gpu, Squeeze(images, *shape, (3, 5), style=Style(dtype=dtype)))
 
 
@@ -176,7 +177,7 @@ def test_pointwise_layers_of_networks(
 
 def test_gates_with_many_hidden_channels(gpu: Gpu) -> None:
     # On the cuda backend too many for images that share a block, as 64 images do otherwise; too slow on a CPU.
-    check(gpu, Squeeze(64, 30, 4000 if gpu.backend == "cuda" else 1024, None))
+    check(gpu, Gate(64, 30, 4000 if gpu.backend == "cuda" else 1024))
 
 
 Call = Callable[[], tuple[Tensor, ...]]
@@ -190,7 +191,7 @@ CASES: dict[str, Case] = {
     "pointwise_conv_bn_act": Pointwise(3, 144, 40, (28, 28), gated=True, residual=True),
     "pointwise_conv_bn_act_pool": _PLAIN,
     "pointwise_conv_bn_act_squeeze": _PLAIN,
-    "squeeze_excite_gate": Squeeze(70, 240, 10, None),
+    "squeeze_excite_gate": Gate(70, 240, 10),
     "squeeze_excite": Squeeze(2, 240, 10, (28, 28)),
     "mbconv": Block(9, 80, 480, 80, (14, 14), (5, 5), (1, 1), (2,) * 4, 20, residual=True),
 }

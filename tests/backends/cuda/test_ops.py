@@ -25,12 +25,14 @@ from specs import (
     depthwise_conv_bn_act,
     mbconv,
     squeeze_excite,
+    squeeze_excite_gate,
 )
 from specs.conv_bn_act import Dense, with_few_terms
 from specs.depthwise_conv_bn_act import Depthwise
 from specs.generators import cases
 from specs.mbconv import Block
 from specs.squeeze_excite import Squeeze
+from specs.squeeze_excite_gate import Gate
 from specs.style import DTYPES
 
 # The others differ in what the CPU's kernel does with its buffers.
@@ -63,8 +65,8 @@ def test_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: in
     check(runner, depthwise_conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
-@given(case=cases(squeeze_excite.generate_gate))
-def test_gate(runner: Runner, case: Squeeze) -> None:
+@given(case=cases(squeeze_excite_gate.generate))
+def test_squeeze_excite_gate(runner: Runner, case: Gate) -> None:
     check(runner, case)
 
 
@@ -73,9 +75,12 @@ def test_squeeze_excite(runner: Runner, case: Squeeze) -> None:
     check(runner, case)
 
 
-@pytest.mark.parametrize("name", squeeze_excite.EDGES)
+SQUEEZES = squeeze_excite_gate.EDGES | squeeze_excite.EDGES
+
+
+@pytest.mark.parametrize("name", SQUEEZES)
 def test_squeeze_excite_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
-    check(runner, squeeze_excite.EDGES[name].styled(dtype=dtype, seed=seed))
+    check(runner, SQUEEZES[name].styled(dtype=dtype, seed=seed))
 
 
 @given(case=cases(conv_bn_act.generate).map(with_few_terms))

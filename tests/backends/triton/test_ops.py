@@ -28,6 +28,7 @@ from specs import (
     depthwise_conv_bn_act,
     pointwise_conv_bn_act,
     squeeze_excite,
+    squeeze_excite_gate,
 )
 from specs._window import Window
 from specs.case import PAD1, PAD2, PAD3, Case
@@ -38,6 +39,7 @@ from specs.generators import cases
 from specs.pointwise_conv_bn_act import Pointwise
 from specs.samples import labels_of_parts
 from specs.squeeze_excite import Squeeze
+from specs.squeeze_excite_gate import Gate
 from specs.style import DTYPES, Style
 from tiers import slow_unless
 
@@ -109,8 +111,8 @@ def test_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: in
 
 
 @few
-@given(case=cases(squeeze_excite.generate_gate).map(affordable))
-def test_gate(runner: Runner, case: Squeeze) -> None:
+@given(case=cases(squeeze_excite_gate.generate).map(affordable))
+def test_squeeze_excite_gate(runner: Runner, case: Gate) -> None:
     check(runner, case)
 
 
@@ -121,12 +123,14 @@ def test_squeeze_excite(runner: Runner, case: Squeeze) -> None:
 
 
 HERE = {
-    "one image, many hidden channels": Squeeze(1, 5, 1000, None),
+    "one image, many hidden channels": Gate(1, 5, 1000),
     "infinite means": Squeeze(3, 9, 5, (4, 4), style=Style(strange=3)),
 }
 # The other cases have more hidden channels than the kernel accepts.
 SQUEEZED = HERE | {
-    name: case for name, case in squeeze_excite.EDGES.items() if case.squeezed <= 1024
+    name: case
+    for name, case in (squeeze_excite_gate.EDGES | squeeze_excite.EDGES).items()
+    if case.squeezed <= 1024
 }
 
 
@@ -152,7 +156,7 @@ TUNED: dict[str, tuple[Case, int]] = {
     "5x5/2": (Depthwise(1, 33, (5, 5), (5, 5), stride=(2, 2), padding=PAD2), 2),
     "expand": (pointwise_conv_bn_act.EDGES["expand"], 7),
     "stem": (Dense(1, 3, (9, 9), (3, 3), 30, stride=(2, 2), padding=PAD1), 1),
-    "gate": (Squeeze(6, 30, 45, None), 1),
+    "gate": (Gate(6, 30, 45), 1),
     "layer": (Squeeze(1, 20, 5, (9, 9)), 1),
 }
 
