@@ -98,7 +98,7 @@ FOUND = {
     "cluster written too early": r"a block is written to that may not have started: thread \d+ of block 0 at ",
     "cluster not arrived": r"a barrier of a cluster is not arrived at: thread \d+ of block \d at ",
     "cluster arrived twice": r"a barrier of a cluster is arrived at twice: thread \d+ of block \d at ",
-    "cluster missed": "a barrier of a cluster was arrived at and not waited for",
+    "cluster missed": r"deadlock: 63 of 64 threads wait, thread \d+ for a barrier of a cluster: ",
     "cluster not waited for": "a barrier of a cluster was arrived at and not waited for",
     "cluster ended": "block 1 is written to and has ended: thread .* of block 0 at ",
     "cluster without such a block": "there is no block 2 in the cluster: ",
