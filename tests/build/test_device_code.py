@@ -119,7 +119,7 @@ def test_cubin_without_spills(
         check_steady_loops(cubin, request.getfixturevalue("cuobjdump"))
 
 
-@pytest.mark.parametrize("source", ["conv_bn_act", "depthwise_conv_bn_act"])
+@pytest.mark.parametrize("source", ["conv_bn_act", "stem_conv_bn_act", "depthwise_conv_bn_act"])
 def test_silu_takes_few_instructions(source: str, nvcc: Nvcc) -> None:
     """SiLU has bare exponentials, several elements between two branches, and one reciprocal for two of them."""
     command = [str(nvcc.path), "-ptx", *nvcc_flags(["8.0"]), f"-I{CSRC}", "-o", "/dev/stdout"]
