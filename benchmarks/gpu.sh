@@ -79,7 +79,7 @@ parallel() {
 # sanitizer TOOL MINIMUM BACKEND TESTS: only shapes that take each path, because tests take ten times as long or more.
 sanitizer() {
   local tool=(compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all)
-  tests "$2" "tests/backends/$3/test_ops.py" -k "$4"
+  tests "$2" "tests/backends/$3" -k "$4"
 }
 
 stage_tests_cuda() { parallel 420 --ignore=tests/backends/triton --durations=10 --junitxml="$out/tests_cuda.xml"; }

@@ -110,8 +110,9 @@ def test_cubin_without_spills(
     assert done.returncode == 0, done.stderr
     assert cubin.stat().st_size > 0
     spills = re.findall(r"(\d+) bytes spill", done.stderr)
-    assert spills
-    assert set(spills) == {"0"}
+    # Some sources have host code alone.
+    assert bool(spills) == bool(re.search("EFFKERNELS_KERNEL|__global__", source.read_text()))
+    assert set(spills) <= {"0"}
     used = registers(done.stderr)
     assert 2 * len(used) == len(spills)
     assert {k: n for k, n in used.items() if n > ceiling(arch, k)} == {}
