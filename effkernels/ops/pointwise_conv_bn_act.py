@@ -209,7 +209,7 @@ def pointwise_conv_bn_act_squeeze(
 ) -> tuple[Tensor, Tensor]:
     """``activation(bn(conv1x1(x) + bias))`` and, from the same pass, its mean over height and width.
 
-    For networks that squeeze after a 1x1 convolution, as SE-ResNets do. On GPUs it is one kernel; the CPU backend
+    For networks that squeeze after a 1x1 convolution, such as SE-ResNets. On GPUs it is one kernel; the CPU backend
     reads the result again.
 
     Returns:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given
 from torch import Tensor
 
 from cuda_kernels import Shim
@@ -17,8 +18,9 @@ from effkernels import ops
 from host_shim import HostShim
 from parity import Runner, assert_matches, check
 from specs.case import Check
-from specs.pointwise_conv_bn_act import Pointwise
-from specs.style import Style
+from specs.generators import cases
+from specs.pointwise_conv_bn_act import EDGES, Pointwise, generate
+from specs.style import DTYPES, Style
 
 CASES = {
     "few pixels": Pointwise(2, 72, 24, (5, 5), gated=True, residual=True),
@@ -42,6 +44,17 @@ CASES = {
     "one channel": Pointwise(2, 64, 1, (9, 9), gated=True),
 }
 HALVES = (torch.bfloat16, torch.float16)
+
+
+@given(case=cases(generate))
+def test_any_shape(runner: Runner, case: Pointwise) -> None:
+    check(runner, case)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("edge", EDGES.values(), ids=EDGES)
+def test_edges(runner: Runner, edge: Pointwise, dtype: torch.dtype, seed: int) -> None:
+    check(runner, edge.styled(dtype=dtype, seed=seed))
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -87,15 +100,17 @@ def test_warpgroups(hopper: HostShim, name: str, dtype: torch.dtype, seed: int) 
     assert hopper.call("warpgroups", True) > before
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        Pointwise(2, 16, 24, (3, 5), gated=True),  # too many gates for a tile
-        Pointwise(1, 1024, 96, (13, 30), activation="relu"),  # weights that do not stay
-    ],
-    ids=["gates", "weights"],
-)
-def test_what_warpgroups_do_not_take(hopper: HostShim, case: Pointwise, seed: int) -> None:
+# By how much shared memory there is, with one multiprocessor.
+NOT_TAKEN = {
+    "too many gates for a tile": (227, Pointwise(2, 16, 24, (3, 5), gated=True)),
+    "weights that would be read again": (99, Pointwise(1, 128, 96, (10, 20), activation="relu")),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TAKEN)
+def test_what_warpgroups_do_not_take(hopper: HostShim, name: str, seed: int) -> None:
+    kilobytes, case = NOT_TAKEN[name]
+    hopper.call("device", 1, kilobytes * 1024)
     before = hopper.call("warpgroups", True)
     (one, *_) = case.styled(dtype=torch.bfloat16, seed=seed).checks()
     assert_matches(Shim(hopper), one)
