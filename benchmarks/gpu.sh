@@ -12,7 +12,6 @@
 #   tests_cuda, tests_triton   pytest -m gpu: everything but Triton's kernels, and Triton's kernels
 #   layers, networks   the report, in bfloat16. A stage that measures continues, when repeated, where it stopped
 #   memcheck, racecheck   compute-sanitizer over small cases of the CUDA kernels
-#   expanding expand and depthwise as one kernel against two, at batch 128 and 1
 #   growth, memory   the other parts of the report
 #   full_b0, full_b4, full_b7, full_b2, full_b5, full_lite0   a network with every contestant, including max-autotune
 #   float16   B0 and B4 again in float16, as a separate report
@@ -31,7 +30,7 @@ if (($# < 1)); then
 fi
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
-(($#)) || set -- build tests_cuda tests_triton layers networks memcheck racecheck expanding growth memory \
+(($#)) || set -- build tests_cuda tests_triton layers networks memcheck racecheck growth memory \
   full_b0 full_b4 full_b7 full_b2 full_b5 full_lite0 float16 memcheck_triton racecheck_triton sweep join
 
 # pip and pytest on the PATH may belong to another Python, so everything is started by the one that has PyTorch.
@@ -96,7 +95,6 @@ stage_layers() { report parts/layers --suite depthwise --suite pointwise --suite
 stage_networks() { report parts/networks --suite networks; }
 stage_growth() { report parts/growth --suite batch --suite resolution; }
 stage_memory() { report parts/memory --suite memory --suite batch-memory --suite startup --suite host; }
-stage_expanding() { "$python" -m benchmarks.expanding && "$python" -m benchmarks.expanding --batch 1; }
 stage_full_b0() { full b0; }
 stage_full_b2() { full b2; }
 stage_full_b4() { full b4; }

@@ -105,7 +105,50 @@ IMAGES = {
     )
 }
 
+# The stems of networks in NCHW and NHWC: widths of which 8, 4 and 1 elements may be read at once, padding of each
+# parity on the left, channels that fill no group of 32, more columns than a tile has, NaN beside windows.
+STEMS = {
+    "stem of NCHW": Dense(
+        *(2, 3, (33, 40), (3, 3), 32),
+        stride=(2, 2),
+        padding=(0, 1, 0, 1),
+        style=Style(layout="nchw", strange=3),
+    ),
+    "stem of strange values": Dense(
+        *(2, 3, (9, 24), (3, 3), 24), stride=(2, 2), padding=PAD1, style=Style(strange=3)
+    ),
+    "stem of B4": Dense(
+        *(2, 3, (11, 20), (3, 3), 48),
+        stride=(2, 2),
+        padding=PAD1,
+        style=Style(layout="nchw", strange=3),
+    ),
+    "stem of B3 of bytes": Dense(
+        *(1, 3, (9, 24), (3, 3), 40),
+        stride=(2, 2),
+        padding=(2, 3, 4, 0),
+        activation="relu6",
+        uint8=True,
+        normalise=True,
+        style=Style(layout="nchw"),
+    ),
+    "stem of B6": Dense(
+        *(1, 3, (7, 23), (3, 3), 56),
+        stride=(2, 2),
+        padding=(1, 0, 7, 9),
+        normalise=True,
+        style=Style(layout="nchw"),
+    ),
+    "wide stem": Dense(
+        *(1, 3, (4, 650), (3, 3), 8), stride=(2, 2), padding=PAD1, style=Style(layout="nchw")
+    ),
+    "wide stem of NHWC": Dense(
+        *(1, 3, (4, 648), (3, 3), 16), stride=(2, 2), padding=PAD1, activation="hardswish"
+    ),
+}
+
 EDGES = {
+    **STEMS,
     "stem": Dense(2, 3, (33, 40), (3, 3), 32, stride=(2, 2), padding=(0, 1, 0, 1)),
     "stem of B7": Dense(1, 3, (17, 19), (3, 3), 64, stride=(2, 2), padding=PAD1),
     "chunks": Dense(1, 4, (9, 30), (3, 3), 200, padding=PAD1),

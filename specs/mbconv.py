@@ -177,6 +177,13 @@ EDGES = {
     "7x7": Block(1, 16, 70, 24, (20, 21), (7, 7), (1, 1), (3,) * 4, squeezed=4),
     "general kernel": Block(1, 16, 70, 24, (20, 21), (4, 2), (3, 1), (2, 3, 1, 0), squeezed=4),
     "many rows": Block(1, 4, 20, 4, (90, 6), (64, 3), (1, 1), (10, 0, 1, 1)),
+    # Channels that GPUs' tensor cores take, in every part.
+    "multiples of 8": Block(
+        *(3, 24, 144, 24, (9, 10), (3, 3), (1, 1), (1,) * 4, 6, True), style=Style(strange=1)
+    ),
+    "multiples of 8, 5x5 of stride 2": Block(
+        *(2, 40, 240, 80, (11, 8), (5, 5), (2, 2), (1, 2, 1, 2), 10), activation="relu6"
+    ),
     "empty batch": Block(0, 16, 96, 24, (20, 21), squeezed=4),
 }
 

@@ -73,6 +73,10 @@ class Squeeze(Gated):
 SAMPLES = {"map": Squeeze(3, 6, 2, (4, 5), style=Style(gate_bias=True))}
 
 EDGES = {
+    # On tensor cores: clusters of blocks from 144, 672 and 1536 channels on.
+    "680 channels": Squeeze(2, 680, 28, (3, 3), style=Style(strange=2)),
+    "1544 channels": Squeeze(1, 1544, 64, (2, 2), activation="hardswish"),
+    "many bands": Squeeze(2, 16, 4, (40, 41), activation="relu"),
     "bands": Squeeze(1, 20, 5, (30, 20)),
     "chunks": Squeeze(2, 200, 11, (5, 7)),
     "67 channels": Squeeze(2, 67, 3, (9, 9)),

@@ -104,6 +104,9 @@ EDGES = {
     "gates that share weights": Gate(266, 32, 9),
     "gates in several blocks": Gate(2, 600, 13),
     "gates of vectors": Gate(3, 1400, 24),
+    # On tensor cores: 8 images together, two clusters here.
+    "nine gates of 240": Gate(9, 240, 10),
+    "gates of more hidden channels than warps take": Gate(2, 48, 130),
     "no hidden channels": Gate(2, 9, 0),
     "no gates": Gate(0, 33, 8),
 }

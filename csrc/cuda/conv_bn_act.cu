@@ -1,4 +1,5 @@
-// conv_bn_act for few input channels, the stem: direct, from NCHW or NHWC images, bytes too, to NHWC.
+// conv_bn_act for few input channels: direct, from NCHW or NHWC images, bytes too, to NHWC. The stems of
+// networks have a kernel of their own in 16 bits: stem_conv_bn_act.cu.
 //
 // A block keeps the weights of a chunk of output channels in shared memory; each thread computes 8 channels
 // of 4 neighbouring pixels of a row: two reads of weights serve 32 products. What it reads of the image comes
@@ -10,6 +11,7 @@
 
 #include "cuda/common/elements.cuh"
 #include "cuda/common/fold.cuh"
+#include "cuda/stem_conv_bn_act.h"
 
 namespace effkernels::cuda {
 namespace {
@@ -140,6 +142,7 @@ const char* launch_conv(const ConvBnActArgs& a, void* stream) {
 const char* conv_bn_act(const ConvBnActArgs& a, void* stream) {
   if (a.out.images == 0) return nullptr;
   if (terms_of(a) > kMostTerms) return "a sum has too many terms";
+  if (takes_stem(a)) return stem_conv_bn_act(a, stream);
   return with_dtype(a.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     return a.bytes ? launch_conv<uint8_t, T>(a, stream) : launch_conv<T, T>(a, stream);

@@ -107,8 +107,10 @@ const char* run(const SqueezeExciteArgs& a, float* workspace, void* stream) {
   const int64_t totals = int64_t{kThreads} * kVector<T> * 4;
   const Grid grid{images * p.bands * p.chunks, kThreads, totals};
   const char* error = launch(squeeze_nhwc_fwd_kernel<T>, grid, stream, p, x, sums);
-  if (error == nullptr) error = mean_of_parts(sums, images, p.bands, p.channels, p.pixels, pooled, stream);
-  if (error == nullptr) error = squeeze_excite_gate(a.gate.with(images, pooled, gate), stream);
+  if (error == nullptr) {
+    const PartialSums partial{sums, p.bands, p.pixels, pooled};
+    error = squeeze_excite_gate_of_sums(a.gate.with(images, nullptr, gate), partial, stream);
+  }
   if (error != nullptr) return error;
   return launch(scale_nhwc_fwd_kernel<T>, {grid.blocks, kThreads, 0}, stream, p, x,
                 static_cast<const float*>(gate), static_cast<T*>(a.y));

@@ -1,9 +1,11 @@
-// squeeze_excite_gate: both products of a matrix with a vector, in one launch.
+// squeeze_excite_gate: both products of a matrix with a vector, in one launch. sums_gate.cu does it on tensor
+// cores where it can; here are all other shapes and types.
 
 #include "cuda/squeeze_excite_gate.h"
 
 #include "cuda/common/elements.cuh"
 #include "cuda/common/fold.cuh"
+#include "cuda/common/pool.cuh"
 
 namespace effkernels::cuda {
 namespace {
@@ -168,9 +170,25 @@ const char* launch_gate(const SqueezeExciteGateArgs& a, void* stream) {
 const char* squeeze_excite_gate(const SqueezeExciteGateArgs& a, void* stream) {
   if (const char* reason = refusal(a)) return reason;
   if (a.images == 0 || a.channels == 0) return nullptr;
+  // Means of any size, which float16 may not hold.
+  const char* error = nullptr;
+  if (a.reduce_weight.dtype == Dtype::kBFloat16 &&
+      try_sums_gate(a, {a.pooled, 1, 1, nullptr}, stream, error)) {
+    return error;
+  }
   static_assert(int64_t{kMostHidden} * sizeof(float) <= kSharedBytes);
   const bool many = a.images >= many_images() && a.squeezed <= kMostHidden / kShared;
   return many ? launch_gate<kShared>(a, stream) : launch_gate<1>(a, stream);
+}
+
+const char* squeeze_excite_gate_of_sums(const SqueezeExciteGateArgs& a, const PartialSums& sums,
+                                        void* stream) {
+  if (const char* reason = refusal(a)) return reason;
+  if (a.images == 0 || a.channels == 0) return nullptr;
+  const char* error = nullptr;
+  if (try_sums_gate(a, sums, stream, error)) return error;
+  error = mean_of_parts(sums.sums, a.images, sums.parts, a.channels, sums.pixels, sums.means, stream);
+  return error != nullptr ? error : squeeze_excite_gate(a.with(a.images, sums.means, a.gate), stream);
 }
 
 }  // namespace effkernels::cuda

@@ -12,18 +12,10 @@ from effkernels.ops._define import define_private
 from effkernels.ops._steps import NETWORK, run_by_steps
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
-from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
+from effkernels.ops.mbconv import MbconvArguments
 from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePoolArguments
 from effkernels.ops.squeeze_excite import SqueezeExciteArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
-
-# Input channels, by kernel size and stride, up to which one kernel for expand and depthwise is faster than one for
-# each, in the blocks of B0, B4, B5 and B7: counted (bytes, special functions, instructions on an H200; tiles as the
-# kernel cuts them), not measured. What it saves is to write and to read the expanded map, most where that is several
-# times the result. What it costs is to compute twice what lies under two tiles; more input channels leave room for
-# smaller ones. Counted: 1.2 to 1.5 times as fast for 3x3/2, 1.1 for 3x3, 1.0 to 1.2 for 5x5/2; 0.7 to 0.97 for 5x5,
-# whose own multiplications leave no time to expand in.
-MOST_EXPANDING = {(3, 1): 80, (3, 2): 112, (5, 1): 0, (5, 2): 48}
 
 
 def refusals() -> dict[str, limits.Refusal]:
@@ -33,15 +25,18 @@ def refusals() -> dict[str, limits.Refusal]:
     terms = limits.too_many_terms(most.conv_terms)
     hidden = limits.too_many_hidden(most.gate_hidden_channels)
     window = refusal(WindowArguments, rows, other_dtypes)
-    two_kernels = limits.two_kernels_better(MOST_EXPANDING)
-    together = refusal(ExpandDepthwiseArguments, limits.not_of_16_bits, two_kernels, other_dtypes)
     pooled = refusal(PointwisePoolArguments, other_dtypes)
+    block = refusal(
+        MbconvArguments,
+        limits.no_hidden,
+        limits.too_many_rows(most.kernel_rows, "depthwise_weight"),
+        limits.too_many_hidden(most.gate_hidden_channels, "se_reduce_weight"),
+        other_dtypes,
+    )
     return {
         "conv_bn_act": refusal(ConvArguments, terms, rows, limits.other_dtypes_but_uint8_images),
         "depthwise_conv_bn_act": window,
         "depthwise_conv_bn_act_pool": window,
-        "expand_depthwise_conv_bn_act": together,
-        "expand_depthwise_conv_bn_act_pool": together,
         "pointwise_conv_bn_act": refusal(PointwiseArguments, limits.gate_not_float32, other_dtypes),
         "pointwise_conv_bn_act_pool": pooled,
         "pointwise_conv_bn_act_squeeze": pooled,
@@ -49,6 +44,7 @@ def refusals() -> dict[str, limits.Refusal]:
             GateArguments, hidden, limits.pooled_not_float32, other_dtypes
         ),
         "squeeze_excite": refusal(SqueezeExciteArguments, hidden, other_dtypes),
+        "mbconv": block,
     }
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from effkernels.ops._steps import LINEAR, Network
 from effkernels.ops.conv_bn_act import ConvArguments
-from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
 from effkernels.ops.mbconv import MbconvArguments
 from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
@@ -34,13 +33,11 @@ class KernelLimits(NamedTuple):
     """The most that compiled kernels take. What a module does not state, it does not limit."""
 
     kernel_rows: int = sys.maxsize
-    """Of a convolution's window."""
+    """Rows of a convolution's kernel."""
     conv_terms: int = sys.maxsize
-    """Terms of a sum of the cuda backend's ``conv_bn_act``."""
+    """Terms per sum of the cuda backend's ``conv_bn_act``."""
     gate_hidden_channels: int = sys.maxsize
-    """Of the cuda backend's gates."""
-    expand_input_channels: int = sys.maxsize
-    """Input channels of the cuda backend's ``expand_depthwise_conv_bn_act``."""
+    """Hidden channels of the cuda backend's gates."""
 
 
 def of_module(backend: str) -> KernelLimits:
@@ -83,13 +80,6 @@ def other_dtypes_but_uint8_images(arguments: ConvArguments) -> str | None:
     return other_dtypes(arguments)
 
 
-def not_of_16_bits(arguments: ExpandDepthwiseArguments) -> str | None:
-    """Refuse dtypes other than the two 16-bit ones that the tensor cores of this kernel take."""
-    if arguments.x.dtype not in (torch.float16, torch.bfloat16):
-        return f"it computes float16 and bfloat16, not {arguments.x.dtype}"
-    return None
-
-
 def pooled_not_float32(arguments: GateArguments) -> str | None:
     """Refuse pooled values of another dtype than float32, such as float64."""
     if arguments.pooled.dtype != torch.float32:
@@ -128,11 +118,12 @@ def too_many_terms(most: int) -> Limit:
     return limit
 
 
-def too_many_hidden(most: int) -> Limit:
-    """Refuse gates with more than ``most`` hidden channels."""
+def too_many_hidden(most: int, weight: str = "reduce_weight") -> Limit:
+    """Refuse gates with more than ``most`` hidden channels; ``weight`` names their first weight, which may be None."""
 
     def limit(arguments: Any) -> str | None:
-        hidden = arguments.reduce_weight.shape[0]
+        matrix = getattr(arguments, weight)
+        hidden = 0 if matrix is None else matrix.shape[0]
         if hidden > most:
             return f"its gates have at most {most} hidden channels, not {hidden}"
         return None
@@ -146,36 +137,6 @@ def no_hidden(arguments: MbconvArguments) -> str | None:
     if weight is not None and weight.shape[0] == 0:
         return "its blocks need gates with at least one hidden channel"
     return None
-
-
-def two_kernels_better(most: dict[tuple[int, int], int]) -> Limit:
-    """Refuse blocks for which two kernels are faster than one; see :func:`why_two_kernels`."""
-
-    def limit(arguments: ExpandDepthwiseArguments) -> str | None:
-        c_in, kernel = arguments.x.shape[1], arguments.depthwise_weight.shape[2:]
-        return why_two_kernels(most, c_in, kernel, arguments.stride)
-
-    return limit
-
-
-def why_two_kernels(
-    most: dict[tuple[int, int], int], c_in: int, kernel: Sequence[int], stride: Sequence[int]
-) -> str | None:
-    """Why expand and depthwise should run as two kernels for these shapes; None if one is expected to be faster.
-
-    Args:
-        most: the largest number of input channels for which one kernel is used, by kernel size and stride; it lists
-            the windows that have such a kernel.
-        c_in: input channels of the expansion.
-        kernel, stride: of the depthwise convolution, (vertical, horizontal).
-    """
-    window = f"{kernel[0]}x{kernel[1]} kernels of stride {stride[0]} by {stride[1]}"
-    channels = most.get((kernel[0], stride[0]))
-    if channels is None or kernel[0] != kernel[1] or stride[0] != stride[1]:
-        return f"it has no kernel for {window}: only 3x3 and 5x5, stride 1 and 2"
-    if c_in > channels:
-        return f"two kernels are expected to be faster for {c_in} channels and {window}"
-    return f"it takes multiples of 8 channels, not {c_in}" if c_in % 8 else None
 
 
 @functools.cache

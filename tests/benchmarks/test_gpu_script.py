@@ -62,6 +62,54 @@ def test_every_stage_starts_existing_commands(tmp_path: Path) -> None:
             assert (ROOT / path).exists(), path
 
 
+def script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_everything_runs_with_the_python_that_has_torch_and_it_is_named(tmp_path: Path) -> None:
+    """Not with the one that `pip` and `pytest` on the PATH belong to."""
+    script(tmp_path / "python", '[[ $* == *"import torch"* ]] && exit 1; echo "$*" >>"$WRONG"')
+    script(tmp_path / "python3", 'echo "$0"; echo "$*" >>"$CALLS"; exit 0')
+    for name in ("pip", "pip3", "pytest"):
+        script(tmp_path / name, 'echo "$0 $*" >>"$WRONG"')
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHON"},
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "WRONG": str(tmp_path / "wrong"),
+    }
+    done = subprocess.run(
+        [str(SCRIPT), str(tmp_path / "out"), "build", "tests_cuda"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[0] == str(tmp_path / "python3")
+    assert not (tmp_path / "wrong").exists()
+    calls = (tmp_path / "calls").read_text()
+    assert "-m pip install" in calls
+    assert "-m gpu" in calls
+    # In several processes: xdist is there as far as that Python knows.
+    assert "--dist loadgroup" in calls
+
+
+def test_two_may_run_at_a_time_in_one_folder(tmp_path: Path) -> None:
+    """Each with stages of its own, as a machine with one GPU and many cores wants it."""
+    script(tmp_path / "python", "[[ $* == *--ignore* ]] && sleep 0.5; exit 0")
+    environment = os.environ | {"PYTHON": str(tmp_path / "python")}
+    command, out = [str(SCRIPT), str(tmp_path / "out")], tmp_path / "out"
+    running = [
+        subprocess.Popen([*command, *stages], env=environment, stdout=subprocess.PIPE, text=True)
+        for stages in (["tests_cuda"], ["tests_triton", "growth"])
+    ]
+    printed = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert "tests_triton" not in printed[0]
+    assert {log.stem for log in out.glob("*.log")} == {"tests_cuda", "tests_triton", "growth"}
+
+
 def test_unknown_stages_are_refused(tmp_path: Path) -> None:
     command = [str(SCRIPT), str(tmp_path), "nonsense"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -18,13 +18,12 @@ OPS = (
     "conv_bn_act",
     "depthwise_conv_bn_act",
     "depthwise_conv_bn_act_pool",
-    "expand_depthwise_conv_bn_act",
-    "expand_depthwise_conv_bn_act_pool",
     "pointwise_conv_bn_act",
     "pointwise_conv_bn_act_pool",
     "pointwise_conv_bn_act_squeeze",
     "squeeze_excite_gate",
     "squeeze_excite",
+    "mbconv",
 )
 # Of the samples of these ops.
 LABELS = [label for label in labels() if label.startswith(OPS)]

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from counted_or_not import whatever_is_faster
 from cpu_kernels import poisoned
 from effkernels import ops, use_backend
 from networks import run_network, tiny
@@ -68,7 +67,6 @@ class Gpu:
         with (
             poisoned(),
             use_backend(self.backend, fallback=False),
-            whatever_is_faster(),
             self.around(),
         ):
             found = tensors(getattr(ops, name)(**to_gpu(dict(arguments))))

@@ -4,23 +4,21 @@
 #include "args/common.h"
 #include "binding/common/torch.h"
 #include "cuda/conv_bn_act.h"
-#include "cuda/expand_depthwise_conv_bn_act.h"
 #include "cuda/squeeze_excite_gate.h"
 
 namespace effkernels::binding {
 namespace {
 
-// In the order of the schema, which has the names.
-std::tuple<int64_t, int64_t, int64_t, int64_t> limits() {
-  return {kMaxKernelRows, cuda::kMostTerms, cuda::kMostHidden, cuda::kMostExpanding};
+// In the order of the schema, which names them.
+std::tuple<int64_t, int64_t, int64_t> limits() {
+  return {kMaxKernelRows, cuda::kMostTerms, cuda::kMostHidden};
 }
 
 }  // namespace
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_FRAGMENT(effkernels_cuda, library) {
-  library.def(
-      "limits() -> (int kernel_rows, int conv_terms, int gate_hidden_channels, int expand_input_channels)");
+  library.def("limits() -> (int kernel_rows, int conv_terms, int gate_hidden_channels)");
 }
 
 // It has no tensors that could select a device.

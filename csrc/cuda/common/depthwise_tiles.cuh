@@ -1,8 +1,7 @@
 #pragma once
 
 // Depthwise convolutions with square kernels of 3, 5 and 7, strides 1 and 2, without dilation, from tiles in
-// shared memory: what depthwise_conv_bn_act.cu and expand_depthwise_conv_bn_act.cu have in common: the
-// former copies a tile from global memory, the latter computes it.
+// shared memory.
 //
 // Each thread takes two channels, keeps their weights in registers, and computes patches of pixels: each
 // element under a patch is read and widened once.

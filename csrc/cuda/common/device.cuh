@@ -15,6 +15,7 @@ struct Grid {
   int64_t blocks;
   int threads;
   int64_t shared_bytes;
+  int cluster = 1;  // neighbouring blocks that run at the same time; see cluster.cuh
 };
 
 constexpr int kWarp = 32;
@@ -224,6 +225,13 @@ EFFKERNELS_DEVICE float fast_reciprocal(float x) {
   return y;
 }
 
+// a * b + c, 0 where that is below 0 or NaN, and 1 where above.
+EFFKERNELS_DEVICE float multiply_add_within_1(float a, float b, float c) {
+  float y;
+  asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(y) : "f"(a), "f"(b), "f"(c));
+  return y;
+}
+
 inline DeviceLimits device_limits() {
   // A device's limits do not change. Two threads that ask at once find the same.
   constexpr int kDevices = 64;
@@ -260,6 +268,13 @@ const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream
   config.blockDim = dim3(static_cast<unsigned>(grid.threads));
   config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
   config.stream = static_cast<cudaStream_t>(stream);
+  cudaLaunchAttribute cluster{};
+  if (grid.cluster > 1) {
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {static_cast<unsigned>(grid.cluster), 1, 1};
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+  }
   cudaError_t status = cudaLaunchKernelEx(&config, kernel, parameters...);
   // Also clears the error, which the next launch would report otherwise.
   const cudaError_t last = cudaGetLastError();

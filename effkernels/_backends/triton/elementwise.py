@@ -43,28 +43,42 @@ def fold(bias, bn_weight, bn_bias, mean, var, eps, channel, mask):
     return scale, shift
 
 
+# Two elements of a thread, neighbours where the layout has them, with one reciprocal for both: three special-function
+# operations in place of four, which bind. The exponents end at 62, so that the product of two denominators and its
+# reciprocal are normal numbers; what is taken off the sigmoids makes them exactly 0 from there on (x = -43), so that x
+# times them is -0 as in PyTorch, and NaN at minus infinity. The smaller of NaN and a number is the number: NaN does not
+# reach the other element. Nor does what fills up a thread's odd count of elements.
+_SILU_OF_TWO = tl.constexpr(
+    """
+    {
+    .reg .f32 power, of_x, of_y, both, sigmoid;
+    mul.f32 power, $2, 0fBFB8AA3B;
+    min.f32 power, power, 0f42780000;
+    ex2.approx.ftz.f32 power, power;
+    add.f32 of_x, power, 0f3F800000;
+    mul.f32 power, $3, 0fBFB8AA3B;
+    min.f32 power, power, 0f42780000;
+    ex2.approx.ftz.f32 power, power;
+    add.f32 of_y, power, 0f3F800000;
+    mul.f32 both, of_x, of_y;
+    rcp.approx.ftz.f32 both, both;
+    fma.rn.sat.f32 sigmoid, of_y, both, 0fA0800800;
+    mul.f32 $0, $2, sigmoid;
+    fma.rn.sat.f32 sigmoid, of_x, both, 0fA0800800;
+    mul.f32 $1, $3, sigmoid;
+    }
+    """
+)
+
+
 @triton.jit
 def _silu(x):
-    # Two special-function operations, the minimum for full accuracy; the library's sigmoid takes ten more
-    # instructions. Below -88, exp(-x) is infinite and its reciprocal 0. As in PyTorch's SiLU, the result is
-    # then -0, and NaN at minus infinity.
+    # The library's sigmoid takes ten more instructions than exponential and reciprocal.
     if _PTX:
-        power = tl.inline_asm_elementwise(
-            "ex2.approx.ftz.f32 $0, $1;",
-            "=f,f",
-            [x * -1.4426950408889634],
-            dtype=tl.float32,
-            is_pure=True,
-            pack=1,
+        return tl.inline_asm_elementwise(
+            _SILU_OF_TWO, "=&f,=&f,f,f", [x], dtype=tl.float32, is_pure=True, pack=2
         )
-        return x * tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;",
-            "=f,f",
-            [1.0 + power],
-            dtype=tl.float32,
-            is_pure=True,
-            pack=1,
-        )
+    # exp(-x) is infinite below -88, and the quotient -0; NaN at minus infinity.
     return x / (1.0 + tl.exp(-x))
 
 

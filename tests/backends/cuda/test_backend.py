@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,14 +13,12 @@ from torch._subclasses import FakeTensorMode
 import effkernels
 from cuda_kernels import LABELS
 from effkernels import dispatch, ops
-from effkernels._backends import cuda, limits
+from effkernels._backends import limits
 from effkernels._backends.compiled import compiled_status
-from effkernels.analysis.cost import model_cost
-from effkernels.models import EfficientNet, get_config
 from effkernels.ops._schema import ConvNorm, Norm
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
-from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
+from effkernels.ops.mbconv import MbconvArguments
 from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePoolArguments
 from effkernels.ops.squeeze_excite_gate import GateArguments
 from fakes import Calls, fake_pass
@@ -73,25 +69,24 @@ def ours(calls: Calls) -> dict[str, int]:
     return {name: n for name, n in calls.counts.items() if name.startswith("effkernels")}
 
 
+NETWORKS = ("efficientnet_b0", "efficientnet_b5", "efficientnet_lite0")
+
+
 @needs_module
-def test_b5_in_eval_mode_runs_on_them(pretended: FakeTensorMode) -> None:
-    model, logits, calls = fake_pass("efficientnet_b5")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_in_eval_mode_run_on_them(
+    pretended: FakeTensorMode, name: str, dtype: torch.dtype, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The stem, a call a block, and the head."""
+    model, logits, calls = fake_pass(name, dtype)
     assert logits.device.type == "cuda"
-    blocks = sum(len(stage) for stage in model.stages)
     assert ours(calls) == {
         "effkernels_cuda.conv_bn_act": 1,
-        "effkernels_cuda.depthwise_conv_bn_act_pool": blocks,
-        "effkernels_cuda.squeeze_excite_gate": blocks,
-        "effkernels_cuda.pointwise_conv_bn_act": expanding_blocks(model) + blocks + HEAD,
+        "effkernels_cuda.mbconv": sum(len(stage) for stage in model.stages),
+        "effkernels_cuda.pointwise_conv_bn_act": 1,
     }
-
-
-HEAD = 1
-
-
-def expanding_blocks(model: EfficientNet) -> int:
-    """Those of the first stage do not."""
-    return sum(len(stage) for stage in model.stages[1:])
+    assert fallbacks(recwarn) == []
 
 
 @needs_module
@@ -103,97 +98,18 @@ def test_nothing_of_a_network_is_left_to_triton_or_pytorch(pretended: FakeTensor
     assert others == {"aten.addmm", "aten.t", "aten.mean.dim", "aten.view", "prim.device", *copies}
 
 
-# Of each network: input channels, kernel and stride of the blocks whose expand and depthwise are one kernel, and
-# how many such blocks there are.
-TOGETHER = {
-    "efficientnet_b0": {(16, 3, 2): 1, (24, 3, 1): 1, (24, 5, 2): 1, (40, 3, 2): 1, (80, 3, 1): 2},
-    "efficientnet_b4": {(24, 3, 2): 1, (32, 3, 1): 3, (32, 5, 2): 1, (56, 3, 2): 1},
-    "efficientnet_b5": {(24, 3, 2): 1, (40, 3, 1): 4, (40, 5, 2): 1, (64, 3, 2): 1},
-    "efficientnet_b7": {(32, 3, 2): 1, (48, 3, 1): 6, (48, 5, 2): 1, (80, 3, 2): 1},
-}
-
-
-@pytest.mark.parametrize("name", TOGETHER)
-def test_which_blocks_expand_and_convolve_in_one_kernel(name: str) -> None:
-    layers = model_cost(name, get_config(name).resolution).layers
-    pairs = [
-        (first.in_shape[0], second.kernel_size, second.stride)
-        for first, second in itertools.pairwise(layers)
-        if first.kind == "expand"
-    ]
-    together = Counter(
-        (c_in, kernel, stride)
-        for c_in, kernel, stride in pairs
-        if limits.why_two_kernels(cuda.MOST_EXPANDING, c_in, [kernel] * 2, [stride] * 2) is None
-    )
-    assert together == TOGETHER[name]
-
-
-@needs_module
-@pytest.mark.parametrize("name", TOGETHER)
-def test_networks_of_16_bits_expand_and_convolve_in_one_kernel(
-    pretended: FakeTensorMode, name: str, recwarn: pytest.WarningsRecorder
-) -> None:
-    model, _, calls = fake_pass(name, torch.bfloat16)
-    blocks = sum(len(stage) for stage in model.stages)
-    together = sum(TOGETHER[name].values())
-    assert ours(calls) == {
-        "effkernels_cuda.conv_bn_act": 1,
-        "effkernels_cuda.depthwise_conv_bn_act_pool": blocks - together,
-        "effkernels_cuda.expand_depthwise_conv_bn_act_pool": together,
-        "effkernels_cuda.squeeze_excite_gate": blocks,
-        "effkernels_cuda.pointwise_conv_bn_act": expanding_blocks(model) - together + blocks + HEAD,
-    }
-    # Of those that run by parts nothing is said.
-    assert not any("expand_depthwise" in message for message in fallbacks(recwarn))
-
-
 NO_NORM = Norm(None, None, None, None, None, 0.0)
 
 
-def expanding(x: Tensor, wide: int, kernel: int, stride: int = 1) -> ExpandDepthwiseArguments:
-    expand = ConvNorm(torch.empty(wide, x.shape[1], dtype=x.dtype), *NO_NORM)
-    depthwise = ConvNorm(torch.empty(wide, 1, kernel, kernel, dtype=x.dtype), *NO_NORM)
-    window = ((stride, stride), (1, 1, 1, 1))
-    return ExpandDepthwiseArguments(x, *expand, *depthwise, *window, activation="silu")
+def block(x: Tensor, wide: int, out: int, *, hidden: int = 4) -> MbconvArguments:
+    """A 3x3 one, gated, of the dtype of ``x``."""
 
+    def conv(*shape: int) -> ConvNorm:
+        return ConvNorm(torch.ones(shape, dtype=x.dtype, device=x.device), *NO_NORM)
 
-BY_PARTS = {
-    "float16 and bfloat16, not torch.float32": expanding(torch.empty(1, 8, 8, 8), 16, 3),
-    "multiples of 8 channels, not 12": expanding(torch.empty(1, 12, 8, 8).half(), 16, 3),
-    "faster for 120 channels and 3x3 kernels of stride 2 by 2": expanding(
-        torch.empty(1, 120, 8, 8).half(), 16, 3, 2
-    ),
-    "no kernel for 7x7 kernels of stride 1 by 1": expanding(torch.empty(1, 8, 8, 8).half(), 16, 7),
-    "no kernel for 3x3 kernels of stride 3 by 3": expanding(
-        torch.empty(1, 8, 8, 8).half(), 16, 3, 3
-    ),
-    "not torch.float64": expanding(torch.empty(1, 8, 8, 8).half(), 16, 3)._replace(
-        expand_bias=torch.empty(16).double()
-    ),
-}
-
-
-@needs_module
-@pytest.mark.parametrize("reason", BY_PARTS)
-def test_what_two_kernels_do_better_runs_by_parts(pretended: FakeTensorMode, reason: str) -> None:
-    heard: list[dispatch.Decision] = []
-
-    class Hearing:
-        def chosen(self, decision: dispatch.Decision, run: Any) -> Any:
-            heard.append(decision)
-
-        def declined(self, op: str, reason: str) -> None:
-            raise AssertionError
-
-    with dispatch.watching(Hearing()), effkernels.use_backend("cuda", fallback=False):
-        flat = to_device(BY_PARTS[reason], "cuda:0")
-        dispatch.choose("expand_depthwise_conv_bn_act", "cuda", flat, composite=True)
-    (decision,) = heard
-    assert decision.run_by_parts
-    ((backend, said),) = decision.refusals
-    assert backend == "cuda"
-    assert reason in said
+    gate = (conv(hidden, wide).weight, None, conv(wide, hidden).weight, None)
+    parts = (*conv(wide, x.shape[1]), *conv(wide, 1, 3, 3), *gate, *conv(out, wide))
+    return MbconvArguments(x, *parts, (1, 1), (1, 1, 1, 1), residual=False, activation="silu")
 
 
 @needs_module
@@ -238,6 +154,11 @@ REJECTED: dict[str, tuple[str, tuple[Any, ...], str]] = {
         "conv_bn_act",
         dense(X, torch.empty(8, 32, 3, 3).half()),
         "sums at most 256 terms, not 288",
+    ),
+    "hidden of a block": (
+        "mbconv",
+        block(X, 32, 16, hidden=12289),
+        "at most 12288 hidden channels, not 12289",
     ),
     "hidden": ("squeeze_excite", gate(X, 12289), "at most 12288 hidden channels, not 12289"),
     "pooled": (
@@ -289,18 +210,12 @@ def test_limits_have_names() -> None:
     assert all(limit > 0 for limit in torch.ops.effkernels_cuda.limits())
 
 
-@needs_module
-def test_no_block_expands_in_one_kernel_beyond_what_that_takes() -> None:
-    most = limits.of_module("cuda").expand_input_channels
-    assert 0 < max(cuda.MOST_EXPANDING.values()) <= most
-
-
 NHWC = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)
 DEEP = torch.randn(6, 1, 3, 3)
 
 
 GATE = GateArguments(torch.randn(2, 6), torch.randn(3, 6), None, torch.randn(6, 3), None, "silu")
-EXPANDING = expanding(torch.randn(2, 8, 5, 5).half(), 12, 3)
+BLOCK = block(NHWC, 12, 5)
 # What the front would not let through, given to the private ops: they must not read or write out of bounds.
 MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "three dimensions": ("depthwise_conv_bn_act", "4 dimensions", window(NHWC[0], DEEP)),
@@ -361,39 +276,46 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         dense(NHWC, torch.randn(5, 6, 7, 7)),
     ),
     "few expand weights": (
-        "expand_depthwise_conv_bn_act",
+        "mbconv",
         "wrong number",
-        EXPANDING._replace(expand_weight=torch.randn(12, 4).half()),
+        BLOCK._replace(expand_weight=torch.randn(12, 4)),
     ),
-    "expand weights of floats": (
-        "expand_depthwise_conv_bn_act",
+    "expand weights of halves": (
+        "mbconv",
         "type of x",
-        EXPANDING._replace(expand_weight=torch.randn(12, 8)),
+        BLOCK._replace(expand_weight=torch.randn(12, 6).half()),
     ),
-    "short expand bias": (
-        "expand_depthwise_conv_bn_act",
-        "wrong number",
-        EXPANDING._replace(expand_bias=torch.ones(11)),
-    ),
+    "short expand bias": ("mbconv", "wrong number", BLOCK._replace(expand_bias=torch.ones(11))),
     "few expanded": (
-        "expand_depthwise_conv_bn_act_pool",
+        "mbconv",
         "wrong number",
-        EXPANDING._replace(depthwise_weight=torch.randn(11, 1, 3, 3).half()),
+        BLOCK._replace(depthwise_weight=torch.randn(11, 1, 3, 3)),
     ),
-    "float maps": (
-        "expand_depthwise_conv_bn_act_pool",
-        "computes float16 and bfloat16",
-        expanding(NHWC, 12, 3),
+    "no expand": (
+        "mbconv",
+        "must have the channels of x",
+        BLOCK._replace(expand_weight=None),
     ),
-    "large window": (
-        "expand_depthwise_conv_bn_act",
-        "no kernel for this window",
-        expanding(NHWC.half(), 12, 7),
+    "half a gate": (
+        "mbconv",
+        "squeeze-excitation needs both weights",
+        BLOCK._replace(se_expand_weight=None),
     ),
-    "many input channels": (
-        "expand_depthwise_conv_bn_act",
-        "too many input channels",
-        expanding(torch.randn(1, 136, 4, 4).half(), 12, 3),
+    "few gates of a block": (
+        "mbconv",
+        "wrong number",
+        BLOCK._replace(se_reduce_weight=torch.randn(4, 11)),
+    ),
+    "few projected": ("mbconv", "wrong number", BLOCK._replace(project_weight=torch.randn(5, 11))),
+    "residual of another shape": (
+        "mbconv",
+        "residual needs a result of x's shape",
+        BLOCK._replace(residual=True),
+    ),
+    "hidden channels of a block": (
+        "mbconv",
+        "too many hidden channels",
+        block(NHWC, 12, 5, hidden=12289),
     ),
     "few weights of a matrix": (
         "pointwise_conv_bn_act",

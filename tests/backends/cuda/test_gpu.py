@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 import effkernels
-from counted_or_not import whatever_is_faster
 from effkernels import ops
 from effkernels.models import EfficientNet
 from parity import Gpu, check, to_gpu
@@ -20,7 +19,7 @@ from randomise import randomise
 from specs.case import Case
 from specs.conv_bn_act import Dense
 from specs.depthwise_conv_bn_act import Depthwise
-from specs.expand_depthwise_conv_bn_act import Expand
+from specs.mbconv import Block
 from specs.oracle import in_float64, largest_sum, run_reference, tensors
 from specs.oracle_convolutions import OracleConvolutions
 from specs.pointwise_conv_bn_act import Pointwise
@@ -82,15 +81,13 @@ def gpu(backend: str) -> Gpu:
 @pytest.fixture(autouse=True)
 def _on_the_kernels(backend: str) -> Iterator[None]:
     """Nothing else may compute an op."""
-    with effkernels.use_backend(backend, fallback=False), whatever_is_faster():
+    with effkernels.use_backend(backend, fallback=False):
         yield
 
 
 def skip_without(backend: str, op: str, dtype: torch.dtype) -> None:
     if op not in effkernels.backends()[backend].ops:
         pytest.skip(f"no kernel of the {backend} backend")
-    if op.startswith("expand") and dtype == torch.float32:
-        pytest.skip("for float16 and bfloat16 alone")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -99,36 +96,44 @@ def test_layers_of_networks(gpu: Gpu, shape: tuple[int, int, int, int], dtype: t
     check(gpu, layer(*shape, dtype))
 
 
-# Input channels, expanded channels, kernel, stride and size of blocks of B0, B4, B5 and B7.
-EXPANDING = [
-    (16, 96, 3, 2, 112),
-    (24, 144, 3, 1, 56),
-    (24, 144, 5, 2, 56),
-    (40, 240, 5, 1, 28),
-    (80, 480, 3, 1, 14),
-    (112, 672, 5, 2, 14),
-    (32, 192, 3, 1, 95),
-    (56, 336, 3, 2, 48),
-    (40, 240, 5, 2, 114),
-    (128, 768, 3, 1, 29),
-    (80, 480, 5, 1, 75),
-]
+# Channels, and those of the hidden layer, of gates of B0, B4, B5 and B7.
+GATES = [(32, 8), (96, 4), (144, 6), (240, 10), (672, 28), (1152, 48), (1824, 76), (3840, 160)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("images", [1, 40])
-@pytest.mark.parametrize("shape", EXPANDING, ids=str)
-def test_blocks_of_networks(
-    gpu: Gpu, shape: tuple[int, int, int, int, int], images: int, dtype: torch.dtype
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("images", [1, 130])
+@pytest.mark.parametrize("shape", GATES, ids=str)
+def test_gates_of_networks(
+    gpu: Gpu, shape: tuple[int, int], images: int, dtype: torch.dtype
 ) -> None:
-    skip_without(gpu.backend, "expand_depthwise_conv_bn_act", dtype)
-    channels, expanded, kernel, stride, size = shape
-    # Of many images a block goes through all chunks of a tile; few channels show that as well.
-    expanded = min(expanded, 200) if images > 1 else expanded
-    padding = (kernel // 2,) * 4
-    style = Style(dtype=dtype)
+    skip_without(gpu.backend, "squeeze_excite", dtype)
+    check(gpu, Gate(images, *shape, style=Style(dtype=dtype)))
+    check(gpu, Squeeze(images, *shape, (3, 5), style=Style(dtype=dtype)))
+
+
+# Of the stems of B0, B3, B4, B5 and B7: result's channels and image size.
+STEMS = [(32, 224), (40, 300), (48, 380), (48, 456), (64, 600)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("images", ["nchw", "nhwc", "uint8"])
+@pytest.mark.parametrize("shape", STEMS, ids=str)
+def test_stems_of_networks(
+    gpu: Gpu, shape: tuple[int, int], images: str, dtype: torch.dtype
+) -> None:
+    channels, side = shape
+    uint8 = images == "uint8"
+    style = Style(dtype=dtype, layout="nchw" if uint8 else images)
     check(
-        gpu, Expand(images, channels, expanded, (size, size), kernel, stride, padding, style=style)
+        gpu,
+        Dense(
+            *(1, 3, (side, side), (3, 3), channels),
+            stride=(2, 2),
+            padding=(0, 1, 0, 1),
+            uint8=uint8,
+            normalise=uint8,
+            style=style,
+        ),
     )
 
 
@@ -178,19 +183,17 @@ def test_gates_with_many_hidden_channels(gpu: Gpu) -> None:
 Call = Callable[[], tuple[Tensor, ...]]
 
 
-_EXPAND = Expand(3, 40, 240, (28, 28), 5, 2, padding=(1, 2, 1, 2))
 _PLAIN = Pointwise(3, 40, 240, (28, 28))
 CASES: dict[str, Case] = {
     "conv_bn_act": Dense(2, 3, (65, 65), (3, 3), 32, stride=(2, 2)),
     "depthwise_conv_bn_act": layer(96, 3, 2, 28, torch.float32),
     "depthwise_conv_bn_act_pool": layer(240, 5, 1, 28, torch.float32),
-    "expand_depthwise_conv_bn_act": _EXPAND,
-    "expand_depthwise_conv_bn_act_pool": _EXPAND,
     "pointwise_conv_bn_act": Pointwise(3, 144, 40, (28, 28), gated=True, residual=True),
     "pointwise_conv_bn_act_pool": _PLAIN,
     "pointwise_conv_bn_act_squeeze": _PLAIN,
     "squeeze_excite_gate": Gate(70, 240, 10),
     "squeeze_excite": Squeeze(2, 240, 10, (28, 28)),
+    "mbconv": Block(9, 80, 480, 80, (14, 14), (5, 5), (1, 1), (2,) * 4, 20, residual=True),
 }
 
 
@@ -319,21 +322,6 @@ def test_more_than_2_to_the_31_elements(backend: str, kernel: int) -> None:
                 magnitude=largest_sum(ops.depthwise_conv_bn_act, arguments),
                 depth=kernel**2 + (0 if ours.dim() == 4 else (side + 1) ** 2),
             )
-
-
-@one_at_a_time
-def test_more_than_2_to_the_31_expanded_elements(backend: str) -> None:
-    skip_without(backend, "expand_depthwise_conv_bn_act_pool", torch.float16)
-    images, channels, side = 68, 2048, 125
-    if torch.cuda.mem_get_info()[0] < 12 * 2**30:
-        pytest.skip("less than 12 GiB of memory")
-    x = torch.randn(images, side, side, 8, device="cuda").half().permute(0, 3, 1, 2)
-    expand = ops.Conv(torch.randn(channels, 8, device="cuda").half())
-    deep = ops.Conv(torch.randn(channels, 1, 3, 3, device="cuda").half())
-    y, pooled = ops.expand_depthwise_conv_bn_act_pool(x, expand, deep, padding=1)
-    assert y.numel() > 2**31
-    alone, mean = ops.expand_depthwise_conv_bn_act_pool(x[-1:], expand, deep, padding=1)
-    assert_same((y[-1:], pooled[-1:]), (alone, mean))
 
 
 @one_at_a_time

@@ -53,6 +53,17 @@ def test_boxes_that_are_not_waited_for_are_nan(shim: HostShim) -> None:
     assert out[7, 1:].isnan().all()
 
 
+def test_blocks_of_a_cluster_write_to_each_other(shim: HostShim) -> None:
+    expected = (2.0 * torch.arange(32) + 32).repeat(2)
+    for seed in range(3):
+        assert torch.equal(shim.call("planted", "cluster", seed), expected)
+
+
+def test_without_a_barrier_some_of_what_a_cluster_sends_is_missing(shim: HostShim) -> None:
+    missing = [shim.call("planted", "cluster unfinished", seed).isnan().any() for seed in range(3)]
+    assert any(missing)
+
+
 @pytest.mark.parametrize("name", ["warpgroup", "warpgroup with registers"])
 def test_products_of_warpgroups(shim: HostShim, name: str) -> None:
     k = torch.arange(64) * 11
@@ -84,6 +95,14 @@ FOUND = {
     "overwritten before it is stored": "was written before a store had read it: thread 0 at ",
     "store not waited for": "a store was started and not waited for: thread 0 at ",
     "stored and not fenced": r"a store reads what thread \d+ has not fenced: thread 0 at ",
+    "cluster written too early": r"a block is written to that may not have started: thread \d+ of block 0 at ",
+    "cluster not arrived": r"a barrier of a cluster is not arrived at: thread \d+ of block \d at ",
+    "cluster arrived twice": r"a barrier of a cluster is arrived at twice: thread \d+ of block \d at ",
+    "cluster missed": r"deadlock: 63 of 64 threads wait, thread \d+ for a barrier of a cluster: ",
+    "cluster not waited for": "a barrier of a cluster was arrived at and not waited for",
+    "cluster ended": "block 1 is written to and has ended: thread .* of block 0 at ",
+    "cluster without such a block": "there is no block 2 in the cluster: ",
+    "cluster beyond memory": "AddressSanitizer: heap-buffer-overflow",
     "misaligned": "misaligned address .* which requires 16 byte alignment",
     "products not fenced": r"products were started without warpgroup_fence: thread \d+ at ",
     "products not waited for": "products were started and not waited for",

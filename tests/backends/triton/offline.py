@@ -247,6 +247,9 @@ def main() -> None:
             "registers": registers,
             "spilled": stack + local,
             "shared": shared + compiled.metadata.shared,
+            # Of SiLU; gates have others.
+            "exponentials": compiled.asm["ptx"].count("ex2.approx.ftz.f32"),
+            "reciprocals": compiled.asm["ptx"].count("rcp.approx.ftz.f32"),
             "narrow": re.findall(r"\b(?:ld|st)\.global[\w.:]*\.b16", compiled.asm["ptx"]),
         }
         product = "dot" in compiled.asm["ttir"]

@@ -147,6 +147,12 @@ def test_instruction_counts_stay_below_ceilings() -> None:
         assert max(counts) <= most, (name, counts)
 
 
+def test_two_elements_of_silu_share_a_reciprocal(compiled: list[dict[str, Any]]) -> None:
+    silu = [one for one in compiled if "_gate" not in one["kernel"] and one["exponentials"]]
+    assert silu
+    assert [one for one in silu if one["exponentials"] != 2 * one["reciprocals"]] == []
+
+
 def test_maps_are_not_accessed_two_bytes_at_a_time(compiled: list[dict[str, Any]]) -> None:
     """If channels are multiples of 8 but not of 16, which Triton recognises by itself."""
     whole = [one for one in compiled if "sizes of 1" not in one["kernel"]]

@@ -61,7 +61,7 @@ void start(Fibre& fibre, const Place& place) {
   if (!fibre.stack) fibre.stack.reset(new char[kStackBytes]);
   fibre.place = place;
   fibre.state = State::kReady;
-  fibre.exchanges = 0;
+  fibre.exchanges = fibre.arrivals = fibre.waits = 0;
   fibre.copies.clear();
   fibre.groups.clear();
   fibre.fake_stack = nullptr;
@@ -117,27 +117,38 @@ bool release_events(int threads) {
   return any;
 }
 
-// Nothing can go on: a message that says why, unless all are done.
-void complain(int threads) {
+// Those of `count` fibres, block by block.
+bool release_blocks(int threads, int count, const char* what = nullptr) {
+  bool any = false;
+  for (int first = 0; first < count && scheduler.error.empty(); first += threads) {
+    any = release(State::kBlock, first, first + threads, what) || any;
+  }
+  return any;
+}
+
+// Nothing can go on: a message that says why, unless all are done. `threads` of each of `count` fibres are of
+// a block.
+void complain(int threads, int count) {
   int waiting = 0;
   const Fibre* first = nullptr;
-  for (int i = 0; i < threads; ++i) {
+  for (int i = 0; i < count; ++i) {
     const Fibre& fibre = scheduler.fibres[i];
     if (fibre.state != State::kEvent) continue;
     if (first == nullptr) first = &fibre;
     ++waiting;
   }
   if (first != nullptr) {
-    scheduler.error = "deadlock: " + std::to_string(waiting) + " of " + std::to_string(threads) +
+    scheduler.error = "deadlock: " + std::to_string(waiting) + " of " + std::to_string(count) +
                       " threads wait, thread " + std::to_string(first->place.thread) + " for " + first->event;
     return;
   }
-  release_warps(threads, "a warp's exchange was");
-  if (scheduler.error.empty()) release(State::kBlock, 0, threads, "a barrier was");
+  release_warps(count, "a warp's exchange was");
+  if (scheduler.error.empty()) release_blocks(threads, count, "a barrier was");
 }
 
-// Runs the fibres of one block to their end.
+// Runs the fibres of the blocks of a cluster, of so many threads each, to their end.
 bool run_fibres(int threads, std::vector<int>& order) {
+  const auto count = static_cast<int>(order.size());
   for (;;) {
     std::shuffle(order.begin(), order.end(), scheduler.random);
     for (const int i : order) {
@@ -146,11 +157,10 @@ bool run_fibres(int threads, std::vector<int>& order) {
       if (!scheduler.error.empty()) return false;
     }
     // Copies land last, when all others that can have gone on: whoever does not wait reads something else.
-    if (release_events(threads) || release_warps(threads) || release(State::kBlock, 0, threads) ||
-        land_a_copy()) {
+    if (release_events(count) || release_warps(count) || release_blocks(threads, count) || land_a_copy()) {
       continue;
     }
-    complain(threads);
+    complain(threads, count);
     return scheduler.error.empty();
   }
 }
@@ -179,7 +189,8 @@ void wait_for_block(const Where& where) { yield(State::kBlock, site_of(where)); 
 
 const Words* meet(const Words& shown, const Where& where) {
   // In turns: who is late still reads one when who is early writes the other.
-  const int thread = here().thread, turn = static_cast<int>(scheduler.current->exchanges++ % 2);
+  const int thread = here().rank * here().threads + here().thread,
+            turn = static_cast<int>(scheduler.current->exchanges++ % 2);
   Words* slots = scheduler.slots.data() + turn * (scheduler.slots.size() / 2);
   slots[thread] = shown;
   yield(State::kWarp, site_of(where));
@@ -254,33 +265,47 @@ void set_device(const cuda::DeviceLimits* limits) { device = limits == nullptr ?
 const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
   if (grid.blocks > cuda::kMostBlocks) return "the tensors are too large for one launch";
   if (grid.blocks < 1 || grid.threads < 1 || grid.threads > 1024 || grid.shared_bytes < 0 ||
-      grid.shared_bytes > device.block_shared_bytes) {
+      grid.shared_bytes > device.block_shared_bytes || grid.cluster < 1 || grid.cluster > 8 ||
+      grid.blocks % grid.cluster != 0 || (grid.cluster > 1 && grid.threads % cuda::kWarp != 0)) {
     return "invalid configuration argument";  // CUDA's words
   }
   scheduler.kernel = &kernel;
   scheduler.error.clear();
-  scheduler.fibres.resize(std::max<size_t>(scheduler.fibres.size(), grid.threads));
+  const int running = grid.threads * grid.cluster;
+  scheduler.running = running;
+  scheduler.fibres.resize(std::max<size_t>(scheduler.fibres.size(), running));
   Words unseen;
   unseen.fill(UINT32_MAX);  // NaN
-  scheduler.slots.assign(2 * cuda::kWarp * ((grid.threads + cuda::kWarp - 1) / cuda::kWarp), unseen);
-  std::vector<int64_t> blocks(grid.blocks);
+  scheduler.slots.assign(2 * cuda::kWarp * ((running + cuda::kWarp - 1) / cuda::kWarp), unseen);
+  std::vector<int64_t> blocks(grid.blocks / grid.cluster);  // the first of each cluster, in clusters
   std::iota(blocks.begin(), blocks.end(), 0);
   std::shuffle(blocks.begin(), blocks.end(), scheduler.random);
-  std::vector<int> order(grid.threads);
+  std::vector<int> order(running);
   std::iota(order.begin(), order.end(), 0);
   for (const int64_t block : blocks) {
-    // At an address that is aligned to 16 bytes and to no more, as kSharedBase says.
-    constexpr size_t kAlignment = 1024, kBefore = kSharedBase % kAlignment;
-    void* memory = nullptr;
-    if (posix_memalign(&memory, kAlignment, kBefore + grid.shared_bytes) != 0) return "out of memory";
-    const std::unique_ptr<void, decltype(&std::free)> owner(memory, &std::free);
-    char* shared = static_cast<char*>(memory) + kBefore;
-    std::memset(shared, 0xff, grid.shared_bytes);
-    for (int i = 0; i < grid.threads; ++i) start(scheduler.fibres[i], {i, grid.threads, block, shared});
+    std::vector<std::unique_ptr<void, decltype(&std::free)>> owners;
+    scheduler.shared.clear();
+    for (int rank = 0; rank < grid.cluster; ++rank) {
+      // At an address that is aligned to 16 bytes and to no more, as kSharedBase says.
+      constexpr size_t kAlignment = 1024, kBefore = kSharedBase % kAlignment;
+      void* memory = nullptr;
+      if (posix_memalign(&memory, kAlignment, kBefore + grid.shared_bytes) != 0) return "out of memory";
+      owners.emplace_back(memory, &std::free);
+      char* shared = static_cast<char*>(memory) + kBefore;
+      std::memset(shared, 0xff, grid.shared_bytes);
+      scheduler.shared.push_back(shared);
+      for (int i = 0; i < grid.threads; ++i) {
+        start(scheduler.fibres[rank * grid.threads + i],
+              {i, grid.threads, block * grid.cluster + rank, shared, rank});
+      }
+    }
     start_copies(grid.threads);
     start_warpgroups(grid.threads);
     if (!run_fibres(grid.threads, order)) return scheduler.error.c_str();
-    for (int i = 0; i < grid.threads; ++i) {
+    for (int i = 0; i < running; ++i) {
+      if (scheduler.fibres[i].arrivals != scheduler.fibres[i].waits) {
+        return "a barrier of a cluster was arrived at and not waited for";
+      }
       if (!scheduler.fibres[i].copies.empty()) return "copies were started and not waited for";
     }
     scheduler.error = copies_left(grid.threads);

@@ -1,10 +1,10 @@
 #pragma once
 
 // What csrc/cuda/device.cuh has from CUDA, on a CPU: every thread of a block is a fibre, blocks run one after
-// the other, and fibres go on in another order after each barrier. Shared memory holds NaN at first and is
-// exactly as large as asked for, so that AddressSanitizer sees what goes beyond it. A launch fails where
-// threads of a block wait at different barriers, or end while others wait, or wait for what nothing brings
-// about.
+// the other but for those of a cluster, and fibres go on in another order after each barrier. Shared memory
+// holds NaN at first and is exactly as large as asked for, so that AddressSanitizer sees what goes beyond it.
+// A launch fails where threads of a block wait at different barriers, or end while others wait, or wait for
+// what nothing brings about.
 
 #include <array>
 #include <bit>
@@ -23,6 +23,7 @@ struct Place {
   int thread, threads;
   int64_t block;
   char* shared;
+  int rank;  // of the block in its cluster
 };
 
 // Of the fibre that runs.
@@ -174,6 +175,11 @@ void multiply_add(const uint32_t (&a)[4], uint32_t b0, uint32_t b1, float (&sums
 inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
 inline float fast_power_of_2(float x) { return flushed(std::exp2(flushed(x))); }
 inline float fast_reciprocal(float x) { return flushed(1.0f / flushed(x)); }
+
+inline float multiply_add_within_1(float a, float b, float c) {
+  const float sum = std::fma(a, b, c);
+  return sum > 1.0f ? 1.0f : sum > 0.0f ? sum : 0.0f;
+}
 
 template <class... Parameters>
 const char* launch(void (*kernel)(Parameters...), const Grid& grid, void*, Parameters... parameters) {

@@ -10,6 +10,7 @@
 namespace effkernels::cuda {
 
 const char* run_planted_with_tensor_memory(const char* name, float* out);
+const char* run_planted_with_clusters(const char* name, float* out);
 
 namespace {
 
@@ -164,7 +165,8 @@ EXPORT const char* effkernels_run_planted(const char* name, float* out) {
       return launch(planted.kernel, {1, kThreads, kThreads * 4}, nullptr, out);
     }
   }
-  return run_planted_with_tensor_memory(name, out);
+  const bool cluster = std::strncmp(name, "cluster", 7) == 0;
+  return (cluster ? run_planted_with_clusters : run_planted_with_tensor_memory)(name, out);
 }
 
 EXPORT void effkernels_set_seed(uint64_t seed) { effkernels::host_shim::set_seed(seed); }

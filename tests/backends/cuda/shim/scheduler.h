@@ -32,6 +32,7 @@ struct Fibre {
   std::function<bool()> happened;  // of kEvent: whether what it waits for has
   std::string event;               // and what that is, for people
   int64_t exchanges;
+  int64_t arrivals, waits;  // at barriers of the cluster
   std::vector<Copy> copies;
   std::vector<size_t> groups;  // copies before the end of each group that is open
 };
@@ -42,6 +43,8 @@ struct Scheduler {
   const void* stack;
   size_t stack_bytes;
   std::vector<Fibre> fibres;  // kept: making stacks is slow
+  int running;                // those of the cluster that runs
+  std::vector<char*> shared;  // memory of each of its blocks
   std::vector<Words> slots;   // two a lane
   const std::function<void()>* kernel;
   Fibre* current;
