@@ -132,7 +132,7 @@ def _check(
         if between:
             for _ in range(3):  # a plan is made, bound and used
                 outcome(ours, x, gradients=False)
-            outcome(theirs, x, gradients=False)
+                outcome(theirs, x, gradients=False)
 
     look()
     with torch.no_grad():

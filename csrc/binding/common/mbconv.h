@@ -52,4 +52,36 @@ inline MbconvArgs mbconv_args(Arguments& arguments, const Map& x, const MbconvTe
   return args;
 }
 
+// Computes a block from its arguments.
+using MbconvRun = Tensor (*)(const Tensor& x, const MbconvTensors& tensors, const Ints& stride,
+                             const Ints& padding, bool residual, const std::string& activation);
+
+// The op with the schema of mbconv, computed by `run`.
+template <MbconvRun run>
+Tensor mbconv_op(const Tensor& x, const MaybeTensor& expand_weight, const MaybeTensor& expand_bias,
+                 const MaybeTensor& expand_gamma, const MaybeTensor& expand_beta,
+                 const MaybeTensor& expand_mean, const MaybeTensor& expand_variance, double expand_eps,
+                 const Tensor& depthwise_weight, const MaybeTensor& depthwise_bias,
+                 const MaybeTensor& depthwise_gamma, const MaybeTensor& depthwise_beta,
+                 const MaybeTensor& depthwise_mean, const MaybeTensor& depthwise_variance,
+                 double depthwise_eps, const MaybeTensor& se_reduce_weight, const MaybeTensor& se_reduce_bias,
+                 const MaybeTensor& se_expand_weight, const MaybeTensor& se_expand_bias,
+                 const Tensor& project_weight, const MaybeTensor& project_bias,
+                 const MaybeTensor& project_gamma, const MaybeTensor& project_beta,
+                 const MaybeTensor& project_mean, const MaybeTensor& project_variance, double project_eps,
+                 const Ints& stride, const Ints& padding, bool residual, const std::string& activation) {
+  const MbconvTensors tensors{
+      expand_weight,
+      {expand_bias, expand_gamma, expand_beta, expand_mean, expand_variance, expand_eps},
+      depthwise_weight,
+      {depthwise_bias, depthwise_gamma, depthwise_beta, depthwise_mean, depthwise_variance, depthwise_eps},
+      se_reduce_weight,
+      se_reduce_bias,
+      se_expand_weight,
+      se_expand_bias,
+      project_weight,
+      {project_bias, project_gamma, project_beta, project_mean, project_variance, project_eps}};
+  return run(x, tensors, stride, padding, residual, activation);
+}
+
 }  // namespace effkernels::binding

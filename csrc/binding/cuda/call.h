@@ -55,6 +55,12 @@ class Call {
     if (other.has_value()) check_beside(*other);
   }
 
+  void check_beside(const NormTensors& norm) const {
+    for (const MaybeTensor* vector : {&norm.bias, &norm.gamma, &norm.beta, &norm.mean, &norm.variance}) {
+      check_beside(*vector);
+    }
+  }
+
   const char* op_;
   const Tensor& first_;
   OnDevice device_;

@@ -80,33 +80,11 @@ Tensor compute(const Call& call, const Tensor& x, const MbconvArgs& args) {
   return pointwise(call, x, project);
 }
 
-Tensor mbconv(const Tensor& x, const MaybeTensor& expand_weight, const MaybeTensor& expand_bias,
-              const MaybeTensor& expand_gamma, const MaybeTensor& expand_beta, const MaybeTensor& expand_mean,
-              const MaybeTensor& expand_variance, double expand_eps, const Tensor& depthwise_weight,
-              const MaybeTensor& depthwise_bias, const MaybeTensor& depthwise_gamma,
-              const MaybeTensor& depthwise_beta, const MaybeTensor& depthwise_mean,
-              const MaybeTensor& depthwise_variance, double depthwise_eps,
-              const MaybeTensor& se_reduce_weight, const MaybeTensor& se_reduce_bias,
-              const MaybeTensor& se_expand_weight, const MaybeTensor& se_expand_bias,
-              const Tensor& project_weight, const MaybeTensor& project_bias, const MaybeTensor& project_gamma,
-              const MaybeTensor& project_beta, const MaybeTensor& project_mean,
-              const MaybeTensor& project_variance, double project_eps, const Ints& stride,
-              const Ints& padding, bool residual, const std::string& activation) {
-  Call call("mbconv", x, expand_weight, expand_bias, expand_gamma, expand_beta, expand_mean, expand_variance,
-            depthwise_weight, depthwise_bias, depthwise_gamma, depthwise_beta, depthwise_mean,
-            depthwise_variance, se_reduce_weight, se_reduce_bias, se_expand_weight, se_expand_bias,
-            project_weight, project_bias, project_gamma, project_beta, project_mean, project_variance);
-  const MbconvTensors tensors{
-      expand_weight,
-      {expand_bias, expand_gamma, expand_beta, expand_mean, expand_variance, expand_eps},
-      depthwise_weight,
-      {depthwise_bias, depthwise_gamma, depthwise_beta, depthwise_mean, depthwise_variance, depthwise_eps},
-      se_reduce_weight,
-      se_reduce_bias,
-      se_expand_weight,
-      se_expand_bias,
-      project_weight,
-      {project_bias, project_gamma, project_beta, project_mean, project_variance, project_eps}};
+Tensor mbconv(const Tensor& x, const MbconvTensors& tensors, const Ints& stride, const Ints& padding,
+              bool residual, const std::string& activation) {
+  Call call("mbconv", x, tensors.expand_weight, tensors.expand, tensors.depthwise_weight, tensors.depthwise,
+            tensors.reduce_weight, tensors.reduce_bias, tensors.gate_weight, tensors.gate_bias,
+            tensors.project_weight, tensors.project);
   Arguments& arguments = call.arguments;
   return compute(call, x,
                  mbconv_args(arguments, arguments.map(x), tensors, stride, padding, residual,
@@ -117,5 +95,5 @@ Tensor mbconv(const Tensor& x, const MaybeTensor& expand_weight, const MaybeTens
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, EFFKERNELS_DISPATCH_KEY, library) {
-  library.impl("mbconv", TORCH_BOX(&effkernels::binding::mbconv));
+  library.impl("mbconv", TORCH_BOX(&effkernels::binding::mbconv_op<effkernels::binding::mbconv>));
 }
