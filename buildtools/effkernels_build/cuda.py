@@ -133,13 +133,13 @@ def why_not(torch: Torch | Missing, nvcc: Nvcc | Missing) -> str | None:
 def default_archs(nvcc_version: tuple[int, int], machine: str | None = None) -> list[str]:
     """The architectures to build for where TORCH_CUDA_ARCH_LIST is not set, one as PTX too, for newer ones.
 
-    Device code runs on every GPU of its major version from its own minor version up, so 8.6 serves
+    Device code runs on every GPU of its major version from its own minor version up, so 8.0 serves
     8.9 and 10.0 serves 10.3; but 9.0a, which has wgmma, serves only 9.0, and so would its PTX. 11.0
     exists only in Arm machines.
     """
     if nvcc_version < (12, 8):
-        return ["8.0", "8.6+PTX", "9.0a"]
-    archs = ["8.0", "8.6", "9.0a", "10.0"]
+        return ["8.0+PTX", "9.0a"]
+    archs = ["8.0", "9.0a", "10.0"]
     if nvcc_version >= (13, 0) and (machine or platform.machine()) == "aarch64":
         archs.append("11.0")
     return [*archs, "12.0+PTX"]

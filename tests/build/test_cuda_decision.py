@@ -140,8 +140,8 @@ class TestDecision:
 
 class TestArchs:
     def test_defaults_have_ptx_that_newer_gpus_run(self) -> None:
-        assert default_archs((12, 4), "x86_64") == ["8.0", "8.6+PTX", "9.0a"]
-        assert default_archs((12, 8), "x86_64") == ["8.0", "8.6", "9.0a", "10.0", "12.0+PTX"]
+        assert default_archs((12, 4), "x86_64") == ["8.0+PTX", "9.0a"]
+        assert default_archs((12, 8), "x86_64") == ["8.0", "9.0a", "10.0", "12.0+PTX"]
         assert default_archs((13, 0), "x86_64") == default_archs((12, 8), "x86_64")
         assert "11.0" in default_archs((13, 0), "aarch64")
 

@@ -15,8 +15,7 @@ from tiers import slow_unless
 
 CSRC = ROOT / "csrc"
 SOURCES = cuda_kernels(CSRC)
-# The default architectures, and one that the code of another architecture serves.
-ARCHS = sorted({*default_archs((13, 0), "x86_64"), "8.9"})
+ARCHS = default_archs((13, 0), "x86_64")
 
 # Registers per thread, by a part of the architecture and the mangled name; the first match counts. They let as many
 # blocks fit on a multiprocessor as the kernels intend: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
