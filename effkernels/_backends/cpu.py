@@ -29,7 +29,7 @@ def refusals() -> dict[str, limits.Refusal]:
         "conv_bn_act": refusal(ConvArguments, rows, limits.other_dtypes_but_uint8_images),
         "depthwise_conv_bn_act": window,
         "depthwise_conv_bn_act_pool": window,
-        "pointwise_conv_bn_act": refusal(PointwiseArguments, limits.gate_not_float32, other_dtypes),
+        "pointwise_conv_bn_act": refusal(PointwiseArguments, other_dtypes, limits.gate_not_float32),
         "pointwise_conv_bn_act_pool": refusal(PointwisePoolArguments, other_dtypes),
         "squeeze_excite_gate": refusal(GateArguments, limits.pooled_not_float32, other_dtypes),
         "squeeze_excite": refusal(SqueezeExciteArguments, other_dtypes),

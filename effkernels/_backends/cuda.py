@@ -37,7 +37,7 @@ def refusals() -> dict[str, limits.Refusal]:
         "conv_bn_act": refusal(ConvArguments, terms, rows, limits.other_dtypes_but_uint8_images),
         "depthwise_conv_bn_act": window,
         "depthwise_conv_bn_act_pool": window,
-        "pointwise_conv_bn_act": refusal(PointwiseArguments, limits.gate_not_float32, other_dtypes),
+        "pointwise_conv_bn_act": refusal(PointwiseArguments, other_dtypes, limits.gate_not_float32),
         "pointwise_conv_bn_act_pool": pooled,
         "pointwise_conv_bn_act_squeeze": pooled,
         "squeeze_excite_gate": refusal(

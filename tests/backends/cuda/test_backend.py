@@ -309,7 +309,7 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "few projected": ("mbconv", "wrong number", BLOCK._replace(project_weight=torch.randn(5, 11))),
     "residual of another shape": (
         "mbconv",
-        "residual needs a result of x's shape",
+        "residual needs a result with x's shape",
         BLOCK._replace(residual=True),
     ),
     "hidden channels of a block": (
