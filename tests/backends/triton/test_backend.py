@@ -131,7 +131,7 @@ def test_every_convolution_of_b0_to_b7_runs_on_a_kernel(
         model, _, calls = fake_pass(name, dtype)
         blocks = [block for stage in model.stages for block in stage]
         ours = [key for key in calls.counts if key.startswith("effkernels")]
-        # Stem and head, and each block: one call on cuda; on triton expand (if there is one), depthwise, gate and project.
+        # Stem and head, and each block: one call on cuda; on triton expand, if it has one, depthwise, gate and project.
         on_cuda = any("cuda" in key for key in ours)
         of_blocks = [1 if on_cuda else 3 + (block.expand is not None) for block in blocks]
         assert sum(calls.counts[key] for key in ours) == 2 + sum(of_blocks)
