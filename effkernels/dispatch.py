@@ -177,7 +177,7 @@ class use_backend:  # noqa: N801 - used like a function
         ValueError: there is no such backend, or it is not available here (the message says why).
         NotImplementedError: raised by an op that the backend does not compute, with ``fallback=False``.
 
-        The environment variable ``EFFKERNELS_BACKEND``, read at import, sets the default.
+    The environment variable ``EFFKERNELS_BACKEND``, read at import, sets the default.
     """
 
     def __init__(self, name: str, *, fallback: bool = True) -> None:
