@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,15 +25,6 @@ from oracles import oracle
 from randomise import randomise
 from specs.oracle_convolutions import OracleConvolutions
 from specs.tolerance import assert_within_eager
-
-
-@pytest.fixture(params=["cpu", "torch"])
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    name: str = request.param
-    if not effkernels.backends()[name].available:
-        pytest.skip(f"no {name} backend")
-    with effkernels.use_backend(name):
-        yield name
 
 
 @pytest.fixture(params=ARCHETYPES)

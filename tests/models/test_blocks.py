@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
-import effkernels
 from effkernels.nn import Bottleneck, ConvBnAct, FusedMBConv
 from oracles import oracle
 from specs.oracle_convolutions import OracleConvolutions
@@ -151,15 +150,6 @@ PAIRS |= {
     }.items()
     for channels, stride in [((64, 64), 1), ((32, 64), 1), ((64, 64), 2)]
 }
-
-
-@pytest.fixture(params=["cpu", "torch"])
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    name: str = request.param
-    if not effkernels.backends()[name].available:
-        pytest.skip(f"no {name} backend")
-    with effkernels.use_backend(name):
-        yield name
 
 
 @torch.no_grad()
