@@ -52,7 +52,6 @@ CEILINGS = {
 SPILLS = {
     ("depthwise_conv_bn_act", "10.0"): 8,
     ("depthwise_conv_bn_act", "12.0"): 12,
-    ("depthwise_tensor_core", "9.0a"): 4,
     ("tiles", "9.0a"): 8,
     ("squeeze_excite_gate", "9.0a"): 8,
 }
