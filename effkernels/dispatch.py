@@ -20,6 +20,9 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 Accepts = Callable[..., "str | None"]
+KERNEL_DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16))
+"""Of maps and weights that the backends with kernels compute; images may be uint8 too."""
+
 _PROXY = torch._C._TorchDispatchModeKey.PROXY
 _PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
 
@@ -257,7 +260,7 @@ def watched() -> bool:
     return _choice.watcher is not None
 
 
-def asked_for() -> tuple[str | None, bool]:
+def requested_backend() -> tuple[str | None, bool]:
     """The backend that ``use_backend`` or the environment names in this thread, or None; and whether others may run."""
     return _choice.name, _choice.fallback
 
@@ -396,8 +399,11 @@ def layers_traced(x: object) -> bool:
     return traced() or isinstance(x, torch.fx.Proxy)
 
 
-def merely_runs() -> bool:
-    """Whether calls just run here: not compiled, transformed, traced, recorded or observed. About 1 us."""
+def is_plain_call() -> bool:
+    """Whether a call runs eagerly and nothing else: not compiled, transformed, traced, recorded or observed.
+
+    Takes about a microsecond.
+    """
     return not (
         torch.compiler.is_compiling()
         or transformed()

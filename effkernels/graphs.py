@@ -215,7 +215,7 @@ class GraphedModel:
             autocast = dispatch.autocast_enabled(_DEVICE_TYPE)
             cast = torch.get_autocast_dtype(_DEVICE_TYPE) if autocast else None
             # Everything that decides which kernels run.
-            key = tuple(input.shape), input.dtype, cast, dispatch.asked_for()
+            key = tuple(input.shape), input.dtype, cast, dispatch.requested_backend()
             captured = self._captured.pop(key, None)
             if captured is None:
                 while len(self._captured) >= self._max_shapes:

@@ -21,7 +21,7 @@ def register() -> None:
 
 def _warn_of_what_is_missing() -> None:
     """Warn if there is a GPU but a backend for it is missing, so that users need not find out by timing."""
-    if dispatch.asked_for()[0] == "torch":
+    if dispatch.requested_backend()[0] == "torch":
         return
     if not compiled.built():
         dispatch.warn_once(f"effkernels: {compiled.compiled_status()['cpu']}")

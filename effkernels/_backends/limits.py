@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from effkernels.dispatch import KERNEL_DTYPES
 from effkernels.ops._steps import LINEAR, Network
 from effkernels.ops.conv_bn_act import ConvArguments
 from effkernels.ops.mbconv import MbconvArguments
@@ -25,7 +26,6 @@ Limit = Callable[[Any], "str | None"]
 Refusal = Callable[..., "str | None"]
 """Takes the arguments of an op's schema, flat; passed to :func:`effkernels.dispatch.register_kernel`."""
 
-FLOATS = frozenset((torch.float32, torch.bfloat16, torch.float16))
 CAPABILITY = (8, 0)  # the oldest GPUs that device code is built for: older ones lack bfloat16
 
 
@@ -66,9 +66,9 @@ def refusal(arguments: Callable[..., Any], *limits: Limit) -> Refusal:
 
 
 def other_dtypes(arguments: Sequence[Any]) -> str | None:
-    """Refuse tensors whose dtype is not in ``FLOATS``."""
+    """Refuse tensors whose dtype is not in ``KERNEL_DTYPES``."""
     for argument in arguments:
-        if isinstance(argument, Tensor) and argument.dtype not in FLOATS:
+        if isinstance(argument, Tensor) and argument.dtype not in KERNEL_DTYPES:
             return f"it computes float32, bfloat16 and float16, not {argument.dtype}"
     return None
 
@@ -174,7 +174,7 @@ def on_gpu(refuses: Refusal) -> Refusal:
 def network(x: Tensor, tensors: Sequence[Tensor], steps: Network) -> str | None:
     """Refuse networks that no backend computes as one call."""
     # There are hundreds of tensors, so this avoids a Python loop over them.
-    others = set(map(operator.attrgetter("dtype"), tensors)) - FLOATS
+    others = set(map(operator.attrgetter("dtype"), tensors)) - KERNEL_DTYPES
     if others:
         return other_dtypes(tensors)
     first = steps.steps[0].op == "conv_bn_act"

@@ -23,7 +23,6 @@ from effkernels.models.plan import Plan, wants_gradient
 from effkernels.ops._steps import NETWORK
 
 _TENSORS = frozenset((Tensor, nn.Parameter))
-_DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16))
 
 # A model's copies and pickles are to know nothing of it.
 _plans: weakref.WeakKeyDictionary[nn.Module, Plan] = weakref.WeakKeyDictionary()
@@ -45,7 +44,7 @@ def run(model: Any, methods: Mapping[str, Any], x: Tensor) -> Tensor | None:
     Raises:
         ValueError, TypeError: as the model itself, where ``x`` does not fit it.
     """
-    if not dispatch.merely_runs():
+    if not dispatch.is_plain_call():
         if not torch.compiler.is_compiling():
             dispatch.decline(NETWORK, "PyTorch transforms, traces or records the call")
         return None
@@ -79,7 +78,7 @@ def maps(model: Any, x: Tensor, stages: Sequence[int] | None) -> list[Tensor] | 
     Raises:
         ValueError, TypeError: as the model itself, where ``x`` does not fit it.
     """
-    if not dispatch.merely_runs() or dispatch.watched():
+    if not dispatch.is_plain_call() or dispatch.watched():
         return None
     plan = _map_plans.get(model)
     if plan is not None and plan.stages != stages:
@@ -121,7 +120,7 @@ def _run(
     if isinstance(plan, str):
         return plan
     model._check_images(x)
-    if x.dtype not in _DTYPES and x.dtype != torch.uint8:
+    if x.dtype not in dispatch.KERNEL_DTYPES and x.dtype != torch.uint8:
         return f"it takes uint8, float32, bfloat16 and float16, not {x.dtype}"
     if dispatch.autocast_enabled(x.device.type):
         return "torch.autocast is on"

@@ -251,7 +251,7 @@ def wants_gradient(x: Tensor, tensors: list[Tensor]) -> bool:
 
 def _key(x: Tensor) -> Any:
     """All that decides about kernels, beside the model."""
-    return x.shape, x.dtype, x.device, dispatch.asked_for()
+    return x.shape, x.dtype, x.device, dispatch.requested_backend()
 
 
 def _choose(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Callable[..., Any] | None:

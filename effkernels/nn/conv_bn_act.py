@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from effkernels import ops, reference
-from effkernels.dispatch import layers_traced, merely_runs, traced
+from effkernels.dispatch import is_plain_call, layers_traced, traced
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.nn.drop_path import keeps_all
 from effkernels.reference.elementwise import channels_last
@@ -101,7 +101,7 @@ def weight_of(conv: nn.Conv2d) -> Tensor:
     weight = conv.weight
     if type(weight) not in (Tensor, nn.Parameter):  # a sharded or traced weight
         return weight
-    if not (torch.is_grad_enabled() and weight.requires_grad and merely_runs()):
+    if not (torch.is_grad_enabled() and weight.requires_grad and is_plain_call()):
         return weight
     channels, height, width = weight.shape[1:]
     size = channels * height * width

@@ -75,7 +75,7 @@ class Op:
         gets them only on request (``use_backend("torch")``), because it may run where there are kernels.
         """
         if torch.compiler.is_exporting():
-            wanted, _ = dispatch.asked_for()
+            wanted, _ = dispatch.requested_backend()
             return (self.plain if wanted == "torch" else self.public)(*arguments)
         device_type = arguments[0].device.type
         composite = self.composed is not None

@@ -224,4 +224,4 @@ def test_maps_and_logits_have_plans_of_their_own() -> None:
     other = copy.deepcopy(model)
     other.head.conv.weight.zero_()
     assert not torch.allclose(maps(other)[0], last[0])
-    assert dispatch.merely_runs()
+    assert dispatch.is_plain_call()

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from filelock import FileLock
+
 from effkernels_build import ninja_build
 from effkernels_build.modules import CUDA_MODULE, FILE_NAMES, shim_module
 from effkernels_build.toolchain import (
@@ -41,34 +43,47 @@ def _runtime(compiler: Compiler, name: str) -> str:
     return found
 
 
-class HostShim(WorkerProcess):
-    """Builds a copy of the package into ``folder``, and runs its kernels in a separate process.
+def build_shim(folder: Path) -> str:
+    """Builds a copy of the package, with the shim as its CUDA module, into ``folder`` unless it is there already.
+
+    Processes that test at the same time share one folder: the first builds, the others wait for it.
+
+    Returns:
+        The sanitizers' libraries, for ``LD_PRELOAD``.
 
     Raises:
         ShimMissingError: there is no C++ compiler with sanitizers, or a build tool is missing.
         CompileError: it does not compile.
     """
+    compiler = find_compiler(os.environ)
+    ninja, torch, python = find_ninja(os.environ), find_torch(), find_python_headers()
+    for tool in (compiler, ninja, torch, python):
+        if isinstance(tool, Missing):
+            raise ShimMissingError(tool.reason)
+    assert isinstance(compiler, Compiler)
+    assert isinstance(torch, Torch)
+    assert isinstance(python, Path)
+    assert isinstance(ninja, str)
+    preload = " ".join(_runtime(compiler, name) for name in _RUNTIMES)
+    package = folder / "effkernels"
+    built = package / FILE_NAMES[CUDA_MODULE]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not built.exists():
+            junk = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json", "data")
+            shutil.copytree(ROOT / "effkernels", package, ignore=junk, dirs_exist_ok=True)
+            module = shim_module(ROOT, SHIM, compiler, torch, python)
+            ninja_build.build(module, ROOT, folder / "work", built, ninja, None)
+    return preload
+
+
+class HostShim(WorkerProcess):
+    """Runs the CUDA kernels in a separate process, from ``folder``; raises what `build_shim` does."""
 
     error = ShimError
 
     def __init__(self, folder: Path) -> None:
-        compiler = find_compiler(os.environ)
-        ninja, torch, python = find_ninja(os.environ), find_torch(), find_python_headers()
-        for tool in (compiler, ninja, torch, python):
-            if isinstance(tool, Missing):
-                raise ShimMissingError(tool.reason)
-        assert isinstance(compiler, Compiler)
-        assert isinstance(torch, Torch)
-        assert isinstance(python, Path)
-        assert isinstance(ninja, str)
-        preload = " ".join(_runtime(compiler, name) for name in _RUNTIMES)
-        package = folder / "effkernels"
-        junk = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json", "data")
-        shutil.copytree(ROOT / "effkernels", package, ignore=junk, dirs_exist_ok=True)
-        module = shim_module(ROOT, SHIM, compiler, torch, python)
-        ninja_build.build(
-            module, ROOT, folder / "work", package / FILE_NAMES[CUDA_MODULE], ninja, None
-        )
+        preload = build_shim(folder)
         super().__init__(
             SHIM / "worker.py",
             folder,

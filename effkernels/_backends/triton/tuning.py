@@ -31,7 +31,7 @@ Measure = Callable[[Callable[[], object]], float]
 
 
 @functools.cache
-def asked_for() -> bool:
+def autotune_requested() -> bool:
     """Whether ``EFFKERNELS_AUTOTUNE`` is on; read when an op first runs."""
     return os.environ.get("EFFKERNELS_AUTOTUNE", "").strip().lower() in ("1", "true", "yes", "on")
 
@@ -156,7 +156,7 @@ def _median_milliseconds(run: Callable[[], object]) -> float:
 
 def tuning(x: Tensor) -> bool:
     """Whether an op on ``x`` should use :func:`tuned`."""
-    return asked_for() and x.is_cuda and x.numel() > 0
+    return autotune_requested() and x.is_cuda and x.numel() > 0
 
 
 def tuned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,8 +16,11 @@ from parity import Gpu, Runner
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostShim]:
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which all processes of this run share
     try:
-        made = HostShim(tmp_path_factory.mktemp("host_shim"))
+        made = HostShim(folder / "host_shim")
     except ShimMissingError as missing:
         pytest.skip(f"no host shim: {missing}")
     except CompileError as error:

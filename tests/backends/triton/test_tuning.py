@@ -25,7 +25,7 @@ from effkernels._backends.triton import (  # noqa: E402
     tuning,
 )
 from effkernels._backends.triton.launch import share  # noqa: E402
-from effkernels._backends.triton.tuning import Tuner, asked_for, cache_file, tuned  # noqa: E402
+from effkernels._backends.triton.tuning import Tuner, autotune_requested, cache_file, tuned  # noqa: E402
 
 Config = tuple[int, str]
 CANDIDATES: list[Config] = [(1, "slow"), (2, "fast"), (3, "fails"), (4, "as fast")]
@@ -176,13 +176,13 @@ class OnGpu:
 def test_nothing_is_measured_unless_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     for value, expected in (("", False), ("0", False), ("1", True), ("on", True)):
         monkeypatch.setenv("EFFKERNELS_AUTOTUNE", value)
-        asked_for.cache_clear()
-        assert asked_for() == expected
+        autotune_requested.cache_clear()
+        assert autotune_requested() == expected
         assert tuning.tuning(OnGpu(2, 3)) == expected
         # Not for CPU tensors in the interpreter either, nor for empty tensors.
         assert not tuning.tuning(torch.ones(2, 3))
         assert not tuning.tuning(OnGpu(0, 3))
-    asked_for.cache_clear()
+    autotune_requested.cache_clear()
 
 
 @pytest.mark.parametrize("capturing", [False, True])
