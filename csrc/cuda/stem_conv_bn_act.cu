@@ -76,8 +76,10 @@ struct Word {
     return at(e, odd) >= 0 && at(e, odd) < kKernel * kUnit<kPlanar>;
   }
 
-  // Bits of the elements that are in a row of the window.
+  // Bits of the elements that are in a row of the window. None of a word of no row: it has weights of 0, with
+  // which an infinite element would be NaN.
   EFFKERNELS_DEVICE uint32_t mask(int odd) const {
+    if (row >= kRows) return 0;
     return (inside(0, odd) ? 0xffffu : 0u) | (inside(1, odd) ? 0xffff0000u : 0u);
   }
 

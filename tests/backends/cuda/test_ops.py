@@ -93,6 +93,23 @@ def test_convolution_paths(runner: Runner, name: str, dtype: torch.dtype, seed: 
     check(runner, conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("left", [0, 1])
+def test_an_infinite_element_at_each_place_of_a_stems_window(
+    runner: Runner, layout: torch.memory_format, left: int
+) -> None:
+    """One in each image. It meets no weight but its own: with the zeros that fill up a product it would be NaN."""
+    x = torch.zeros(27, 3, 9, 12)
+    for i in range(27):
+        x[i, i // 9, 2 + i // 3 % 3, 4 - left + i % 3] = -torch.inf
+    x = x.half().contiguous(memory_format=layout)
+    weight = torch.randn(32, 3, 3, 3).half()
+    window = {"stride": (2, 2), "padding": (0, 1, left, 1)}
+    (y,) = runner("conv_bn_act", {"x": x, "weight": weight, **window, "activation": "identity"})
+    assert torch.equal(y[:, :, 1, 2].double(), -torch.inf * weight.double().flatten(1).T)
+    assert not y.isnan().any()
+
+
 @given(case=cases(mbconv.generate))
 def test_mbconv(runner: Runner, case: Block) -> None:
     with channels_apart(runner) if case.style.strange else nullcontext():
