@@ -24,6 +24,10 @@ from effkernels.ops._schema import Norm, Pair, Sides
 from effkernels.reference.convolution import output_size
 
 
+# At most so many channels make an image.
+IMAGE_CHANNELS = 4
+
+
 class WindowArguments(NamedTuple):
     """All arguments of a depthwise convolution; the first ones of a dense convolution."""
 
@@ -74,10 +78,13 @@ def checked(
     *,
     depthwise: bool,
 ) -> WindowArguments:
-    """The arguments, checked, cast and in NHWC; uint8 images of a dense convolution stay as they are."""
+    """The arguments, checked, cast and in NHWC; images of a dense convolution stay as they are."""
     check_images(op, x, uint8=not depthwise)
     uint8 = x.dtype == torch.uint8
-    x, weight = x if uint8 else channels_last(cast(x)), cast(weight)
+    x, weight = x if uint8 else cast(x), cast(weight)
+    # The kernels of stems read NCHW as fast as NHWC; a copy would take about as long as they do.
+    if depthwise or not (uint8 or (x.shape[1] <= IMAGE_CHANNELS and x.is_contiguous())):
+        x = channels_last(x)
     if weight.dim() != 4:
         raise ValueError(f"{op}: weight must have 4 dimensions, got {tuple(weight.shape)}")
     channels = weight.shape[0]
