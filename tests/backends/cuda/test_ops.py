@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 
 from cuda_kernels import LABELS, channels_apart
 from parity import (
@@ -35,6 +35,9 @@ from specs.squeeze_excite import Squeeze
 from specs.squeeze_excite_gate import Gate
 from specs.style import DTYPES
 
+# A case takes up to a second in the host shim.
+few = settings(max_examples=20)
+
 # The others differ in what the CPU's kernel does with its buffers.
 MBCONV_PATHS = (
     "only padding",
@@ -54,6 +57,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
+@few
 @given(case=cases(depthwise_conv_bn_act.generate))
 def test_depthwise(runner: Runner, case: Depthwise) -> None:
     with channels_apart(runner) if case.style.strange else nullcontext():
@@ -65,11 +69,13 @@ def test_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: in
     check(runner, depthwise_conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
 
+@few
 @given(case=cases(squeeze_excite_gate.generate))
 def test_squeeze_excite_gate(runner: Runner, case: Gate) -> None:
     check(runner, case)
 
 
+@few
 @given(case=cases(squeeze_excite.generate))
 def test_squeeze_excite(runner: Runner, case: Squeeze) -> None:
     check(runner, case)
@@ -83,6 +89,7 @@ def test_squeeze_excite_paths(runner: Runner, name: str, dtype: torch.dtype, see
     check(runner, SQUEEZES[name].styled(dtype=dtype, seed=seed))
 
 
+@few
 @given(case=cases(conv_bn_act.generate).map(with_few_terms))
 def test_convolution(runner: Runner, case: Dense) -> None:
     check(runner, case)
@@ -110,6 +117,7 @@ def test_an_infinite_element_at_each_place_of_a_stems_window(
     assert not y.isnan().any()
 
 
+@few
 @given(case=cases(mbconv.generate))
 def test_mbconv(runner: Runner, case: Block) -> None:
     with channels_apart(runner) if case.style.strange else nullcontext():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from torch import Tensor
 
 from cuda_kernels import Shim
@@ -22,6 +22,8 @@ from specs.generators import cases
 from specs.pointwise_conv_bn_act import EDGES, Pointwise, generate
 from specs.style import DTYPES, Style
 
+# A case takes up to a second in the host shim.
+few = settings(max_examples=20)
 CASES = {
     "few pixels": Pointwise(2, 72, 24, (5, 5), gated=True, residual=True),
     "few pixels, one product": Pointwise(1, 8, 8, (3, 3), activation="relu"),
@@ -46,6 +48,7 @@ CASES = {
 HALVES = (torch.bfloat16, torch.float16)
 
 
+@few
 @given(case=cases(generate))
 def test_any_shape(runner: Runner, case: Pointwise) -> None:
     check(runner, case)
