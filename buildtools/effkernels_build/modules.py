@@ -114,7 +114,7 @@ def understood(
     return found
 
 
-def _with_twin(isas: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def with_twin(isas: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """With the twin of the tile registers, where it can be compiled; first, because it is the slowest."""
     if "avx2" not in isas:
         return isas
@@ -158,7 +158,7 @@ def cpu_module(
     csrc = root / "csrc"
     isas = understood(compiler)
     if sanitizers:
-        isas = _with_twin(isas)
+        isas = with_twin(isas)
     each = "-DEFFKERNELS_FOR_EACH_ISA(f)=" + " ".join(f"f({isa})" for isa in isas)
     instrument = [f"-fsanitize={name}" for name in sanitizers]
     if sanitizers:

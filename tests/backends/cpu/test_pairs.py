@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 import torch
 
 from cpu_kernels import instruction_set, run_kernels, usable_instruction_sets
 from effkernels import ops
+from effkernels_build.modules import understood, with_twin
+from effkernels_build.toolchain import Compiler, find_compiler
 from processes import run_python
+from source_tree import ROOT
 from specs.oracle import in_float64, run_reference
+from tiers import slow_unless
 
 PAIRS = [name for name in usable_instruction_sets() if name in ("tile_twin", "avx512bf16", "amx")]
 
@@ -66,3 +74,35 @@ def test_without_the_systems_permission_the_next_best_is_used() -> None:
     """Linux refuses the tile registers to a process whose signal stack could not hold them."""
     done = run_python("-c", _SMALL_STACK)
     assert done.stdout.split() == [n for n in usable_instruction_sets() if n != "amx"], done.stderr
+
+
+@pytest.mark.parametrize("name", slow_unless(["tile_twin"], ["tile_twin", "avx512bf16", "amx"]))
+def test_products_of_tiles_and_vectors(name: str, tmp_path: Path) -> None:
+    """Also the twin of the tiles, on any x86-64 processor with AVX2, under sanitizers."""
+    compiler = find_compiler(os.environ)
+    if not isinstance(compiler, Compiler):
+        pytest.skip(compiler.reason)
+    isas = with_twin(understood(compiler))
+    if (
+        name not in isas
+        or (name if name != "tile_twin" else "avx2") not in usable_instruction_sets()
+    ):
+        pytest.skip(f"no {name} here")
+    sources = ["tests/backends/cpu/pair_products.cpp", "csrc/cpu/runtime/processor.cpp"]
+    command = [*compiler.command, "-std=c++20", "-O1", "-g1", f"-I{ROOT / 'csrc'}", *isas[name]]
+    command += [f"-DEFFKERNELS_ISA={name}", *(str(ROOT / source) for source in sources)]
+    program = tmp_path / "pair_products"
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    # Some compilers come without sanitizers' libraries.
+    for flags in (sanitize, []):
+        built = subprocess.run(
+            [*command, *flags, "-o", str(program)], capture_output=True, text=True, check=False
+        )
+        if built.returncode == 0:
+            break
+    assert built.returncode == 0, built.stderr
+    env = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+    done = subprocess.run([str(program)], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # Some roundings to 24 bits.
+    assert float(done.stdout) < 4 * 2**-24
