@@ -184,6 +184,7 @@ EDGES = {
     "multiples of 8, 5x5 of stride 2": Block(
         *(2, 40, 240, 80, (11, 8), (5, 5), (2, 2), (1, 2, 1, 2), 10), activation="relu6"
     ),
+    "odd channels": Block(1, 33, 198, 70, (19, 19), (5, 5), (2, 2), (2,) * 4, squeezed=5),
     "empty batch": Block(0, 16, 96, 24, (20, 21), squeezed=4),
 }
 

@@ -15,6 +15,7 @@ import platform
 import runpy
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from effkernels_build.cuda import (
     warpgroup_archs,
 )
 from effkernels_build.ninja_build import Language, Module
-from effkernels_build.toolchain import Compiler, Torch
+from effkernels_build.toolchain import Compiler, Torch, run
 
 CXX_STANDARD = 20
 # The oldest torch in which the modules load, in torch's own notation: 2.11.
@@ -55,6 +56,8 @@ _KERNEL_FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-Wno-maybe-uninitiali
 def instruction_sets(machine: str | None = None) -> dict[str, tuple[str, ...]]:
     """The instruction sets that kernels are compiled for, slowest first, and their flags.
 
+    Compilers may not know the newest: see :func:`understood`.
+
     Args:
         machine: as `platform.machine()` names it; this one's by default.
     """
@@ -68,10 +71,54 @@ def instruction_sets(machine: str | None = None) -> dict[str, tuple[str, ...]]:
             "-mavx512vl",
             "-mprefer-vector-width=512",
         )
-        return {"baseline": (), "avx2": avx2, "avx512": (*avx2, *avx512)}
+        pairs = (*avx2, *avx512, "-mavx512bf16")
+        return {
+            "baseline": (),
+            "avx2": avx2,
+            "avx512": (*avx2, *avx512),
+            "avx512bf16": pairs,
+            "amx": (*pairs, "-mamx-tile", "-mamx-bf16"),
+        }
     if machine in ("aarch64", "arm64"):
         return {"neon": ()}
     return {"baseline": ()}
+
+
+# Instruction sets that older compilers or assemblers do not know, and code that needs them.
+_NEWER = {
+    "avx512bf16": (
+        "#include <immintrin.h>\n"
+        "__m512 f(__m512 sums, __m512bh x) { return _mm512_dpbf16_ps(sums, x, x); }\n"
+    ),
+    "amx": '#include <immintrin.h>\nvoid f() { asm volatile("tdpbf16ps %tmm2, %tmm1, %tmm0"); }\n',
+}
+
+# The kernels of amx with tile registers in plain C++, for tests: see csrc/cpu/isa/tiles.h.
+_TILE_TWIN = "tile_twin"
+
+
+def understood(
+    compiler: Compiler, isas: dict[str, tuple[str, ...]] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Those of the instruction sets (this machine's by default) that the compiler can compile for."""
+    found: dict[str, tuple[str, ...]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "trial.cpp"), Path(folder, "trial.o")
+        for isa, flags in (isas or instruction_sets()).items():
+            if isa in _NEWER:
+                source.write_text(_NEWER[isa])
+                command = (*compiler.command, *flags, "-c", str(source), "-o", str(target))
+                if run(command)[0] != 0:
+                    continue
+            found[isa] = flags
+    return found
+
+
+def with_twin(isas: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """With the twin of the tile registers, where it can be compiled; first, because it is the slowest."""
+    if "avx2" not in isas:
+        return isas
+    return {_TILE_TWIN: (*isas["avx2"], "-DEFFKERNELS_TILE_TWIN"), **isas}
 
 
 def _system_includes(*folders: Path) -> list[str]:
@@ -104,9 +151,14 @@ def cpu_module(
     record: Path,
     sanitizers: Sequence[str] = (),
 ) -> Module:
-    """`_C`; `record` is the folder of the generated build_record.h and network_layout.h."""
+    """`_C`; `record` is the folder of the generated build_record.h and network_layout.h.
+
+    With sanitizers it also has the kernels of `tile_twin`.
+    """
     csrc = root / "csrc"
-    isas = instruction_sets()
+    isas = understood(compiler)
+    if sanitizers:
+        isas = with_twin(isas)
     each = "-DEFFKERNELS_FOR_EACH_ISA(f)=" + " ".join(f"f({isa})" for isa in isas)
     instrument = [f"-fsanitize={name}" for name in sanitizers]
     if sanitizers:

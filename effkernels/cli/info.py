@@ -91,7 +91,15 @@ def _print_installation(out: Console, document: dict[str, Any]) -> None:
         )
     )
     _heading(out, "Backends, fastest first")
-    out.print(facts({name: _status(status) for name, status in document["backends"].items()}))
+    instructions = _instructions(document["build"].get("instruction_sets"))
+    out.print(
+        facts(
+            {
+                name: _status(status, instructions if name == "cpu" else "")
+                for name, status in document["backends"].items()
+            }
+        )
+    )
     _heading(out, "Compiled modules")
     out.print(facts({name: reason or "loaded" for name, reason in document["compiled"].items()}))
     _heading(out, "Build")
@@ -107,10 +115,18 @@ def _heading(out: Console, text: str) -> None:
     out.print(f"\n{text}", style="bold underline")
 
 
-def _status(status: dict[str, Any]) -> str:
+def _status(status: dict[str, Any], instructions: str) -> str:
     if not status["available"]:
         return f"not available: {status['reason']}"
-    return f"available: {', '.join(status['ops'])}" if status["ops"] else "available: every op"
+    ops = ", ".join(status["ops"]) if status["ops"] else "every op"
+    return f"available{instructions}: {ops}"
+
+
+def _instructions(sets: dict[str, Any] | None) -> str:
+    """Which of its instruction sets the cpu backend uses, if it is loaded."""
+    if sets is None:
+        return ""
+    return f", with {sets['in_use']} instructions (of {', '.join(sets['kernels'])})"
 
 
 def _flat(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ from effkernels_build.modules import (
     cuda_kernels,
     cuda_module,
     instruction_sets,
+    understood,
 )
 from effkernels_build.ninja_build import CompileError, Language, Module, first_error, ninja_text
 from effkernels_build.record import FILE_NAME, BuildRecord
@@ -138,8 +140,8 @@ class TestKernels:
     @pytest.mark.parametrize(
         ("machine", "names"),
         [
-            ("x86_64", ["baseline", "avx2", "avx512"]),
-            ("AMD64", ["baseline", "avx2", "avx512"]),
+            ("x86_64", ["baseline", "avx2", "avx512", "avx512bf16", "amx"]),
+            ("AMD64", ["baseline", "avx2", "avx512", "avx512bf16", "amx"]),
             ("aarch64", ["neon"]),
             ("arm64", ["neon"]),
             ("riscv64", ["baseline"]),
@@ -151,20 +153,43 @@ class TestKernels:
     def test_each_has_all_of_the_one_before(self) -> None:
         flags = [set(flags) for flags in instruction_sets("x86_64").values()]
         assert flags[0] == set()
-        assert flags[0] < flags[1] < flags[2]
+        assert all(less < more for less, more in itertools.pairwise(flags))
         assert {"-mavx2", "-mfma", "-mf16c"} <= flags[1]
         assert {"-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"} <= flags[2]
+        assert "-mavx512bf16" in flags[3]
+        assert "-mamx-bf16" in flags[4]
+
+    @pytest.mark.parametrize(
+        ("unknown", "lost"), [("nothing", 0), ("-mamx-bf16", 1), ("-mavx512bf16", 2)]
+    )
+    def test_without_those_that_an_older_compiler_does_not_know(
+        self, unknown: str, lost: int, tmp_path: Path
+    ) -> None:
+        older = tmp_path / "c++"
+        older.write_text(f'#!/bin/sh\nfor word; do [ "$word" != "{unknown}" ] || exit 1; done\n')
+        older.chmod(0o755)
+        isas = instruction_sets("x86_64")
+        found = understood(Compiler((str(older),), "c++ 1"), isas)
+        assert list(found) == list(isas)[: len(isas) - lost]
+        assert found.items() <= isas.items()
+
+    def test_a_twin_of_the_tiles_with_sanitizers(self) -> None:
+        assert "tile_twin" not in self.module().languages
+        module = self.module(("address",))
+        if "avx2" in understood(self.COMPILER):
+            assert "-DEFFKERNELS_TILE_TWIN" in module.languages["tile_twin"].flags
+            (isas,) = (flag for flag in module.languages["cpp"].flags if "FOR_EACH_ISA" in flag)
+            assert isas.split("=")[1].startswith("f(tile_twin) ")  # never the fastest
 
     def test_this_machines_by_default(self) -> None:
         assert instruction_sets() == instruction_sets(platform.machine())
 
-    @staticmethod
-    def module(sanitizers: tuple[str, ...] = ()) -> Module:
+    COMPILER = Compiler(("c++",), "c++ 1")
+
+    def module(self, sanitizers: tuple[str, ...] = ()) -> Module:
         nowhere = Path("/nonexistent")
         torch = Torch("2.15.0", None, nowhere)
-        return cpu_module(
-            ROOT, Compiler(("c++",), "c++ 1"), torch, nowhere, nowhere, nowhere, sanitizers
-        )
+        return cpu_module(ROOT, self.COMPILER, torch, nowhere, nowhere, nowhere, sanitizers)
 
     def test_kernels_once_for_each_instruction_set(self) -> None:
         module = self.module()
@@ -173,10 +198,10 @@ class TestKernels:
             compiled.setdefault(source.name, []).append(language)
             assert language in module.languages
         # The binding first, then the kernel.
-        assert compiled["depthwise_conv_bn_act.cpp"] == ["cpp", *instruction_sets()]
-        assert compiled["depthwise_row.cpp"] == list(instruction_sets())
+        assert compiled["depthwise_conv_bn_act.cpp"] == ["cpp", *understood(self.COMPILER)]
+        assert compiled["depthwise_row.cpp"] == list(understood(self.COMPILER))
         assert compiled["processor.cpp"] == compiled["instruction_sets.cpp"] == ["cpp"]
-        for isa, flags in instruction_sets().items():
+        for isa, flags in understood(self.COMPILER).items():
             assert set(flags) < set(module.languages[isa].flags)
             assert f"-DEFFKERNELS_ISA={isa}" in module.languages[isa].flags
             assert any(f"f({isa})" in flag for flag in module.languages["cpp"].flags)

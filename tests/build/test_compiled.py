@@ -79,7 +79,8 @@ def test_cpu_module() -> None:
 def test_kernels_are_those_that_the_processor_runs() -> None:
     module, found = compiled.cpu_module(), INFO["instruction_sets"]
     names = list(instruction_sets())
-    assert found["kernels"] == names[: len(found["kernels"])]
+    # Their order depends on the processor: see csrc/cpu/runtime/instruction_sets.cpp.
+    assert set(found["kernels"]) == set(names[: len(found["kernels"])])
     assert found["kernels"]
     before = module.build_info()["instruction_sets"]["in_use"]
     try:

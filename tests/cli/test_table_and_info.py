@@ -57,6 +57,12 @@ def test_info_lists_versions_backends_and_the_build(run: Run) -> None:
     for reason in document["compiled"].values():
         assert reason is None or " ".join(reason.split()) in text
     assert torch.__version__.partition("+")[0] in text
+    sets = document["build"].get("instruction_sets")
+    if sets is not None:
+        assert (
+            f"available, with {sets['in_use']} instructions (of {', '.join(sets['kernels'])}): "
+            in text
+        )
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite4"])

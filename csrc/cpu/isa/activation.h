@@ -78,22 +78,40 @@ EFFKERNELS_INLINE void activate(Activation activation, Vec (&x)[kCount]) {
   }
 }
 
-// y = activation(x) for `count` floats, a multiple of kLanes.
-inline void activate(Activation activation, const float* x, int64_t count, float* y) {
-  if (activation == Activation::kIdentity && x == y) return;
+// Writes the activations of `count` floats, a multiple of kLanes, to y. `next` gives a vector of them for
+// each place, in order.
+template <class Next>
+EFFKERNELS_INLINE void activate_all(Activation activation, int64_t count, float* y, const Next& next) {
   constexpr int kAtOnce = 4;
   int64_t i = 0;
   for (; i + kAtOnce * kLanes <= count; i += kAtOnce * kLanes) {
     Vec some[kAtOnce];
-    for (int j = 0; j < kAtOnce; ++j) some[j] = load(x + i + j * kLanes);
+    for (int j = 0; j < kAtOnce; ++j) some[j] = next(i + j * kLanes);
     activate(activation, some);
     for (int j = 0; j < kAtOnce; ++j) store(y + i + j * kLanes, some[j]);
   }
   for (; i < count; i += kLanes) {
-    Vec one[1] = {load(x + i)};
+    Vec one[1] = {next(i)};
     activate(activation, one);
     store(y + i, one[0]);
   }
+}
+
+// y = activation(x) for `count` floats, a multiple of kLanes.
+inline void activate(Activation activation, const float* x, int64_t count, float* y) {
+  if (activation == Activation::kIdentity && x == y) return;
+  activate_all(activation, count, y, [x](int64_t i) { return load(x + i); });
+}
+
+// y = activation(scale * sums + shift) for `rows` rows of `width` floats, a multiple of kLanes.
+inline void activate_scaled(Activation activation, const float* sums, int64_t rows, int width,
+                            const float* scale, const float* shift, float* y) {
+  int channel = 0;
+  activate_all(activation, rows * width, y, [&](int64_t i) {
+    const Vec x = fma(load(sums + i), load(scale + channel), load(shift + channel));
+    channel = channel + kLanes == width ? 0 : channel + kLanes;
+    return x;
+  });
 }
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -2,6 +2,8 @@
 
 #include "cpu/isa/activation.h"
 
+#if !defined(__AVX512BF16__)  // see depthwise_row.h
+
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
 
@@ -180,3 +182,5 @@ DepthwiseRowKernel depthwise_row_kernel(const Window& w, int out_width, Dtype in
 }
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA
+
+#endif

@@ -7,7 +7,7 @@
 #include "cpu/isa/vec.h"
 #include "cpu/runtime/parallel.h"
 
-namespace effkernels::cpu::EFFKERNELS_ISA {
+namespace effkernels::cpu {
 
 struct DepthwiseRow {
   Window window;
@@ -28,12 +28,31 @@ struct DepthwiseRow {
 
 using DepthwiseRowKernel = void (*)(const DepthwiseRow& row);
 
+}  // namespace effkernels::cpu
+
+// Instruction sets that have more than AVX-512 only for products use its kernels, which take a minute to
+// compile.
+#if defined(__AVX512BF16__)
+#define EFFKERNELS_DEPTHWISE_ISA avx512
+#else
+#define EFFKERNELS_DEPTHWISE_ISA EFFKERNELS_ISA
+#endif
+
+namespace effkernels::cpu::EFFKERNELS_DEPTHWISE_ISA {
+
 // The kernel for a window and for rows with this many results, reading elements of `in` and writing elements
 // of `out`.
 DepthwiseRowKernel depthwise_row_kernel(const Window& window, int out_width, Dtype in, Dtype out);
 
 // The pixels of zeros around a row that spare the kernel from checking where the row ends.
 int depthwise_margin(const Window& window, int width, int out_width);
+
+}  // namespace effkernels::cpu::EFFKERNELS_DEPTHWISE_ISA
+
+namespace effkernels::cpu::EFFKERNELS_ISA {
+
+using EFFKERNELS_DEPTHWISE_ISA::depthwise_margin;
+using EFFKERNELS_DEPTHWISE_ISA::depthwise_row_kernel;
 
 // Pointers to the input rows under row `out_y` of the result; null for padding. `x` points to row `first` of
 // the input, which has `height` rows.

@@ -50,39 +50,17 @@ void tile(const Rows& rows, int64_t first, const float* packed, const float* ini
   }
 }
 
-// Full tiles, then the rest in tiles of half as many rows, down to one.
-template <int kRows, int kVectors>
-void tiles(const Rows& rows, int64_t first, int count, const float* packed, const float* initial,
-           float* result, int64_t result_stride, Ahead& ahead) {
-  int done = 0;
-  for (; done + kRows <= count; done += kRows) {
-    tile<kRows, kVectors>(rows, first + done, packed, initial, result + done * result_stride, result_stride,
-                          ahead);
-  }
-  if constexpr (kRows > 1) {
-    if (done < count) {
-      tiles<(kRows + 1) / 2, kVectors>(rows, first + done, count - done, packed, initial,
-                                       result + done * result_stride, result_stride, ahead);
-    }
-  }
-}
-
 }  // namespace
 
 void multiply(const Rows& rows, int64_t first, int count, const float* packed, int width,
               const float* initial, float* result, int64_t result_stride, Ahead& ahead) {
-  switch (width / kLanes) {
-    case 1:
-      return tiles<tile_rows(1), 1>(rows, first, count, packed, initial, result, result_stride, ahead);
-    case 2:
-      return tiles<tile_rows(2), 2>(rows, first, count, packed, initial, result, result_stride, ahead);
-    case 3:
-      return tiles<tile_rows(3), 3>(rows, first, count, packed, initial, result, result_stride, ahead);
-    default:
-      if constexpr (kMaxChunkVectors == 4) {
-        return tiles<tile_rows(4), 4>(rows, first, count, packed, initial, result, result_stride, ahead);
-      }
-  }
+  with_vectors(width, [&](auto vectors) {
+    constexpr int kVectors = vectors;
+    split_rows<tile_rows(kVectors)>(0, count, [&](auto tile_rows, int done) {
+      tile<tile_rows, kVectors>(rows, first + done, packed, initial, result + done * result_stride,
+                                result_stride, ahead);
+    });
+  });
 }
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -3,6 +3,8 @@
 // The matrix product of all dense convolutions: rows of the input (pixels) times the packed weights of a
 // chunk of output channels, in tiles that stay in registers.
 
+#include <type_traits>
+
 #include "cpu/isa/vec.h"
 #include "cpu/runtime/parallel.h"
 
@@ -17,6 +19,31 @@ constexpr int kMaxChunk = kMaxChunkVectors * kLanes;
 constexpr int tile_rows(int vectors) {
   if (kRegisters == 32) return vectors == 4 ? 6 : 8;
   return vectors == 3 ? 4 : vectors == 2 ? 6 : 8;
+}
+
+// Calls tile(rows, first), rows being a compile-time number, for `count` rows: full tiles of kRows, then the
+// rest in tiles of half as many rows, down to one.
+template <int kRows, class F>
+EFFKERNELS_INLINE void split_rows(int first, int count, const F& tile) {
+  for (; first + kRows <= count; first += kRows) tile(std::integral_constant<int, kRows>(), first);
+  if constexpr (kRows > 1) {
+    if (first < count) split_rows<(kRows + 1) / 2>(first, count, tile);
+  }
+}
+
+// Calls f(vectors), vectors being a compile-time number, for a chunk of `width` floats.
+template <class F>
+EFFKERNELS_INLINE void with_vectors(int width, const F& f) {
+  switch (width / kLanes) {
+    case 1:
+      return f(std::integral_constant<int, 1>());
+    case 2:
+      return f(std::integral_constant<int, 2>());
+    case 3:
+      return f(std::integral_constant<int, 3>());
+    default:
+      if constexpr (kMaxChunkVectors == 4) return f(std::integral_constant<int, 4>());
+  }
 }
 
 // Input rows in `parts` parts of `k` elements each: row i of part p begins at parts[p] + i * row_stride.

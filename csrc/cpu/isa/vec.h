@@ -140,6 +140,14 @@ EFFKERNELS_INLINE Vec power_of_two(Vec shifted) {
 
 EFFKERNELS_INLINE float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
 
+// Of two bfloat16 in each lane, the one in the lower or in the upper half.
+EFFKERNELS_INLINE Vec lower_half(Vec a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 16))};
+}
+EFFKERNELS_INLINE Vec upper_half(Vec a) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(-65536)))};
+}
+
 EFFKERNELS_INLINE __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
 
 EFFKERNELS_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -193,6 +201,13 @@ EFFKERNELS_INLINE Vec power_of_two(Vec shifted) {
   const __m256 entry = _mm256_permutevar8x32_ps(_mm256_load_ps(kPowerTable.entries), n);
   return {_mm256_castsi256_ps(
       _mm256_add_epi32(_mm256_castps_si256(entry), _mm256_slli_epi32(n, 23 - kPowersLog2)))};
+}
+
+EFFKERNELS_INLINE Vec lower_half(Vec a) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 16))};
+}
+EFFKERNELS_INLINE Vec upper_half(Vec a) {
+  return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(a.v), _mm256_set1_epi32(-65536)))};
 }
 
 EFFKERNELS_INLINE float sum(Vec a) {

@@ -1,7 +1,10 @@
 #include "cpu/runtime/instruction_sets.h"
 
+#include <algorithm>
 #include <atomic>
 #include <stdexcept>
+
+#include "cpu/runtime/processor.h"
 
 namespace effkernels::cpu {
 
@@ -22,10 +25,13 @@ bool processor_has(const std::string& isa) {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (isa == "avx2") return avx2;
-  if (isa == "avx512") {
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  }
+  if (isa == "tile_twin") return avx2;
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (isa == "avx512") return avx512;
+  const bool pairs = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (isa == "avx512bf16") return pairs;
+  if (isa == "amx") return pairs && has_tiles() && may_use_tiles();
 #endif
   return isa == "baseline" || isa == "neon";
 }
@@ -38,6 +44,17 @@ std::vector<const Kernels*> usable() {
 #define EFFKERNELS_ADD(isa) add(isa::kKernels);
   EFFKERNELS_FOR_EACH_ISA(EFFKERNELS_ADD)
 #undef EFFKERNELS_ADD
+#if defined(__x86_64__)
+  // Intel's processors multiply pairs in vectors more slowly than twice as many floats (measured on Sapphire
+  // Rapids: 1.4 times the time of the same products).
+  const auto named = [&found](const char* name) {
+    return std::find_if(found.begin(), found.end(),
+                        [name](auto* one) { return name == std::string(one->name); });
+  };
+  const auto pairs = named("avx512bf16"), floats = named("avx512");
+  if (__builtin_cpu_is("intel") && pairs != found.end() && floats != found.end())
+    std::iter_swap(pairs, floats);
+#endif
   return found;
 }
 

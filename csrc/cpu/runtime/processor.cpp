@@ -4,8 +4,42 @@
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace effkernels::cpu {
+
+bool has_tiles() {
+#if defined(__x86_64__)
+  // Compilers do not all know these names, so the processor is asked itself.
+  constexpr unsigned kTiles = 1u << 24, kBFloat16 = 1u << 22, kSavesState = 1u << 27;
+  unsigned a, b, c, d;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kSavesState) == 0) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & kTiles) == 0 || (d & kBFloat16) == 0) return false;
+  // The operating system must save both parts of their state.
+  constexpr unsigned kState = 3u << 17;
+  unsigned low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low & kState) == kState;
+#else
+  return false;
+#endif
+}
+
+bool may_use_tiles() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, since Linux 5.16
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 std::vector<std::string> detected_instruction_sets() {
   std::vector<std::string> found;
@@ -26,6 +60,7 @@ std::vector<std::string> detected_instruction_sets() {
   add("avx512vl", __builtin_cpu_supports("avx512vl"));
   add("avx512vnni", __builtin_cpu_supports("avx512vnni"));
   add("avx512bf16", __builtin_cpu_supports("avx512bf16"));
+  add("amx-bf16", has_tiles());
 #elif defined(__aarch64__)
   add("neon", true);
 #if defined(__linux__)

@@ -131,13 +131,18 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", SIXTEEN_BITS)
-def test_every_16_bit_value_passes_unchanged(dtype: torch.dtype) -> None:
+def test_every_16_bit_value_passes_unchanged(isa: str, dtype: torch.dtype) -> None:
     x = all_of(dtype)
     assert_same_bits(identity(x), x)
     # In a product, NaN and infinity turn all other channels into NaN.
     finite = torch.where(x.isfinite(), x, torch.ones((), dtype=dtype))
+    # Instructions for pairs of bfloat16 may take numbers below the smallest normal one for zeros.
+    flushes = dtype == torch.bfloat16 and isa in ("avx512bf16", "amx")
+    tiny = flushes & (finite.float().abs() < torch.finfo(dtype).smallest_normal)
     for channels in (1, 2, 4, 16, 64):
-        assert_same_bits(copies(finite, channels), finite)
+        actual = copies(finite, channels)
+        expected = torch.where(tiny & (actual == 0), actual, finite)
+        assert_same_bits(actual, expected)
 
 
 @pytest.mark.parametrize("dtype", SIXTEEN_BITS)

@@ -132,6 +132,9 @@ POINTWISES = {
     "groups across images": Pointwise(5, 530, 20, (17, 17), residual=True),
     "panels": Pointwise(2, 24, 1999, (6, 7)),
     "many terms": Pointwise(2, 2000, 50, (5, 5), gated=True),
+    # Products of pairs: numbers of terms and of rows that fill no tile, and strips that chunks share.
+    "odd terms": Pointwise(1, 45, 200, (11, 11), gated=True),
+    "a row in the last tile": Pointwise(1, 95, 70, (7, 7)),
     "one pixel": Pointwise(9, 300, 1000, (1, 1), activation="identity"),
     "one of all": Pointwise(1, 1, 1, (1, 1), gated=True, residual=True),
     "empty batch": Pointwise(0, 30, 20, (4, 4), gated=True, residual=True),

@@ -86,5 +86,7 @@ def test_kernels_do_not_race_and_do_not_depend_on_threads(program: Path) -> None
     assert "ThreadSanitizer" not in done.stderr, done.stderr
     assert done.returncode == 0, done.stdout + done.stderr
     *lines, last = done.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == list(usable_instruction_sets())
+    ran = [line.split(":")[0] for line in lines]
+    usable = [name for name in usable_instruction_sets() if name != "tile_twin"]
+    assert ran == (["tile_twin", *usable] if "avx2" in usable else usable)
     assert last == "ok"

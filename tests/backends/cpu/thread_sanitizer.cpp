@@ -18,6 +18,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/runtime/instruction_sets.h"
+#include "cpu/runtime/processor.h"
 
 namespace {
 
@@ -44,6 +45,19 @@ class Numbers {
     kept_.push_back(std::make_unique<Floats>(std::move(made)));
     return kept_.back()->data();
   }
+  // As elements of this type: the upper halves of the floats, where they are bfloat16.
+  const void* take(int64_t count, Dtype dtype) {
+    const float* floats = take(count);
+    if (dtype == Dtype::kFloat) return floats;
+    auto* halves = reinterpret_cast<BFloat16*>(kept_.back()->data());
+    for (int64_t i = 0; i < count; ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, floats + i, sizeof bits);
+      const BFloat16 upper{static_cast<uint16_t>(bits >> 16)};
+      std::memcpy(halves + i, &upper, sizeof upper);
+    }
+    return halves;
+  }
   Parameters parameters(int64_t count) { return {take(count), Dtype::kFloat}; }
 
   // Variances are squares.
@@ -62,6 +76,17 @@ class Numbers {
 // Calls an op on this many threads; returns everything that it writes.
 using Call = std::function<Floats(int threads)>;
 
+Floats widened(const Floats& written) {
+  Floats wide(written.size());
+  for (size_t i = 0; i < wide.size(); ++i) {
+    BFloat16 x;
+    std::memcpy(&x, reinterpret_cast<const char*>(written.data()) + i * sizeof x, sizeof x);
+    const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+    std::memcpy(&wide[i], &bits, sizeof bits);
+  }
+  return wide;
+}
+
 // Workspace and results are filled with NaN first. `place` sets where results are written.
 template <class Args>
 Call call(const Op<Args>* const Kernels::* op, Args args, int64_t results,
@@ -78,6 +103,9 @@ Call call(const Op<Args>* const Kernels::* op, Args args, int64_t results,
         static_cast<float*>(std::aligned_alloc(64, (floats / 16 + 1) * 64)), std::free);
     for (size_t i = 0; i < floats; ++i) scratch.get()[i] = kNothing;
     chosen.run(mine, scratch.get(), {count, run_on_threads});
+    if constexpr (requires { mine.dtype; }) {
+      if (mine.dtype == Dtype::kBFloat16) return widened(written);
+    }
     return written;
   };
 }
@@ -113,11 +141,12 @@ Call convolution(Numbers& n, Shape in, Shape out, Window window) {
   return call<ConvBnActArgs>(&Kernels::conv_bn_act, args, results, [](auto& a, float* y) { a.y = y; });
 }
 
-Call pointwise(Numbers& n, Shape in, int out_channels, bool gated, bool mean_only) {
+Call pointwise(Numbers& n, Shape in, int out_channels, bool gated, bool mean_only,
+               Dtype dtype = Dtype::kFloat) {
   PointwiseConvBnActArgs args{};
-  args.in = in, args.out_channels = out_channels, args.dtype = Dtype::kFloat;
-  args.x = n.take(in.images * in.pixels() * in.channels);
-  args.weight = n.take(static_cast<int64_t>(out_channels) * in.channels);
+  args.in = in, args.out_channels = out_channels, args.dtype = dtype;
+  args.x = n.take(in.images * in.pixels() * in.channels, dtype);
+  args.weight = n.take(static_cast<int64_t>(out_channels) * in.channels, dtype);
   args.norm = n.norm(out_channels), args.activation = Activation::kHardswish;
   if (gated) args.gate = n.take(in.images * in.channels);
   if (mean_only) {
@@ -125,7 +154,7 @@ Call pointwise(Numbers& n, Shape in, int out_channels, bool gated, bool mean_onl
                                         [](auto& a, float* y) { a.mean = y; });
   }
   const int64_t results = in.images * in.pixels() * out_channels;
-  args.residual = n.take(results);
+  args.residual = n.take(results, dtype);
   return call<PointwiseConvBnActArgs>(&Kernels::pointwise_conv_bn_act, args, results,
                                       [](auto& a, float* y) { a.y = y; });
 }
@@ -156,19 +185,21 @@ Call squeeze_excite(Numbers& n, Shape in, int squeezed) {
   return call<SqueezeExciteArgs>(&Kernels::squeeze_excite, args, results, [](auto& a, float* y) { a.y = y; });
 }
 
-Call mbconv(Numbers& n, Shape in, Shape out, Window window, int expanded, int squeezed) {
+Call mbconv(Numbers& n, Shape in, Shape out, Window window, int expanded, int squeezed,
+            Dtype dtype = Dtype::kFloat) {
   MbconvArgs args{};
-  args.in = in, args.out = out, args.window = window, args.dtype = Dtype::kFloat;
-  args.x = n.take(in.images * in.pixels() * in.channels);
+  args.in = in, args.out = out, args.window = window, args.dtype = dtype;
+  args.x = n.take(in.images * in.pixels() * in.channels, dtype);
   args.expanded = expanded;
   if (expanded != in.channels) {
-    args.expand_weight = n.take(static_cast<int64_t>(expanded) * in.channels);
+    args.expand_weight = n.take(static_cast<int64_t>(expanded) * in.channels, dtype);
     args.expand_norm = n.norm(expanded);
   }
-  args.depthwise_weight = n.take(static_cast<int64_t>(expanded) * window.kernel_h * window.kernel_w);
+  const int64_t taps = static_cast<int64_t>(window.kernel_h) * window.kernel_w;
+  args.depthwise_weight = n.take(expanded * taps, dtype);
   args.depthwise_norm = n.norm(expanded);
   if (squeezed > 0) args.gate = gate_args(n, in.images, expanded, squeezed);
-  args.project_weight = n.take(static_cast<int64_t>(out.channels) * expanded);
+  args.project_weight = n.take(static_cast<int64_t>(out.channels) * expanded, dtype);
   args.project_norm = n.norm(out.channels);
   args.activation = Activation::kSilu;
   const int64_t results = out.images * out.pixels() * out.channels;
@@ -178,10 +209,15 @@ Call mbconv(Numbers& n, Shape in, Shape out, Window window, int expanded, int sq
 struct Named {
   std::string name;
   Call run;
+  // How far results of other numbers of threads may be, as a part of the largest: the work, and so the order
+  // of some sums, is split by it. Bfloat16 may be rounded the other way.
+  float tolerance = 1e-4f;
 };
 
 std::vector<Named> all_calls(Numbers& n) {
   const Window same{3, 3, 1, 1, 1, 1, 1, 1}, half{5, 5, 2, 2, 2, 2, 1, 1}, dilated{3, 2, 1, 1, 0, 0, 2, 3};
+  constexpr Dtype kBFloat16 = Dtype::kBFloat16;
+  constexpr float kRounding = 1e-2f;
   return {
       {"depthwise", depthwise(n, {2, 30, 20, 37}, {2, 30, 20, 37}, same, false)},
       {"depthwise, pooled", depthwise(n, {1, 40, 21, 150}, {1, 20, 11, 150}, half, true)},
@@ -201,6 +237,9 @@ std::vector<Named> all_calls(Numbers& n) {
       {"mbconv, groups", mbconv(n, {5, 24, 24, 6}, {5, 24, 24, 10}, same, 200, 8)},
       {"mbconv, small images", mbconv(n, {6, 7, 7, 20}, {6, 4, 4, 30}, half, 120, 8)},
       {"mbconv, no expand, no gate", mbconv(n, {2, 20, 20, 40}, {2, 20, 20, 12}, same, 40, 0)},
+      {"pointwise, bfloat16", pointwise(n, {1, 9, 9, 45}, 200, false, false, kBFloat16), kRounding},
+      {"pointwise, bfloat16, gated", pointwise(n, {3, 9, 9, 64}, 150, true, false, kBFloat16), kRounding},
+      {"mbconv, bfloat16", mbconv(n, {1, 19, 19, 33}, {1, 10, 10, 70}, half, 198, 5, kBFloat16), kRounding},
   };
 }
 
@@ -215,24 +254,36 @@ bool same_bits(const Floats& a, const Floats& b) {
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-// How the work is split, and so the order of some sums, depends on the number of threads.
-bool close(const Floats& a, const Floats& b) {
+bool close(const Floats& a, const Floats& b, float tolerance) {
   float largest = 0.0f, difference = 0.0f;
   for (size_t i = 0; i < a.size(); ++i) {
     if (!std::isfinite(a[i]) || !std::isfinite(b[i])) return false;
     largest = std::fmax(largest, std::fabs(b[i]));
     difference = std::fmax(difference, std::fabs(a[i] - b[i]));
   }
-  return difference <= 1e-4f * largest;
+  return difference <= tolerance * largest;
+}
+
+// Whether the calling thread's tile registers hold something that the operating system has to keep.
+bool tiles_in_use() {
+#if defined(__x86_64__)
+  if (!has_tiles()) return false;
+  unsigned low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));
+  return (low >> 18 & 1) != 0;
+#else
+  return false;
+#endif
 }
 
 void check(const Named& one) {
   const Floats alone = one.run(1);
-  if (!close(alone, alone)) complain(one.name + ": not all of the result is written");
+  if (!close(alone, alone, 0.0f)) complain(one.name + ": not all of the result is written");
+  if (tiles_in_use()) complain(one.name + ": leaves tile registers in use");
   for (const int count : {2, 3, 5}) {
     const Floats together = one.run(count);
     const std::string name = one.name + " on " + std::to_string(count) + " threads";
-    if (!close(together, alone)) complain(name + ": not the result of one thread");
+    if (!close(together, alone, one.tolerance)) complain(name + ": not the result of one thread");
     if (!same_bits(together, one.run(count))) complain(name + ": another result each time");
   }
 }
