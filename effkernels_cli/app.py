@@ -144,6 +144,39 @@ def convert(
     _run("convert", {**locals(), "to": to.value})
 
 
+def cam(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Picture to write: .png, .jpg or .webp.")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Model name; repeat it to see models side by side."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights", "-w", help="As for predict: one for all models, or one for each."
+        ),
+    ] = None,
+    wanted: Annotated[
+        str | None,
+        typer.Option(
+            "--class", "-c", help="Index or name of a class; each model's most likely by default."
+        ),
+    ] = None,
+    device: DeviceOption = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUTPUT.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which parts of a picture speak for a class.
+
+    Class activation maps over the part of the picture that each model sees, side by side
+    (the paper's Figure 7). Red speaks most for the class, blue does not.
+    """
+    _run("cam", locals())
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -176,6 +209,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, predict, table, info, explain, convert):
+for command in (demo, predict, cam, table, info, explain, convert):
     app.command()(command)
 app.callback(invoke_without_command=True)(_root)
