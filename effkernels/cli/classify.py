@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import effkernels
-from effkernels.checkpoints import FORMATS, Checkpoint, load_into, resolve
 from effkernels.data import imagenet_classes
 from effkernels.models import EfficientNet
-from effkernels.models.registry import get_config
+from effkernels.train.building import load_trained
 
 
 @dataclass(frozen=True)
@@ -50,33 +48,7 @@ def load_model(
         ValueError: unknown name; or the weights cannot be read or do not fit.
         ImportError: a package that the weights need is not installed.
     """
-    get_config(name)  # an unknown model name should be the first error
-    checkpoint = resolve(weights, variant=name, source=source, use_ema=use_ema)
-    semantics = checkpoint.semantics
-    names = FORMATS[checkpoint.format]
-    stem = _tensor(checkpoint, f"{names.stem_conv}.weight")
-    classifier = _tensor(checkpoint, f"{names.classifier}.weight")
-    model = effkernels.create_model(
-        name,
-        num_classes=classifier.shape[0],
-        in_channels=stem.shape[1],
-        padding=semantics.padding,
-        bn_eps=semantics.bn_eps,
-        bn_momentum=semantics.bn_momentum,
-        device=device,
-        dtype=dtype or stem.dtype,
-    )
-    load_into(model, checkpoint)
-    model.preprocessing = semantics.preprocessing or model.preprocessing
-    return model.eval()
-
-
-def _tensor(checkpoint: Checkpoint, key: str) -> Tensor:
-    if key not in checkpoint.state_dict:
-        raise ValueError(
-            f"{checkpoint.origin} lacks {key}: pass the weights of a complete classifier"
-        )
-    return checkpoint.state_dict[key]
+    return load_trained(name, weights, source, device, dtype, use_ema=use_ema).model
 
 
 def label(index: int, num_classes: int) -> str:

@@ -349,6 +349,15 @@ class EfficientNet(_Trunk):
             nn.init.zeros_(classifier.bias)
         self.classifier, self.num_classes = classifier, num_classes
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns of parameter names by depth, as timm's layer-wise learning rates want them.
+
+        Args:
+            coarse: by stages instead of by blocks.
+        """
+        block = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
+        return {"stem": r"^stem", "blocks": [(block, None), (r"^head", (99999,))]}
+
     def fuse(self) -> EfficientNet:
         """An inference copy with every BatchNorm folded into its convolution. This model is untouched."""
         return cast(EfficientNet, self._fuse())
