@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effkernels.cli.classify import Ranked, label, load_model, logits_of, rank, stack_for
+from effkernels.cli.classify import Ranked, load_named, logits_of, rank, stack_for
 from effkernels.cli.options import choose_device
 from effkernels.cli.output import console, print_json, printable
 from effkernels.models import EfficientNet
@@ -56,8 +56,9 @@ def cam(
     where, _ = choose_device(device)
     shown = []
     for name, file in zip(names, files * (len(names) // len(files)), strict=True):
-        network = load_model(name, file, None, where)
-        shown.append(_look(name, network, network.preprocessing(image), wanted))
+        network, classes = load_named(name, file, None, where)
+        picture = network.preprocessing(image)
+        shown.append(Shown(name, *_look(network, picture, classes, wanted)))
     _write(shown, output)
     if as_json:
         print_json(
@@ -88,15 +89,16 @@ def _check_output(output: Path, force: bool) -> None:
         raise ValueError(f"{output} exists already: pass --force to replace it")
 
 
-def _look(name: str, network: EfficientNet, picture: Tensor, wanted: str | None) -> Shown:
-    """The map of the wanted class in a prepared picture, (3, H, W)."""
+def _look(
+    network: EfficientNet, picture: Tensor, classes: Sequence[str], wanted: str | None
+) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Ranked, Tensor]:
+    """The pixels of a prepared picture, (3, H, W), the wanted class, and its map."""
     logits = logits_of(network, [picture])
     if wanted is None:
-        ((ranked,),) = rank(logits, 1)
+        ((ranked,),) = rank(logits, 1, classes)
     else:
-        index = class_index(wanted, network.num_classes)
-        probability = logits.softmax(1)[0, index].item()
-        ranked = Ranked(index, label(index, network.num_classes), probability)
+        index = class_index(wanted, classes)
+        ranked = Ranked(index, classes[index], logits.softmax(1)[0, index].item())
     with torch.inference_mode():
         found = network.cam(stack_for(network, [picture]), ranked.index)[0].float().cpu()
     std, mean = (
@@ -104,29 +106,28 @@ def _look(name: str, network: EfficientNet, picture: Tensor, wanted: str | None)
         for values in (network.preprocessing.std, network.preprocessing.mean)
     )
     pixels = (picture * std + mean).mul(255).round().clamp(0, 255).byte()
-    return Shown(name, pixels.permute(1, 2, 0).numpy(), ranked, found)
+    return pixels.permute(1, 2, 0).numpy(), ranked, found
 
 
-def class_index(wanted: str, num_classes: int) -> int:
+def class_index(wanted: str, classes: Sequence[str]) -> int:
     """The class that is meant by its index or its name.
 
     Raises:
         ValueError: there is none, or several have names that contain ``wanted``.
     """
     if wanted.isdigit():
-        if int(wanted) >= num_classes:
-            raise ValueError(f"--class must be at most {num_classes - 1}, got {wanted}")
+        if int(wanted) >= len(classes):
+            raise ValueError(f"--class must be at most {len(classes) - 1}, got {wanted}")
         return int(wanted)
-    labels = [label(index, num_classes) for index in range(num_classes)]
     folded = wanted.casefold()
     for matches in (
-        [i for i, text in enumerate(labels) if text.casefold() == folded],
-        [i for i, text in enumerate(labels) if folded in text.casefold()],
+        [i for i, text in enumerate(classes) if text.casefold() == folded],
+        [i for i, text in enumerate(classes) if folded in text.casefold()],
     ):
         if len(matches) == 1:
             return matches[0]
         if matches:
-            some = ", ".join(labels[i] for i in matches[:5])
+            some = ", ".join(classes[i] for i in matches[:5])
             raise ValueError(f"--class {wanted!r} is in {len(matches)} names of classes: {some}")
     raise ValueError(f"--class {wanted!r}: no class has such a name; pass its index")
 

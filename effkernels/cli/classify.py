@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effkernels.data import imagenet_classes
 from effkernels.models import EfficientNet
-from effkernels.train.building import load_trained
+from effkernels.train.building import class_names, load_trained
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,21 @@ def load_model(
         ValueError: unknown name; or the weights cannot be read or do not fit.
         ImportError: a package that the weights need is not installed.
     """
-    return load_trained(name, weights, source, device, dtype, use_ema=use_ema).model
+    return load_named(name, weights, source, device, dtype, use_ema=use_ema)[0]
 
 
-def label(index: int, num_classes: int) -> str:
-    """The name of an ImageNet class if there are 1000 classes, else its index."""
-    names = imagenet_classes()
-    return names[index] if num_classes == len(names) else f"class {index}"
+def load_named(
+    name: str,
+    weights: str,
+    source: str | None,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    *,
+    use_ema: bool | None = None,
+) -> tuple[EfficientNet, tuple[str, ...]]:
+    """As :func:`load_model`; and the names of the classes."""
+    built = load_trained(name, weights, source, device, dtype, use_ema=use_ema)
+    return built.model, class_names(built.model.num_classes, built.classes)
 
 
 def check_topk(topk: int, num_classes: int) -> None:
@@ -80,8 +87,13 @@ def logits_of(model: EfficientNet, pictures: Sequence[Tensor]) -> Tensor:
     return logits.float().cpu()
 
 
-def rank(logits: Tensor, topk: int) -> list[list[Ranked]]:
+def rank(logits: Tensor, topk: int, names: Sequence[str] | None = None) -> list[list[Ranked]]:
     """The ``topk`` most likely classes of each row of (N, num_classes) logits, most likely first.
+
+    Args:
+        logits: finite.
+        topk: at most num_classes.
+        names: of the classes; None for ImageNet's, or numbers.
 
     Raises:
         ValueError: the logits are not finite.
@@ -90,11 +102,11 @@ def rank(logits: Tensor, topk: int) -> list[list[Ranked]]:
         raise ValueError(
             "the model computed NaN or inf; float16 may have overflowed: try --dtype float32"
         )
-    num_classes = logits.shape[1]
+    names = class_names(logits.shape[1], None) if names is None else names
     probabilities, indices = logits.softmax(dim=1).topk(topk, dim=1)
     return [
         [
-            Ranked(index, label(index, num_classes), probability)
+            Ranked(index, names[index], probability)
             for index, probability in zip(row_indices, row, strict=True)
         ]
         for row_indices, row in zip(indices.tolist(), probabilities.tolist(), strict=True)

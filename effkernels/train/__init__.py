@@ -10,6 +10,7 @@ Optimisers, transforms and pictures of curves come from timm, torchvision and ma
 they are needed: ``pip install "effkernels[train]"``.
 """
 
+from effkernels.train.evaluation import Calibration, Evaluation, evaluate, match_classes
 from effkernels.train.job import Job
 from effkernels.train.loop import Result, Watch, run
 from effkernels.train.optimisers import Average
@@ -22,7 +23,9 @@ __all__ = [
     "RECIPES",
     "ArraySource",
     "Average",
+    "Calibration",
     "Data",
+    "Evaluation",
     "FolderSource",
     "Job",
     "Recipe",
@@ -31,6 +34,8 @@ __all__ = [
     "Source",
     "Subset",
     "Watch",
+    "evaluate",
+    "match_classes",
     "open_data",
     "recipe_for",
     "run",

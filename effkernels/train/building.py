@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from effkernels.checkpoints import (
     resolve,
 )
 from effkernels.checkpoints.loading import looks_like
+from effkernels.data import imagenet_classes
 from effkernels.models import CONFIGS, EfficientNet, EfficientNetConfig, build, get_config
 
 
@@ -141,3 +143,13 @@ def _tensor(checkpoint: Checkpoint, key: str) -> Tensor:
             f"{checkpoint.origin} lacks {key}: pass the weights of a complete classifier"
         )
     return checkpoint.state_dict[key]
+
+
+def class_names(num_classes: int, stated: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of a model's classes: those that its weights state, ImageNet's if there are 1000, else numbers."""
+    if stated is not None:
+        return tuple(stated)
+    names = imagenet_classes()
+    if num_classes == len(names):
+        return names
+    return tuple(f"class {index}" for index in range(num_classes))

@@ -37,6 +37,7 @@ class Job:
         save_every: steps between two savings; None to save after each epoch.
         bad_pictures: unreadable pictures that are skipped before the training stops.
         resume: go on from what ``output`` holds; from the beginning where it holds nothing.
+        curves: draw them at the end, if matplotlib is there.
         tensorboard: write its files as well.
         check_memory: refuse a batch that does not fit, before the first step.
 
@@ -66,6 +67,7 @@ class Job:
     save_every: int | None = None
     bad_pictures: int = 100
     resume: bool = False
+    curves: bool = True
     tensorboard: bool = False
     check_memory: bool = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -100,7 +101,10 @@ def run(job: Job, watch: Watch | None = None) -> Result:
         torch.random.fork_rng([own] if own.type == "cuda" else []),
         # Nothing else computes in float64.
         use_backend("torch") if job.dtype == torch.float64 else nullcontext(),
+        warnings.catch_warnings(),
     ):
+        # With float16 the optimiser leaves out steps until the scale of the loss fits, and the scheduler wonders.
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step")
         return _Training(job, processes, own, watch or Watch()).run()
 
 
@@ -179,6 +183,7 @@ class _Training:
             use_ema=job.use_ema,
             dropout=recipe.dropout,
             drop_path=recipe.drop_path,
+            bn_momentum=recipe.bn_momentum,
             dtype=job.dtype,
         )
         if recipe.resolution is not None:
@@ -216,7 +221,7 @@ class _Training:
             self._epoch()
         if self.board is not None:
             self.board.close()
-        if self.processes.first and self.history:
+        if self.processes.first and self.history and self.job.curves:
             self._curves()
         self.processes.wait()
         return Result(self.history, self.job.output, self.classes, list(self.problems))

@@ -54,6 +54,8 @@ class Recipe:
         progressive_stages: their number, of equally many epochs.
         batch_norm: ``batch``: by the statistics of each batch. ``running``: by the running statistics, which
             stay as they are. ``frozen``: weight and beta stay as they are too.
+        bn_momentum: weight of a batch in the running statistics; None for the model's own, 0.01, which follows only
+            over hundreds of steps.
         freeze: None: everything learns. 0: the stem does not; k: neither do the first k stages; one more than
             there are stages: only the classifier learns. Frozen parts use their running statistics.
         layer_decay: factor of the learning rate from one block to the one before it; 1 for none.
@@ -92,6 +94,7 @@ class Recipe:
     progressive_from: int | None = None
     progressive_stages: int = 4
     batch_norm: BatchNormMode = "batch"
+    bn_momentum: float | None = None
     freeze: int | None = None
     layer_decay: float = 1.0
     clip: float | None = None
@@ -177,7 +180,7 @@ class Recipe:
 _NOT_NEGATIVE = ("weight_decay", "warmup_epochs", "mixup", "cutmix")
 _SHARES = (
     *("momentum", "label_smoothing", "ema", "dropout", "drop_path", "erase", "distillation"),
-    *("decay_rate", "layer_decay", "area"),
+    *("decay_rate", "layer_decay", "area", "bn_momentum"),
 )
 _POSITIVE = (
     *("lr", "eps", "decay_epochs", "decay_rate", "layer_decay", "area", "clip", "temperature"),
