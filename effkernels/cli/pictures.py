@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from effkernels.data.files import PICTURE_SUFFIXES, Skipped, pictures_below
+from effkernels.data.pictures import PICTURE_SUFFIXES, Skipped, pictures_below
 from effkernels.preprocessing import Preprocessing
 
 _DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow releases the GIL while it decodes

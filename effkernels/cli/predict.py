@@ -18,7 +18,7 @@ from effkernels.cli.options import (
 from effkernels.cli.output import console, print_json, printable, ranking
 from effkernels.cli.pictures import collect, prepare
 from effkernels.cli.progress import progress_bar
-from effkernels.data.files import Skipped
+from effkernels.data.pictures import Skipped
 from effkernels_cli.errors import in_options, one_line
 
 _MANY = 8  # number of pictures from which a progress bar is shown

@@ -352,11 +352,14 @@ class EfficientNet(_Trunk):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns of parameter names by depth, as timm's layer-wise learning rates want them.
 
+        The stem is the lowest group, the classifier the highest; the head goes with the last block, as in timm.
+
         Args:
             coarse: by stages instead of by blocks.
         """
         block = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
-        return {"stem": r"^stem", "blocks": [(block, None), (r"^head", (99999,))]}
+        with_previous = (99999,)  # timm's mark
+        return {"stem": r"^stem", "blocks": [(block, None), (r"^head", with_previous)]}
 
     def fuse(self) -> EfficientNet:
         """An inference copy with every BatchNorm folded into its convolution. This model is untouched."""

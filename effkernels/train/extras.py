@@ -15,6 +15,7 @@ def need(module: str, what: str) -> Any:
     """
     package = module.partition(".")[0]
     try:
+        importlib.import_module(package)  # first: an error about a part of it would not name it
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name == package:

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from effkernels.checkpoints import save_checkpoint
 from effkernels.dispatch import use_backend
 from effkernels.models import EfficientNet
+from effkernels.preprocessing import Preprocessing
 from effkernels.train import state as states
 from effkernels.train.building import new_model
 from effkernels.train.distillation import load_teacher
@@ -127,6 +128,9 @@ class _Training:
                 f"{len(self.data.train)} training pictures do not fill one step of {self._pictures()}: pass a "
                 f"smaller --batch-size or --accumulate"
             )
+        # What the recipe needs and is not installed is said at once.
+        TrainingTransform(recipe, Preprocessing())
+        mixing(recipe, len(self.classes))
         torch.manual_seed(derive(job.seed, WEIGHTS))
         self.model = self._model()
         self.teacher = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effkernels.data.files import PICTURE_SUFFIXES, pictures_below
+from effkernels.data.pictures import PICTURE_SUFFIXES, pictures_below
 from effkernels.preprocessing import read_image
 
 if TYPE_CHECKING:
