@@ -391,10 +391,10 @@ class _Training:
     def _save(self) -> None:
         """Write the state, then the weights: after a kill between both, going on writes these anew."""
         self._check_loss()
-        finite = torch.stack([p.isfinite().all() for p in self.model.parameters()]).all()
-        if not finite:
+        values = self.model.state_dict().values()
+        if not torch.stack([value.isfinite().all() for value in values]).all():
             raise ValueError(
-                f"weights became NaN or inf before step {self.position.step + 1} of epoch "
+                f"weights or running statistics became NaN or inf before step {self.position.step + 1} of epoch "
                 f"{self.position.epoch + 1}: {self._last_good()}"
             )
         position = replace(self.position, loss=self.processes.sum(self.loss.clone()).item())

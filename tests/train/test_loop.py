@@ -158,7 +158,7 @@ def test_weights_that_are_not_finite_are_not_saved(pictures: Path, tmp_path: Pat
     steps = 0
     job = make_job(pictures, tmp_path, epochs=1)
     training = loop._Training(job, loop.Processes(), torch.device("cpu"), Spoil())
-    with pytest.raises(ValueError, match="weights became NaN or inf before step 5 of epoch 1"):
+    with pytest.raises(ValueError, match="statistics became NaN or inf before step 5 of epoch 1"):
         training.run()
     assert state.load(tmp_path / state.RESUME).position.step == 2
 
