@@ -106,7 +106,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     workers: int = 0,
-    watch: Callable[[int], None] = lambda pictures: None,
+    watch: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a model, in eval mode, on labelled pictures prepared by its own ``preprocessing``.
 
@@ -128,7 +128,8 @@ def evaluate(
     def watched(batch: Batch) -> None:
         problems.update(dict.fromkeys(batch.problems))
         record.labels.append(batch.labels)
-        watch(len(batch.labels) + len(batch.problems))
+        if watch is not None:
+            watch(len(batch.labels) + len(batch.problems))
 
     pictures = Pictures(_Renumbered(source, classes), model.preprocessing, 0, replace=False)
     scores = validate(

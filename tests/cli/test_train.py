@@ -9,6 +9,7 @@ import pytest
 
 from command_line import Run
 from effkernels.cli import train as command
+from oracles import oracle
 from processes import run_python
 from training import make_pictures
 
@@ -63,7 +64,7 @@ def test_train_then_use_the_weights(run: Run, pictures: Path, tmp_path: Path) ->
 
 
 def test_tensorboard(run: Run, pictures: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    oracle("tensorboard")
     output = tmp_path / "run"
     assert run("train", "--data", pictures, "-o", output, *QUICK, "--tensorboard").exit_code == 0
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from effkernels.models import EfficientNet
 from networks import images, small
+from oracles import oracle
 
 # float64 runs in PyTorch.
 pytestmark = pytest.mark.filterwarnings("ignore::effkernels.FallbackWarning")
@@ -50,7 +51,7 @@ def test_a_map_is_grad_cams(model: EfficientNet, classes: list[int]) -> None:
 
 
 def test_the_grad_cam_package_finds_the_same() -> None:
-    grad_cam_package = pytest.importorskip("pytorch_grad_cam")
+    grad_cam_package = oracle("pytorch_grad_cam")
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     # Modules of a model that records no gradient are one call: the package hooks the layer and needs them.

@@ -18,6 +18,7 @@ from effkernels.train.optimisers import (
     parameter_groups,
     training_mode,
 )
+from oracles import oracle
 from training import MODEL
 
 
@@ -85,7 +86,7 @@ def test_nothing_to_learn_is_an_error() -> None:
 
 
 def test_layer_wise_rates() -> None:
-    pytest.importorskip("timm")
+    oracle("timm")
     from timm.optim import param_groups_layer_decay
 
     network = new_model("efficientnet_b0", 3)
@@ -110,14 +111,14 @@ def test_layer_wise_rates() -> None:
 
 
 def test_group_matcher_by_stages() -> None:
-    models = pytest.importorskip("timm.models")
+    models = oracle("timm.models")
     network = new_model("efficientnet_b0", 3)
     groups = models.group_parameters(network, network.group_matcher(coarse=True))
     assert len(groups) == 1 + 7 + 1
 
 
 def test_the_papers_optimiser_is_tensorflows() -> None:
-    pytest.importorskip("timm")
+    oracle("timm")
     network = model()
     optimizer = make_optimizer(network, train.recipe_for(MODEL), 128)
     assert type(optimizer).__name__ == "RMSpropTF"

@@ -15,6 +15,7 @@ from effkernels import train
 from effkernels.models import CONFIGS
 from effkernels.preprocessing import Preprocessing
 from effkernels.train.transforms import TrainingTransform, mixing, training_loss
+from oracles import oracle
 
 
 def test_the_papers_recipe_is_the_papers() -> None:
@@ -120,13 +121,13 @@ def noise(side: int = 80) -> Image.Image:
 
 @pytest.mark.parametrize("augment", ["none", "autoaugment", "randaugment", "trivialaugment"])
 def test_transforms_follow_the_seed(augment: str) -> None:
-    pytest.importorskip("torchvision")
+    oracle("torchvision")
     recipe = train.Recipe(augment=augment, erase=0.5, resolution=48)  # type: ignore[arg-type]
     check_transform(recipe)
 
 
 def test_the_authors_autoaugment_follows_the_seed() -> None:
-    pytest.importorskip("timm")
+    oracle("timm")
     check_transform(train.Recipe(resolution=48))
 
 
@@ -151,7 +152,7 @@ def test_without_anything_random_it_is_the_evaluation_transform() -> None:
 
 def test_mixing() -> None:
     assert mixing(train.Recipe(), 3) is None
-    pytest.importorskip("torchvision")
+    oracle("torchvision")
     images, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])
     for recipe in (train.Recipe(mixup=0.8), train.Recipe(mixup=0.8, cutmix=1.0)):
         mix = mixing(recipe, 3)

@@ -17,6 +17,7 @@ import torch
 from effkernels import train
 from effkernels.checkpoints import read_state_dict
 from effkernels.train import state
+from oracles import oracle
 from training import make_job
 
 RANDOM = {"crop": "random", "augment": "trivialaugment", "erase": 0.5, "mixup": 0.3, "cutmix": 0.5}
@@ -68,7 +69,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 def test_interrupted_anywhere_it_ends_the_same(
     pictures: Path, tmp_path: Path, workers: int
 ) -> None:
-    pytest.importorskip("torchvision")
+    oracle("torchvision")
     job = make_job(
         pictures, tmp_path / "whole", drop_path=0.2, dropout=0.3, workers=workers, **RANDOM
     )
