@@ -31,7 +31,7 @@ def train(
         typer.Option(
             "--data",
             help="Folder with train/ and val/, each with a folder of pictures for each class; or a folder of "
-            "classes; or 'fashion-mnist'.",
+            "classes; 'fashion-mnist'; or 'datasets:PLACE' (Hugging Face).",
         ),
     ],
     output: Annotated[

@@ -10,7 +10,7 @@ from effkernels.cli.options import check_at_least_1, choose_device, torch_dtype
 from effkernels.cli.output import console, facts, print_json, printable
 from effkernels.cli.progress import progress_bar
 from effkernels.cli.train import default_workers
-from effkernels.train import Evaluation, FolderSource, Source
+from effkernels.train import Evaluation
 from effkernels.train.building import class_names, load_trained, model_of
 from effkernels.train.evaluation import (
     CALIBRATION,
@@ -20,7 +20,7 @@ from effkernels.train.evaluation import (
     match_classes,
 )
 from effkernels.train.evaluation import evaluate as evaluate_model
-from effkernels.train.sources import fashion_mnist, is_fashion_mnist
+from effkernels.train.splits import open_validation
 from effkernels.train.state import check_folder
 from effkernels_cli.options import DEFAULT_MODEL
 
@@ -48,9 +48,7 @@ def evaluate(
         check_at_least_1("--resolution", resolution)
     if output is not None:
         check_folder(output)
-    pictures: Source = (
-        fashion_mnist(data, "test") if is_fashion_mnist(data) else FolderSource(Path(data))
-    )
+    pictures = open_validation(data)
     name = model or (model_of(weights) if Path(weights).is_file() else DEFAULT_MODEL)
     where, _ = choose_device(device)
     built = load_trained(name, weights, source, where, torch_dtype(dtype), use_ema=use_ema)

@@ -11,6 +11,7 @@ they are needed: ``pip install "effkernels[train]"``.
 """
 
 from effkernels.train.evaluation import Calibration, Evaluation, evaluate, match_classes
+from effkernels.train.hugging_face import HuggingFaceSource
 from effkernels.train.job import Job
 from effkernels.train.loop import Result, Watch, run
 from effkernels.train.optimisers import Average
@@ -27,6 +28,7 @@ __all__ = [
     "Data",
     "Evaluation",
     "FolderSource",
+    "HuggingFaceSource",
     "Job",
     "Recipe",
     "Result",

@@ -20,7 +20,8 @@ class Job:
 
     Args:
         model: a name, as in :func:`effkernels.create_model`.
-        data: a folder with ``train`` and ``val``, or of classes; or ``fashion-mnist``. See :func:`open_data`.
+        data: a folder with ``train`` and ``val``, or of classes; ``fashion-mnist``, or
+            ``datasets:PLACE``. See :func:`open_data`.
         output: folder for weights, state and logs.
         recipe: what decides how it learns; from :func:`recipe_for`.
         validation, holdout: the pictures to validate with; see :func:`open_data`.

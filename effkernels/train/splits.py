@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from effkernels.train.hugging_face import HuggingFaceSource, is_hugging_face
 from effkernels.train.randomness import SPLIT, derive
 from effkernels.train.sources import FolderSource, Source, Subset, fashion_mnist, is_fashion_mnist
 
@@ -35,7 +36,8 @@ def open_data(
     """Find the pictures.
 
     Args:
-        data: ``fashion-mnist`` (or ``fashion-mnist:FOLDER``); or a folder of classes, or one with such folders
+        data: ``fashion-mnist`` (or ``fashion-mnist:FOLDER``); ``datasets:PLACE``, see :class:`HuggingFaceSource`; or a
+            folder of classes, or one with such folders
             in ``train`` and ``val`` (``valid``, ``validation``, ``test``).
         validation: another folder of classes; by default the one beside ``train``.
         holdout: in place of that, part of the training pictures, of every class alike: a share below 1, or
@@ -51,6 +53,9 @@ def open_data(
     if is_fashion_mnist(data):
         train: Source = fashion_mnist(data, "train")
         found = lambda: fashion_mnist(data, "test")  # noqa: E731
+    elif is_hugging_face(data):
+        train = HuggingFaceSource(data, training=True)
+        found = lambda: HuggingFaceSource(data, training=False)  # noqa: E731
     else:
         folder = Path(data)
         inner = _first(folder, _TRAIN)
@@ -59,9 +64,18 @@ def open_data(
         found = lambda: _beside(folder, beside)  # noqa: E731
     if holdout is not None:
         return hold_out(train, holdout, seed)
-    source = found() if validation is None else _validation(validation)
+    source = found() if validation is None else open_validation(validation)
     _check_classes(train, source)
     return Data(train, source)
+
+
+def open_validation(data: str) -> Source:
+    """Pictures to validate or evaluate with: a folder of classes, or the test part of a data set."""
+    if is_fashion_mnist(data):
+        return fashion_mnist(data, "test")
+    if is_hugging_face(data):
+        return HuggingFaceSource(data, training=False)
+    return FolderSource(Path(data))
 
 
 def _beside(folder: Path, validation: Path | None) -> Source:
@@ -71,12 +85,6 @@ def _beside(folder: Path, validation: Path | None) -> Source:
             f"or --holdout 0.1"
         )
     return FolderSource(validation)
-
-
-def _validation(validation: str) -> Source:
-    if is_fashion_mnist(validation):
-        return fashion_mnist(validation, "test")
-    return FolderSource(Path(validation))
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
