@@ -345,6 +345,8 @@ class _Training:
         model = self.model if self.average is None else self.average.module
         model.eval()
         source, processes = self.data.validation, self.processes
+        # Each process has running statistics of its own batches: all validate what the first one saves.
+        processes.share(model.buffers())
         pictures = Pictures(source, self.model.preprocessing, self.job.seed, replace=False)
         batches = ValidationBatches(
             source, self.job.batch_size, rank=processes.rank, world=processes.world

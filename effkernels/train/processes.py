@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,6 +30,12 @@ class Processes:
         if self.world > 1:
             distributed.all_reduce(values)
         return values
+
+    def share(self, values: Iterable[Tensor]) -> None:
+        """Replace each of ``values``, in place, by the first process's."""
+        if self.world > 1:
+            for value in values:
+                distributed.broadcast(value, 0)
 
     def wait(self) -> None:
         """Until all processes are here."""

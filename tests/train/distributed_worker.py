@@ -11,14 +11,14 @@ from effkernels import train
 from training import make_job
 
 if __name__ == "__main__":
-    pictures, output, accumulate = sys.argv[1:]
+    pictures, output, accumulate, batch_norm = sys.argv[1:]
     made = make_job(
         Path(pictures),
         Path(output),
         batch_size=2 // int(accumulate),
         accumulate=int(accumulate),
         precision="float64",
-        batch_norm="running",
+        batch_norm=batch_norm,
         dropout=0.0,
         drop_path=0.0,
         epochs=1,

@@ -12,8 +12,9 @@ import torch
 
 from effkernels import train
 from effkernels.train import state
+from effkernels.train.building import load_trained
 from effkernels.train.processes import Processes, from_environment
-from training import make_job
+from training import MODEL, make_job
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 # Frozen BatchNorm, and nothing random.
@@ -26,20 +27,36 @@ STILL: dict[str, Any] = {
 }
 
 
-@pytest.mark.slow  # two processes import PyTorch
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_are_one_with_the_doubled_batch(
-    pictures: Path, tmp_path: Path, accumulate: int
-) -> None:
+def two_processes(pictures: Path, output: Path, accumulate: int, batch_norm: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, str(WORKER), str(pictures), str(tmp_path / "two"), str(accumulate)],
-        cwd=tmp_path,
+        [*command, str(WORKER), str(pictures), str(output), str(accumulate), batch_norm],
+        cwd=output.parent,
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow  # two processes import PyTorch
+def test_all_processes_validate_what_is_saved(pictures: Path, tmp_path: Path) -> None:
+    two_processes(pictures, tmp_path / "two", 1, "batch")
+    history = state.load(tmp_path / "two" / state.RESUME).history
+    weights = str(tmp_path / "two" / state.WEIGHTS)
+    built = load_trained(MODEL, weights, None, torch.device("cpu"), torch.float64)
+    source = train.FolderSource(pictures / "val")
+    assert built.classes is not None
+    found = train.evaluate(built.model, source, range(3), built.classes)
+    assert found.scores.loss == pytest.approx(history[-1]["loss"], rel=1e-9)
+
+
+@pytest.mark.slow  # two processes import PyTorch
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_are_one_with_the_doubled_batch(
+    pictures: Path, tmp_path: Path, accumulate: int
+) -> None:
+    two_processes(pictures, tmp_path / "two", accumulate, "running")
     one = make_job(
         pictures, tmp_path / "one", batch_size=4 // accumulate, accumulate=accumulate, **STILL
     )
