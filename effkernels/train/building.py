@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from effkernels.checkpoints import (
     FORMATS,
@@ -60,7 +60,9 @@ def new_model(
     use_ema: bool | None = None,
     **options: Any,
 ) -> EfficientNet:
-    """A model to train: with random weights, or with those of a file and a new classifier where its classes differ.
+    """A model to train: with random weights, or with those of a file.
+
+    Where the number of classes differs, the classifier is new, and begins with zeros.
 
     Args:
         model, weights, source, use_ema: as in :func:`effkernels.create_model`.
@@ -80,6 +82,10 @@ def new_model(
         options |= {"source": source, "use_ema": use_ema, "reset_classifier": other}
     made = build(config, **options)
     assert isinstance(made, EfficientNet)
+    if options.get("reset_classifier") and isinstance(made.classifier, nn.Linear):
+        # The authors' random weights are made for 1000 classes: with few, logits are so large at first that their
+        # loss spoils the features. From zero all classes are equally likely (Kolesnikov et al. 2020, arXiv 1912.11370).
+        nn.init.zeros_(made.classifier.weight)
     return made
 
 

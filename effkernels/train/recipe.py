@@ -256,6 +256,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ema=0.999,
             augment="none",
             area=0.25,
+            bn_momentum=0.1,
         ),
     }
 )

@@ -216,6 +216,14 @@ def test_transfer_keeps_what_is_frozen(pictures: Path, tmp_path: Path) -> None:
             assert torch.equal(value, after[name]) == frozen, name
 
 
+def test_a_new_head_favours_no_class(pictures: Path, tmp_path: Path) -> None:
+    first = train.run(make_job(pictures, tmp_path, epochs=1))
+    model = new_model(MODEL, 7, width=0.25, depth=0.25, weights=str(first.weights)).eval()
+    assert not model(torch.randn(2, 3, 32, 32)).any()
+    same = new_model(MODEL, 3, width=0.25, depth=0.25, weights=str(first.weights)).eval()
+    assert same.classifier.weight.any()
+
+
 def test_a_new_head_for_other_classes(pictures: Path, tmp_path: Path) -> None:
     first = train.run(make_job(pictures, tmp_path / "first", epochs=1))
     two = make_pictures(tmp_path / "two", {"left": 6, "right": 6})
