@@ -13,12 +13,13 @@ they are needed: ``pip install "effkernels[train]"``.
 from effkernels.train.evaluation import Calibration, Evaluation, evaluate, match_classes
 from effkernels.train.hugging_face import HuggingFaceSource
 from effkernels.train.job import Job
-from effkernels.train.loop import Result, Watch, run
+from effkernels.train.loop import run
 from effkernels.train.optimisers import Average
 from effkernels.train.recipe import RECIPES, Recipe, recipe_for
 from effkernels.train.sources import ArraySource, FolderSource, Source, Subset
 from effkernels.train.splits import Data, open_data
 from effkernels.train.validation import Scores
+from effkernels.train.watching import Result, Watch
 
 __all__ = [
     "RECIPES",

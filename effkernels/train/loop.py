@@ -7,8 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -45,43 +44,10 @@ from effkernels.train.recipe import Recipe
 from effkernels.train.splits import open_data
 from effkernels.train.transforms import Mix, TrainingTransform, mixing, training_loss
 from effkernels.train.validation import Scores, validate
+from effkernels.train.watching import Result, Watch
 
 # On a GPU the loss is looked at only so often: to read it, the CPU waits for all that it has queued.
 _LOOK_EVERY = 50
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a training left: a row for each epoch, its folder, its classes, and pictures that could not be read."""
-
-    history: list[dict[str, Any]]
-    output: Path
-    classes: tuple[str, ...]
-    problems: list[str]
-
-    @property
-    def weights(self) -> Path:
-        """The file with the averaged weights."""
-        return self.output / states.WEIGHTS
-
-
-class Watch:
-    """Is told how a training goes on; this one does not say anything."""
-
-    def note(self, text: str) -> None:
-        """Something to know before it begins."""
-
-    def begin(self, epoch: int, done: int, steps: int) -> None:
-        """An epoch begins (or goes on after ``done`` of ``steps`` steps)."""
-
-    def step(self, pictures: int, loss: float | None) -> None:
-        """A step is done, of so many pictures of all processes; its loss, where that is known."""
-
-    def problem(self, text: str) -> None:
-        """A picture cannot be read."""
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        """An epoch is done and saved."""
 
 
 def run(job: Job, watch: Watch | None = None) -> Result:
