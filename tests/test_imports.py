@@ -20,6 +20,7 @@ LAYERS = (
     ("nn",),
     ("models", "checkpoints", "analysis", "preprocessing", "data"),
     ("explaining", "graphs", "scaling"),
+    ("train",),
     ("cli",),
 )
 RANKS = {part: rank for rank, row in enumerate(LAYERS) for part in row}

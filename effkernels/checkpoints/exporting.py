@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ def save_checkpoint(
     variant: str | None = None,
     semantics: Semantics | None = None,
     allow_semantics_change: bool = False,
+    classes: Sequence[str] | None = None,
+    multipliers: tuple[float, float] | None = None,
 ) -> None:
     """Save a model in any format, with a record of its semantics.
 
@@ -71,6 +73,8 @@ def save_checkpoint(
         allow_semantics_change: write the file even if no model of the other code base computes the
             same with these weights (because of another padding or eps). The record keeps the true
             semantics.
+        classes: names, in the order of the classifier's outputs.
+        multipliers: of width and depth, for a scaled model whose name says nothing of them.
 
     Raises:
         ValueError: as in :func:`export_state`; no model of the format's code base computes the
@@ -92,13 +96,17 @@ def save_checkpoint(
     same = twin(format, variant, semantics) if foreign else None
     if foreign and same is None and not allow_semantics_change:
         raise ValueError(_no_twin(format, variant, semantics))
-    record = {
+    record: dict[str, Any] = {
         "version": 1,
         "format": format,
         "variant": variant,
         "twin": same,
         "semantics": semantics.to_json(),
     }
+    if classes is not None:
+        record["classes"] = list(classes)
+    if multipliers is not None:
+        record["multipliers"] = list(multipliers)
     write_state_dict(exported, path, record)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,34 @@ class Checkpoint:
 
     ``state_dict`` has the file's keys without wrapper prefixes, ``format`` is the name of their format,
     ``semantics`` says how the model has to be built, and ``origin`` names the checkpoint in messages.
+    ``record`` is what :func:`save_checkpoint` wrote beside the tensors; empty in other files.
     """
 
     state_dict: dict[str, Tensor]
     format: str
     semantics: Semantics
     origin: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of its classifier; 0 if it has none."""
+        weight = self.state_dict.get(f"{get_format(self.format).classifier}.weight")
+        return 0 if weight is None else weight.shape[0]
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes, where the file states them."""
+        names = self.record.get("classes")
+        if not isinstance(names, list) or len(names) != self.num_classes:
+            return None
+        return tuple(map(str, names))
+
+    @property
+    def multipliers(self) -> tuple[float, float] | None:
+        """Factors of width and depth of a scaled model, where the file states them."""
+        found = self.record.get("multipliers")
+        return (float(found[0]), float(found[1])) if isinstance(found, list) else None
 
 
 def load_into(model: nn.Module, checkpoint: Checkpoint, *, reset_classifier: bool = False) -> None:

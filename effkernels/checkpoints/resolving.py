@@ -119,7 +119,7 @@ def _checkpoint(
         _check_variant(f"source {parsed.name!r}", parsed.variant, variant)
     stated = _stated(contents.record, config or {}, origin, variant)
     semantics = _settle(parsed, stated, fmt, origin, variant)
-    return Checkpoint(contents.state_dict, fmt, semantics, origin)
+    return Checkpoint(contents.state_dict, fmt, semantics, origin, contents.record)
 
 
 def _stated(

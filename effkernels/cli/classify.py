@@ -9,11 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import effkernels
-from effkernels.checkpoints import FORMATS, Checkpoint, load_into, resolve
-from effkernels.data import imagenet_classes
 from effkernels.models import EfficientNet
-from effkernels.models.registry import get_config
+from effkernels.train.building import class_names, load_trained
 
 
 @dataclass(frozen=True)
@@ -50,39 +47,21 @@ def load_model(
         ValueError: unknown name; or the weights cannot be read or do not fit.
         ImportError: a package that the weights need is not installed.
     """
-    get_config(name)  # an unknown model name should be the first error
-    checkpoint = resolve(weights, variant=name, source=source, use_ema=use_ema)
-    semantics = checkpoint.semantics
-    names = FORMATS[checkpoint.format]
-    stem = _tensor(checkpoint, f"{names.stem_conv}.weight")
-    classifier = _tensor(checkpoint, f"{names.classifier}.weight")
-    model = effkernels.create_model(
-        name,
-        num_classes=classifier.shape[0],
-        in_channels=stem.shape[1],
-        padding=semantics.padding,
-        bn_eps=semantics.bn_eps,
-        bn_momentum=semantics.bn_momentum,
-        device=device,
-        dtype=dtype or stem.dtype,
-    )
-    load_into(model, checkpoint)
-    model.preprocessing = semantics.preprocessing or model.preprocessing
-    return model.eval()
+    return load_named(name, weights, source, device, dtype, use_ema=use_ema)[0]
 
 
-def _tensor(checkpoint: Checkpoint, key: str) -> Tensor:
-    if key not in checkpoint.state_dict:
-        raise ValueError(
-            f"{checkpoint.origin} lacks {key}: pass the weights of a complete classifier"
-        )
-    return checkpoint.state_dict[key]
-
-
-def label(index: int, num_classes: int) -> str:
-    """The name of an ImageNet class if there are 1000 classes, else its index."""
-    names = imagenet_classes()
-    return names[index] if num_classes == len(names) else f"class {index}"
+def load_named(
+    name: str,
+    weights: str,
+    source: str | None,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    *,
+    use_ema: bool | None = None,
+) -> tuple[EfficientNet, tuple[str, ...]]:
+    """As :func:`load_model`; and the names of the classes."""
+    built = load_trained(name, weights, source, device, dtype, use_ema=use_ema)
+    return built.model, class_names(built.model.num_classes, built.classes)
 
 
 def check_topk(topk: int, num_classes: int) -> None:
@@ -108,8 +87,13 @@ def logits_of(model: EfficientNet, pictures: Sequence[Tensor]) -> Tensor:
     return logits.float().cpu()
 
 
-def rank(logits: Tensor, topk: int) -> list[list[Ranked]]:
+def rank(logits: Tensor, topk: int, names: Sequence[str] | None = None) -> list[list[Ranked]]:
     """The ``topk`` most likely classes of each row of (N, num_classes) logits, most likely first.
+
+    Args:
+        logits: finite.
+        topk: at most num_classes.
+        names: of the classes; None for ImageNet's, or numbers.
 
     Raises:
         ValueError: the logits are not finite.
@@ -118,11 +102,11 @@ def rank(logits: Tensor, topk: int) -> list[list[Ranked]]:
         raise ValueError(
             "the model computed NaN or inf; float16 may have overflowed: try --dtype float32"
         )
-    num_classes = logits.shape[1]
+    names = class_names(logits.shape[1], None) if names is None else names
     probabilities, indices = logits.softmax(dim=1).topk(topk, dim=1)
     return [
         [
-            Ranked(index, label(index, num_classes), probability)
+            Ranked(index, names[index], probability)
             for index, probability in zip(row_indices, row, strict=True)
         ]
         for row_indices, row in zip(indices.tolist(), probabilities.tolist(), strict=True)

@@ -6,46 +6,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
+from effkernels.data.pictures import PICTURE_SUFFIXES, Skipped, pictures_below
 from effkernels.preprocessing import Preprocessing
 
-PICTURE_SUFFIXES = frozenset(
-    {
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    }
-)
-"""Suffixes of pictures inside a folder. A file that is named itself is read whatever its suffix."""
-
 _DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow releases the GIL while it decodes
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A path that gives no picture, and the reason."""
-
-    path: str
-    problem: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -81,7 +50,7 @@ def collect(given: Sequence[str]) -> tuple[list[Path], list[Skipped]]:
             problem = f"pictures are files: download {name!r} first, or pipe it into 'predict -'"
             skipped.append(Skipped(name, problem))
         elif path.is_dir():
-            found, denied = _pictures_below(path)
+            found, denied = pictures_below(path)
             files += found
             skipped += denied
             if not found and not denied:
@@ -96,24 +65,6 @@ def collect(given: Sequence[str]) -> tuple[list[Path], list[Skipped]]:
         else:
             skipped.append(Skipped(name, f"no such file or folder: '{path}'"))
     return files, skipped
-
-
-def _pictures_below(folder: Path) -> tuple[list[Path], list[Skipped]]:
-    """The pictures in and below a folder, sorted, and the folders that cannot be listed."""
-    found: list[Path] = []
-    denied: list[Skipped] = []
-
-    def report(error: OSError) -> None:
-        denied.append(Skipped(error.filename, f"cannot list folder: {error}"))
-
-    for parent, folders, names in os.walk(folder, onerror=report):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            known = not name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES
-            if known and (path.is_file() or not path.exists()):  # a broken link is reported later
-                found.append(path)
-    return sorted(found), denied
 
 
 def prepare(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from effkernels.cli.classify import check_topk, load_model, logits_of, rank
+from effkernels.cli.classify import check_topk, load_named, logits_of, rank
 from effkernels.cli.options import (
     check_at_least_1,
     choose_device,
     torch_dtype,
 )
 from effkernels.cli.output import console, print_json, printable, ranking
-from effkernels.cli.pictures import Skipped, collect, prepare
+from effkernels.cli.pictures import collect, prepare
+from effkernels.cli.progress import progress_bar
+from effkernels.data.pictures import Skipped
 from effkernels_cli.errors import in_options, one_line
 
 _MANY = 8  # number of pictures from which a progress bar is shown
@@ -44,11 +44,11 @@ def predict(
     if not paths:
         raise ValueError("; ".join(nothing.problem for nothing in skipped))
     where, _ = choose_device(device)
-    network = load_model(model, weights, source, where, torch_dtype(dtype), use_ema=use_ema)
+    network, names = load_named(model, weights, source, where, torch_dtype(dtype), use_ema=use_ema)
     check_topk(topk, network.num_classes)
 
     pictures: list[dict[str, Any]] = []
-    with _progress(len(paths)) as progress:
+    with progress_bar(disable=len(paths) < _MANY) as progress:
         # While a bar is shown, only its own console can print above it; otherwise results go to
         # stdout.
         live = not progress.disable and sys.stdout.isatty()
@@ -56,7 +56,7 @@ def predict(
         task = progress.add_task("pictures", total=len(paths))
         _report(skipped, progress.console)
         for batch in prepare(paths, batch_size, network.preprocessing):
-            ranked = rank(logits_of(network, batch.tensors), topk) if batch.tensors else []
+            ranked = rank(logits_of(network, batch.tensors), topk, names) if batch.tensors else []
             for path, top in zip(batch.paths, ranked, strict=True):
                 pictures.append({"path": str(path), "top": [entry.to_json() for entry in top]})
                 if not as_json:
@@ -82,28 +82,6 @@ def predict(
         raise ValueError(f"none of {len(paths)} pictures could be read")
     if skipped:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _progress(pictures: int) -> Iterator[Progress]:
-    """A progress bar on standard error; disabled for few pictures, or if stderr is not a terminal."""
-    watched = Console(stderr=True, highlight=False)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=watched,
-        transient=True,
-        disable=pictures < _MANY or not watched.is_terminal,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    if progress.disable:
-        yield progress  # not started: rich 13 prints an empty line when a bar stops, even a disabled one
-    else:
-        with progress:
-            yield progress
 
 
 def _report(skipped: Sequence[Skipped], errors: Console) -> None:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from effkernels.dispatch import layers_traced
 from effkernels.models import inference
 from effkernels.models.blocks import make_block
+from effkernels.models.cam import class_activation_map
 from effkernels.models.config import EfficientNetConfig
 from effkernels.models.images import check_images, is_nhwc, nhwc
 from effkernels.models.parts import methods_of
@@ -312,6 +313,28 @@ class EfficientNet(_Trunk):
             return self.forward_head(self._last_map(x))  # in whichever layout
         return self.forward_head(self.forward_features(x))
 
+    def cam(self, x: Tensor, class_index: int | Tensor | None = None) -> Tensor:
+        """Class activation maps: what each place of the last feature map adds to the logit of a class.
+
+        Exact for this architecture, without gradients: the mean of a map over its places, plus the
+        classifier's bias, is the logit. After ReLU and scaling to [0, 1] it is the map of Grad-CAM.
+
+        Args:
+            x: images as for :meth:`forward`. In training mode BatchNorm uses their own statistics.
+            class_index: of all images, or (N,) integers; None for the most likely class of each image.
+
+        Returns:
+            (N, H / 32, W / 32), float32 where the model computes in 16 bits. Positive where the image
+            speaks for the class.
+
+        Raises:
+            ValueError, TypeError: a class that does not exist, a classifier that is not linear, and
+                images as in :meth:`forward`.
+
+        Source: Zhou et al. 2016 (arXiv 1512.04150); Tan and Le 2019, Figure 7.
+        """
+        return class_activation_map(self, x, class_index)
+
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a freshly initialised one; 0 classes: return pooled features.
 
@@ -325,6 +348,18 @@ class EfficientNet(_Trunk):
             nn.init.uniform_(classifier.weight, -bound, bound)
             nn.init.zeros_(classifier.bias)
         self.classifier, self.num_classes = classifier, num_classes
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns of parameter names by depth, as timm's layer-wise learning rates want them.
+
+        The stem is the lowest group, the classifier the highest; the head goes with the last block, as in timm.
+
+        Args:
+            coarse: by stages instead of by blocks.
+        """
+        block = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
+        with_previous = (99999,)  # timm's mark
+        return {"stem": r"^stem", "blocks": [(block, None), (r"^head", with_previous)]}
 
     def fuse(self) -> EfficientNet:
         """An inference copy with every BatchNorm folded into its convolution. This model is untouched."""

@@ -164,7 +164,17 @@ def test_plain_ascii_is_enough(tmp_path: Path, seven_classes: Path) -> None:
 def test_no_arguments_show_the_help(run: Run) -> None:
     result = run()
     assert result.exit_code == 0
-    for name in ("demo", "predict", "table", "info", "explain", "convert"):
+    for name in (
+        "demo",
+        "predict",
+        "cam",
+        "train",
+        "evaluate",
+        "table",
+        "info",
+        "explain",
+        "convert",
+    ):
         assert f"\n  {name} " in result.stdout
         assert run(name, "--help").exit_code == 0
 

@@ -1,0 +1,18 @@
+"""Pictures to train on, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training import make_pictures
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes: 22 pictures to train on, 9 to validate with."""
+    folder = tmp_path_factory.mktemp("pictures")
+    make_pictures(folder / "train", {"blue": 8, "green": 7, "red": 7})
+    make_pictures(folder / "val", {"blue": 3, "green": 3, "red": 3}, seed=1)
+    return folder
