@@ -33,13 +33,15 @@ class Kernel:
     the reason why it cannot compute them, or None.
 
     ``by_parts``: ``run`` calls other ops, each of which chooses its own backend. ``bind``: takes all arguments but the
-    first, and returns a function of the first alone, which may be called any number of times; or None.
+    first, and returns a function of the first alone, which may be called any number of times; or None. ``otherwise``:
+    a slower one, for what this one rejects.
     """
 
     run: Callable[..., Any]
     rejects: Accepts
     by_parts: bool = False
     bind: Callable[..., Callable[[Any], Any] | None] | None = None
+    otherwise: Kernel | None = None
 
 
 @dataclass
@@ -116,6 +118,43 @@ class Decision:
     """Faster backends that support the device, and why each of them was not taken."""
     forced: bool
     run_by_parts: bool
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel as it was launched on a GPU.
+
+    Attributes:
+        kernel: its name.
+        blocks: of the launch.
+        threads: of a block.
+        shared_bytes: dynamic shared memory of a block.
+        cluster: neighbouring blocks that run at the same time.
+        dependent: whether it may begin before the launch before it has ended.
+    """
+
+    kernel: str
+    blocks: int
+    threads: int
+    shared_bytes: int
+    cluster: int
+    dependent: bool
+
+
+_launch_records: list[Callable[[bool], list[Launch]]] = []
+
+
+def register_launch_record(record: Callable[[bool], list[Launch]]) -> None:
+    """Let :func:`record_launches` call ``record``, which a backend brings that can tell what it launches."""
+    _launch_records.append(record)
+
+
+def record_launches(on: bool) -> list[Launch]:
+    """Begin to note which kernels this thread launches, or end; what was noted since the last call.
+
+    The kernels of networks and blocks of backends that note them, which those of other ops do not.
+    """
+    return [launch for record in _launch_records for launch in record(on)]
 
 
 class Watcher(Protocol):
@@ -206,12 +245,14 @@ def register_kernel(
     *,
     by_parts: bool = False,
     bind: Callable[..., Callable[[Any], Any] | None] | None = None,
+    otherwise: Kernel | None = None,
 ) -> None:
     """Register ``run`` as ``backend``'s kernel of ``op``. ``run`` and ``rejects`` take the arguments of its schema.
 
-    ``by_parts``: ``run`` calls other ops, each of which chooses its own backend. ``bind``: see :class:`Kernel`.
+    ``by_parts``: ``run`` calls other ops, each of which chooses its own backend. ``bind``, ``otherwise``: see
+    :class:`Kernel`.
     """
-    _BACKENDS[backend].kernels[op] = Kernel(run, rejects, by_parts, bind)
+    _BACKENDS[backend].kernels[op] = Kernel(run, rejects, by_parts, bind, otherwise)
 
 
 def bind(backend: str, op: str, *arguments: Any) -> Callable[[Any], Any] | None:
@@ -303,15 +344,14 @@ def choose(
             continue
         if op not in backend.kernels and (composite or (forced is None and not backend.kernels)):
             continue
-        reason = _refusal(backend, op, device_type, arguments)
-        if reason is None:
-            kernel = backend.kernels[op]
+        kernel = _kernel(backend, op, device_type, arguments)
+        if isinstance(kernel, Kernel):
             taken, run, by_parts = backend.name, kernel.run, kernel.by_parts
             break
-        refusals.append((backend.name, reason))
+        refusals.append((backend.name, kernel))
         if composite:
             continue
-        message = f"{op}: not on the {backend.name} backend: {reason}"
+        message = f"{op}: not on the {backend.name} backend: {kernel}"
         if forced is not None and not _choice.fallback:
             raise NotImplementedError(
                 f"{message}; use_backend({backend.name!r}, fallback=False) allows no other"
@@ -332,13 +372,20 @@ def decline(op: str, reason: str) -> None:
         _choice.watcher.declined(op, reason)
 
 
-def _refusal(backend: Backend, op: str, device_type: str, arguments: tuple[Any, ...]) -> str | None:
+def _kernel(
+    backend: Backend, op: str, device_type: str, arguments: tuple[Any, ...]
+) -> Kernel | str:
+    """The kernel that takes these arguments; or why none does, as the first says."""
     kernel = backend.kernels.get(op)
     if kernel is None:
         return "it has no kernel for this op"
     if not backend.serves(device_type):
         return f"it supports {' and '.join(backend.devices)} tensors, not {device_type}"
-    return kernel.rejects(*arguments)
+    reason = kernel.rejects(*arguments)
+    if reason is None:
+        return kernel
+    slower = kernel.otherwise
+    return reason if slower is None or slower.rejects(*arguments) is not None else slower
 
 
 def autocast_enabled(device_type: str) -> bool:

@@ -142,10 +142,11 @@ def _register_no_kernels() -> None:
     if NO_KERNELS in dispatch._BACKENDS:
         return
     by_parts = {
-        name: kernel
+        name: way
         for backend in ("triton", "cuda")
         for name, kernel in dispatch._BACKENDS[backend].kernels.items()
-        if kernel.by_parts
+        for way in (kernel, kernel.otherwise)
+        if way is not None and way.by_parts
     }
     if not by_parts:
         raise Missing("there is neither triton nor effkernels._C_cuda, so no path for GPUs")

@@ -92,18 +92,23 @@ class Builder:
         compiler = require(self.compiler)
         python, pybind11 = require(find_python_headers()), require(find_pybind11(self.torch))
         torch = require(self.torch)
-        header_folder = self.work / "generated"
-        header_folder.mkdir(parents=True, exist_ok=True)
+        header_folder = self._generated()
         (header_folder / "build_record.h").write_text(self.record.as_header())
-        # Written only where it changed: a new timestamp would recompile every file that includes
-        # it.
-        layout, text = header_folder / "network_layout.h", network_layout_header(ROOT)
-        if not layout.exists() or layout.read_text() != text:
-            layout.write_text(text)
         sanitizers = self.env.get("EFFKERNELS_SANITIZE", "").replace(",", " ").split()
         self._compile(
             cpu_module(ROOT, compiler, torch, python, pybind11, header_folder, sanitizers)
         )
+
+    def _generated(self) -> Path:
+        """The folder of generated headers, with network_layout.h in it."""
+        folder = self.work / "generated"
+        folder.mkdir(parents=True, exist_ok=True)
+        # Written only where it changed: a new timestamp would recompile every file that includes
+        # it.
+        layout, text = folder / "network_layout.h", network_layout_header(ROOT)
+        if not layout.exists() or layout.read_text() != text:
+            layout.write_text(text)
+        return folder
 
     def _build_cuda(self) -> None:
         if self.mode == "0":
@@ -114,9 +119,8 @@ class Builder:
             raise MissingToolError(reason)
         nvcc, torch, compiler = require(found), require(self.torch), require(self.compiler)
         archs = arch_list(self.env, nvcc.version)
-        self._compile(
-            cuda_module(ROOT, compiler, nvcc, torch, require(find_python_headers()), archs)
-        )
+        python, generated = require(find_python_headers()), self._generated()
+        self._compile(cuda_module(ROOT, compiler, nvcc, torch, python, generated, archs))
         self.record.cuda, self.record.cuda_archs = nvcc.version_text, archs
 
     def _compile(self, module: Module) -> None:

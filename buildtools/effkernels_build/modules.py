@@ -230,9 +230,11 @@ def shim_module(
     compiler: Compiler,
     torch: Torch,
     python: Path,
+    generated: Path,
     sanitizers: Sequence[str] = ("address", "undefined"),
 ) -> Module:
     """`_C_cuda` for CPU tensors: compiled as C++, with the tests' replacement for CUDA in `shim`.
+    `generated` is the folder of network_layout.h.
 
     Left out is what needs CUDA itself: the op that reports the architecture of the device code, and
     the code that asks the driver.
@@ -254,7 +256,7 @@ def shim_module(
         *("-fno-omit-frame-pointer", "-fno-strict-aliasing", "-Wno-unknown-pragmas"),
         *("-Wno-attributes", *sanitize),
         *("-DEFFKERNELS_HOST_SHIM", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"),
-        *("-DPy_LIMITED_API=0x030a0000", f"-I{csrc}", f"-I{shim}"),
+        *("-DPy_LIMITED_API=0x030a0000", f"-I{csrc}", f"-I{shim}", f"-I{generated}"),
         *_without_paths(root, torch),
         *_system_includes(python, torch.include),
     )
@@ -272,9 +274,15 @@ def shim_module(
 
 
 def cuda_module(
-    root: Path, compiler: Compiler, nvcc: Nvcc, torch: Torch, python: Path, archs: Sequence[str]
+    root: Path,
+    compiler: Compiler,
+    nvcc: Nvcc,
+    torch: Torch,
+    python: Path,
+    generated: Path,
+    archs: Sequence[str],
 ) -> Module:
-    """`_C_cuda` for the architectures `archs`."""
+    """`_C_cuda` for the architectures `archs`; `generated` is the folder of network_layout.h."""
     csrc = root / "csrc"
     host = (f"-ccbin={compiler.command[0]}",)
     binding_flags = (
@@ -283,6 +291,7 @@ def cuda_module(
         "-DUSE_CUDA",  # declares the CUDA stream functions of torch's C shim
         "-DPy_LIMITED_API=0x030a0000",
         f"-I{csrc}",
+        f"-I{generated}",
         *_without_paths(root, torch),
         *_system_includes(python, torch.include),
     )

@@ -49,6 +49,7 @@ EFFKERNELS_DEVICE void stage_weights(const ConvBnActArgs& a, int terms, int firs
 template <class X, class T>
 EFFKERNELS_KERNEL(kThreads, 2)
 conv_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
+  let_next_launch_begin();
   int64_t rest = block_index();
   const int channel = static_cast<int>(rest % p.chunks) * p.chunk;
   rest /= p.chunks;
@@ -64,6 +65,7 @@ conv_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
   }
   stage_weights<T>(a, terms, channel, channels, p.chunk, weights);
   fold_channels(a.norm, channel, channels, p.chunk, folded);
+  wait_for_previous_launch();
   barrier();
 
   const int lanes = p.chunk / kChannels, lane = thread_index() % lanes * kChannels;
@@ -118,7 +120,7 @@ conv_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
 }
 
 template <class X, class T>
-const char* launch_conv(const ConvBnActArgs& a, void* stream) {
+const char* launch_conv(const ConvBnActArgs& a, const Stream& stream) {
   Plan p;
   p.planes = a.planar ? a.in.pixels() : 1;
   p.pixels = a.planar ? 1 : a.in.channels;
@@ -132,14 +134,14 @@ const char* launch_conv(const ConvBnActArgs& a, void* stream) {
   const int groups = kThreads / (p.chunk / kChannels);
   p.blocks = divide_up<int64_t>(int64_t{p.strips} * a.out.height, groups);
   p.vectors = aligned<T, kChannels>(a.y, a.out.channels);
-  const Grid grid{a.out.images * p.blocks * p.chunks, kThreads,
+  const Grid grid{"conv_nhwc_fwd", a.out.images * p.blocks * p.chunks, kThreads,
                   p.chunk * bytes_of_a_channel + bytes_of_means};
   return launch(conv_nhwc_fwd_kernel<X, T>, grid, stream, a, p);
 }
 
 }  // namespace
 
-const char* conv_bn_act(const ConvBnActArgs& a, void* stream) {
+const char* conv_bn_act(const ConvBnActArgs& a, const Stream& stream) {
   if (a.out.images == 0) return nullptr;
   if (terms_of(a) > kMostTerms) return "a sum has too many terms";
   if (takes_stem(a)) return stem_conv_bn_act(a, stream);

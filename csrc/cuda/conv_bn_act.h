@@ -1,6 +1,7 @@
 #pragma once
 
 #include "args/conv_bn_act.h"
+#include "cuda/common/stream.h"
 
 namespace effkernels::cuda {
 
@@ -9,6 +10,6 @@ constexpr int kMostTerms = 256;
 
 // Takes pointers in the memory of the current device, and a cudaStream_t; returns nullptr, or a message that
 // says what is wrong.
-const char* conv_bn_act(const ConvBnActArgs& args, void* stream);
+const char* conv_bn_act(const ConvBnActArgs& args, const Stream& stream);
 
 }  // namespace effkernels::cuda

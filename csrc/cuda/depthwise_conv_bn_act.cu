@@ -19,6 +19,8 @@ using namespace depthwise_tiles;
 template <class T, class Traits>
 EFFKERNELS_KERNEL(kMostThreads, Traits::kBlocks)
 depthwise_nhwc_fwd_kernel(const DepthwiseConvBnActArgs a, const Plan p, float* sums) {
+  let_next_launch_begin();
+  wait_for_previous_launch();
   // Chunks are innermost: they share lines of DRAM.
   const int channel = static_cast<int>(block_index() % p.chunks) * p.chunk;
   const Tile tile = tile_of(p, a.window, block_index() / p.chunks);
@@ -99,11 +101,12 @@ Plan make_plan(const DepthwiseConvBnActArgs& a) {
 }
 
 template <class T, class Traits>
-const char* launch_tiles(const DepthwiseConvBnActArgs& a, float* sums, void* stream) {
+const char* launch_tiles(const DepthwiseConvBnActArgs& a, float* sums, const Stream& stream) {
   const Plan p = make_plan<T, Traits>(a);
   const int pairs = p.chunk / kPair;
   const int patches = p.tile_rows * p.tile_columns / (Traits::kRows * Traits::kColumns);
   Grid grid;
+  grid.kernel = "depthwise_nhwc_fwd";
   grid.blocks = a.out.images * p.tiles() * p.chunks;
   grid.threads = round_up(smaller(kMostThreads / pairs, patches) * pairs, kWarp);
   const int64_t totals = grid.threads * kPair * sizeof(float);
@@ -142,6 +145,8 @@ template <class T>
 EFFKERNELS_KERNEL(kThreads, 3)
 depthwise_nhwc_general_fwd_kernel(const DepthwiseConvBnActArgs a, int chunk, int chunks, int parts,
                                   float* sums) {
+  let_next_launch_begin();
+  wait_for_previous_launch();
   int64_t rest = block_index();
   const int channel = static_cast<int>(rest % chunks) * chunk;
   rest /= chunks;
@@ -174,11 +179,11 @@ depthwise_nhwc_general_fwd_kernel(const DepthwiseConvBnActArgs a, int chunk, int
 }
 
 template <class T>
-const char* launch_general(const DepthwiseConvBnActArgs& a, float* sums, void* stream) {
+const char* launch_general(const DepthwiseConvBnActArgs& a, float* sums, const Stream& stream) {
   const int chunk = smaller(kChunk, a.in.channels), chunks = divide_up(a.in.channels, chunk);
   const int parts = parts_of(a);
   const int threads = smaller(kThreads, round_up(chunk * kPixels, kWarp));
-  const Grid grid{a.out.images * parts * chunks, threads, int64_t{threads} * 4};
+  const Grid grid{"depthwise_nhwc_general_fwd", a.out.images * parts * chunks, threads, int64_t{threads} * 4};
   return launch(depthwise_nhwc_general_fwd_kernel<T>, grid, stream, a, chunk, chunks, parts, sums);
 }
 
@@ -196,7 +201,7 @@ int depthwise_conv_bn_act_parts(const DepthwiseConvBnActArgs& a) {
   });
 }
 
-const char* depthwise_conv_bn_act_sums(const DepthwiseConvBnActArgs& a, float* sums, void* stream) {
+const char* depthwise_conv_bn_act_sums(const DepthwiseConvBnActArgs& a, float* sums, const Stream& stream) {
   if (a.out.images == 0) return nullptr;
   if (depthwise_tensor_core_parts(a) > 0) return depthwise_tensor_core(a, sums, stream);
   return with_tile(a.window, [&](auto traits) {
@@ -216,7 +221,7 @@ int64_t depthwise_conv_bn_act_workspace(const DepthwiseConvBnActArgs& a) {
   return a.mean == nullptr ? 0 : a.out.images * depthwise_conv_bn_act_parts(a) * a.out.channels;
 }
 
-const char* depthwise_conv_bn_act(const DepthwiseConvBnActArgs& a, float* workspace, void* stream) {
+const char* depthwise_conv_bn_act(const DepthwiseConvBnActArgs& a, float* workspace, const Stream& stream) {
   const char* error = depthwise_conv_bn_act_sums(a, a.mean == nullptr ? nullptr : workspace, stream);
   if (error != nullptr || a.mean == nullptr || a.out.images == 0) return error;
   return mean_of_parts(workspace, a.out.images, depthwise_conv_bn_act_parts(a), a.out.channels,

@@ -80,6 +80,7 @@ depthwise_rows_nhwc_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap in_boxes,
   for (int e = 0; e < kPair; ++e) {
     if (some) bits[e] = norm_bits(a.norm, channel + pair * kPair + e);
   }
+  let_next_launch_begin();
 
   const Share share = Share::of(a, p, own);
   const auto start_load = [&](int slot, int image_group, int row) {
@@ -92,6 +93,7 @@ depthwise_rows_nhwc_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap in_boxes,
 #pragma unroll 1
     for (int slot = 0; slot < p.stages; ++slot) mbarrier_init(mbarrier(slot), 1);
     mbarrier_init_fence();
+    wait_for_previous_launch();  // others touch no map before a copy of this one has come
 #pragma unroll 1
     for (int slot = 0; slot < smaller(p.stages, head.stages); ++slot) {
       start_load(slot, share.group, head.first + slot * p.rows);
@@ -364,8 +366,7 @@ depthwise_rows_nhwc_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap in_boxes,
 // What the kernel needs, but for device code and shared memory.
 bool takes(const DepthwiseConvBnActArgs& a) {
   const Window& w = a.window;
-  const char* apart = std::getenv("EFFKERNELS_CHANNELS_APART");
-  if (apart != nullptr && apart[0] == '1') return false;
+  if (channels_apart()) return false;
   return a.dtype != Dtype::kFloat && a.out.images > 0 && (w.kernel_h == 3 || w.kernel_h == 5) &&
          w.kernel_w == w.kernel_h && (w.stride_h == 1 || w.stride_h == 2) && w.stride_w == w.stride_h &&
          w.dilation_h == 1 && w.dilation_w == 1 && a.in.channels % kGroup == 0 &&
@@ -426,9 +427,14 @@ const char* encode_map(const void* data, Dtype dtype, const Shape& shape, const 
 
 }  // namespace
 
+bool channels_apart() {
+  const char* apart = std::getenv("EFFKERNELS_CHANNELS_APART");
+  return apart != nullptr && apart[0] == '1';
+}
+
 int depthwise_tensor_core_parts(const DepthwiseConvBnActArgs& a) { return plan_of(a).parts; }
 
-const char* depthwise_tensor_core(const DepthwiseConvBnActArgs& a, float* sums, void* stream) {
+const char* depthwise_tensor_core(const DepthwiseConvBnActArgs& a, float* sums, const Stream& stream) {
   const Plan p = plan_of(a);
   TensorMap in_boxes, out_boxes, out_rows;
   const char* error = encode_map(a.x, a.dtype, a.in, p, p.columns, p.rows, p.abreast, in_boxes);
@@ -436,7 +442,8 @@ const char* depthwise_tensor_core(const DepthwiseConvBnActArgs& a, float* sums, 
   if (error == nullptr) error = encode_map(a.y, a.dtype, a.out, p, width, p.box_rows, 1, out_boxes);
   if (error == nullptr) error = encode_map(a.y, a.dtype, a.out, p, width, 1, 1, out_rows);
   if (error != nullptr) return error;
-  const Grid grid{int64_t{p.shares} * p.strips * p.chunks, p.groups * kWarp, p.shared_bytes};
+  const Grid grid{"depthwise_rows_nhwc_fwd", int64_t{p.shares} * p.strips * p.chunks, p.groups * kWarp,
+                  p.shared_bytes};
   return with_kernel(a, [&](auto kernel, auto stride, auto* type, auto silu) {
     using T = std::remove_pointer_t<decltype(type)>;
     return launch(depthwise_rows_nhwc_fwd_kernel<T, decltype(kernel)::value, decltype(stride)::value,

@@ -26,7 +26,7 @@ int64_t pointwise_conv_bn_act_workspace(const PointwiseConvBnActArgs& a) {
   return in_vectors(a) ? pointwise::tiles_workspace(a) : pointwise::general_workspace(a);
 }
 
-const char* pointwise_conv_bn_act(const PointwiseConvBnActArgs& a, float* workspace, void* stream) {
+const char* pointwise_conv_bn_act(const PointwiseConvBnActArgs& a, float* workspace, const Stream& stream) {
   if (a.in.images == 0) return nullptr;
   if (!in_vectors(a)) return pointwise::run_general(a, workspace, stream);
   if (pointwise::has_few_pixels(a)) return pointwise::run_few_pixels(a, stream);

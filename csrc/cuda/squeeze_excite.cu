@@ -97,7 +97,7 @@ scale_nhwc_fwd_kernel(const Plan p, const T* x, const float* gate, T* y) {
 }
 
 template <class T>
-const char* run(const SqueezeExciteArgs& a, float* workspace, void* stream) {
+const char* run(const SqueezeExciteArgs& a, float* workspace, const Stream& stream) {
   const Plan p = make_plan<T>(a);
   const int64_t images = a.in.images;
   const T* x = static_cast<const T*>(a.x);
@@ -105,14 +105,14 @@ const char* run(const SqueezeExciteArgs& a, float* workspace, void* stream) {
   float* pooled = sums + images * p.bands * p.channels;
   float* gate = pooled + images * p.channels;
   const int64_t totals = int64_t{kThreads} * kVector<T> * 4;
-  const Grid grid{images * p.bands * p.chunks, kThreads, totals};
+  const Grid grid{"squeeze_nhwc_fwd", images * p.bands * p.chunks, kThreads, totals};
   const char* error = launch(squeeze_nhwc_fwd_kernel<T>, grid, stream, p, x, sums);
   if (error == nullptr) {
     const PartialSums partial{sums, p.bands, p.pixels, pooled};
     error = squeeze_excite_gate_of_sums(a.gate.with(images, nullptr, gate), partial, stream);
   }
   if (error != nullptr) return error;
-  return launch(scale_nhwc_fwd_kernel<T>, {grid.blocks, kThreads, 0}, stream, p, x,
+  return launch(scale_nhwc_fwd_kernel<T>, {"scale_nhwc_fwd", grid.blocks, kThreads, 0}, stream, p, x,
                 static_cast<const float*>(gate), static_cast<T*>(a.y));
 }
 
@@ -122,7 +122,7 @@ int64_t squeeze_excite_workspace(const SqueezeExciteArgs& a) {
   return a.in.images * a.in.channels * (make_plan<float>(a).bands + 2);
 }
 
-const char* squeeze_excite(const SqueezeExciteArgs& a, float* workspace, void* stream) {
+const char* squeeze_excite(const SqueezeExciteArgs& a, float* workspace, const Stream& stream) {
   if (const char* reason = refusal(a.gate)) return reason;
   if (a.in.images == 0) return nullptr;
   return with_dtype(

@@ -133,6 +133,8 @@ EFFKERNELS_DEVICE void expand(const SqueezeExciteGateArgs& a, const T* weights, 
 template <int kImages>
 EFFKERNELS_KERNEL(kThreads, 2)
 squeeze_excite_gate_fwd_kernel(const SqueezeExciteGateArgs a, const Cut cut) {
+  let_next_launch_begin();
+  wait_for_previous_launch();
   float* hidden = reinterpret_cast<float*>(shared_memory());
   const int64_t image = block_index() / cut.chunks * kImages;
   const int images = static_cast<int>(smaller<int64_t>(kImages, a.images - image));
@@ -149,7 +151,7 @@ squeeze_excite_gate_fwd_kernel(const SqueezeExciteGateArgs a, const Cut cut) {
 }
 
 template <int kImages>
-const char* launch_gate(const SqueezeExciteGateArgs& a, void* stream) {
+const char* launch_gate(const SqueezeExciteGateArgs& a, const Stream& stream) {
   const int64_t groups = divide_up<int64_t>(a.images, kImages);
   // How often a block goes through all of its threads to cover the channels.
   const int rounds = divide_up(a.channels, kGroups * kChannels<kImages>);
@@ -161,13 +163,13 @@ const char* launch_gate(const SqueezeExciteGateArgs& a, void* stream) {
   cut.vectors = aligned<float, 4>(a.pooled, a.channels) && a.channels % kTogether == 0 &&
                 reinterpret_cast<uintptr_t>(a.reduce_weight.data) % 16 == 0;
   const int64_t hidden = int64_t{a.squeezed} * kImages * static_cast<int64_t>(sizeof(float));
-  return launch(squeeze_excite_gate_fwd_kernel<kImages>, {groups * cut.chunks, kThreads, hidden}, stream, a,
-                cut);
+  return launch(squeeze_excite_gate_fwd_kernel<kImages>,
+                {"squeeze_excite_gate_fwd", groups * cut.chunks, kThreads, hidden}, stream, a, cut);
 }
 
 }  // namespace
 
-const char* squeeze_excite_gate(const SqueezeExciteGateArgs& a, void* stream) {
+const char* squeeze_excite_gate(const SqueezeExciteGateArgs& a, const Stream& stream) {
   if (const char* reason = refusal(a)) return reason;
   if (a.images == 0 || a.channels == 0) return nullptr;
   // Means of any size, which float16 may not hold.
@@ -182,7 +184,7 @@ const char* squeeze_excite_gate(const SqueezeExciteGateArgs& a, void* stream) {
 }
 
 const char* squeeze_excite_gate_of_sums(const SqueezeExciteGateArgs& a, const PartialSums& sums,
-                                        void* stream) {
+                                        const Stream& stream) {
   if (const char* reason = refusal(a)) return reason;
   if (a.images == 0 || a.channels == 0) return nullptr;
   const char* error = nullptr;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "args/squeeze_excite_gate.h"
+#include "cuda/common/stream.h"
 #include "cuda/sums_gate.h"
 
 namespace effkernels::cuda {
@@ -15,11 +16,11 @@ inline const char* refusal(const SqueezeExciteGateArgs& args) {
 
 // Takes pointers in the memory of the current device, and a cudaStream_t; returns nullptr, or a message that
 // says what is wrong.
-const char* squeeze_excite_gate(const SqueezeExciteGateArgs& args, void* stream);
+const char* squeeze_excite_gate(const SqueezeExciteGateArgs& args, const Stream& stream);
 
 // The same from partial sums: one launch, or two, the first of which writes the means. args.pooled is
 // not read.
 const char* squeeze_excite_gate_of_sums(const SqueezeExciteGateArgs& args, const PartialSums& sums,
-                                        void* stream);
+                                        const Stream& stream);
 
 }  // namespace effkernels::cuda

@@ -227,6 +227,8 @@ stem_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
   T* pixels = reinterpret_cast<T*>(shared_memory());  // [in_rows][pitch], of NCHW for each channel
   T* weights = reinterpret_cast<T*>(shared_memory() + p.weights);
   Folded* folded = reinterpret_cast<Folded*>(shared_memory() + p.folded);
+  let_next_launch_begin();
+  wait_for_previous_launch();
   const Under under{image, out_row * kStride - a.window.top, out_column * kStride - kBefore};
   copy_image<kPlanar>(a, p, under, pixels);
   copy_weights(a, kChannels, weights);
@@ -338,25 +340,25 @@ Plan make_plan(const ConvBnActArgs& a, int rows, int channels) {
 }
 
 template <class T, bool kPlanar, int kTiles>
-const char* launch_stem(const ConvBnActArgs& a, void* stream) {
+const char* launch_stem(const ConvBnActArgs& a, const Stream& stream) {
   int rows = kMostRows;
   while (rows > 1 && make_plan(a, rows, kTiles * kTile).bytes > kTileBytes) rows /= 2;
   const Plan p = make_plan(a, rows, kTiles * kTile);
-  const Grid grid{a.out.images * p.tiles_down * p.tiles_across, kThreads, p.bytes};
+  const Grid grid{"stem_nhwc_fwd", a.out.images * p.tiles_down * p.tiles_across, kThreads, p.bytes};
   return launch(stem_nhwc_fwd_kernel<T, kPlanar, kTiles>, grid, stream, a, p);
 }
 
 // 32 channels, as B0 to B2 have; 48, as B4 and B5, and B3's 40; 64, as B7, and B6's 56. What is left over is
 // multiplied with zeros.
 template <class T, bool kPlanar>
-const char* with_tiles(const ConvBnActArgs& a, void* stream) {
+const char* with_tiles(const ConvBnActArgs& a, const Stream& stream) {
   if (a.out.channels <= 32) return launch_stem<T, kPlanar, 4>(a, stream);
   if (a.out.channels <= 48) return launch_stem<T, kPlanar, 6>(a, stream);
   return launch_stem<T, kPlanar, 8>(a, stream);
 }
 
 template <class T>
-const char* with_layout(const ConvBnActArgs& a, void* stream) {
+const char* with_layout(const ConvBnActArgs& a, const Stream& stream) {
   return a.planar ? with_tiles<T, true>(a, stream) : with_tiles<T, false>(a, stream);
 }
 
@@ -370,7 +372,7 @@ bool takes_stem(const ConvBnActArgs& a) {
          aligned<Half, kTile>(a.y, a.out.channels);
 }
 
-const char* stem_conv_bn_act(const ConvBnActArgs& a, void* stream) {
+const char* stem_conv_bn_act(const ConvBnActArgs& a, const Stream& stream) {
   return a.dtype == Dtype::kHalf ? with_layout<Half>(a, stream) : with_layout<BFloat16>(a, stream);
 }
 

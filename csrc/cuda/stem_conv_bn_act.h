@@ -1,6 +1,7 @@
 #pragma once
 
 #include "args/conv_bn_act.h"
+#include "cuda/common/stream.h"
 
 namespace effkernels::cuda {
 
@@ -9,6 +10,6 @@ namespace effkernels::cuda {
 bool takes_stem(const ConvBnActArgs& args);
 
 // conv_bn_act of such a convolution, on tensor cores; as its launcher.
-const char* stem_conv_bn_act(const ConvBnActArgs& args, void* stream);
+const char* stem_conv_bn_act(const ConvBnActArgs& args, const Stream& stream);
 
 }  // namespace effkernels::cuda

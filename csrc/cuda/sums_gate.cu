@@ -101,6 +101,7 @@ sums_gate_fwd_kernel(const SqueezeExciteGateArgs a, const PartialSums partial, c
 #endif
   if constexpr (kHasBody) {
     constexpr int kThreads = kWarps * kWarp, kSums = kRows * kImages;
+    let_next_launch_begin();
     const int warp = thread_index() / kWarp, lane = thread_index() % kWarp;
     // Of a product's operands a lane has row `row` and the one 8 further, and image `row`, with the terms
     // from `term` on; of its sums those rows of two images.
@@ -139,6 +140,7 @@ sums_gate_fwd_kernel(const SqueezeExciteGateArgs a, const PartialSums partial, c
       }
     }
 
+    wait_for_previous_launch();
     constexpr int kWide = 4;  // sums that are read at once
     const auto pixels = static_cast<float>(partial.pixels);
     for (int i = thread_index(); i < kImages * cut.terms / kWide; i += kThreads) {
@@ -262,13 +264,15 @@ Cut make_cut(const SqueezeExciteGateArgs& a, int cluster, int warps) {
 
 // Launches, or says that it does not.
 template <class T, int kCluster, int kWarps>
-bool try_launch(const SqueezeExciteGateArgs& a, const PartialSums& sums, void* stream, const char*& error) {
+bool try_launch(const SqueezeExciteGateArgs& a, const PartialSums& sums, const Stream& stream,
+                const char*& error) {
   constexpr auto kKernel = sums_gate_fwd_kernel<T, kCluster, kWarps>;
   const Cut cut = make_cut<T>(a, kCluster, kWarps);
   if (cut.bytes > device_limits().block_shared_bytes) return false;
   if (kCluster > 1 && !has_tensor_memory<kKernel>()) return false;
   const int64_t blocks = divide_up<int64_t>(a.images, kImages) * kCluster;
-  error = launch(kKernel, {blocks, kWarps * kWarp, cut.bytes, kCluster}, stream, a, sums, cut);
+  error =
+      launch(kKernel, {"sums_gate_fwd", blocks, kWarps * kWarp, cut.bytes, kCluster}, stream, a, sums, cut);
   return true;
 }
 
@@ -286,7 +290,8 @@ bool try_launch(const SqueezeExciteGateArgs& a, const PartialSums& sums, void* s
 constexpr int kFour = 144, kSixteenWarps = 672, kEight = 1536;
 
 template <class T>
-bool try_all(const SqueezeExciteGateArgs& a, const PartialSums& sums, void* stream, const char*& error) {
+bool try_all(const SqueezeExciteGateArgs& a, const PartialSums& sums, const Stream& stream,
+             const char*& error) {
   const int c = a.channels;
   if (c >= kEight && try_launch<T, 8, 16>(a, sums, stream, error)) return true;
   if (c >= kSixteenWarps && try_launch<T, 4, 16>(a, sums, stream, error)) return true;
@@ -296,7 +301,7 @@ bool try_all(const SqueezeExciteGateArgs& a, const PartialSums& sums, void* stre
 
 }  // namespace
 
-bool try_sums_gate(const SqueezeExciteGateArgs& a, const PartialSums& sums, void* stream,
+bool try_sums_gate(const SqueezeExciteGateArgs& a, const PartialSums& sums, const Stream& stream,
                    const char*& error) {
   const auto aligned_to = [](const void* p, int bytes) {
     return reinterpret_cast<uintptr_t>(p) % bytes == 0;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "args/squeeze_excite_gate.h"
+#include "cuda/common/stream.h"
 
 namespace effkernels::cuda {
 
@@ -15,7 +16,7 @@ struct PartialSums {
 // Launches the kernel that adds the sums and computes the gate of 16-bit weights, where it takes these
 // arguments: multiples of 8 channels, of 2 hidden ones, weights of one dtype that lie aligned. `pooled` is
 // not read. Returns whether it did; `error` is then nullptr, or a message that says what is wrong.
-bool try_sums_gate(const SqueezeExciteGateArgs& args, const PartialSums& sums, void* stream,
+bool try_sums_gate(const SqueezeExciteGateArgs& args, const PartialSums& sums, const Stream& stream,
                    const char*& error);
 
 }  // namespace effkernels::cuda

@@ -7,7 +7,7 @@ import os
 from effkernels import dispatch, unchanged
 from effkernels._backends import limits, network_layout
 from effkernels._backends.compiled import compiled_status, cpu_module
-from effkernels._backends.cpu_network import bind_network, define_network, hold, run_network
+from effkernels._backends.cpu_network import define_network, hold
 from effkernels._backends.limits import other_dtypes, refusal
 from effkernels.ops._define import define_private
 from effkernels.ops._steps import NETWORK
@@ -58,12 +58,12 @@ def register() -> None:
         except ValueError as error:
             dispatch.mark_mistaken("cpu", f"EFFKERNELS_CPU_ISA: {error}")
             return
-    define_network()
+    network = define_network()
     unchanged.use(module.Objects, hold)
     found = refusals()
     for name, refuses in found.items():
         dispatch.register_kernel("cpu", name, define_private(name, "cpu"), refuses)
     dispatch.register_kernel(
-        "cpu", NETWORK, run_network, limits.steps_of_network(found), bind=bind_network
+        "cpu", NETWORK, network.run, limits.steps_of_network(found), bind=network.bind
     )
     dispatch.mark_available("cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Explanation:
         input_shape, dtype, device: of the input.
         rows: in the order in which they ran.
         notes: about the whole model: training mode, hooks, why its layers run one by one.
+        launches: kernels as they were launched on a GPU, in order: those of networks and blocks on the cuda backend.
     """
 
     model: str
@@ -35,6 +37,7 @@ class Explanation:
     device: torch.device
     rows: tuple[Row, ...] = field(repr=False)
     notes: tuple[str, ...]
+    launches: tuple[dispatch.Launch, ...] = ()
 
     @property
     def calls(self) -> int:
@@ -67,6 +70,7 @@ class Explanation:
             *_aligned(table),
             "",
             *(f"{key} {why}" for why, key in keys.items()),
+            *_launched(self.launches),
         ]
         return "\n".join(lines)
 
@@ -99,11 +103,30 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _aligned(table: list[list[str]]) -> Iterator[str]:
+def _launched(launches: Sequence[dispatch.Launch]) -> Iterator[str]:
+    """A table of kernels, neighbours that are launched alike in one line."""
+    if not launches:
+        return
+    dependent = sum(launch.dependent for launch in launches)
+    yield ""
+    yield (
+        f"{_count(len(launches), 'kernel')} launched, "
+        f"{dependent} of them before the one before had to end"
+    )
+    yield ""
+    table = [["kernel", "times", "blocks", "threads", "shared KB", "cluster", "overlaps"]]
+    for launch, same in itertools.groupby(launches):
+        sizes = launch.blocks, launch.threads, f"{launch.shared_bytes / 1024:.1f}", launch.cluster
+        overlaps = "yes" if launch.dependent else "no"
+        table.append([launch.kernel, str(len(list(same))), *map(str, sizes), overlaps])
+    yield from _aligned(table, text_columns=1)
+
+
+def _aligned(table: list[list[str]], text_columns: int = _TEXT_COLUMNS) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         cells = [
-            cell.ljust(width) if place < _TEXT_COLUMNS else cell.rjust(width)
+            cell.ljust(width) if place < text_columns else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
@@ -134,15 +157,19 @@ def explain(model: nn.Module, input: Tensor) -> Explanation:
     """
     _check(model, input)
     recorder = Recorder(model)
+    dispatch.record_launches(True)
     training = any(module.training for module in model.modules())
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _put_back(model, input.device, training),
-        dispatch.watching(recorder),
-        recorder,
-    ):
-        model(input)
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            _put_back(model, input.device, training),
+            dispatch.watching(recorder),
+            recorder,
+        ):
+            model(input)
+    finally:
+        launches = dispatch.record_launches(False)
     recorder.finish()
     name = type(model).__name__
     if isinstance(model, (EfficientNet, EfficientNetFeatures)):
@@ -154,6 +181,7 @@ def explain(model: nn.Module, input: Tensor) -> Explanation:
         device=input.device,
         rows=tuple(recorder.rows),
         notes=(*recorder.notes, *_notes(model)),
+        launches=tuple(launches),
     )
 
 

@@ -18,7 +18,7 @@ from benchmarks.harness.device import Device
 from benchmarks.harness.making import make
 from benchmarks.harness.worker import Worker
 from effkernels import dispatch
-from effkernels._backends.cpu_network import HeldNetwork
+from effkernels._backends.network_ops import HeldNetwork
 
 CASE = HostCase("efficientnet_b0", 32)
 

@@ -222,7 +222,9 @@ class TestCudaKernels:
         """Of each source, what it is compiled with."""
         nowhere = Path("/nonexistent")
         torch, nvcc = Torch("2.15.0", "13.2", nowhere), Nvcc(nowhere, nowhere, (13, 0))
-        module = cuda_module(ROOT, Compiler(("c++",), "c++ 1"), nvcc, torch, nowhere, archs)
+        module = cuda_module(
+            ROOT, Compiler(("c++",), "c++ 1"), nvcc, torch, nowhere, nowhere, archs
+        )
         return {
             source.stem: set(module.languages[language].flags)
             for source, language in module.sources

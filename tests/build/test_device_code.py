@@ -53,7 +53,8 @@ CEILINGS = {
     r"squeeze_excite_gate_fwd_kernel": 64,
     r"squeeze_nhwc_fwd_kernel|scale_nhwc_fwd_kernel": 64,
     r"mean_of_parts_kernel": 40,
-    r"device_arch_kernel": 16,
+    r"narrow_features_kernel": 40,
+    r"device_arch_kernel|dependent_launch_probe_kernel": 16,
 }
 
 

@@ -118,7 +118,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(modules, "instruction_sets", lambda: {"baseline": ()})
         built = (
             cpu_module(ROOT, static, torch, python, pybind11, folder),
-            shim_module(ROOT, SHIM, static, torch, python, sanitizers=()),
+            shim_module(ROOT, SHIM, static, torch, python, folder, sanitizers=()),
         )
     for module in built:
         output = package / FILE_NAMES[module.name]

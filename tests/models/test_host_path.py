@@ -24,8 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import effkernels
 from effkernels import EfficientNet
-from effkernels._backends import cpu_network
-from effkernels._backends.cpu_network import HeldNetwork
+from effkernels._backends.network_ops import OPS, HeldNetwork
 from effkernels.models import inference
 from networks import small
 
@@ -424,11 +423,11 @@ def test_what_is_held_goes_with_the_model() -> None:
     (network,) = watch.bound.values()
     assert isinstance(network, HeldNetwork)
     number, weight = network.holder.number, weakref.ref(model.stem.conv.weight)
-    assert number in cpu_network._held
+    assert number in OPS["cpu"].held
     del model, watch, network
     gc.collect()
     assert weight() is None
-    assert number not in cpu_network._held
+    assert number not in OPS["cpu"].held
     with pytest.raises(RuntimeError, match=f"no tensors are held by the number {number}"):
         torch.ops.effkernels_cpu.network_held(X, number)
 

@@ -10,7 +10,12 @@ from pathlib import Path
 from filelock import FileLock
 
 from effkernels_build import ninja_build
-from effkernels_build.modules import CUDA_MODULE, FILE_NAMES, shim_module
+from effkernels_build.modules import (
+    CUDA_MODULE,
+    FILE_NAMES,
+    network_layout_header,
+    shim_module,
+)
 from effkernels_build.toolchain import (
     Compiler,
     Missing,
@@ -72,7 +77,8 @@ def build_shim(folder: Path) -> str:
         if not built.exists():
             junk = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json", "data")
             shutil.copytree(ROOT / "effkernels", package, ignore=junk, dirs_exist_ok=True)
-            module = shim_module(ROOT, SHIM, compiler, torch, python)
+            (folder / "network_layout.h").write_text(network_layout_header(ROOT))
+            module = shim_module(ROOT, SHIM, compiler, torch, python, folder)
             ninja_build.build(module, ROOT, folder / "work", built, ninja, None)
     return preload
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import effkernels
-from effkernels.models import CONFIGS, EfficientNet, build
+from effkernels.models import CONFIGS, EfficientNet, build, inference
 from effkernels.models.scaling import Coefficients
+from effkernels.ops._steps import Network
 from randomise import randomise
 
 
@@ -23,6 +24,19 @@ def tiny(name: str = "efficientnet_b0") -> EfficientNet:
     """One block per stage, for tests in which a kernel takes a second: has every kind of block."""
     config = replace(CONFIGS[name], coefficients=Coefficients(0.25, 0.25, 64, 0.2), stem_channels=8)
     return randomise(build(config, num_classes=10)).eval().requires_grad_(False)
+
+
+def network_of(model: EfficientNet, x: Tensor) -> tuple[Network, list[Tensor]]:
+    """The steps of a model's plan for images like ``x``, and the tensors that they refer to."""
+    with torch.no_grad():
+        model(x)
+    plan = inference._plans[model]
+    tensors = plan.tensors()
+    assert tensors is not None
+    norm = model._pixel_norm(x)
+    network = plan.network(x, tensors, bool(norm))
+    assert isinstance(network, Network)
+    return network, tensors + norm
 
 
 def run_network(model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:

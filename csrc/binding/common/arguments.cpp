@@ -136,19 +136,20 @@ Tensor empty_map(const Tensor& like, const Shape& s) {
 
 namespace {
 
-Tensor empty_matrix(const Tensor& like, ScalarType type, int64_t rows, int64_t columns) {
-  const Ints sizes{rows, columns};
+Tensor empty_of(const Tensor& like, ScalarType type, const Ints& sizes) {
   return torch::stable::empty(sizes, type, std::nullopt, like.device());
 }
 
 }  // namespace
 
 Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns) {
-  return empty_matrix(like, ScalarType::Float, rows, columns);
+  return empty_of(like, ScalarType::Float, {rows, columns});
 }
 
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t columns) {
-  return empty_matrix(like, like.scalar_type(), rows, columns);
+  return empty_of(like, like.scalar_type(), {rows, columns});
 }
+
+Tensor empty_bytes(const Tensor& like, int64_t bytes) { return empty_of(like, ScalarType::Byte, {bytes}); }
 
 }  // namespace effkernels::binding

@@ -62,6 +62,9 @@ class Arguments {
   Norm norm(const NormTensors& tensors, int64_t channels);
   const float* floats(const Tensor& tensor, int64_t count);
 
+  // Whether anything had to be copied.
+  bool copied() const { return !copies_.empty(); }
+
  private:
   Map map(const Tensor& x, Dtype type);
   // The shape of a feature map, if it is dense in memory in this order of dimensions.
@@ -75,6 +78,7 @@ class Arguments {
 Tensor empty_map(const Tensor& like, const Shape& shape);
 Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns);
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t columns);
+Tensor empty_bytes(const Tensor& like, int64_t bytes);
 
 inline float* floats_of(Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
 

@@ -4,7 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "binding/cpu/held.h"
+#include "binding/common/held.h"
 #include "binding/cpu/objects.h"
 #include "build_record.h"  // generated: the record of the build
 #include "cpu/runtime/instruction_sets.h"

@@ -5,6 +5,8 @@
 #include "args/depthwise_conv_bn_act.h"
 #include "binding/common/arguments.h"
 #include "binding/cuda/launch.h"
+#include "binding/cuda/launch_records.h"
+#include "cuda/network.h"
 
 namespace effkernels::binding {
 
@@ -26,12 +28,21 @@ class Call {
   // that comes later on the stream.
   Tensor workspace(int64_t floats) const { return empty_floats(first_, 1, floats); }
 
+  // Runs a plan, with a workspace. `parameters` may be null where the plan has their addresses.
+  void run(const cuda::NetworkPlan& plan, const void* input, Tensor& result,
+           const void* const* parameters) const {
+    Tensor space = empty_bytes(first_, plan.bytes());
+    const cuda::NetworkMemory memory{input, result.mutable_data_ptr(),
+                                     static_cast<char*>(space.mutable_data_ptr()), parameters};
+    check_launch(op_, plan.run(memory, device_.stream(), launch_records()));
+  }
+
   // Launches a kernel whose result is described by `depthwise`, which is `args` or a part of it; returns the
   // result. Means are written to `pooled` unless it is null.
   template <class Args>
-  Tensor launch_depthwise(int64_t (*floats)(const Args&), const char* (*launcher)(const Args&, float*, void*),
-                          const Args& args, DepthwiseConvBnActArgs& depthwise, const Tensor& x,
-                          Tensor* pooled) const {
+  Tensor launch_depthwise(int64_t (*floats)(const Args&),
+                          const char* (*launcher)(const Args&, float*, const cuda::Stream&), const Args& args,
+                          DepthwiseConvBnActArgs& depthwise, const Tensor& x, Tensor* pooled) const {
     Tensor y = empty_map(x, depthwise.out);
     depthwise.y = y.mutable_data_ptr();
     if (pooled != nullptr) {
@@ -43,14 +54,18 @@ class Call {
     return y;
   }
 
-  Arguments arguments;
-
- private:
   void check_beside(const Tensor& other) const {
     arguments.check(
         other.is_cuda() == first_.is_cuda() && other.get_device_index() == first_.get_device_index(),
         "all tensors must be on one device");
   }
+  void check_beside(const std::vector<Tensor>& others) const {
+    for (const Tensor& other : others) check_beside(other);
+  }
+
+  Arguments arguments;
+
+ private:
   void check_beside(const MaybeTensor& other) const {
     if (other.has_value()) check_beside(*other);
   }

@@ -7,15 +7,21 @@
 #include <cstdint>
 
 #include "args/common.h"
+#include "cuda/common/stream.h"
 
 namespace effkernels::cuda {
 
 // The size of a launch. More blocks than a grid can have are an error that `launch` reports.
 struct Grid {
+  const char* kernel;  // its name, for people
   int64_t blocks;
   int threads;
   int64_t shared_bytes;
   int cluster = 1;  // neighbouring blocks that run at the same time; see cluster.cuh
+
+  LaunchRecord record(bool dependent) const {
+    return {kernel, blocks, threads, shared_bytes, cluster, dependent};
+  }
 };
 
 constexpr int kWarp = 32;
@@ -68,6 +74,22 @@ EFFKERNELS_DEVICE int64_t block_index() { return blockIdx.x; }
 
 // Every thread of the block must come here.
 EFFKERNELS_DEVICE void barrier() { __syncthreads(); }
+
+// In a launch that may begin before the one before it has ended: waits for it, and so for all before; see
+// Sequence. Everything that it has written can be read then, by all of the block after a barrier.
+EFFKERNELS_DEVICE void wait_for_previous_launch() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the next launch begin when every block has come here, or ended: that is when all of them run, so it
+// takes nothing away from those that still have to begin.
+EFFKERNELS_DEVICE void let_next_launch_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
 
 // The block's dynamic shared memory, aligned to 16 bytes. It holds garbage at first.
 EFFKERNELS_DEVICE char* shared_memory() {
@@ -252,9 +274,24 @@ inline DeviceLimits device_limits() {
   return {found[0], found[1], found[2]};
 }
 
+// The host shim watches which memory kernels touch; see its header.
+constexpr bool kWatchesMemory = false;
+inline void watch_memory(const MemoryRange*, int) {}
+inline void allow_memory(const MemoryRange*, int) {}
+
+// Whether programmatic dependent launches can be captured in graphs: from CUDA 12.3 on.
+inline bool driver_captures_dependent_launches() {
+  static const bool captures = [] {
+    int version = 0;
+    return cudaDriverGetVersion(&version) == cudaSuccess && version >= 12030;
+  }();
+  return captures;
+}
+
 // Launches on a stream; returns nullptr, or CUDA's error message.
 template <class... Parameters>
-const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream, Parameters... parameters) {
+const char* launch(void (*kernel)(Parameters...), const Grid& grid, const Stream& stream,
+                   Parameters... parameters) {
   if (grid.blocks > kMostBlocks) return "the tensors are too large for one launch";
   if (grid.shared_bytes > kSharedBytes) {
     // Set at each launch, always to the same: the attribute belongs to the current device, and several
@@ -267,19 +304,27 @@ const char* launch(void (*kernel)(Parameters...), const Grid& grid, void* stream
   config.gridDim = dim3(static_cast<unsigned>(grid.blocks));
   config.blockDim = dim3(static_cast<unsigned>(grid.threads));
   config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
-  config.stream = static_cast<cudaStream_t>(stream);
-  cudaLaunchAttribute cluster{};
+  config.stream = static_cast<cudaStream_t>(stream.handle());
+  cudaLaunchAttribute attributes[2]{};
+  config.attrs = attributes;
   if (grid.cluster > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim = {static_cast<unsigned>(grid.cluster), 1, 1};
-    config.attrs = &cluster;
-    config.numAttrs = 1;
+  }
+  const bool dependent = stream.next_is_dependent();
+  if (dependent) {
+    cudaLaunchAttribute& serialization = attributes[config.numAttrs++];
+    serialization.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    serialization.val.programmaticStreamSerializationAllowed = 1;
   }
   cudaError_t status = cudaLaunchKernelEx(&config, kernel, parameters...);
   // Also clears the error, which the next launch would report otherwise.
   const cudaError_t last = cudaGetLastError();
   if (status == cudaSuccess) status = last;
-  return status == cudaSuccess ? nullptr : cudaGetErrorString(status);
+  if (status != cudaSuccess) return cudaGetErrorString(status);
+  if (stream.sequence() != nullptr) stream.sequence()->add(grid.record(dependent));
+  return nullptr;
 }
 
 }  // namespace effkernels::cuda

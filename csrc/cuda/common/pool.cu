@@ -11,6 +11,8 @@ constexpr int kThreads = 128;
 
 EFFKERNELS_KERNEL(kThreads, 8)
 mean_of_parts_kernel(const float* sums, int64_t images, int parts, int channels, float pixels, float* mean) {
+  let_next_launch_begin();
+  wait_for_previous_launch();
   const int64_t i = block_index() * kThreads + thread_index();
   if (i >= images * channels) return;
   const int64_t image = i / channels;
@@ -24,8 +26,8 @@ mean_of_parts_kernel(const float* sums, int64_t images, int parts, int channels,
 }  // namespace
 
 const char* mean_of_parts(const float* sums, int64_t images, int parts, int channels, int64_t pixels,
-                          float* mean, void* stream) {
-  const Grid grid{divide_up<int64_t>(images * channels, kThreads), kThreads, 0};
+                          float* mean, const Stream& stream) {
+  const Grid grid{"mean_of_parts", divide_up<int64_t>(images * channels, kThreads), kThreads, 0};
   return launch(mean_of_parts_kernel, grid, stream, sums, images, parts, channels, static_cast<float>(pixels),
                 mean);
 }

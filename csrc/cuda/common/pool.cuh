@@ -8,7 +8,7 @@ namespace effkernels::cuda {
 
 // Means over `pixels` from partial sums [images][parts][channels], added in their order.
 const char* mean_of_parts(const float* sums, int64_t images, int parts, int channels, int64_t pixels,
-                          float* mean, void* stream);
+                          float* mean, const Stream& stream);
 
 // Adds up, channel by channel, what groups of threads hold. Each group has `channels` channels, kCount
 // neighbouring ones in the `x` of each thread. `memory` has room for groups * channels floats. All threads of

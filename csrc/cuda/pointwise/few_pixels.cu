@@ -39,6 +39,7 @@ EFFKERNELS_DEVICE void multiply_by_gates(Words& pixel, const float (&gates)[kEig
 template <class T, int kEights, bool kGated>
 EFFKERNELS_KERNEL(kThreads, 1)
 pointwise_few_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, int64_t pixels, int column_blocks) {
+  let_next_launch_begin();
   const int lane = thread_index() % kWarp, quad = lane % 4;
   const int share = thread_index() / kWarp, shares = block_threads() / kWarp - 1;
   const int channels = a.in.channels,
@@ -66,9 +67,8 @@ pointwise_few_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, int64_t pixels, in
     }
     constexpr int kLoads = kTogether<kEights, kGated>;
     float sums[kEights][4] = {};
-    for (int step = begin; step < end; step += kLoads) {
-      Words factors[kLoads][kEights], pixel[kLoads][2];
-      float gate[kLoads][2][kEight];
+    Words factors[kLoads][kEights];
+    const auto load_factors = [&](int step) {
 #pragma unroll
       for (int u = 0; u < kLoads; ++u) {
         const int k = (step + u) * kChannels + quad * kEight;
@@ -79,6 +79,19 @@ pointwise_few_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, int64_t pixels, in
           factors[u][n] = load_eight(weight + static_cast<int64_t>(named) * channels + k,
                                      valid && named < a.out_channels);
         }
+      }
+    };
+    // The first weights are on their way while the launch before ends.
+    load_factors(begin);
+    wait_for_previous_launch();
+    for (int step = begin; step < end; step += kLoads) {
+      Words pixel[kLoads][2];
+      float gate[kLoads][2][kEight];
+      if (step > begin) load_factors(step);
+#pragma unroll
+      for (int u = 0; u < kLoads; ++u) {
+        const int k = (step + u) * kChannels + quad * kEight;
+        const bool valid = step + u < end && k < channels;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           pixel[u][h] = load_eight(x + row[h] * channels + k, valid && row[h] < pixels);
@@ -146,7 +159,7 @@ pointwise_few_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, int64_t pixels, in
 }
 
 template <class T, int kEights, bool kGated>
-const char* launch_few(const PointwiseConvBnActArgs& a, void* stream) {
+const char* launch_few(const PointwiseConvBnActArgs& a, const Stream& stream) {
   const int64_t pixels = a.in.images * a.in.pixels();
   const int column_blocks = divide_up(a.out_channels, kEights * kEight);
   // As few warps as do with one round of loads, but 7 where there is something for each: on an H100, 1152
@@ -154,13 +167,14 @@ const char* launch_few(const PointwiseConvBnActArgs& a, void* stream) {
   const int steps = divide_up(a.in.channels, kChannels);
   const int shares =
       smaller(kShares, larger(smaller(steps, 7), divide_up(steps, kTogether<kEights, kGated>)));
-  const Grid grid{divide_up<int64_t>(pixels, kPixels) * column_blocks, (shares + 1) * kWarp,
+  const Grid grid{"pointwise_few_nhwc_fwd", divide_up<int64_t>(pixels, kPixels) * column_blocks,
+                  (shares + 1) * kWarp,
                   kEights * (kEight * static_cast<int64_t>(sizeof(Folded)) + shares * kWarp * 16)};
   return launch(pointwise_few_nhwc_fwd_kernel<T, kEights, kGated>, grid, stream, a, pixels, column_blocks);
 }
 
 template <class T, int kEights>
-const char* launch_few(const PointwiseConvBnActArgs& a, void* stream) {
+const char* launch_few(const PointwiseConvBnActArgs& a, const Stream& stream) {
   return a.gate != nullptr ? launch_few<T, kEights, true>(a, stream)
                            : launch_few<T, kEights, false>(a, stream);
 }
@@ -175,7 +189,7 @@ bool has_few_pixels(const PointwiseConvBnActArgs& a) {
          divide_up<int64_t>(pixels, 64) * divide_up(a.out_channels, 128) < blocks_to_fill() / 2;
 }
 
-const char* run_few_pixels(const PointwiseConvBnActArgs& a, void* stream) {
+const char* run_few_pixels(const PointwiseConvBnActArgs& a, const Stream& stream) {
   const int64_t pixels = a.in.images * a.in.pixels();
   // Twice the channels read pixels half as often, but must leave enough blocks.
   const bool many =

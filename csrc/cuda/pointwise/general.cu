@@ -38,6 +38,7 @@ EFFKERNELS_DEVICE float gated(float x, float gate) {
 template <class T>
 EFFKERNELS_KERNEL(kThreads, 3)
 pointwise_nhwc_general_fwd_kernel(const PointwiseConvBnActArgs a, const GeneralPlan p, float* sums) {
+  let_next_launch_begin();
   const int column = static_cast<int>(block_index() % p.column_blocks) * kSide;
   const int64_t part = block_index() / p.column_blocks;
   const int64_t segment = part / p.tiles, tile = (part - segment * p.tiles) * kSide;
@@ -71,6 +72,7 @@ pointwise_nhwc_general_fwd_kernel(const PointwiseConvBnActArgs a, const GeneralP
       }
     }
   };
+  wait_for_previous_launch();
   fetch(0);
 
   // This thread's channels and pixels.
@@ -139,7 +141,7 @@ GeneralPlan make_general_plan(const PointwiseConvBnActArgs& a) {
 }
 
 template <class T>
-const char* launch_general(const PointwiseConvBnActArgs& a, float* sums, void* stream) {
+const char* launch_general(const PointwiseConvBnActArgs& a, float* sums, const Stream& stream) {
   GeneralPlan p = make_general_plan(a);
   p.pixels_together = aligned<T, kFour>(a.x, a.in.channels);
   p.weights_together = aligned<T, kFour>(a.weight, a.in.channels);
@@ -147,7 +149,7 @@ const char* launch_general(const PointwiseConvBnActArgs& a, float* sums, void* s
       aligned<T, kFour>(a.y, a.out_channels) && aligned<T, kFour>(a.residual, a.out_channels);
   const int64_t bytes = 2 * kSlice * kRow * sizeof(float) + kSide * sizeof(Folded);
   static_assert(kLanes * kSide <= kSlice * kRow);  // totals go where pixels were
-  const Grid grid{p.segments * p.tiles * p.column_blocks, kThreads, bytes};
+  const Grid grid{"pointwise_nhwc_general_fwd", p.segments * p.tiles * p.column_blocks, kThreads, bytes};
   return launch(pointwise_nhwc_general_fwd_kernel<T>, grid, stream, a, p, sums);
 }
 
@@ -158,7 +160,7 @@ int64_t general_workspace(const PointwiseConvBnActArgs& a) {
   return p.segments * p.tiles * a.out_channels;
 }
 
-const char* run_general(const PointwiseConvBnActArgs& a, float* workspace, void* stream) {
+const char* run_general(const PointwiseConvBnActArgs& a, float* workspace, const Stream& stream) {
   float* sums = a.mean == nullptr ? nullptr : workspace;
   const char* error = with_dtype(a.dtype, [&](auto* type) {
     return launch_general<std::remove_pointer_t<decltype(type)>>(a, sums, stream);

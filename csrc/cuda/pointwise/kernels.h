@@ -5,6 +5,7 @@
 // channels).
 
 #include "args/pointwise_conv_bn_act.h"
+#include "cuda/common/stream.h"
 
 namespace effkernels::cuda::pointwise {
 
@@ -14,18 +15,18 @@ constexpr int kRowBytes = 2 * kStep;  // one row of shared memory
 
 // tiles.cu: tensor cores, for most calls with elements of 16 bits.
 int64_t tiles_workspace(const PointwiseConvBnActArgs& args);
-const char* run_tiles(const PointwiseConvBnActArgs& args, float* workspace, void* stream);
+const char* run_tiles(const PointwiseConvBnActArgs& args, float* workspace, const Stream& stream);
 
 // warpgroups.cu: tensor cores of compute capability 9.0, for most calls without means.
 bool warpgroups_take(const PointwiseConvBnActArgs& args);
-const char* run_warpgroups(const PointwiseConvBnActArgs& args, void* stream);
+const char* run_warpgroups(const PointwiseConvBnActArgs& args, const Stream& stream);
 
 // few_pixels.cu: tensor cores, for so few pixels that their tiles leave multiprocessors without work.
 bool has_few_pixels(const PointwiseConvBnActArgs& args);
-const char* run_few_pixels(const PointwiseConvBnActArgs& args, void* stream);
+const char* run_few_pixels(const PointwiseConvBnActArgs& args, const Stream& stream);
 
 // general.cu: float32, and everything whose rows are not multiples of 16 bytes or not aligned to them.
 int64_t general_workspace(const PointwiseConvBnActArgs& args);
-const char* run_general(const PointwiseConvBnActArgs& args, float* workspace, void* stream);
+const char* run_general(const PointwiseConvBnActArgs& args, float* workspace, const Stream& stream);
 
 }  // namespace effkernels::cuda::pointwise

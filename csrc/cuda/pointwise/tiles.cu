@@ -263,6 +263,7 @@ struct WarpTile {
 template <class T, class Config, bool kGated>
 EFFKERNELS_KERNEL(Config::kThreads, Config::kBlocks)
 pointwise_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, const TilePlan p, float* sums) {
+  let_next_launch_begin();
   const int column = static_cast<int>(block_index() % p.column_blocks) * Config::kColumns;
   const int64_t part = block_index() / p.column_blocks;
   // From this tile of this segment on, so many tiles.
@@ -288,6 +289,7 @@ pointwise_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, const TilePlan p, floa
       copier.copy_weights(memory + p.weights + step * Config::kColumns * kRowBytes, step);
     }
   }
+  wait_for_previous_launch();
   for (int stage = 0; stage < p.stages - 1; ++stage) copier.next(memory + stage * p.stage_bytes);
   fold_channels(a.norm, column, smaller(Config::kColumns, a.out_channels - column), Config::kColumns, folded);
 
@@ -346,9 +348,9 @@ pointwise_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, const TilePlan p, floa
 }
 
 template <class T, class Config>
-const char* launch_tiles(const PointwiseConvBnActArgs& a, float* workspace, void* stream) {
+const char* launch_tiles(const PointwiseConvBnActArgs& a, float* workspace, const Stream& stream) {
   const TilePlan p = make_tile_plan<Config>(a);
-  const Grid grid{p.parts * p.column_blocks, Config::kThreads, p.bytes};
+  const Grid grid{"pointwise_nhwc_fwd", p.parts * p.column_blocks, Config::kThreads, p.bytes};
   const char* error =
       a.gate != nullptr ? launch(pointwise_nhwc_fwd_kernel<T, Config, true>, grid, stream, a, p, workspace)
                         : launch(pointwise_nhwc_fwd_kernel<T, Config, false>, grid, stream, a, p, workspace);
@@ -384,7 +386,7 @@ int64_t tiles_workspace(const PointwiseConvBnActArgs& a) {
   });
 }
 
-const char* run_tiles(const PointwiseConvBnActArgs& a, float* workspace, void* stream) {
+const char* run_tiles(const PointwiseConvBnActArgs& a, float* workspace, const Stream& stream) {
   return with_config(a, [&](auto config) {
     using Config = decltype(config);
     return a.dtype == Dtype::kHalf ? launch_tiles<Half, Config>(a, workspace, stream)

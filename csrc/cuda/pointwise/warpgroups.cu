@@ -70,6 +70,7 @@ EFFKERNELS_DEVICE void read_ahead(const WarpgroupPlan& p, const Places& at,
                mbarriers.weights());
     }
   }
+  wait_for_previous_launch();
   const int bytes = kRows * kRowBytes + (p.resident ? 0 : kColumns * kRowBytes) + p.gate_images * kStep * 4;
   // Rings of stages: one, or one for each warpgroup, whose turns come in order.
   constexpr int kRings = Config::kShared ? 1 : Config::kWarpgroups;
@@ -121,6 +122,7 @@ EFFKERNELS_DEVICE void write_behind(const WarpgroupPlan& p, const Places& at,
                column + c * Config::kChunk, row_of(tile), ready);
     }
   };
+  wait_for_previous_launch();
   const int own_step = Config::kShared ? step : step * Config::kWarpgroups;
   const int own_first = Config::kShared ? first : first + group * step;
   for (int buffer = 0; buffer < p.buffers; ++buffer) {
@@ -321,6 +323,7 @@ pointwise_nhwc_warpgroup_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap x,
                                     EFFKERNELS_GRID_CONSTANT TensorMap residual, const Norm norm,
                                     const Activation activation, const WarpgroupPlan p) {
 #if EFFKERNELS_WARPGROUP_PRODUCTS
+  let_next_launch_begin();
   // Swizzles repeat every 1024 bytes.
   const uint32_t begin = round_up(shared_address(shared_memory()), 1024u);
   const Places at{begin, begin + static_cast<uint32_t>(p.results), begin + static_cast<uint32_t>(p.weights),
@@ -365,7 +368,7 @@ pointwise_nhwc_warpgroup_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap x,
 }
 
 template <class T, class Config, bool kGated>
-const char* launch_warpgroups(const PointwiseConvBnActArgs& a, const WarpgroupPlan& p, void* stream) {
+const char* launch_warpgroups(const PointwiseConvBnActArgs& a, const WarpgroupPlan& p, const Stream& stream) {
   // Matrices of rows of `columns` elements, and boxes of them.
   const auto matrix = [](const void* data, Dtype dtype, int64_t columns, int64_t rows, int box_columns,
                          int box_rows, Swizzle swizzle) {
@@ -392,7 +395,8 @@ const char* launch_warpgroups(const PointwiseConvBnActArgs& a, const WarpgroupPl
   if (error == nullptr) error = map(a.y, y);
   if (error == nullptr && p.residual) error = map(a.residual, residual);
   if (error != nullptr) return error;
-  const Grid grid{int64_t{p.parts} * p.column_blocks, Config::kThreads, p.bytes};
+  const Grid grid{"pointwise_nhwc_warpgroup_fwd", int64_t{p.parts} * p.column_blocks, Config::kThreads,
+                  p.bytes};
   return launch(pointwise_nhwc_warpgroup_fwd_kernel<T, Config, kGated>, grid, stream, x, weight, gate, y,
                 residual, a.norm, a.activation, p);
 }
@@ -461,7 +465,7 @@ bool warpgroups_take(const PointwiseConvBnActArgs& a) {
   return with_launcher(a, false, [](auto, const WarpgroupPlan&) { return true; });
 }
 
-const char* run_warpgroups(const PointwiseConvBnActArgs& a, void* stream) {
+const char* run_warpgroups(const PointwiseConvBnActArgs& a, const Stream& stream) {
   const char* none = "there is no code for warpgroups";
   return with_launcher(a, none,
                        [&](auto launcher, const WarpgroupPlan& p) { return launcher(a, p, stream); });

@@ -13,31 +13,19 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from effkernels import EfficientNet
-from effkernels._backends import cpu_network, network_layout
+from effkernels._backends import network_layout, network_ops
 from effkernels._backends.compiled import cpu_module
-from effkernels._backends.cpu_network import flatten, unflatten
-from effkernels.models import inference
+from effkernels._backends.network_ops import HeldNetwork, flatten, unflatten
 from effkernels.ops._define import defined
 from effkernels.ops._steps import LINEAR, Network, argument_names
 from effkernels.reference.elementwise import ACTIVATIONS
 from effkernels_build.modules import network_layout_header
-from networks import small
+from networks import network_of, small
 from requirements import needs_cpu_kernels
 from source_tree import ROOT
 
 pytestmark = needs_cpu_kernels
 Arguments = tuple[Tensor, list[Tensor], list[int], list[float]]
-
-
-def network_of(model: EfficientNet, x: Tensor) -> tuple[Network, list[Tensor]]:
-    with torch.no_grad():
-        model(x)
-    plan = inference._plans[model]
-    tensors = plan.tensors()
-    assert tensors is not None
-    network = plan.network(x, tensors, False)
-    assert isinstance(network, Network)
-    return network, tensors
 
 
 def arguments(model: EfficientNet, x: Tensor) -> Arguments:
@@ -49,14 +37,14 @@ def arguments(model: EfficientNet, x: Tensor) -> Arguments:
 
 def test_layout_is_that_of_the_schemas() -> None:
     """Its names are the ops' own, in their order, and every argument is included."""
-    options = {"activation", "residual", *cpu_network._SEVERAL}
+    options = {"activation", "residual", *network_ops._SEVERAL}
     for op, tensors in network_layout.STEPS.items():
         eps = network_layout.EPS[op]
         names = [n for n in argument_names(op) if n not in options and n not in eps]
         assert list(tensors) == names
         assert [n for n in argument_names(op) if n in eps] == list(eps)
     assert tuple(ACTIVATIONS) == network_layout.ACTIVATIONS
-    several = [f"{o}_{end}" for o, ends in cpu_network._SEVERAL.items() for end in ends]
+    several = [f"{o}_{end}" for o, ends in network_ops._SEVERAL.items() for end in ends]
     assert set(network_layout.NUMBERS) == {"kind", "present", "activation", "residual", *several}
 
 
@@ -97,7 +85,7 @@ def test_steps_are_flattened_once_per_size(monkeypatch: pytest.MonkeyPatch) -> N
         written.append(network)
         return flatten(network)
 
-    monkeypatch.setattr(cpu_network, "flatten", noted)
+    monkeypatch.setattr(network_ops, "flatten", noted)
     model = small().eval()
     for shape in ((1, 3, 32, 32), (2, 3, 32, 32), (1, 3, 40, 32), (1, 3, 32, 32)):
         for _ in range(3):
@@ -125,13 +113,12 @@ def test_op_against_its_contract() -> None:
 def test_op_that_takes_a_number_against_its_contract(classes: int) -> None:
     x = torch.randn(2, 3, 37, 50)
     network, tensors = network_of(small(num_classes=classes).eval(), x)
-    held = cpu_network.HeldNetwork(tensors, network)
+    held = held_by_c(tensors, network)
     case = (x, held.holder.number)
     op = torch.ops.effkernels_cpu.network_held.default
     assert torch.equal(op(*case), torch.ops.effkernels_cpu.network(*arguments_of(held, x)))
-    torch.testing.assert_close(
-        op(*case), defined("network_held").reference(*case), rtol=1e-3, atol=1e-3
-    )
+    expected = network_ops.OPS["cpu"]._held_reference(*case)
+    torch.testing.assert_close(op(*case), expected, rtol=1e-3, atol=1e-3)
     torch.library.opcheck(op, case, test_utils=("test_schema", "test_faketensor"))
     with FlopCounterMode(display=False) as by_number:
         op(*case)
@@ -140,7 +127,11 @@ def test_op_that_takes_a_number_against_its_contract(classes: int) -> None:
     assert by_number.get_total_flops() == explicit.get_total_flops() > 0
 
 
-def arguments_of(held: cpu_network.HeldNetwork, x: Tensor) -> Arguments:
+def held_by_c(tensors: list[Tensor], network: Network) -> HeldNetwork:
+    return HeldNetwork(network_ops.OPS["cpu"], tensors, network)
+
+
+def arguments_of(held: HeldNetwork, x: Tensor) -> Arguments:
     return x, held.tensors, held.numbers, held.eps
 
 
@@ -164,7 +155,7 @@ def test_op_refuses_gradients() -> None:
 def test_op_that_takes_a_number_refuses_gradients_and_other_numbers() -> None:
     x = torch.randn(1, 3, 32, 32)
     network, tensors = network_of(small().eval(), x)
-    number = cpu_network.HeldNetwork(tensors, network).holder.number  # which is let go
+    number = held_by_c(tensors, network).holder.number  # which is let go
     with pytest.raises(NotImplementedError, match="network_held: it has no gradient"):
         torch.ops.effkernels_cpu.network_held(x.requires_grad_(), number)
     with torch.no_grad(), pytest.raises(RuntimeError, match="no tensors are held by the number"):
@@ -176,7 +167,7 @@ def test_what_is_held_is_read_anew_and_checked() -> None:
     """Other memory is read; a shape that does not fit is refused before anything is read."""
     x = torch.randn(1, 3, 32, 32)
     network, tensors = network_of(small().eval(), x)
-    held = cpu_network.HeldNetwork(tensors, network)
+    held = held_by_c(tensors, network)
     before = held(x)
     tensors[-2].data = -tensors[-2].data  # the classifier's weight
     after = held(x)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 import effkernels
 from cuda_kernels import LABELS
@@ -16,6 +17,7 @@ from effkernels import dispatch, ops
 from effkernels._backends import limits
 from effkernels._backends.compiled import compiled_status
 from effkernels.ops._schema import ConvNorm, Norm
+from effkernels.ops._steps import NETWORK, run_by_steps
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
 from effkernels.ops.mbconv import MbconvArguments
@@ -24,6 +26,7 @@ from effkernels.ops.squeeze_excite_gate import GateArguments
 from fakes import Calls, fake_pass
 from fallbacks import fallbacks
 from host_shim import HostShim, ShimError
+from networks import network_of, tiny
 from parity import Runner, to_device
 from specs.samples import labels, samples
 
@@ -96,6 +99,31 @@ def test_nothing_of_a_network_is_left_to_triton_or_pytorch(pretended: FakeTensor
     others = {name for name in calls.counts if not name.startswith("effkernels_cuda.")}
     copies = {"aten.empty_strided", "aten.clone"}  # of the image, to NHWC
     assert others == {"aten.addmm", "aten.t", "aten.mean.dim", "aten.view", "prim.device", *copies}
+
+
+@needs_module
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_steps_of_a_classifier_are_one_call(
+    pretended: FakeTensorMode, classes: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Of real tensors, which a plan needs; what it calls is given tensors of a GPU that is not there."""
+    with unset_fake_temporarily():
+        model = tiny()
+        model.reset_classifier(classes)
+        network, real = network_of(model, torch.randn(2, 3, 33, 40))
+    x, *tensors = to_device((torch.empty(2, 3, 33, 40), *real), "cuda:0")
+    kernel = dispatch.choose(NETWORK, "cuda", (x, tensors, network), composite=True)
+    assert kernel is not None
+    with torch.no_grad(), Calls() as calls:
+        y = kernel(x, tensors, network)
+    assert ours(calls) == {"effkernels_cuda.network": 1}
+    assert y.shape == (2, classes or model.head.conv.out_channels)
+    assert y.device == torch.device("cuda:0")
+    # Without a first step that they take, each step chooses for itself.
+    tensors[0] = torch.empty(tensors[0].shape[0], 3, 70, 3, device="cuda:0")
+    refused = dispatch.choose(NETWORK, "cuda", (x, tensors, network), composite=True)
+    assert refused is run_by_steps
+    assert fallbacks(recwarn) == []
 
 
 NO_NORM = Norm(None, None, None, None, None, 0.0)

@@ -64,6 +64,11 @@ def test_without_a_barrier_some_of_what_a_cluster_sends_is_missing(shim: HostShi
     assert any(missing)
 
 
+def test_a_dependent_launch_sees_what_it_waits_for(shim: HostShim) -> None:
+    for seed in range(3):
+        assert torch.equal(shim.call("planted", "dependent", seed), 2.0 * torch.arange(64))
+
+
 @pytest.mark.parametrize("name", ["warpgroup", "warpgroup with registers"])
 def test_products_of_warpgroups(shim: HostShim, name: str) -> None:
     k = torch.arange(64) * 11
@@ -111,6 +116,13 @@ FOUND = {
     "warp without a product": "a warpgroup's product was missed: thread 32 has started 3",
     "misaligned operand": r"an operand of products is not aligned to 1024 bytes: thread \d+ at ",
     "operand without swizzle": r"without the swizzle of 128 bytes: thread \d+ at ",
+    "dependent reads too early": "AddressSanitizer: use-after-poison",
+    "dependent writes too early": "AddressSanitizer: use-after-poison",
+    "dependent copies too early": "a copy of what the launch before writes is started without waiting",
+    "dependent box too early": "a copy of what the launch before writes is started without waiting",
+    "dependent never waits": "a block ends without waiting for the launch before",
+    "dependent keeps the next": "a block does not let the next launch begin",
+    "dependent beside its memory": "AddressSanitizer: use-after-poison",
     "missed named barrier": r"deadlock: 96 of 128 threads wait, thread \d+ for named barrier 3 at ",
 }
 

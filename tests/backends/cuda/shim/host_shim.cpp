@@ -156,8 +156,10 @@ bool run_fibres(int threads, std::vector<int>& order) {
       resume(scheduler.fibres[i]);
       if (!scheduler.error.empty()) return false;
     }
-    // Copies land last, when all others that can have gone on: whoever does not wait reads something else.
-    if (release_events(count) || release_warps(count) || release_blocks(threads, count) || land_a_copy()) {
+    // What was launched before can be seen, and copies land, last, when all others that can have gone on:
+    // whoever does not wait reads something else.
+    if (release_events(count) || release_warps(count) || release_blocks(threads, count) ||
+        show_previous_launch() || land_a_copy()) {
       continue;
     }
     complain(threads, count);
@@ -220,6 +222,7 @@ const Words* meet(const Words& shown, const Where& where) {
 
 void start_copy(void* to, const void* from, bool valid) {
   // Made when they are waited for: whoever does not wait reads something else.
+  if (valid) check_copy(from, "thread " + std::to_string(here().thread));
   scheduler.current->copies.push_back({to, from, valid});
 }
 
@@ -262,7 +265,7 @@ void set_seed(uint64_t seed) { scheduler.random.seed(seed); }
 
 void set_device(const cuda::DeviceLimits* limits) { device = limits == nullptr ? kSmall : *limits; }
 
-const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
+const char* run(const std::function<void()>& kernel, const cuda::Grid& grid, const cuda::Stream& stream) {
   if (grid.blocks > cuda::kMostBlocks) return "the tensors are too large for one launch";
   if (grid.blocks < 1 || grid.threads < 1 || grid.threads > 1024 || grid.shared_bytes < 0 ||
       grid.shared_bytes > device.block_shared_bytes || grid.cluster < 1 || grid.cluster > 8 ||
@@ -301,6 +304,7 @@ const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
     }
     start_copies(grid.threads);
     start_warpgroups(grid.threads);
+    start_block(stream);
     if (!run_fibres(grid.threads, order)) return scheduler.error.c_str();
     for (int i = 0; i < running; ++i) {
       if (scheduler.fibres[i].arrivals != scheduler.fibres[i].waits) {
@@ -310,8 +314,10 @@ const char* run(const std::function<void()>& kernel, const cuda::Grid& grid) {
     }
     scheduler.error = copies_left(grid.threads);
     if (scheduler.error.empty()) scheduler.error = products_left(grid.threads);
+    if (scheduler.error.empty()) scheduler.error = waits_left(stream);
     if (!scheduler.error.empty()) return scheduler.error.c_str();
   }
+  if (stream.sequence() != nullptr) stream.sequence()->add(grid.record(stream.next_is_dependent()));
   return nullptr;
 }
 

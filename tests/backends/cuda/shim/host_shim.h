@@ -51,7 +51,11 @@ void end_copy_group();
 void finish_copies_but(int newest_groups);
 void finish_copies();
 
-const char* run(const std::function<void()>& kernel, const cuda::Grid& grid);
+const char* run(const std::function<void()>& kernel, const cuda::Grid& grid, const cuda::Stream& stream);
+
+// Of dependent.cpp.
+void wait_for_previous_launch(const Where& where);
+void let_next_launch_begin();
 
 // Order of fibres and blocks in launches from now on.
 void set_seed(uint64_t seed);
@@ -77,6 +81,20 @@ inline char* shared_memory() { return host_shim::here().shared; }
 inline void barrier(const host_shim::Where& where = host_shim::Where::current()) {
   host_shim::wait_for_block(where);
 }
+
+inline void wait_for_previous_launch(const host_shim::Where& where = host_shim::Where::current()) {
+  host_shim::wait_for_previous_launch(where);
+}
+inline void let_next_launch_begin() { host_shim::let_next_launch_begin(); }
+
+// All memory that the launches of a sequence write, from now on: no launch may touch it but for what
+// `allow_memory` says before. A dependent launch may not either until it has waited, in each block anew: so
+// what it reads too early is found. Nothing is watched where there are no ranges.
+constexpr bool kWatchesMemory = true;
+void watch_memory(const MemoryRange* ranges, int count);
+void allow_memory(const MemoryRange* ranges, int count);
+
+inline bool driver_captures_dependent_launches() { return true; }
 
 inline void warp_barrier(const host_shim::Where& where = host_shim::Where::current()) {
   host_shim::meet({}, where);
@@ -182,8 +200,9 @@ inline float multiply_add_within_1(float a, float b, float c) {
 }
 
 template <class... Parameters>
-const char* launch(void (*kernel)(Parameters...), const Grid& grid, void*, Parameters... parameters) {
-  return host_shim::run([&] { kernel(parameters...); }, grid);
+const char* launch(void (*kernel)(Parameters...), const Grid& grid, const Stream& stream,
+                   Parameters... parameters) {
+  return host_shim::run([&] { kernel(parameters...); }, grid, stream);
 }
 
 }  // namespace effkernels::cuda

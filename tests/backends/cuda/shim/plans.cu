@@ -1,6 +1,7 @@
-// How depthwise_tensor_core.cu would cut a call on a device, for the tests.
+// How depthwise_tensor_core.cu would cut a call on a device, and where buffers would lie, for the tests.
 
 #include "cuda/common/depthwise_rows.cuh"
+#include "cuda/common/memory_plan.h"
 #include "cuda/depthwise_tensor_core.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -30,3 +31,15 @@ EXPORT void effkernels_depthwise_plan(const int64_t* shape, int multiprocessors,
 
 // Whether kernels with tensor memory are there from now on.
 EXPORT void effkernels_set_tensor_memory(bool there) { effkernels::host_shim::tensor_memory_there = there; }
+
+// Where `count` buffers lie, from three numbers of each: bytes, first and last call. Returns bytes of all.
+EXPORT int64_t effkernels_plan_memory(const int64_t* uses, int64_t count, int64_t* offsets) {
+  using namespace effkernels::cuda;
+  std::vector<BufferUse> buffers;
+  for (int64_t i = 0; i < count; ++i) {
+    buffers.push_back({uses[3 * i], static_cast<int>(uses[3 * i + 1]), static_cast<int>(uses[3 * i + 2])});
+  }
+  const MemoryPlan plan = plan_memory(buffers);
+  std::copy(plan.offsets.begin(), plan.offsets.end(), offsets);
+  return plan.bytes;
+}

@@ -11,6 +11,7 @@ namespace effkernels::cuda {
 
 const char* run_planted_with_tensor_memory(const char* name, float* out);
 const char* run_planted_with_clusters(const char* name, float* out);
+const char* run_planted_dependent(const char* name, float* out);
 
 namespace {
 
@@ -162,9 +163,10 @@ EXPORT const char* effkernels_run_planted(const char* name, float* out) {
   using namespace effkernels::cuda;
   for (const Planted& planted : kPlanted) {
     if (std::strcmp(planted.name, name) == 0) {
-      return launch(planted.kernel, {1, kThreads, kThreads * 4}, nullptr, out);
+      return launch(planted.kernel, {"planted", 1, kThreads, kThreads * 4}, nullptr, out);
     }
   }
+  if (std::strncmp(name, "dependent", 9) == 0) return run_planted_dependent(name, out);
   const bool cluster = std::strncmp(name, "cluster", 7) == 0;
   return (cluster ? run_planted_with_clusters : run_planted_with_tensor_memory)(name, out);
 }

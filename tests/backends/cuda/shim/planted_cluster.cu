@@ -75,7 +75,7 @@ constexpr Planted kClusters[] = {
 const char* run_planted_with_clusters(const char* name, float* out) {
   for (const Planted& planted : kClusters) {
     if (std::strcmp(planted.name, name) == 0) {
-      const Grid grid{kBlocks, kThreads, kBlocks * kThreads * 4, kBlocks};
+      const Grid grid{"planted", kBlocks, kThreads, kBlocks * kThreads * 4, kBlocks};
       return launch(cluster_kernel, grid, nullptr, out, planted.mistake);
     }
   }

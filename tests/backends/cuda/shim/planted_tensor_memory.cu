@@ -150,17 +150,17 @@ const char* run_planted_with_tensor_memory(const char* name, float* out) {
   const bool matrices = std::strcmp(name, "stored matrices") == 0;
   const bool unfenced = std::strcmp(name, "stored and not fenced") == 0;
   if (std::strcmp(name, "short products") == 0) {
-    return launch(short_products_kernel, {1, kThreads, 256}, nullptr, out);
+    return launch(short_products_kernel, {"planted", 1, kThreads, 256}, nullptr, out);
   }
   if (const char* error = map_of(source, Dtype::kFloat, from)) return error;
   if (const char* error = map_of(out, matrices || unfenced ? Dtype::kHalf : Dtype::kFloat, to)) return error;
   if (matrices || unfenced) {
     const Mistake mistake = unfenced ? Mistake::kNoFence : Mistake::kNone;
-    return launch(matrices_kernel, {1, kThreads, kSharedSize}, nullptr, to, mistake);
+    return launch(matrices_kernel, {"planted", 1, kThreads, kSharedSize}, nullptr, to, mistake);
   }
   for (const Planted& planted : kBoxes) {
     if (std::strcmp(planted.name, name) == 0) {
-      return launch(boxes_kernel, {1, kThreads, kSharedSize}, nullptr, from, to, planted.mistake);
+      return launch(boxes_kernel, {"planted", 1, kThreads, kSharedSize}, nullptr, from, to, planted.mistake);
     }
   }
   return run_planted_with_warpgroups(name, out);

@@ -92,7 +92,7 @@ constexpr Planted kPlanted[] = {
 const char* run_planted_with_warpgroups(const char* name, float* out) {
   for (const Planted& planted : kPlanted) {
     if (std::strcmp(planted.name, name) == 0) {
-      return launch(warpgroup_kernel, {1, kWarpgroup, kBytes}, nullptr, out, planted.mistake);
+      return launch(warpgroup_kernel, {"planted", 1, kWarpgroup, kBytes}, nullptr, out, planted.mistake);
     }
   }
   return "no such kernel";

@@ -73,6 +73,15 @@ void start_copies(int threads);
 bool land_a_copy();
 std::string copies_left(int threads);
 
+// Of dependent.cpp. For each block: hides what the launch before has written, where it may not be seen yet;
+// lets those who wait for it see it, and says whether there are any; what a block has not done, or an empty
+// text.
+void start_block(const cuda::Stream& stream);
+bool show_previous_launch();
+std::string waits_left(const cuda::Stream& stream);
+// Ends the launch if a copy that is started now, from or to this address, touches what is hidden.
+void check_copy(const void* address, const std::string& place);
+
 // Of warpgroup.cpp: the same of products.
 void start_warpgroups(int threads);
 std::string products_left(int threads);

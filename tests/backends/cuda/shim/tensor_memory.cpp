@@ -102,6 +102,7 @@ std::string thread_at(const Where& where) {
 // What a copy of a box asks of its arguments, but for a barrier.
 void check_box(const cuda::TensorMap& map, uint32_t address, const Corner& corner, const Where& where) {
   if (corner.sides != map.boxes.sides) fail("the box has another number of sides: " + thread_at(where));
+  check_copy(map.boxes.data, thread_at(where));
   if (address % 128 != 0) fail("the box is not aligned to 128 bytes of shared memory: " + thread_at(where));
 }
 

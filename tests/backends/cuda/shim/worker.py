@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpu_kernels import poisoned, tensors
-from effkernels import dispatch, ops, use_backend
+from effkernels import EfficientNet, dispatch, explain, ops, use_backend
 from effkernels._backends.compiled import cuda_module
-from networks import run_network
+from effkernels._backends.network_layout import NUMBERS
+from effkernels._backends.network_ops import OPS, HeldNetwork, flat_of
+from effkernels.ops._steps import LINEAR, run_steps
+from networks import network_of, run_network
 from workers import serve
 
 Results = tuple[Tensor, ...]
+Change = Callable[[EfficientNet], None]
 
 
 class Worker:
@@ -85,6 +92,119 @@ class Worker:
         """What it makes of ``x``, and who computed each call."""
         with poisoned(), use_backend("cuda"):
             return run_network(model, x)
+
+    def steps_and_network(
+        self, model: EfficientNet, x: Tensor, change: Change | None = None
+    ) -> dict[str, Tensor]:
+        """What the steps make of ``x`` one by one, and the op for all of them: given tensors, and holding them.
+
+        ``change`` is made to the model after a first call of the op that holds its tensors.
+        """
+        with use_backend("cuda"):
+            network, tensors = network_of(model, x)
+        held = HeldNetwork(OPS["cuda"], tensors, network)
+        if change is not None:
+            held(x)
+            change(model)
+        with poisoned(), use_backend("cuda", fallback=False), torch.no_grad():
+            found = {"given": OPS["cuda"].run(x, tensors, network)}
+            for i in range(2):
+                self.seed(i)
+                found[f"held {i}"] = held(x)
+            *body, last = network.steps
+            ops_take = network.with_matrices(tensors)
+            y = run_steps(x, ops_take, body if last.op == LINEAR else network.steps)
+            if last.op == LINEAR:
+                weight, bias = last.arguments(tensors)
+                y = y.to(weight.dtype)[:, :, None, None]
+                y = ops.pointwise_conv_bn_act(y, weight, bias=bias, activation="identity").flatten(
+                    1
+                )
+        return found | {"steps": y}
+
+    def network_bytes(self, model: EfficientNet, shape: tuple[int, ...]) -> int:
+        """Of workspace, for images of the type of the model."""
+        x = torch.zeros(0, *shape[1:], dtype=next(model.parameters()).dtype)
+        with use_backend("cuda"):
+            network, tensors = network_of(model, x)
+        flat = flat_of(network)
+        images = x.new_zeros(1).expand(shape)
+        given = [tensors[place] for place in flat.tensors]
+        return int(torch.ops.effkernels_cuda.network_bytes(images, given, flat.numbers, flat.eps))
+
+    def host_path(self, model: EfficientNet, x: Tensor) -> tuple[list[str], list[str]]:
+        """PyTorch's operators in a call of a network that is held, and the Python functions."""
+        with use_backend("cuda"):
+            network, tensors = network_of(model, x)
+        held = HeldNetwork(OPS["cuda"], tensors, network)
+        held(x)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            held(x)
+        functions: list[str] = []
+
+        def noted(frame: Any, event: str, argument: Any) -> None:
+            if event == "call":
+                functions.append(frame.f_code.co_name)
+
+        sys.setprofile(noted)
+        try:
+            held(x)
+        finally:
+            sys.setprofile(None)
+        return [event.name for event in profile.events()], functions
+
+    def explained(self, model: EfficientNet, x: Tensor) -> tuple[list[dispatch.Launch], str]:
+        """Kernels as they were launched, and the whole text."""
+        with use_backend("cuda"):
+            found = explain(model, x)
+        return list(found.launches), str(found)
+
+    def broken_network(self, model: EfficientNet, x: Tensor, broken: str) -> Tensor:
+        """The op, given arguments that do not belong together."""
+        with use_backend("cuda"):
+            network, tensors = network_of(model, x)
+        flat = flat_of(network)
+        given, numbers = [tensors[place] for place in flat.tensors], list(flat.numbers)
+        eps = list(flat.eps)
+        if broken == "numbers":
+            numbers.pop()
+        elif broken == "eps":
+            eps.pop()
+        elif broken == "tensors":
+            given.pop()
+        elif broken == "kind":
+            numbers[len(NUMBERS) + NUMBERS.index("kind")] = 7
+        else:
+            x = x[:, :2]
+        y: Tensor = torch.ops.effkernels_cuda.network(x, given, numbers, eps)
+        return y
+
+    def ops_of_a_forward(self, model: EfficientNet, x: Tensor) -> list[str]:
+        """Ops of this package, in the order of their calls."""
+        seen: list[str] = []
+
+        class Seen(TorchDispatchMode):
+            sees_effkernels_ops = True
+
+            def __torch_dispatch__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                if func.namespace.startswith("effkernels"):
+                    seen.append(str(func))
+                return func(*args, **(kwargs or {}))
+
+        with use_backend("cuda"), torch.no_grad(), Seen():  # type: ignore[no-untyped-call]
+            model(x)
+        return seen
+
+    def memory_plan(self, uses: list[tuple[int, int, int]]) -> tuple[list[int], int]:
+        """Offsets of buffers, and the bytes of all; see `plans.cu`."""
+        flat = [value for use in uses for value in use]
+        given, found = (ctypes.c_int64 * len(flat))(*flat), (ctypes.c_int64 * len(uses))()
+        self.library.effkernels_plan_memory.restype = ctypes.c_int64
+        count = ctypes.c_int64(len(uses))
+        total = int(self.library.effkernels_plan_memory(given, count, found))
+        return list(found), total
 
     def planted(self, name: str, seed: int) -> Tensor:
         self.seed(seed)

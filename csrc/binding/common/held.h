@@ -1,0 +1,69 @@
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "binding/common/arguments.h"
+
+namespace effkernels::binding {
+
+// What a tensor was when it was looked at.
+struct TensorState {
+  int32_t type, device_type, device_index;
+  int64_t dimensions;
+  bool strided;
+  const void* data;
+  Ints sizes, strides;
+};
+
+TensorState state_of(const Tensor& tensor);
+
+// Whether type, device and shape are as they were.
+bool same_kind(const Tensor& tensor, const TensorState& then);
+// Whether also strides are, and how far the memory is aligned, up to 16 bytes; it is then in `data`.
+bool same_layout(const Tensor& tensor, const TensorState& then, const void*& data);
+
+// Tensors that are kept between calls, so that a call need not bring hundreds of them, and a network's steps
+// with them (see network_layout.py) where they are for one.
+//
+// They are the modules' own: what is written into them, or put in the place of their memory, is seen. Calls
+// of several threads may read them at once; nothing here changes while they do.
+class Held {
+ public:
+  Held(std::vector<Tensor> tensors, Ints numbers, std::vector<double> eps);
+
+  const std::vector<Tensor>& tensors() const { return tensors_; }
+  const Ints& numbers() const { return numbers_; }
+  const std::vector<double>& eps() const { return eps_; }
+
+  // Whether types, devices and shapes are as they were when they were taken.
+  bool same_kinds() const;
+  // Whether these and the memory, and how it is used, are. Of sparse and opaque tensors nobody can say.
+  bool same_memory() const;
+
+  // What an op keeps with them: made when it is first asked for, freed with them. All ask for the same type.
+  template <class Kept>
+  Kept& kept() const {
+    const std::lock_guard lock(mutex_);
+    if (kept_ == nullptr) kept_ = std::make_shared<Kept>();
+    return *static_cast<Kept*>(kept_.get());
+  }
+
+ private:
+  std::vector<Tensor> tensors_;
+  Ints numbers_;
+  std::vector<double> eps_;
+  std::vector<TensorState> states_;
+  mutable std::mutex mutex_;
+  mutable std::shared_ptr<void> kept_;
+};
+
+// Keeps them in this module, and returns the number by which later calls refer to them.
+int64_t hold(std::vector<Tensor> tensors, Ints numbers, std::vector<double> eps);
+// What `hold` gave this number to. Calls that still use it keep it alive after its release. Throws where
+// there is none.
+std::shared_ptr<const Held> held(int64_t number);
+void release(int64_t number);
+
+}  // namespace effkernels::binding

@@ -1,0 +1,196 @@
+// effkernels_cuda: network, network_held, network_bytes. All layers of a classifier in one call.
+
+#include "binding/common/network.h"
+
+#include <array>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "binding/common/held.h"
+#include "binding/cuda/call.h"
+#include "cuda/depthwise_tensor_core.h"
+#include "cuda/network.h"
+
+namespace effkernels::binding {
+namespace {
+
+// What images of one kind become, and how.
+struct Prepared {
+  cuda::NetworkPlan plan;
+  int64_t columns;  // of the result
+  bool floats;      // means, not of the type of the weights
+  // Of all tensors, where a later call may bring other addresses; else the plan has their addresses.
+  std::vector<TensorState> states;
+};
+
+int64_t columns_of(const StepArgs& last) {
+  const auto* linear = std::get_if<LinearArgs>(&last);
+  return linear != nullptr ? linear->out_features : std::get<PointwiseConvBnActArgs>(last).out_channels;
+}
+
+// Calls f(pointer) for each parameter that is there, in the order of the tensors.
+template <class F>
+void for_each_parameter(std::vector<StepArgs>& steps, const F& f) {
+  for (StepArgs& step : steps) {
+    std::visit(
+        [&](auto& args) {
+          cuda::for_each_parameter(args, [&](const void*& pointer) {
+            if (pointer != nullptr) f(pointer);
+          });
+        },
+        step);
+  }
+}
+
+// Lets the parameters of the steps stand for their places among the tensors, unless some are copies, or
+// empty.
+bool detach(const Arguments& arguments, const std::vector<Tensor>& tensors, std::vector<StepArgs>& steps) {
+  size_t count = 0;
+  for_each_parameter(steps, [&](const void*&) { ++count; });
+  if (arguments.copied() || count != tensors.size()) return false;
+  int index = 0;
+  for_each_parameter(steps, [&](const void*& pointer) {
+    const auto misaligned = static_cast<int>(reinterpret_cast<uintptr_t>(pointer) % 16);
+    pointer = cuda::PlacePointer(cuda::Place::kParameter, index++, misaligned);
+  });
+  return true;
+}
+
+// `arguments` keeps copies that the plan may refer to. There are images.
+Prepared prepare(Arguments& arguments, const Map& map, const NetworkDescription& network, bool detached) {
+  std::vector<StepArgs> steps = network_args(arguments, map, network);
+  Prepared prepared{
+      {}, columns_of(steps.back()), std::holds_alternative<PointwiseConvBnActArgs>(steps.back()), {}};
+  if (detached && detach(arguments, network.tensors, steps)) {
+    for (const Tensor& tensor : network.tensors) prepared.states.push_back(state_of(tensor));
+  }
+  if (map.shape.images == 0) return prepared;
+  for (StepArgs& step : steps) {
+    if (auto* linear = std::get_if<LinearArgs>(&step)) linear->images = map.shape.images;
+    std::visit([&](const auto& args) { prepared.plan.add(args); }, step);
+  }
+  prepared.plan.finish();
+  return prepared;
+}
+
+Tensor run(const Call& call, const Prepared& prepared, const Map& map, const Tensor& first,
+           const void* const* parameters) {
+  const int64_t images = map.shape.images;
+  Tensor result = prepared.floats ? empty_floats(first, images, prepared.columns)
+                                  : empty_rows(first, images, prepared.columns);
+  if (images > 0) call.run(prepared.plan, map.data, result, parameters);
+  return result;
+}
+
+constexpr char kName[] = "network";
+
+Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
+               const std::vector<double>& eps) {
+  Call call(kName, input, tensors);
+  const NetworkDescription description{tensors, numbers, eps};
+  const Map map = network_input(call.arguments, input, description);
+  const Prepared prepared = prepare(call.arguments, map, description, false);
+  return run(call, prepared, map, tensors.front(), nullptr);
+}
+
+// The plans of a network that is held, by all that they depend on but the tensors.
+class Plans {
+ public:
+  using Key = std::array<int64_t, 10>;
+
+  std::shared_ptr<const Prepared> find(const Key& key) {
+    const std::lock_guard lock(mutex_);
+    const auto found = plans_.find(key);
+    return found == plans_.end() ? nullptr : found->second;
+  }
+
+  void keep(const Key& key, std::shared_ptr<const Prepared> prepared) {
+    const std::lock_guard lock(mutex_);
+    if (plans_.size() >= kMost) plans_.clear();
+    plans_[key] = std::move(prepared);
+  }
+
+ private:
+  static constexpr size_t kMost = 64;
+  std::mutex mutex_;
+  std::map<Key, std::shared_ptr<const Prepared>> plans_;
+};
+
+Plans::Key key_of(const Tensor& input, const Map& map) {
+  const Shape& shape = map.shape;
+  return {shape.images,
+          shape.height,
+          shape.width,
+          shape.channels,
+          static_cast<int64_t>(map.dtype),
+          map.planar,
+          map.bytes,
+          static_cast<int64_t>(reinterpret_cast<uintptr_t>(map.data) % 16),
+          input.get_device_index(),
+          cuda::channels_apart()};
+}
+
+// Whether all tensors are as the plan found them; and where they are now.
+bool still(const std::vector<Tensor>& tensors, const std::vector<TensorState>& states,
+           std::vector<const void*>& addresses) {
+  if (states.size() != tensors.size()) return false;
+  addresses.resize(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (!same_layout(tensors[i], states[i], addresses[i])) return false;
+  }
+  return true;
+}
+
+// The same of a network that is held. Addresses are read anew; where shapes, types or strides have changed,
+// everything is.
+Tensor network_held(const Tensor& input, int64_t number) {
+  const std::shared_ptr<const Held> own = held(number);
+  const std::vector<Tensor>& tensors = own->tensors();
+  const NetworkDescription description{tensors, own->numbers(), own->eps()};
+  Call call(kName, input);
+  Arguments images(kName, "effkernels_cuda");
+  const Map map = network_input(images, input, description);
+  Plans& plans = own->kept<Plans>();
+  const Plans::Key key = key_of(input, map);
+  std::vector<const void*> addresses;
+  std::shared_ptr<const Prepared> prepared = plans.find(key);
+  if (prepared == nullptr || !still(tensors, prepared->states, addresses)) {
+    call.check_beside(tensors);
+    prepared = std::make_shared<const Prepared>(prepare(call.arguments, map, description, true));
+    if (still(tensors, prepared->states, addresses)) plans.keep(key, prepared);
+  }
+  return run(call, *prepared, map, tensors.front(), addresses.data());
+}
+
+// Bytes of all that is between the input and the result. The input is read for its shape and type alone.
+int64_t network_bytes(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
+                      const std::vector<double>& eps) {
+  Arguments arguments(kName, "effkernels_cuda");
+  const NetworkDescription description{tensors, numbers, eps};
+  arguments.check(input.dim() == 4, "feature maps must have 4 dimensions, not ", input.dim());
+  const auto side = [&](int i) { return static_cast<int>(input.size(i)); };
+  const Map map{{input.size(0), side(2), side(3), side(1)},
+                arguments.dtype(input.scalar_type() == torch::headeronly::ScalarType::Byte && !tensors.empty()
+                                    ? tensors.front()
+                                    : input),
+                nullptr};
+  return prepare(arguments, map, description, false).plan.bytes();
+}
+
+}  // namespace
+}  // namespace effkernels::binding
+
+STABLE_TORCH_LIBRARY_FRAGMENT(effkernels_cuda, library) {
+  library.def("network_bytes(Tensor x, Tensor[] tensors, int[] numbers, float[] eps) -> int");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, EFFKERNELS_DISPATCH_KEY, library) {
+  library.impl("network", TORCH_BOX(&effkernels::binding::network));
+  library.impl("network_held", TORCH_BOX(&effkernels::binding::network_held));
+}
+
+// Plans for the current device, whatever device the tensors are on.
+STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, CompositeExplicitAutograd, library) {
+  library.impl("network_bytes", TORCH_BOX(&effkernels::binding::network_bytes));
+}

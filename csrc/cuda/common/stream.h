@@ -1,0 +1,68 @@
+#pragma once
+
+// Where launchers launch their kernels.
+
+#include <cstdint>
+#include <vector>
+
+namespace effkernels::cuda {
+
+// A piece of memory.
+struct MemoryRange {
+  const void* begin;
+  int64_t bytes;
+};
+
+// A launch as it was made.
+struct LaunchRecord {
+  const char* kernel;
+  int64_t blocks;
+  int threads;
+  int64_t shared_bytes;
+  int cluster;
+  bool dependent;
+};
+
+// Launches on one stream with nothing between them, of kernels that keep to these rules: all but the first
+// may begin before the one before has ended (programmatic dependent launch). Until it has waited for it
+// (`wait_for_previous_launch` in device.cuh) a kernel reads parameters alone, which none of the launches
+// writes, and writes nothing; and each of its blocks waits, so that a launch has not ended before all those
+// before it have. The first one begins when everything before it on the stream has ended.
+class Sequence {
+ public:
+  // `dependent`: whether they may indeed; see `dependent_launches`. `records`: gets all launches, unless it
+  // is null.
+  explicit Sequence(bool dependent, std::vector<LaunchRecord>* records = nullptr)
+      : dependent_(dependent), records_(records) {}
+
+  bool next_is_dependent() const { return dependent_ && begun_; }
+  void add(const LaunchRecord& record) {
+    begun_ = true;
+    if (records_ != nullptr) records_->push_back(record);
+  }
+
+ private:
+  bool dependent_, begun_ = false;
+  std::vector<LaunchRecord>* records_;
+};
+
+// A cudaStream_t, and the sequence that a launch belongs to, if any.
+class Stream {
+ public:
+  Stream(void* handle, Sequence* sequence = nullptr) : handle_(handle), sequence_(sequence) {}
+
+  void* handle() const { return handle_; }
+  Sequence* sequence() const { return sequence_; }
+  bool next_is_dependent() const { return sequence_ != nullptr && sequence_->next_is_dependent(); }
+
+ private:
+  void* handle_;
+  Sequence* sequence_;
+};
+
+// Whether launches on the current device may be dependent: compute capability 9.0 or newer with device code
+// for it, a driver of CUDA 12.3 or newer, since older ones do not capture them in graphs; and
+// EFFKERNELS_DEPENDENT_LAUNCH is not 0.
+bool dependent_launches();
+
+}  // namespace effkernels::cuda

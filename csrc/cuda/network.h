@@ -1,0 +1,147 @@
+#pragma once
+
+// Steps of a network as calls of this folder's launchers, one after the other, with all that they exchange in
+// one piece of memory. A plan is made once for a shape; each call brings its own addresses.
+
+#include <variant>
+#include <vector>
+
+#include "args/conv_bn_act.h"
+#include "args/depthwise_conv_bn_act.h"
+#include "args/linear.h"
+#include "args/mbconv.h"
+#include "args/pointwise_conv_bn_act.h"
+#include "cuda/common/memory_plan.h"
+#include "cuda/common/stream.h"
+#include "cuda/sums_gate.h"
+
+namespace effkernels::cuda {
+
+// Arguments of launchers, with their workspaces.
+struct PointwiseCall {
+  PointwiseConvBnActArgs args;
+  float* sums;
+};
+struct DepthwiseCall {
+  DepthwiseConvBnActArgs args;
+  float* sums;
+};
+struct GateCall {
+  SqueezeExciteGateArgs args;
+  PartialSums partial;
+};
+struct LinearCall {
+  LinearArgs args;
+  void* features;
+};
+using LauncherCall = std::variant<ConvBnActArgs, PointwiseCall, DepthwiseCall, GateCall, LinearCall>;
+
+// Calls f(pointer) for each parameter of a step, in the order of the op's schema.
+template <class F>
+void for_each_parameter(Norm& norm, const F& f) {
+  for (Parameters* p : {&norm.bias, &norm.gamma, &norm.beta, &norm.mean, &norm.variance}) f(p->data);
+}
+template <class F>
+void for_each_parameter(SqueezeExciteGateArgs& a, const F& f) {
+  for (Parameters* p : {&a.reduce_weight, &a.reduce_bias, &a.expand_weight, &a.expand_bias}) f(p->data);
+}
+template <class F>
+void for_each_parameter(ConvBnActArgs& a, const F& f) {
+  f(a.weight);
+  for_each_parameter(a.norm, f);
+  f(a.image_mean.data);
+  f(a.image_std.data);
+}
+template <class F>
+void for_each_parameter(MbconvArgs& a, const F& f) {
+  f(a.expand_weight);
+  for_each_parameter(a.expand_norm, f);
+  f(a.depthwise_weight);
+  for_each_parameter(a.depthwise_norm, f);
+  for_each_parameter(a.gate, f);
+  f(a.project_weight);
+  for_each_parameter(a.project_norm, f);
+}
+template <class F>
+void for_each_parameter(DepthwiseConvBnActArgs& a, const F& f) {
+  f(a.weight);
+  for_each_parameter(a.norm, f);
+}
+template <class F>
+void for_each_parameter(PointwiseConvBnActArgs& a, const F& f) {
+  f(a.weight);
+  for_each_parameter(a.norm, f);
+}
+template <class F>
+void for_each_parameter(LinearArgs& a, const F& f) {
+  f(a.weight);
+  f(a.bias.data);
+}
+
+// What the pointers of a plan stand for until a call says where it is. They are no addresses that a process
+// has, null only where nothing is there, and aligned as the address will be.
+enum class Place : uint8_t { kInput, kResult, kBuffer, kParameter };
+
+class PlacePointer {
+ public:
+  // Of several buffers or parameters the one with this index. `misaligned`: bytes beyond a multiple of 16.
+  constexpr PlacePointer(Place place, int index = 0, int misaligned = 0)
+      : bits_(kMark | uint64_t{static_cast<uint8_t>(place)} << 40 | static_cast<uint64_t>(index) << 8 |
+              static_cast<uint64_t>(misaligned)) {}
+  explicit PlacePointer(const void* pointer) : bits_(reinterpret_cast<uintptr_t>(pointer)) {}
+
+  template <class T>
+  operator T*() const {
+    return reinterpret_cast<T*>(static_cast<uintptr_t>(bits_));
+  }
+
+  // Whether it is one, and not null or an address.
+  bool stands_for_a_place() const { return bits_ >> 48 == kMark >> 48; }
+  Place place() const { return static_cast<Place>(bits_ >> 40 & 0xff); }
+  int index() const { return static_cast<int>(bits_ >> 8 & 0xffffffff); }
+
+ private:
+  static constexpr uint64_t kMark = uint64_t{0xeff5} << 48;
+  uint64_t bits_;
+};
+
+// Addresses of one call.
+struct NetworkMemory {
+  const void* input;
+  void* result;
+  char* buffers;                  // NetworkPlan::bytes(), aligned to 16 bytes or more
+  const void* const* parameters;  // by index
+};
+
+class NetworkPlan {
+ public:
+  // Adds a step, which reads what the one before has written, the first one the input. Addresses of maps,
+  // means and results are not read. Parameters are addresses, or stand for Place::kParameter.
+  void add(ConvBnActArgs args);
+  void add(const MbconvArgs& args);
+  void add(PointwiseConvBnActArgs args);  // its means
+  void add(LinearArgs args);
+
+  // After the last step, whose result is that of the call. There must be images.
+  void finish();
+
+  int64_t bytes() const { return memory_.bytes; }
+
+  // Launches everything on a stream, a cudaStream_t; returns nullptr, or a message that says what is wrong.
+  // Launches may overlap; see Sequence.
+  // `records` gets all launches, unless it is null.
+  const char* run(const NetworkMemory& memory, void* stream, std::vector<LaunchRecord>* records) const;
+
+ private:
+  // What a call of a launcher reads and writes, but for parameters and the input.
+  std::vector<MemoryRange> memory_of(LauncherCall call, const NetworkMemory& memory) const;
+  PlacePointer buffer(int64_t bytes);
+
+  PlacePointer at_{Place::kInput};  // what the next step reads
+  std::vector<int64_t> buffer_bytes_;
+  std::vector<LauncherCall> calls_;
+  MemoryPlan memory_;
+  int64_t result_bytes_ = 0;
+};
+
+}  // namespace effkernels::cuda

@@ -1,0 +1,201 @@
+"""The op for whole networks: the same as its steps one by one, in one piece of memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import effkernels
+from changes import CHANGES
+from effkernels import EfficientNet
+from effkernels.analysis.cost import model_cost
+from effkernels.analysis.memory import inference_memory
+from host_shim import HostShim, ShimError
+from networks import small, tiny
+from specs.style import DTYPES
+
+ALIGNMENT = 256
+
+
+def overlapping(uses: list[tuple[int, int, int]], offsets: list[int]) -> list[tuple[int, int]]:
+    """Pairs of buffers that are in use at the same time, in the same place."""
+    found = []
+    for i, (bytes_, first, last) in enumerate(uses):
+        for j, (others, begin, end) in enumerate(uses[:i]):
+            same_time = first <= end and begin <= last
+            if same_time and offsets[i] < offsets[j] + others and offsets[j] < offsets[i] + bytes_:
+                found.append((i, j))
+    return found
+
+
+def test_buffers_in_use_at_the_same_time_do_not_overlap(shim: HostShim, seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(20):
+        uses = []
+        for _ in range(draw.randrange(1, 30)):
+            first = draw.randrange(12)
+            uses.append((draw.choice([0, 1, 255, 4096, 9000]), first, draw.randrange(first, 12)))
+        offsets, total = shim.call("memory_plan", uses)
+        assert overlapping(uses, offsets) == []
+        assert all(offset % ALIGNMENT == 0 for offset in offsets)
+        assert all(o + use[0] <= total for o, use in zip(offsets, uses, strict=True))
+        live = [sum(n for n, first, last in uses if first <= t <= last) for t in range(12)]
+        assert max(live) <= total <= 2 * max(live) + len(uses) * ALIGNMENT
+
+
+def test_memory_of_a_chain_of_blocks(shim: HostShim) -> None:
+    """Expand, depthwise, project, twice: two maps of the expanded width, and the block's narrow input."""
+    wide, narrow = 6 * 1024, 1024
+    uses = [(narrow, 0, 3), (wide, 1, 2), (wide, 2, 3), (narrow, 3, 6), (wide, 4, 5), (wide, 5, 6)]
+    offsets, total = shim.call("memory_plan", uses)
+    assert overlapping(uses, offsets) == []
+    assert total == 2 * wide + narrow * 2 or total == 2 * wide + narrow
+
+
+def same(found: dict[str, Tensor]) -> None:
+    """Each of the ops' results is that of the steps, bit for bit."""
+    expected = found.pop("steps")
+    for name, y in found.items():
+        assert y.shape == expected.shape, name
+        assert y.dtype == expected.dtype, name
+        assert torch.equal(y, expected), name
+    assert not expected.isnan().any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
+def test_it_is_the_same_as_its_steps(shim: HostShim, name: str, dtype: torch.dtype) -> None:
+    same(shim.call("steps_and_network", tiny(name).to(dtype), torch.randn(2, 3, 40, 33).to(dtype)))
+
+
+def multiples_of_8() -> EfficientNet:
+    """All of its channels are, so that the kernels of tensor cores take its layers."""
+    return small(num_classes=16).eval().requires_grad_(False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("warpgroups", [False, True])
+def test_every_kind_of_kernel(shim: HostShim, warpgroups: bool) -> None:
+    shim.call("warpgroups", warpgroups)
+    try:
+        x = torch.randn(2, 3, 32, 32).bfloat16()
+        same(shim.call("steps_and_network", multiples_of_8().bfloat16(), x))
+    finally:
+        shim.call("warpgroups", False)
+
+
+INPUTS: dict[str, Callable[[], Tensor]] = {
+    "bytes": lambda: torch.randint(256, (1, 3, 33, 40)).byte(),
+    "NHWC": lambda: torch.randn(2, 3, 33, 40).contiguous(memory_format=torch.channels_last),
+    "strided": lambda: torch.randn(2, 3, 40, 66)[..., ::2],
+    "no images": lambda: torch.randn(0, 3, 33, 40),
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_images_of_any_kind(shim: HostShim, kind: str) -> None:
+    same(shim.call("steps_and_network", tiny(), INPUTS[kind]()))
+
+
+def test_features_of_a_network_without_classifier(shim: HostShim) -> None:
+    model = tiny()
+    model.reset_classifier(0)
+    same(shim.call("steps_and_network", model.bfloat16(), torch.randn(1, 3, 33, 40).bfloat16()))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_held_is_read_anew(shim: HostShim, change: str) -> None:
+    """Other contents, memory, strides or alignment of the tensors."""
+    x = torch.randn(1, 3, 33, 40).bfloat16()
+    same(shim.call("steps_and_network", tiny().bfloat16(), x, CHANGES[change]))
+
+
+def test_memory_of_b0(shim: HostShim) -> None:
+    """The largest expanded map and what the depthwise kernel makes of it; and bytes beside those of eager PyTorch.
+
+    0.58 of its peak.
+    """
+    model, size = effkernels.efficientnet_b0().eval().bfloat16(), 224
+    for batch in (1, 128):
+        cost = model_cost(model.config, batch_size=batch, resolution=size, dtype=torch.bfloat16)
+        picture = batch * 3 * size**2 * 2
+        besides = cost.state_bytes + picture
+        maps = inference_memory(cost)
+        found = shim.call("network_bytes", model, (batch, 3, size, size))
+        wide, out = batch * 96 * 112**2 * 2, batch * 96 * 56**2 * 2
+        assert wide + out <= found <= 1.01 * (wide + out)
+        assert 0.57 < found / (maps.eager - besides) < 0.59
+        assert found <= maps.level1 - besides
+
+
+@pytest.mark.parametrize("broken", ["numbers", "eps", "tensors", "kind", "channels"])
+def test_what_would_be_out_of_bounds_is_refused(shim: HostShim, broken: str) -> None:
+    said = {
+        "numbers": "incomplete steps",
+        "eps": "incomplete steps",
+        "tensors": "too few tensors",
+        "kind": "only one linear step|unknown step",
+        "channels": "weight must have the channels of x",
+    }
+    with pytest.raises(ShimError, match=f"effkernels_cuda::network: ({said[broken]})"):
+        shim.call("broken_network", tiny(), torch.randn(1, 3, 33, 40), broken)
+
+
+def test_a_number_of_nothing_is_refused(shim: HostShim) -> None:
+    with pytest.raises(ShimError, match="no tensors are held by the number 12345"):
+        shim.call("private", "network_held", (torch.randn(1, 3, 33, 40), 12345))
+
+
+def test_a_model_calls_it(shim: HostShim) -> None:
+    """Once, and nothing else; a step that its kernels do not take sends the others back to calls of their own."""
+    x = torch.randn(1, 3, 33, 40)
+    assert shim.call("ops_of_a_forward", tiny(), x) == ["effkernels_cuda.network.default"]
+    model = tiny()
+    model.classifier = nn.Linear(model.classifier.in_features, 0)
+    calls = shim.call("ops_of_a_forward", model, x)
+    assert calls[0] == "effkernels_cuda.conv_bn_act.default"
+    assert "effkernels_cuda.network.default" not in calls
+
+
+def test_kernels_are_explained_as_they_are_launched(shim: HostShim) -> None:
+    """The first of a network waits for all that was launched before; the others overlap."""
+    launches, text = shim.call("explained", tiny().bfloat16(), torch.randn(1, 3, 33, 40).bfloat16())
+    assert launches[0].kernel == "stem_nhwc_fwd"
+    assert [launch.dependent for launch in launches] == [False] + [True] * (len(launches) - 1)
+    names = {launch.kernel for launch in launches}
+    assert "narrow_features" in names
+    assert any(name.startswith("pointwise") for name in names)
+    assert all(launch.blocks > 0 and launch.threads % 32 == 0 for launch in launches)
+    assert f"{len(launches)} kernels launched, {len(launches) - 1} of them" in text
+    assert "stem_nhwc_fwd" in text
+
+
+def test_launches_do_not_overlap_where_they_must_not(shim: HostShim) -> None:
+    shim.call("environment", "EFFKERNELS_DEPENDENT_LAUNCH", "0")
+    try:
+        launches, _ = shim.call("explained", tiny(), torch.randn(1, 3, 33, 40))
+    finally:
+        shim.call("environment", "EFFKERNELS_DEPENDENT_LAUNCH", None)
+    assert launches
+    assert not any(launch.dependent for launch in launches)
+    shim.call("tensor_memory", False)  # as where device code is for older architectures
+    try:
+        launches, _ = shim.call("explained", tiny(), torch.randn(1, 3, 33, 40))
+    finally:
+        shim.call("tensor_memory", True)
+    assert not any(launch.dependent for launch in launches)
+
+
+def test_what_the_host_does_in_a_call(shim: HostShim) -> None:
+    """One op, which allocates a result and a workspace, whatever the network; and hardly any Python."""
+    for name in ("efficientnet_b0", "efficientnet_lite0"):
+        operators, functions = shim.call("host_path", tiny(name), torch.randn(1, 3, 33, 40))
+        assert operators.count("effkernels_cuda::network_held") == 1
+        assert operators.count("aten::empty") == 2
+        assert len(operators) == 3, operators
+        # The call of the network, and PyTorch's call of an operator.
+        assert len(functions) <= 3, functions
