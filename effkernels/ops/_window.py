@@ -23,7 +23,6 @@ from effkernels.ops._arguments import (
 from effkernels.ops._schema import Norm, Pair, Sides
 from effkernels.reference.convolution import output_size
 
-
 # At most so many channels make an image.
 IMAGE_CHANNELS = 4
 
