@@ -30,7 +30,7 @@ def frozen_parts(model: EfficientNet, recipe: Recipe) -> list[nn.Module]:
         raise ValueError(
             f"freeze must be at most {stages + 1} (the stem, {stages} stages and the head), got {recipe.freeze}"
         )
-    parts = [model.stem, *model.stages[: recipe.freeze]]
+    parts = [model.stem, *list(model.stages)[: recipe.freeze]]
     return [*parts, model.head] if recipe.freeze > stages else parts
 
 
