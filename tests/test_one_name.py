@@ -18,11 +18,13 @@ WITHOUT_KERNEL = {("cuda", "mbconv")}
 OTHERS = {
     "csrc/args": {"common", "linear"},
     "csrc/cpu": {"kernels", "linear"},
-    # The last three are kernels that an op chooses for some of its arguments.
-    "csrc/cuda": {"device_arch", "depthwise_tensor_core", "stem_conv_bn_act", "sums_gate"},
-    "csrc/binding/common": {"arguments", "errors", "linear", "torch"},
-    "csrc/binding/cpu": {"held", "limits", "module", "network", "objects", "run", "workspace"},
-    "csrc/binding/cuda": {"call", "device_arch", "launch", "limits", "module"},
+    # Kernels that an op chooses for some of its arguments; and those of networks, beside what is no kernel.
+    "csrc/cuda": {"depthwise_tensor_core", "stem_conv_bn_act", "sums_gate"}
+    | {"device_arch", "linear", "network"},
+    "csrc/binding/common": {"arguments", "errors", "held", "linear", "network", "torch"},
+    "csrc/binding/cpu": {"hold", "limits", "module", "network", "objects", "run", "workspace"},
+    "csrc/binding/cuda": {"call", "device_arch", "hold", "launch", "launch_records", "limits"}
+    | {"module", "network"},
     "effkernels/_backends/triton": {"__init__", "elementwise", "launch", "tuning"},
     "effkernels/reference": {"__init__", "convolution", "elementwise"},
 }
