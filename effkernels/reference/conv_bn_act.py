@@ -32,7 +32,8 @@ def conv_bn_act(
     groups: int = 1,
 ) -> Tensor:
     """Dense convolution of ``x``, normalised if ``mean`` and ``std`` are given; BN; activation."""
-    x = normalise(x, mean, std, weight.dtype)
+    # Not the result, which is larger.
+    x = channels_last(normalise(x, mean, std, weight.dtype))
     y = conv2d(x, weight, bias, stride, padding, dilation, groups)
     y = bn_act(y, bn_weight, bn_bias, running_mean, running_var, eps, activation)
     return channels_last(y)

@@ -58,11 +58,13 @@ CEILINGS = {
 }
 
 
-# Bytes of a thread's stack, where a kernel keeps what it has no registers for. Since two elements share a reciprocal in
-# SiLU, some kernels at their ceilings miss one register to three. None elsewhere.
-SPILLS = {
+# Bytes of a thread's stack, where a kernel keeps what it has no registers for: a multiple of 8. Since two elements share
+# a reciprocal in SiLU, some kernels at their ceilings miss one register to three. The rows on 12.0 have a frame in which
+# nothing is: ptxas reports no spills, and they use fewer registers than they may. None elsewhere.
+STACK = {
     ("depthwise_conv_bn_act", "10.0"): 8,
-    ("depthwise_conv_bn_act", "12.0"): 12,
+    ("depthwise_conv_bn_act", "12.0"): 16,
+    ("depthwise_tensor_core", "12.0"): 8,
     ("tiles", "9.0a"): 8,
     ("squeeze_excite_gate", "9.0a"): 8,
 }
@@ -122,7 +124,7 @@ def test_every_source_has_kernels(arch: str, cuobjdump: str) -> None:
     expected = {
         source.stem
         for source in SOURCES
-        if kernel_archs(source, [arch])
+        if kernel_archs(source, [arch]) == [arch]
         and re.search("EFFKERNELS_KERNEL|__global__", source.read_text())
     }
     assert {kernel.source for kernel in kernels(cuobjdump, arch)} == expected
@@ -133,7 +135,7 @@ def test_every_source_has_kernels(arch: str, cuobjdump: str) -> None:
 def test_registers_and_spills(arch: str, cuobjdump: str) -> None:
     found = kernels(cuobjdump, arch)
     assert {k: k.registers for k in found if k.registers > ceiling(arch, k.name)} == {}
-    assert {k: k.stack for k in found if k.stack > SPILLS.get((k.source, arch), 0)} == {}
+    assert {k: k.stack for k in found if k.stack > STACK.get((k.source, arch), 0)} == {}
 
 
 @needs_cuda_module
