@@ -24,7 +24,7 @@ from surgery_comparison import CONFIGURATIONS, check, pair
 
 EXAMPLES_GIVEN = os.environ.get("EFFKERNELS_SURGERY_EXAMPLES")
 # A fifth of a second each on an idle core; with compilation, one or two seconds.
-MANY = int(EXAMPLES_GIVEN or min(25, settings.default.max_examples))
+MANY = int(EXAMPLES_GIVEN or min(12, settings.default.max_examples))
 FEW = max(MANY // 8, 1)
 
 

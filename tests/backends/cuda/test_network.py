@@ -17,6 +17,7 @@ from effkernels.analysis.memory import inference_memory
 from host_shim import HostShim, ShimError
 from networks import small, tiny
 from specs.style import DTYPES
+from tiers import slow_unless
 
 ALIGNMENT = 256
 
@@ -66,8 +67,12 @@ def same(found: dict[str, Tensor]) -> None:
     assert not expected.isnan().any()
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
+NETWORKS = [(name, dtype) for name in ("efficientnet_b0", "efficientnet_lite0") for dtype in DTYPES]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), slow_unless([("efficientnet_b0", torch.bfloat16)], NETWORKS), ids=str
+)
 def test_it_is_the_same_as_its_steps(shim: HostShim, name: str, dtype: torch.dtype) -> None:
     same(shim.call("steps_and_network", tiny(name).to(dtype), torch.randn(2, 3, 40, 33).to(dtype)))
 
@@ -107,7 +112,7 @@ def test_features_of_a_network_without_classifier(shim: HostShim) -> None:
     same(shim.call("steps_and_network", model.bfloat16(), torch.randn(1, 3, 33, 40).bfloat16()))
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", slow_unless(["data", "alignment"], CHANGES))
 def test_what_is_held_is_read_anew(shim: HostShim, change: str) -> None:
     """Other contents, memory, strides or alignment of the tensors."""
     x = torch.randn(1, 3, 33, 40).bfloat16()

@@ -72,7 +72,12 @@ def test_pointwise(runner: Runner, case: Pointwise) -> None:
     check(runner, case)
 
 
-@pytest.mark.parametrize("name", pointwise_conv_bn_act.EDGES)
+@pytest.mark.parametrize(
+    "name",
+    slow_unless(
+        set(pointwise_conv_bn_act.EDGES) - {"large", "K of 112"}, pointwise_conv_bn_act.EDGES
+    ),
+)
 def test_pointwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
     check(runner, pointwise_conv_bn_act.EDGES[name].styled(dtype=dtype, seed=seed))
 
@@ -105,7 +110,7 @@ def test_depthwise(runner: Runner, case: Depthwise) -> None:
 @pytest.mark.parametrize(
     "dtype", slow_unless([torch.bfloat16], [torch.float32, torch.bfloat16]), ids=str
 )
-@pytest.mark.parametrize("name", DEPTHWISE_HERE)
+@pytest.mark.parametrize("name", slow_unless(set(DEPTHWISE_HERE) - {"9x9", "64x1"}, DEPTHWISE_HERE))
 def test_depthwise_paths(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> None:
     check(runner, DEPTHWISE_HERE[name].styled(dtype=dtype, seed=seed))
 
