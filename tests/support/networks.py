@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import effkernels
@@ -12,6 +14,8 @@ from effkernels.models import CONFIGS, EfficientNet, build, inference
 from effkernels.models.scaling import Coefficients
 from effkernels.ops._steps import Network
 from randomise import randomise
+from specs.oracle_convolutions import OracleConvolutions
+from specs.tolerance import assert_within_eager
 
 
 def small(name: str = "efficientnet_b0", **options: object) -> EfficientNet:
@@ -44,6 +48,24 @@ def run_network(model: nn.Module, x: Tensor) -> tuple[Tensor, list[str]]:
     explained = effkernels.explain(model, x)
     with torch.no_grad():
         return model(x), [f"{row.op} on {row.backend}" for row in explained.rows]
+
+
+def assert_logits(actual: Tensor, eager: Tensor, model: EfficientNet, x: Tensor) -> None:
+    """Logits obey the tolerance rule, in which the sums of the classifier count as they do for an op alone.
+
+    Args:
+        actual, eager: ours and plain PyTorch's logits for `x`.
+        model: the network; not changed.
+        x: its images, in the type in which it computed, or uint8.
+    """
+    precise = copy.deepcopy(model).double()
+    features: list[Tensor] = []
+    precise.classifier.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    with torch.no_grad(), OracleConvolutions():
+        exact = precise(x.double() if x.is_floating_point() else x)
+    sums = F.linear(features[0].abs(), precise.classifier.weight.abs()).amax().item()
+    depth = features[0].shape[1]
+    assert_within_eager(actual.cpu(), eager.cpu(), exact.cpu(), magnitude=sums, depth=depth)
 
 
 def images(*shape: int) -> Tensor:

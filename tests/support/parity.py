@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from cpu_kernels import poisoned
 from effkernels import ops, use_backend
-from networks import run_network, tiny
+from networks import assert_logits, run_network, tiny
 from specs.case import Case, Check
 from specs.oracle import Arguments, Results, in_float64, run_reference, tensors, threads
 from specs.oracle_convolutions import OracleConvolutions
@@ -131,15 +131,18 @@ def check_padding(run: Callable[[str, Arguments], Results], dtype: torch.dtype) 
 def check_network(
     runner: Runner, name: str, dtype: torch.dtype, *, uint8: bool = False
 ) -> list[str]:
-    """Check a whole network with few channels; returns "op on backend" for each call."""
-    model, x = tiny(name).to(dtype), torch.randn(2, 3, 33, 40).to(dtype)
+    """Check a whole network with few channels; returns "op on backend" for each call.
+
+    With eight images, because the logits of one have their errors from one cause: over fewer, the largest of ours and
+    the largest of eager's differ threefold once in a hundred draws.
+    """
+    model, x = tiny(name).to(dtype), torch.randn(8, 3, 33, 40).to(dtype)
     if uint8:
         x = torch.randint(256, x.shape, dtype=torch.uint8)
     with threads(1), use_backend("torch"), OracleConvolutions():
         eager = model(x)
-        exact = copy.deepcopy(model).double()(x if uint8 else x.double())
     actual, calls = runner.network(model, x)
-    assert_within_eager(actual, eager, exact)
+    assert_logits(actual, eager, model, x)
     return calls
 
 
