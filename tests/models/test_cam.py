@@ -46,8 +46,10 @@ def test_a_map_adds_up_to_the_logit(model: EfficientNet) -> None:
 def test_a_map_is_grad_cams(model: EfficientNet, classes: list[int]) -> None:
     x, chosen = images(3, 3, 64, 96), torch.tensor(classes)
     ours = model.cam(x, chosen)
-    torch.testing.assert_close(scaled(ours), scaled(6 * grad_cam(model, x, chosen)))
-    assert scaled(ours).amax() > 0.9
+    theirs = 6 * grad_cam(model, x, chosen)  # of the 6 places of a map
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(scaled(ours), scaled(theirs))
+    assert ours.std() > 1e-3
 
 
 def test_the_grad_cam_package_finds_the_same() -> None:
