@@ -113,6 +113,23 @@ def test_functions_and_tensors_of_a_forward(grad: Any, options: dict[str, int]) 
     assert not explicit
 
 
+@torch.no_grad()
+def test_functions_of_a_backbone() -> None:
+    model = effkernels.create_model("efficientnet_b0", features_only=True).eval()
+    x = torch.randn(1, 3, 32, 32)
+    for _ in range(BOUND):
+        model(x)
+    python, compiled = counted(lambda: model(x))
+    assert python.total() <= 30, python
+    assert compiled.total() <= 40, compiled
+    classifier = effkernels.efficientnet_b0().eval()
+    for _ in range(BOUND):
+        classifier.forward_features(x)
+    python, compiled = counted(lambda: classifier.forward_features(x))
+    assert python.total() <= 30, python
+    assert compiled.total() <= 40, compiled
+
+
 @torch.inference_mode()
 def test_time_of_a_forward_without_kernels() -> None:
     """Far more than it takes: no batch, so no kernel runs. Machines that are busy take longer: the least counts."""
