@@ -142,7 +142,9 @@ def _classified(model: Any, plan: Plan, y: Any) -> Tensor:
     """The logits, from what the steps make: these, or features for a classifier that is none of the steps."""
     logits: Tensor = y
     if plan.parts.classifier is None:
-        logits = model.classifier(model.dropout(y.to(model.stem.conv.weight.dtype)))
+        logits = y.to(plan.parts.stem.conv.weight.dtype)
+        if not plan.parts.ends_in_features:
+            logits = model.classifier(model.dropout(logits))
     return logits
 
 
