@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cuda/common/device.cuh"
+#include "cuda/common/tensor_maps.h"
 #include "cuda/conv_bn_act.h"
 #include "cuda/depthwise_conv_bn_act.h"
 #include "cuda/linear.h"
@@ -209,6 +210,8 @@ void NetworkPlan::finish() {
   memory_ = plan_memory(uses);
 }
 
+void NetworkPlan::keep_tensor_maps() { tensor_maps_ = std::make_shared<TensorMapPool>(); }
+
 std::vector<MemoryRange> NetworkPlan::memory_of(LauncherCall call, const NetworkMemory& memory) const {
   std::vector<MemoryRange> ranges;
   for_each_pointer(call, [&](auto& pointer) {
@@ -225,7 +228,12 @@ std::vector<MemoryRange> NetworkPlan::memory_of(LauncherCall call, const Network
 
 const char* NetworkPlan::run(const NetworkMemory& memory, void* handle,
                              std::vector<LaunchRecord>* records) const {
-  Sequence sequence(dependent_launches(), records);
+  std::unique_ptr<TensorMaps> maps;
+  if (tensor_maps_ != nullptr) {
+    maps = tensor_maps_->take();
+    maps->begin();
+  }
+  Sequence sequence(dependent_launches(), records, maps.get());
   const Stream stream(handle, &sequence);
   if constexpr (kWatchesMemory) {
     std::vector<MemoryRange> all{{memory.buffers, bytes()}};
@@ -265,6 +273,7 @@ const char* NetworkPlan::run(const NetworkMemory& memory, void* handle,
     if (error != nullptr) break;
   }
   watch_memory(nullptr, 0);
+  if (maps != nullptr) tensor_maps_->leave(std::move(maps));
   return error;
 }
 

@@ -3,6 +3,7 @@
 // Steps of a network as calls of this folder's launchers, one after the other, with all that they exchange in
 // one piece of memory. A plan is made once for a shape; each call brings its own addresses.
 
+#include <memory>
 #include <variant>
 #include <vector>
 
@@ -105,6 +106,8 @@ class PlacePointer {
   uint64_t bits_;
 };
 
+class TensorMapPool;  // see common/tensor_maps.h
+
 // Addresses of one call.
 struct NetworkMemory {
   const void* input;
@@ -129,6 +132,9 @@ class NetworkPlan {
   // After the last step. If no map is kept, what the last one writes is the result. There must be images.
   void finish();
 
+  // Lets runs leave their tensor maps for later ones: for a plan that runs more than once.
+  void keep_tensor_maps();
+
   int64_t bytes() const { return memory_.bytes; }
 
   // Launches everything on a stream, a cudaStream_t; returns nullptr, or a message that says what is wrong.
@@ -148,7 +154,8 @@ class NetworkPlan {
   std::vector<int64_t> buffer_bytes_;
   std::vector<LauncherCall> calls_;
   MemoryPlan memory_;
-  std::vector<PlacePointer> results_;  // the buffers that they would be
+  std::shared_ptr<TensorMapPool> tensor_maps_;  // null if they are not kept
+  std::vector<PlacePointer> results_;           // the buffers that they would be
 };
 
 }  // namespace effkernels::cuda

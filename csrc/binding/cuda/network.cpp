@@ -70,6 +70,7 @@ Prepared prepare(Arguments& arguments, const Map& map, const NetworkDescription&
   for (const size_t i : returned) prepared.maps.push_back(map_of(steps[i]));
   if (detached && detach(arguments, network.tensors, steps)) {
     for (const Tensor& tensor : network.tensors) prepared.states.push_back(state_of(tensor));
+    prepared.plan.keep_tensor_maps();
   }
   if (map.shape.images == 0) return prepared;
   for (size_t i = 0; i < steps.size(); ++i) {

@@ -171,6 +171,29 @@ def test_what_is_held_is_read_anew(shim: HostShim, change: str) -> None:
     same(shim.call("steps_and_network", tiny().bfloat16(), x, CHANGES[change]))
 
 
+def test_maps_are_encoded_where_something_else_lies(shim: HostShim) -> None:
+    """Kept by their turn in a run: what another one asks for in the same turn is encoded anew."""
+    run = [0, 2, 4, 2]
+    assert shim.call("kept_maps", run, run) == (True, 4)
+    assert shim.call("kept_maps", run, [0, 2, 6, 2]) == (True, 5)
+    assert shim.call("kept_maps", run, [2, 0, 4, 2]) == (True, 6)
+
+
+def test_a_held_network_keeps_maps_of_its_weights(shim: HostShim) -> None:
+    """At least: the workspace may lie elsewhere in each call. A change of their memory encodes them anew."""
+    model, x = multiples_of_8().bfloat16(), torch.randn(1, 3, 32, 32).bfloat16()
+    blocks = [block for stage in model.stages for block in stage]
+    weights = sum(1 if block.expand is None else 2 for block in blocks)
+    shim.call("warpgroups", True)
+    try:
+        first, again, moved = shim.call("maps_of_calls", model, x, CHANGES["data"])
+    finally:
+        shim.call("warpgroups", False)
+    assert first > 4 * weights
+    assert again <= first - weights
+    assert weights <= moved <= first
+
+
 def test_memory_of_b0(shim: HostShim) -> None:
     """The largest expanded map and what the depthwise kernel makes of it; and bytes beside those of eager PyTorch.
 

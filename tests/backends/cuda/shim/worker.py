@@ -136,6 +136,30 @@ class Worker:
                 found[f"held {i}"] = held(x)
             return found | {"steps": list(run_by_steps(x, tensors, network))}
 
+    def kept_maps(self, first: list[int], second: list[int]) -> tuple[bool, int]:
+        """See `plans.cu`; and how many maps the two runs have encoded."""
+        encoded, keep = self.library.effkernels_encoded_maps, self.library.effkernels_keep_maps
+        encoded.restype, keep.restype = ctypes.c_int64, ctypes.c_bool
+        before, numbers = encoded(), ctypes.c_int64 * len(first)
+        right = keep(numbers(*first), numbers(*second), ctypes.c_int64(len(first)))
+        return bool(right), encoded() - before
+
+    def maps_of_calls(self, model: EfficientNet, x: Tensor, change: Change) -> list[int]:
+        """How many tensor maps a network that is held encodes: in a call, in another, and in one after a change."""
+        with use_backend("cuda"):
+            network, tensors = network_of(model, x)
+        held = HeldNetwork(OPS["cuda"], tensors, network)
+        encoded = self.library.effkernels_encoded_maps
+        encoded.restype = ctypes.c_int64
+        counts = []
+        for call in range(3):
+            before = encoded()
+            held(x)
+            counts.append(encoded() - before)
+            if call == 1:
+                change(model)
+        return counts
+
     def network_bytes(self, model: EfficientNet, shape: tuple[int, ...]) -> int:
         """Of workspace, for images of the type of the model."""
         x = torch.zeros(0, *shape[1:], dtype=next(model.parameters()).dtype)
