@@ -182,7 +182,7 @@ std::vector<Tensor> network_maps_held(const Tensor& input, int64_t number) {
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cpu, CPU, library) {
   library.impl("network", TORCH_BOX(&effkernels::binding::network));
-  library.impl("network_held", TORCH_BOX(&effkernels::binding::network_held));
   library.impl("network_maps", TORCH_BOX(&effkernels::binding::network_maps));
+  library.impl("network_held", TORCH_BOX(&effkernels::binding::network_held));
   library.impl("network_maps_held", TORCH_BOX(&effkernels::binding::network_maps_held));
 }
