@@ -144,21 +144,30 @@ class Worker:
         right = keep(numbers(*first), numbers(*second), ctypes.c_int64(len(first)))
         return bool(right), encoded() - before
 
-    def maps_of_calls(self, model: EfficientNet, x: Tensor, change: Change) -> list[int]:
-        """How many tensor maps a network that is held encodes: in a call, in another, and in one after a change."""
+    def maps_of_calls(
+        self, model: EfficientNet, x: Tensor, change: Change
+    ) -> tuple[int, list[int]]:
+        """How many tensor maps a network that is held encodes: in a call, in another, and in one after a change.
+
+        And before these, how many of its launches read weights by a tensor map.
+        """
         with use_backend("cuda"):
             network, tensors = network_of(model, x)
         held = HeldNetwork(OPS["cuda"], tensors, network)
         encoded = self.library.effkernels_encoded_maps
         encoded.restype = ctypes.c_int64
         counts = []
+        dispatch.record_launches(True)
         for call in range(3):
             before = encoded()
             held(x)
             counts.append(encoded() - before)
+            if call == 0:
+                launches = dispatch.record_launches(False)
             if call == 1:
                 change(model)
-        return counts
+        readers = sum(launch.kernel == "pointwise_nhwc_warpgroup_fwd" for launch in launches)
+        return readers, counts
 
     def network_bytes(self, model: EfficientNet, shape: tuple[int, ...]) -> int:
         """Of workspace, for images of the type of the model."""
