@@ -18,4 +18,7 @@ struct PointwiseConvBnActArgs {
   float* mean;  // (images, out channels): means of y over height and width, or null
 };
 
+// In a network, where a step's arguments do not yet say where it writes: one that makes a map, and no means.
+struct PointwiseMapArgs : PointwiseConvBnActArgs {};
+
 }  // namespace effkernels

@@ -20,6 +20,7 @@
 
 #include "cuda/common/depthwise_rows.cuh"
 #include "cuda/common/fold.cuh"
+#include "cuda/common/tensor_maps.h"
 
 namespace effkernels::cuda {
 namespace {
@@ -413,7 +414,7 @@ Plan plan_of(const DepthwiseConvBnActArgs& a) {
 
 // Boxes of a map: a chunk of channels, so many columns and rows, so many images.
 const char* encode_map(const void* data, Dtype dtype, const Shape& shape, const Plan& p, int columns,
-                       int rows, int images, TensorMap& map) {
+                       int rows, int images, const Stream& stream, TensorMap& map) {
   const int64_t pixel = int64_t{shape.channels} * size_of(dtype), row = shape.width * pixel;
   return encode({data,
                  dtype,
@@ -422,7 +423,7 @@ const char* encode_map(const void* data, Dtype dtype, const Shape& shape, const 
                  {0, pixel, row, shape.height * row},
                  {p.groups * kGroup, columns, rows, images},
                  p.swizzle},
-                map);
+                stream, map);
 }
 
 }  // namespace
@@ -437,10 +438,10 @@ int depthwise_tensor_core_parts(const DepthwiseConvBnActArgs& a) { return plan_o
 const char* depthwise_tensor_core(const DepthwiseConvBnActArgs& a, float* sums, const Stream& stream) {
   const Plan p = plan_of(a);
   TensorMap in_boxes, out_boxes, out_rows;
-  const char* error = encode_map(a.x, a.dtype, a.in, p, p.columns, p.rows, p.abreast, in_boxes);
+  const char* error = encode_map(a.x, a.dtype, a.in, p, p.columns, p.rows, p.abreast, stream, in_boxes);
   const int width = p.strips == 1 ? p.out_columns() : p.strip;
-  if (error == nullptr) error = encode_map(a.y, a.dtype, a.out, p, width, p.box_rows, 1, out_boxes);
-  if (error == nullptr) error = encode_map(a.y, a.dtype, a.out, p, width, 1, 1, out_rows);
+  if (error == nullptr) error = encode_map(a.y, a.dtype, a.out, p, width, p.box_rows, 1, stream, out_boxes);
+  if (error == nullptr) error = encode_map(a.y, a.dtype, a.out, p, width, 1, 1, stream, out_rows);
   if (error != nullptr) return error;
   const Grid grid{"depthwise_rows_nhwc_fwd", int64_t{p.shares} * p.strips * p.chunks, p.groups * kWarp,
                   p.shared_bytes};

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cuda/common/device.cuh"
+#include "cuda/common/tensor_maps.h"
 #include "cuda/conv_bn_act.h"
 #include "cuda/depthwise_conv_bn_act.h"
 #include "cuda/linear.h"
@@ -162,6 +163,14 @@ void NetworkPlan::add(PointwiseConvBnActArgs args) {
   calls_.emplace_back(call);
 }
 
+void NetworkPlan::add(PointwiseMapArgs args) {
+  args.x = at_;
+  args.mean = nullptr;
+  at_ = buffer(args.in.images * args.in.pixels() * args.out_channels * size_of(args.dtype));
+  args.y = at_;
+  calls_.emplace_back(PointwiseCall{args, nullptr});
+}
+
 void NetworkPlan::add(LinearArgs args) {
   args.x = at_;
   at_ = buffer(args.images * args.out_features * size_of(args.dtype));
@@ -173,13 +182,21 @@ void NetworkPlan::add(LinearArgs args) {
 }
 
 void NetworkPlan::finish() {
-  const void* last = at_;
-  result_bytes_ = buffer_bytes_[static_cast<size_t>(at_.index())];
+  if (results_.empty()) keep();
+  // The number of the result that a pointer stands for; of how many there are where it is none.
+  const auto result_of = [this](const void* pointer) {
+    const auto is_it = [pointer](const PlacePointer& result) {
+      const void* stands_for = result;
+      return stands_for == pointer;
+    };
+    return static_cast<int>(std::find_if(results_.begin(), results_.end(), is_it) - results_.begin());
+  };
   std::vector<BufferUse> uses;
   for (const int64_t size : buffer_bytes_) uses.push_back({size, static_cast<int>(calls_.size()), -1});
   for (int i = 0; i < static_cast<int>(calls_.size()); ++i) {
     for_each_pointer(calls_[static_cast<size_t>(i)], [&](auto& pointer) {
-      if (pointer == last) pointer = PlacePointer(Place::kResult);
+      const int result = result_of(pointer);
+      if (result < static_cast<int>(results_.size())) pointer = PlacePointer(Place::kResult, result);
       const PlacePointer found(pointer);
       if (!found.stands_for_a_place() || found.place() != Place::kBuffer) return;
       BufferUse& use = uses[static_cast<size_t>(found.index())];
@@ -188,10 +205,12 @@ void NetworkPlan::finish() {
     });
   }
   for (BufferUse& use : uses) {
-    if (use.last < 0) use.bytes = 0;  // the result, which is not among them
+    if (use.last < 0) use.bytes = 0;  // a result, which is not among them
   }
   memory_ = plan_memory(uses);
 }
+
+void NetworkPlan::keep_tensor_maps() { tensor_maps_ = std::make_shared<TensorMapPool>(); }
 
 std::vector<MemoryRange> NetworkPlan::memory_of(LauncherCall call, const NetworkMemory& memory) const {
   std::vector<MemoryRange> ranges;
@@ -199,7 +218,7 @@ std::vector<MemoryRange> NetworkPlan::memory_of(LauncherCall call, const Network
     const PlacePointer found(pointer);
     if (!found.stands_for_a_place()) return;
     const auto i = static_cast<size_t>(found.index());
-    if (found.place() == Place::kResult) ranges.push_back({memory.result, result_bytes_});
+    if (found.place() == Place::kResult) ranges.push_back({memory.results[i], result_bytes(i)});
     if (found.place() == Place::kBuffer) {
       ranges.push_back({memory.buffers + memory_.offsets[i], buffer_bytes_[i]});
     }
@@ -209,10 +228,18 @@ std::vector<MemoryRange> NetworkPlan::memory_of(LauncherCall call, const Network
 
 const char* NetworkPlan::run(const NetworkMemory& memory, void* handle,
                              std::vector<LaunchRecord>* records) const {
-  Sequence sequence(dependent_launches(), records);
+  std::unique_ptr<TensorMaps> maps;
+  if (tensor_maps_ != nullptr) {
+    maps = tensor_maps_->take();
+    maps->begin();
+  }
+  Sequence sequence(dependent_launches(), records, maps.get());
   const Stream stream(handle, &sequence);
-  const MemoryRange all[] = {{memory.buffers, bytes()}, {memory.result, result_bytes_}};
-  watch_memory(all, 2);
+  if constexpr (kWatchesMemory) {
+    std::vector<MemoryRange> all{{memory.buffers, bytes()}};
+    for (size_t i = 0; i < results_.size(); ++i) all.push_back({memory.results[i], result_bytes(i)});
+    watch_memory(all.data(), static_cast<int>(all.size()));
+  }
   const char* error = nullptr;
   const auto resolve = [&](auto& pointer) {
     const PlacePointer found(pointer);
@@ -225,7 +252,7 @@ const char* NetworkPlan::run(const NetworkMemory& memory, void* handle,
         address = memory.input;
         break;
       case Place::kResult:
-        address = memory.result;
+        address = memory.results[found.index()];
         break;
       case Place::kBuffer:
         address = memory.buffers + memory_.offsets[static_cast<size_t>(found.index())];
@@ -246,6 +273,7 @@ const char* NetworkPlan::run(const NetworkMemory& memory, void* handle,
     if (error != nullptr) break;
   }
   watch_memory(nullptr, 0);
+  if (maps != nullptr) tensor_maps_->leave(std::move(maps));
   return error;
 }
 

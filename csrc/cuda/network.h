@@ -3,6 +3,7 @@
 // Steps of a network as calls of this folder's launchers, one after the other, with all that they exchange in
 // one piece of memory. A plan is made once for a shape; each call brings its own addresses.
 
+#include <memory>
 #include <variant>
 #include <vector>
 
@@ -105,10 +106,12 @@ class PlacePointer {
   uint64_t bits_;
 };
 
+class TensorMapPool;  // see common/tensor_maps.h
+
 // Addresses of one call.
 struct NetworkMemory {
   const void* input;
-  void* result;
+  void* const* results;           // by the order in which they are made
   char* buffers;                  // NetworkPlan::bytes(), aligned to 16 bytes or more
   const void* const* parameters;  // by index
 };
@@ -120,10 +123,17 @@ class NetworkPlan {
   void add(ConvBnActArgs args);
   void add(const MbconvArgs& args);
   void add(PointwiseConvBnActArgs args);  // its means
+  void add(PointwiseMapArgs args);
   void add(LinearArgs args);
 
-  // After the last step, whose result is that of the call. There must be images.
+  // Makes the map that the last step so far writes a result of the call.
+  void keep() { results_.push_back(at_); }
+
+  // After the last step. If no map is kept, what the last one writes is the result. There must be images.
   void finish();
+
+  // Lets runs leave their tensor maps for later ones: for a plan that runs more than once.
+  void keep_tensor_maps();
 
   int64_t bytes() const { return memory_.bytes; }
 
@@ -133,6 +143,9 @@ class NetworkPlan {
   const char* run(const NetworkMemory& memory, void* stream, std::vector<LaunchRecord>* records) const;
 
  private:
+  int64_t result_bytes(size_t which) const {
+    return buffer_bytes_[static_cast<size_t>(results_[which].index())];
+  }
   // What a call of a launcher reads and writes, but for parameters and the input.
   std::vector<MemoryRange> memory_of(LauncherCall call, const NetworkMemory& memory) const;
   PlacePointer buffer(int64_t bytes);
@@ -141,7 +154,8 @@ class NetworkPlan {
   std::vector<int64_t> buffer_bytes_;
   std::vector<LauncherCall> calls_;
   MemoryPlan memory_;
-  int64_t result_bytes_ = 0;
+  std::shared_ptr<TensorMapPool> tensor_maps_;  // null if they are not kept
+  std::vector<PlacePointer> results_;           // the buffers that they would be
 };
 
 }  // namespace effkernels::cuda

@@ -31,24 +31,28 @@ STEPS: dict[str, tuple[str, ...]] = {
         *_conv("project_"),
     ),
     "pointwise_conv_bn_act_pool": _conv(""),
+    # A head that makes a map. It has neither gate nor residual.
+    "pointwise_conv_bn_act": _conv(""),
     "linear": ("weight", "bias"),
 }
 EPS: dict[str, tuple[str, ...]] = {
     "conv_bn_act": ("eps",),
     "mbconv": ("expand_eps", "depthwise_eps", "project_eps"),
     "pointwise_conv_bn_act_pool": ("eps",),
+    "pointwise_conv_bn_act": ("eps",),
     "linear": (),
 }
 MOST_TENSORS = max(map(len, STEPS.values()))
 MOST_EPS = max(map(len, EPS.values()))
 ACTIVATIONS = ("silu", "relu", "relu6", "hardswish", "identity")
 # An option of several integers has one name for each. `present`: bit i is set if the step has its tensor i.
+# `returned`: whether the map that the step makes is a result of the network.
 NUMBERS = (
     *("kind", "present", "activation"),
     *("stride_vertical", "stride_horizontal"),
     *("padding_top", "padding_bottom", "padding_left", "padding_right"),
     *("dilation_vertical", "dilation_horizontal"),
-    "residual",
+    *("residual", "returned"),
 )
 
 

@@ -1,7 +1,9 @@
 """Networks as one C++ op of a compiled backend: a plan's steps as flat arguments, prepared once per image size.
 
-Each backend with such an op has two of them. ``network`` takes all tensors, and may stand in graphs; ``network_held``
-takes a number, by which C++ refers to tensors that it holds, and which means nothing in another process.
+Each backend with such an op has it in four forms. ``network`` returns vectors, logits or features, and
+``network_maps`` the feature maps of some steps. They take all tensors, and may stand in graphs; ``network_held`` and
+``network_maps_held`` take a number, by which C++ refers to tensors that it holds, and which means nothing in another
+process.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from torch import Tensor
 from effkernels._backends.network_layout import ACTIVATIONS, EPS, MOST_EPS, NUMBERS, STEPS
 from effkernels.ops._define import Op, declare, define_private
 from effkernels.ops._steps import (
-    LINEAR,
     NETWORK,
     Network,
     Step,
@@ -27,9 +28,10 @@ from effkernels.ops._steps import (
     traced,
 )
 
-_SCHEMA = "(Tensor x, Tensor[] tensors, int[] numbers, float[] eps) -> Tensor"
-_HELD = "network_held"
-_HELD_SCHEMA = "(Tensor x, int network) -> Tensor"
+_MAPS = "network_maps"
+_RESULTS = {NETWORK: "Tensor", _MAPS: "Tensor[]"}
+_GIVEN_SCHEMA = "(Tensor x, Tensor[] tensors, int[] numbers, float[] eps) -> "
+_HELD_SCHEMA = "(Tensor x, int network) -> "
 _KINDS = tuple(STEPS)
 _KEY = "flat"  # in Network.prepared
 # Options of several integers, and the suffixes of their names in the layout.
@@ -41,16 +43,25 @@ _SEVERAL = {
 _MATRICES = {
     "mbconv": ("expand_weight", "se_reduce_weight", "se_expand_weight", "project_weight"),
     "pointwise_conv_bn_act_pool": ("weight",),
+    "pointwise_conv_bn_act": ("weight",),
 }
 
 
 @dataclass(frozen=True)
 class Flat:
-    """A network as the C++ op takes it: the indices of its tensors, in order, and the numbers of all steps."""
+    """A network as the C++ op takes it.
+
+    Attributes:
+        tensors: their indices, in order.
+        numbers, eps: of all steps.
+        maps: which of the maps that the op returns, in the order of the steps, the network returns, in its own order;
+            None if its result is no list of maps.
+    """
 
     tensors: tuple[int, ...]
     numbers: list[int]
     eps: list[float]
+    maps: list[int] | None
 
 
 def flatten(network: Network) -> Flat:
@@ -58,12 +69,13 @@ def flatten(network: Network) -> Flat:
     tensors: list[int] = []
     numbers: list[int] = []
     eps: list[float] = []
-    for step in network.steps:
+    for number, step in enumerate(network.steps):
         own = [step.tensors.get(name) for name in STEPS[step.op]]
         tensors += [place for place in own if place is not None]
         values = dict.fromkeys(NUMBERS, 0)
         values["kind"] = _KINDS.index(step.op)
         values["present"] = sum(1 << i for i, place in enumerate(own) if place is not None)
+        values["returned"] = int(number in network.maps)
         for option, value in step.options.items():
             if option in _SEVERAL:
                 ends = _SEVERAL[option]
@@ -75,7 +87,9 @@ def flatten(network: Network) -> Flat:
         numbers += [values[name] for name in NUMBERS]
         own_eps = [step.options[name] for name in EPS[step.op]]
         eps += own_eps + [0.0] * (MOST_EPS - len(own_eps))
-    return Flat(tuple(tensors), numbers, eps)
+    made = sorted(set(network.maps))
+    maps = list(map(made.index, network.maps)) if made else None
+    return Flat(tuple(tensors), numbers, eps, maps)
 
 
 def flat_of(network: Network) -> Flat:
@@ -90,6 +104,7 @@ def unflatten(numbers: Sequence[int], eps: Sequence[float]) -> Network:
     """The inverse of :func:`flatten`, with tensors in the op's order: for the op's reference, fake and FLOPs."""
     steps: list[Step] = []
     matrices: list[int] = []
+    maps: list[int] = []
     used = 0
     for i in range(len(numbers) // len(NUMBERS)):
         values = dict(zip(NUMBERS, numbers[i * len(NUMBERS) :], strict=False))
@@ -107,19 +122,23 @@ def unflatten(numbers: Sequence[int], eps: Sequence[float]) -> Network:
             elif name == "residual" and op == "mbconv":
                 options[name] = bool(values[name])
         steps.append(Step(op, own, options))
-    return Network(tuple(steps), tuple(matrices))
+        if values["returned"]:
+            maps.append(i)
+    return Network(tuple(steps), tuple(matrices), tuple(maps))
 
 
 def _reference(
     x: Tensor, tensors: list[Tensor], numbers: Sequence[int], eps: Sequence[float]
-) -> Tensor:
+) -> Tensor | list[Tensor]:
     return run_by_steps(x, tensors, unflatten(numbers, eps))
 
 
-def _fake(x: Tensor, tensors: list[Tensor], numbers: Sequence[int], eps: Sequence[float]) -> Tensor:
-    for *_, y in traced(x, tensors, unflatten(numbers, eps)):
-        x = y
-    return x
+def _fake(
+    x: Tensor, tensors: list[Tensor], numbers: Sequence[int], eps: Sequence[float]
+) -> Tensor | list[Tensor]:
+    network = unflatten(numbers, eps)
+    made = [y for *_, y in traced(x, tensors, network)]
+    return [made[i] for i in network.maps] if network.maps else made[-1]
 
 
 def _flops(x: Any, tensors: Any, numbers: Sequence[int], eps: Sequence[float]) -> int:
@@ -153,19 +172,20 @@ class HeldNetwork:
         flat = flat_of(network)
         self.tensors = [tensors[place] for place in flat.tensors]
         self.numbers, self.eps = flat.numbers, flat.eps
+        self._maps = flat.maps
         self.holder = ops.hold(self.tensors, flat.numbers, flat.eps)
         self._number = self.holder.number
-        self._op = ops.by_number
+        self._op = ops.by_number[NETWORK if flat.maps is None else _MAPS]
         ops.held[self._number] = self
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            y: Tensor = self._op(x, self._number)
-        return y
+            y = self._op(x, self._number)
+        return y if self._maps is None else [y[i] for i in self._maps]
 
 
 class NetworkOps:
-    """The two ops of a backend, whose compiled module implements them: :meth:`run` and :meth:`bind` are its kernel.
+    """The ops of a backend, whose compiled module implements them: :meth:`run` and :meth:`bind` are its kernel.
 
     Args:
         backend: its name.
@@ -176,23 +196,28 @@ class NetworkOps:
         self.hold = hold
         OPS[backend] = self
         self.held: weakref.WeakValueDictionary[int, HeldNetwork] = weakref.WeakValueDictionary()
-        declare(Op(NETWORK, _SCHEMA, _reference, _fake, _flops, differentiable=False))
-        define_private(NETWORK, backend)
+        given = (_reference, _fake, _flops)
         by_number = (self._held_reference, self._held_fake, self._held_flops)
-        declare(Op(_HELD, _HELD_SCHEMA, *by_number, differentiable=False))
-        self.by_number = define_private(_HELD, backend)
-        self._packet = getattr(getattr(torch.ops, f"effkernels_{backend}"), NETWORK)
+        self.by_number: dict[str, Callable[..., Any]] = {}
+        for name, results in _RESULTS.items():
+            declare(Op(name, _GIVEN_SCHEMA + results, *given, differentiable=False))
+            define_private(name, backend)
+            held = f"{name}_held"
+            declare(Op(held, _HELD_SCHEMA + results, *by_number, differentiable=False))
+            self.by_number[name] = define_private(held, backend)
+        own = getattr(torch.ops, f"effkernels_{backend}")
+        self._packet, self._packet_of_maps = getattr(own, NETWORK), getattr(own, _MAPS)
 
-    def run(self, x: Tensor, tensors: Sequence[Tensor], network: Network) -> Tensor:
+    def run(self, x: Tensor, tensors: Sequence[Tensor], network: Network) -> Any:
         """Run a whole network as one call: this backend's kernel for `NETWORK`."""
         flat = flat_of(network)
         given = list(map(tensors.__getitem__, flat.tensors))
-        y: Tensor = self._packet.default(x, given, flat.numbers, flat.eps)
-        return y
+        if flat.maps is None:
+            return self._packet.default(x, given, flat.numbers, flat.eps)
+        made = self._packet_of_maps.default(x, given, flat.numbers, flat.eps)
+        return [made[i] for i in flat.maps]
 
-    def bind(
-        self, tensors: Sequence[Tensor], network: Network
-    ) -> Callable[[Tensor], Tensor] | None:
+    def bind(self, tensors: Sequence[Tensor], network: Network) -> Callable[[Tensor], Any] | None:
         """The kernel for calls with these tensors; None where a mode of PyTorch's would see the numbers."""
         if torch._C._len_torch_dispatch_stack():
             return None
@@ -202,19 +227,17 @@ class NetworkOps:
         """What the other op would be given."""
         held = self.held.get(number)
         if held is None:
-            raise ValueError(f"{_HELD}: no network is held by the number {number}")
+            raise ValueError(f"network_held: no network is held by the number {number}")
         return held.tensors, held.numbers, held.eps
 
-    def _held_reference(self, x: Tensor, network: int) -> Tensor:
+    def _held_reference(self, x: Tensor, network: int) -> Tensor | list[Tensor]:
         return _reference(x, *self._arguments(network))
 
-    def _held_fake(self, x: Tensor, network: int) -> Tensor:
-        # What is held is real, and nothing to compute with here.
+    def _held_fake(self, x: Tensor, network: int) -> Tensor | list[Tensor]:
         tensors, numbers, eps = self._arguments(network)
-        last = unflatten(numbers, eps).steps[-1]
-        weight = tensors[last.tensors["weight"]]
-        dtype = weight.dtype if last.op == LINEAR else torch.float32
-        return x.new_empty(x.shape[0], weight.shape[0], dtype=dtype)
+        # What is held is real, and nothing to compute with here.
+        fakes = [x.new_empty(tensor.shape, dtype=tensor.dtype) for tensor in tensors]
+        return _fake(x, fakes, numbers, eps)
 
     def _held_flops(self, x: Any, network: int) -> int:
         tensors, numbers, eps = self._arguments(network)

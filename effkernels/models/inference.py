@@ -3,8 +3,8 @@
 Calling layer by layer costs as much as small networks take. Where :func:`effkernels.models.parts.plain_parts` finds
 nothing but what the ops compute, a classifier's pass is a list of steps (:class:`effkernels.ops._steps.Network`), which
 runs by one kernel of a backend that has one for whole networks, and else as the list of the steps' own kernels
-(:class:`effkernels.models.launches.Launches`). Feature maps are made by such a list as well. What is kept between
-calls, and how it is looked at again, is a :class:`effkernels.models.plan.Plan`.
+(:class:`effkernels.models.launches.Launches`). So are feature maps, which are results of some of the steps. What is
+kept between calls, and how it is looked at again, is a :class:`effkernels.models.plan.Plan`.
 """
 
 from __future__ import annotations
@@ -44,31 +44,19 @@ def run(model: Any, methods: Mapping[str, Any], x: Tensor) -> Tensor | None:
     Raises:
         ValueError, TypeError: as the model itself, where ``x`` does not fit it.
     """
-    if not dispatch.is_plain_call():
-        if not torch.compiler.is_compiling():
-            dispatch.decline(NETWORK, "PyTorch transforms, traces or records the call")
-        return None
-    plan = _plans.get(model)
-    if plan is not None and type(x) is Tensor:
-        y = plan.again(x)
-        if y is not None:
-            return _classified(model, plan, y)
 
     def make() -> Plan | str:
         parts = plain_parts(model, methods)
         return parts if isinstance(parts, str) else Plan(model, parts)
 
-    found = _run(model, x, _plans, make)
-    if isinstance(found, str):
-        dispatch.decline(NETWORK, found)
-        return None
+    found = _by_plan(model, x, _plans, make)
     return None if found is None else _classified(model, *found)
 
 
 def maps(model: Any, x: Tensor, stages: Sequence[int] | None) -> list[Tensor] | None:
-    """Feature maps by a plan of its own, in channels_last memory: one op after the other, without the layers' Python.
+    """Feature maps by a plan of its own, in channels_last memory.
 
-    None where modules have to run one by one, as for :func:`run`; here also where somebody watches.
+    None where modules have to run one by one, as for :func:`run`.
 
     Args:
         model: with ``stem`` and ``stages`` as :class:`effkernels.models.EfficientNet` has them.
@@ -78,35 +66,47 @@ def maps(model: Any, x: Tensor, stages: Sequence[int] | None) -> list[Tensor] | 
     Raises:
         ValueError, TypeError: as the model itself, where ``x`` does not fit it.
     """
-    if not dispatch.is_plain_call() or dispatch.watched():
-        return None
     plan = _map_plans.get(model)
     if plan is not None and plan.stages != stages:
-        plan = None
         _map_plans.pop(model, None)
-    found: list[Tensor] | None = None
+
+    def make() -> Plan | str:
+        shadowed = [n for n in vars(model) if callable(getattr(type(model), n, None))]
+        if shadowed:
+            return f"{shadowed[0]} of the model is replaced"
+        parts = plain_trunk(model, head=stages is None)
+        if isinstance(parts, str):
+            return parts
+        if stages is None:
+            return Plan(model, parts, (len(parts.blocks) + 1,))
+        if max(stages) >= len(parts.stages) or 0 in parts.stages:
+            return "a stage is missing or empty"
+        ends = list(itertools.accumulate(parts.stages))
+        made = Plan(model, parts, [ends[stage] for stage in stages])
+        made.stages = list(stages)
+        return made
+
+    found = _by_plan(model, x, _map_plans, make)
+    return None if found is None else found[1]
+
+
+def _by_plan(
+    model: Any, x: Tensor, plans: weakref.WeakKeyDictionary[nn.Module, Plan], make: _Make
+) -> tuple[Plan, Any] | None:
+    """The plan and what it makes of ``x``; None, and who watches is told why, where modules have to run one by one."""
+    if not dispatch.is_plain_call():
+        if not torch.compiler.is_compiling():
+            dispatch.decline(NETWORK, "PyTorch transforms, traces or records the call")
+        return None
+    plan = plans.get(model)
     if plan is not None and type(x) is Tensor:
-        found = plan.again(x)
-    if found is None:
-
-        def make() -> Plan | str:
-            shadowed = [n for n in vars(model) if callable(getattr(type(model), n, None))]
-            if shadowed:
-                return f"{shadowed[0]} of the model is replaced"
-            parts = plain_trunk(model, head=stages is None)
-            if isinstance(parts, str):
-                return parts
-            if stages is None:
-                return Plan(model, parts, (len(parts.blocks) + 1,))
-            if max(stages) >= len(parts.stages) or 0 in parts.stages:
-                return "a stage is missing or empty"
-            ends = list(itertools.accumulate(parts.stages))
-            made = Plan(model, parts, [ends[stage] for stage in stages])
-            made.stages = list(stages)
-            return made
-
-        ran = _run(model, x, _map_plans, make)
-        found = None if ran is None or isinstance(ran, str) else ran[1]
+        y = plan.again(x)
+        if y is not None:
+            return plan, y
+    found = _run(model, x, plans, make)
+    if isinstance(found, str):
+        dispatch.decline(NETWORK, found)
+        return None
     return found
 
 
@@ -142,7 +142,9 @@ def _classified(model: Any, plan: Plan, y: Any) -> Tensor:
     """The logits, from what the steps make: these, or features for a classifier that is none of the steps."""
     logits: Tensor = y
     if plan.parts.classifier is None:
-        logits = model.classifier(model.dropout(y.to(model.stem.conv.weight.dtype)))
+        logits = y.to(plan.parts.stem.conv.weight.dtype)
+        if not plan.parts.ends_in_features:
+            logits = model.classifier(model.dropout(logits))
     return logits
 
 

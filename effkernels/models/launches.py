@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from effkernels import dispatch
-from effkernels.ops._steps import LINEAR, NETWORK, Network, linear, run_steps
+from effkernels.ops._steps import LINEAR, NETWORK, Network, linear, run_for_maps, run_steps
 
 
 class Launch(NamedTuple):
@@ -53,9 +53,12 @@ class Launches:
         final = network.steps[-1]
         self._linear = final.tensors if final.op == LINEAR else None
 
-    def run(self, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    def run(self, x: Tensor, tensors: Sequence[Tensor]) -> Tensor | list[Tensor]:
         """The pass. ``tensors`` are those of the network, of the shapes and dtypes that were recorded."""
-        y = self.maps(x, tensors)[-1]
+        found = self._before_linear(x, tensors)
+        if self._network.maps:
+            return found
+        (y,) = found
         if self._linear is None:
             return y
         bias = self._linear.get("bias")
@@ -64,7 +67,7 @@ class Launches:
                 y, tensors[self._linear["weight"]], None if bias is None else tensors[bias]
             )
 
-    def maps(self, x: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _before_linear(self, x: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The pass up to a linear step, if there is one: the results that were wanted of it."""
         matrices = self._network.matrices
         with torch._C._AutoDispatchBelowAutograd():
@@ -145,30 +148,23 @@ class Recording:
 
     def run(
         self, x: Tensor, tensors: Sequence[Tensor], network: Network
-    ) -> tuple[Tensor, Launches | None]:
+    ) -> tuple[Any, Launches | None]:
         """The pass, step by step, and its kernels; None where more than kernels computed."""
         body = network.steps[:-1] if network.steps[-1].op == LINEAR else network.steps
-        (y,), launches = self.maps(x, tensors, network, (len(body) - 1,))
-        return run_steps(y, network.with_matrices(tensors), network.steps[len(body) :]), launches
-
-    def maps(
-        self, x: Tensor, tensors: Sequence[Tensor], network: Network, wanted: Sequence[int]
-    ) -> tuple[list[Tensor], Launches | None]:
-        """The results of the steps of these numbers, and what makes them."""
+        wanted = network.maps or (len(body) - 1,)
         tensors = network.with_matrices(tensors)
+        own = tensors
         if len(set(map(id, tensors))) < len(tensors):
             # Tied tensors, which may be untied later: the places that they are taken from must be told apart.
-            tensors = [t.view_as(t) for t in tensors]
-        for tensor in (x, *tensors):
+            own = [t.view_as(t) for t in tensors]
+        for tensor in (x, *own):
             self._see(tensor)
-        found: dict[int, Tensor] = {}
-        for i, step in enumerate(network.steps[: max(wanted) + 1]):
-            x = run_steps(x, tensors, (step,))
-            if i in wanted:
-                found[i] = x
+        found = run_for_maps(x, own, Network(body, network.matrices, wanted))
         numbers = [self._number_of(found[i]) for i in wanted]
-        launches = self._launches(numbers, network, len(tensors) + 1) if self._complete else None
-        return [found[i] for i in wanted], launches
+        launches = self._launches(numbers, network, len(own) + 1) if self._complete else None
+        if network.maps:
+            return [found[i] for i in wanted], launches
+        return run_steps(found[wanted[0]], tensors, network.steps[len(body) :]), launches
 
     def _launches(self, wanted: list[_Number], network: Network, given: int) -> Launches:
         """The calls with places in one list for all that they take and make, used again as soon as they can be."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -81,6 +81,8 @@ class Parts(NamedTuple):
             called as a module.
         modules: all of them, and the containers around them.
         stages: how many blocks each stage has.
+        ends_in_features: nothing is done to the pooled features: there is an ``nn.Identity`` for a classifier, and
+            no dropout.
     """
 
     stem: ConvBnAct
@@ -89,6 +91,7 @@ class Parts(NamedTuple):
     classifier: nn.Linear | None
     modules: tuple[nn.Module, ...]
     stages: tuple[int, ...]
+    ends_in_features: bool = False
 
 
 class _Found(Exception):  # noqa: N818 - no error: a reason
@@ -131,7 +134,13 @@ def _take_apart(network: nn.Module, methods: Mapping[str, Any]) -> Parts:
     if has_hooks(dropout) or has_hooks(classifier):
         raise _Found("there are hooks")
     modules = (*trunk.modules, dropout, classifier)
-    return trunk._replace(classifier=_linear(dropout, classifier), modules=modules)
+    return trunk._replace(
+        classifier=cast(nn.Linear, classifier)
+        if _is_only(dropout, classifier, nn.Linear)
+        else None,
+        modules=modules,
+        ends_in_features=_is_only(dropout, classifier, nn.Identity),
+    )
 
 
 def _take_trunk_apart(network: nn.Module, head: bool) -> Parts:
@@ -160,14 +169,14 @@ def _take_trunk_apart(network: nn.Module, head: bool) -> Parts:
     return Parts(stem, tuple(blocks), last, None, tuple(modules), counts)
 
 
-def _linear(dropout: nn.Module, classifier: nn.Module) -> nn.Linear | None:
-    """The classifier where nothing but a linear layer follows the pooling."""
+def _is_only(dropout: nn.Module, classifier: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether nothing but a layer of this kind follows the pooling."""
     try:
         _checked("dropout", dropout, (nn.Dropout,), [])
-        linear: nn.Linear = _checked("classifier", classifier, (nn.Linear,), [])
+        _checked("classifier", classifier, (kind,), [])
     except _Found:
-        return None
-    return None if dropout.training else linear
+        return False
+    return not dropout.training
 
 
 def _checked(path: str, module: Any, types: _Types, modules: list[nn.Module]) -> Any:

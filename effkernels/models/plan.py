@@ -28,8 +28,9 @@ _MOST_SHAPES = 64  # of images, whose steps and kernels are kept
 _KIND = operator.attrgetter("dtype", "device", "shape")
 _requires_grad = operator.attrgetter("requires_grad")
 
-Run = Callable[[Tensor, Sequence[Tensor]], Tensor]
-Bound = Callable[[Tensor], Tensor]
+# What they return is a tensor, or a list of feature maps.
+Run = Callable[[Tensor, Sequence[Tensor]], Any]
+Bound = Callable[[Tensor], Any]
 
 
 class _Chosen(NamedTuple):
@@ -198,7 +199,7 @@ class Plan:
                 networks.clear()
             named = dict(zip(self._present, tensors, strict=False))
             try:
-                networks[key] = steps_of(self.parts, named, x, normed, maps=self._taken is not None)
+                networks[key] = steps_of(self.parts, named, x, normed, self._taken or ())
             except Misfit as misfit:
                 networks[key] = str(misfit)
         return networks[key]
@@ -226,18 +227,12 @@ class Plan:
         network = self.network(x, tensors, bool(norm), decided)
         if isinstance(network, str):
             return network
-        if self._taken is not None and dispatch.watched():
-            return "feature maps are made layer by layer where somebody watches"
         if dispatch.watched():
             kernel = _choose(x, given, network)
             return None if kernel is None else kernel(x, given, network)
         if len(decided.runs) >= _MOST_SHAPES:
             decided.runs.clear()
-        y: Any
-        if self._taken is not None:
-            y, decided.runs[key] = _first_maps(x, given, network, self._taken)
-        else:
-            y, decided.runs[key] = _first_run(x, given, network)
+        y, decided.runs[key] = _first_run(x, given, network)
         return y
 
 
@@ -259,9 +254,7 @@ def _choose(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Callable[
     return dispatch.choose(NETWORK, x.device.type, arguments, composite=True)
 
 
-def _first_run(
-    x: Tensor, tensors: list[Tensor], network: Network
-) -> tuple[Tensor | None, _Chosen | None]:
+def _first_run(x: Tensor, tensors: list[Tensor], network: Network) -> tuple[Any, _Chosen | None]:
     """Run once, noting which kernels were chosen; return the result and what calls them directly."""
     recording = Recording()
     with dispatch.watching(recording):
@@ -270,9 +263,8 @@ def _first_run(
         if kernel is None or decision is None:
             return None, None
 
-        def run(x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-            y: Tensor = kernel(x, tensors, network)
-            return y
+        def run(x: Tensor, tensors: Sequence[Tensor]) -> Any:
+            return kernel(x, tensors, network)
 
         if not decision.run_by_parts:
 
@@ -284,19 +276,6 @@ def _first_run(
         y, launches = recording.run(x, tensors, network)
     calls = run if launches is None else launches.run
     return y, _Chosen(calls, lambda tensors: _given(calls, tensors), calls)
-
-
-def _first_maps(
-    x: Tensor, tensors: list[Tensor], network: Network, taken: Sequence[int]
-) -> tuple[Any, _Chosen | None]:
-    """As :func:`_first_run`, of the results of some steps, each of which is asked for its kernel."""
-    recording = Recording()
-    with dispatch.watching(recording):
-        found, launches = recording.maps(x, tensors, network, taken)
-    if launches is None:
-        return found, None
-    calls: Any = launches.maps
-    return found, _Chosen(calls, lambda tensors: _given(calls, tensors), calls)
 
 
 def _given(run: Run, tensors: Sequence[Tensor]) -> Bound:

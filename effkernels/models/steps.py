@@ -59,7 +59,11 @@ def _conv_slots(path: str, layer: ConvBnAct) -> dict[str, Slot]:
 
 
 def steps_of(
-    parts: Parts, tensors: Mapping[str, Tensor], x: Tensor, normed: bool, *, maps: bool = False
+    parts: Parts,
+    tensors: Mapping[str, Tensor],
+    x: Tensor,
+    normed: bool,
+    maps: Sequence[int] = (),
 ) -> Network:
     """The steps for images like ``x``, whose height, width, channels and device count.
 
@@ -68,7 +72,8 @@ def steps_of(
         tensors: those of :func:`tensor_slots` that there are. Steps refer to them by their number.
         x: (N, C, H, W).
         normed: behind the tensors come the mean and standard deviation that the stem normalises images with.
-        maps: the head's result is a feature map, and not its mean.
+        maps: numbers of the steps whose feature maps are wanted; none for what the last step makes. The head's result
+            is a map then, and not its mean.
 
     Raises:
         Misfit: shapes, dtypes or devices differ from what an op takes. The layers then say so themselves.
@@ -78,10 +83,11 @@ def steps_of(
     for i, block in enumerate(parts.blocks):
         builder.block(str(i), block)
     if parts.head is not None:
-        builder.head(parts.head, maps)
+        builder.head(parts.head, bool(maps))
     if parts.classifier is not None:
         builder.classifier()
-    return Network(tuple(builder.steps), tuple(builder.matrices))
+    last = max(maps, default=len(builder.steps) - 1)
+    return Network(tuple(builder.steps[: last + 1]), tuple(builder.matrices), tuple(maps))
 
 
 class _Builder:

@@ -2,7 +2,8 @@
 
 A model makes the steps. A backend may have one kernel for all of them, registered as ``NETWORK`` with
 :func:`effkernels.dispatch.register_kernel`. It takes ``(x, tensors, network)``: the images, the tensors that
-the steps refer to, and a :class:`Network`; 1x1 kernels are (C_out, C_in) or (C_out, C_in, 1, 1).
+the steps refer to, and a :class:`Network`; 1x1 kernels are (C_out, C_in) or (C_out, C_in, 1, 1). It returns
+the last step's result, or the list of the feature maps that are wanted.
 """
 
 from __future__ import annotations
@@ -60,11 +61,14 @@ class Network:
     Attributes:
         steps: each takes the result of the previous one. Only the first may take uint8 images.
         matrices: indices of the tensors that are kernels of 1x1 convolutions.
+        maps: numbers of the steps whose feature maps are wanted, in the order in which they are returned. If there
+            are any, the last step is one of them.
         prepared: what backends cache with it, by backend name.
     """
 
     steps: tuple[Step, ...]
     matrices: tuple[int, ...]
+    maps: tuple[int, ...] = ()
     prepared: dict[str, Any] = field(default_factory=dict)
 
     def with_matrices(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -90,9 +94,23 @@ def run_steps(x: Tensor, tensors: Sequence[Tensor], steps: Sequence[Step]) -> Te
     return x
 
 
-def run_by_steps(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Tensor:
+def run_by_steps(x: Tensor, tensors: Sequence[Tensor], network: Network) -> Tensor | list[Tensor]:
     """For backends without a kernel for whole networks: one op call per step, without the Python code of layers."""
-    return run_steps(x, network.with_matrices(tensors), network.steps)
+    tensors = network.with_matrices(tensors)
+    if not network.maps:
+        return run_steps(x, tensors, network.steps)
+    found = run_for_maps(x, tensors, network)
+    return [found[i] for i in network.maps]
+
+
+def run_for_maps(x: Tensor, tensors: Sequence[Tensor], network: Network) -> dict[int, Tensor]:
+    """Run each step; the maps that are wanted, by the number of their step. ``tensors`` as for :func:`run_steps`."""
+    found: dict[int, Tensor] = {}
+    for i, step in enumerate(network.steps):
+        x = run_steps(x, tensors, (step,))
+        if i in network.maps:
+            found[i] = x
+    return found
 
 
 def traced(

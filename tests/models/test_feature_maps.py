@@ -1,4 +1,4 @@
-"""Feature maps by a plan: what the layers make, at a tenth of their Python, as long as they are what they were."""
+"""Feature maps by a plan: what the layers make, by one op, as long as they are what they were."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 import effkernels
 from effkernels import EfficientNet, EfficientNetFeatures, dispatch
+from effkernels._backends.network_ops import HeldNetwork
 from effkernels.models import inference
-from networks import small
+from networks import backbone_of, small
 
 pytestmark = pytest.mark.skipif(
     not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
@@ -33,15 +34,34 @@ def _same_weights_each_time() -> None:
 
 def backbone(**options: Any) -> EfficientNetFeatures:
     """The maps of a small network in eval mode, of its weights."""
-    model = small().eval()
-    features = EfficientNetFeatures(model.config, **options).eval()
-    features.load_state_dict(model.state_dict(), strict=False)
-    return features
+    return backbone_of(small(), **options).requires_grad_()
 
 
 def maps(model: Model, x: Tensor = X) -> list[Tensor]:
     found = model.forward_features(x) if isinstance(model, EfficientNet) else model(x)
     return found if isinstance(found, list) else [found]
+
+
+@contextmanager
+def ops_called() -> Iterator[list[str]]:
+    """What the op for whole networks is given, call by call."""
+    seen: list[str] = []
+    given, held = torch.ops.effkernels_cpu.network_maps, HeldNetwork.__call__
+    op = given.default
+
+    def run(*arguments: Any) -> Any:
+        seen.append("tensors")
+        return op(*arguments)
+
+    def run_held(self: HeldNetwork, x: Tensor) -> Any:
+        seen.append("a number")
+        return held(self, x)
+
+    with (
+        mock.patch.object(given, "default", run),
+        mock.patch.object(HeldNetwork, "__call__", run_held),
+    ):
+        yield seen
 
 
 def layer_by_layer(model: Model, x: Tensor = X) -> list[Tensor]:
@@ -98,6 +118,67 @@ def test_maps_are_those_of_the_layers(name: str, images: str) -> None:
         for _ in range(CALLS):
             assert_same(maps(model, x), expected)
     assert set(called) <= {type(model)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_one_op_makes_them(name: str) -> None:
+    """Given all tensors until it holds them. Whatever is asked for, each map is made once."""
+    model = MODELS[name]()
+    with ops_called() as called:
+        for _ in range(CALLS):
+            found = maps(model)
+        assert called == ["tensors"] * 2 + ["a number"] * (CALLS - 2)
+    if name == "some maps":
+        assert found[0] is found[2]
+
+
+@torch.no_grad()
+def test_images_in_chunks() -> None:
+    """The maps of the batch are larger than a chunk; the last chunk is smaller."""
+    model, x = backbone(), torch.randn(5, 3, 480, 480)
+    for _ in range(CALLS):
+        found = maps(model, x)
+    for i in (0, 4):
+        for ours, alone in zip(found, maps(model, x[i : i + 1]), strict=True):
+            torch.testing.assert_close(ours[i : i + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["the last map", "all maps"])
+@torch.no_grad()
+def test_autocast_and_other_backends_run_the_layers(name: str) -> None:
+    model = MODELS[name]()
+    for _ in range(CALLS):
+        maps(model)
+    with ops_called() as called:
+        with effkernels.use_backend("torch"):
+            assert_same(maps(model), layer_by_layer(model))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = maps(model)
+            assert found[-1].dtype == torch.bfloat16
+            assert all(map(torch.equal, found, layer_by_layer(model)))
+        assert not called
+
+
+@pytest.mark.parametrize("name", ["the last map", "all maps"])
+def test_exported_maps(name: str) -> None:
+    """One graph, of the ops of the layers."""
+    model = MODELS[name]().requires_grad_(False)
+    expected = maps(model)
+
+    class Exported(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return maps(self.model, x)
+
+    program = torch.export.export(Exported(), (X,))
+    called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert "effkernels.mbconv.default" in called
+    assert not any("network" in target for target in called)
+    assert_same(list(program.module()(X)), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -208,8 +289,17 @@ def test_who_watches_sees_the_layers() -> None:
     model = backbone()
     for _ in range(CALLS):
         maps(model)
-    rows = effkernels.explain(model, X).rows
-    assert {"stem", "stages.1.0"} <= {row.name for row in rows}
+    found = effkernels.explain(model, X)
+    assert {"stem", "stages.1.0"} <= {row.name for row in found.rows}
+    assert {row.call for row in found.rows} == {1}
+    assert not found.notes
+    found = effkernels.explain(nn.Sequential(model.requires_grad_(False)), X)
+    assert {row.call for row in found.rows} == {1}
+    model.stages[1].register_forward_hook(lambda *_: None)
+    found = effkernels.explain(model, X)
+    assert found.calls > 1
+    assert found.notes[0] == "layer by layer, not by one call of network: there are hooks"
+    model.stages[1]._forward_hooks.clear()
     with effkernels.use_backend("torch"):
         assert_same(maps(model), layer_by_layer(model))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import effkernels
-from effkernels.models import CONFIGS, EfficientNet, build, inference
+from effkernels.models import CONFIGS, EfficientNet, EfficientNetFeatures, build, inference
 from effkernels.models.scaling import Coefficients
 from effkernels.ops._steps import Network
 from randomise import randomise
@@ -30,11 +31,26 @@ def tiny(name: str = "efficientnet_b0") -> EfficientNet:
     return randomise(build(config, num_classes=10)).eval().requires_grad_(False)
 
 
-def network_of(model: EfficientNet, x: Tensor) -> tuple[Network, list[Tensor]]:
-    """The steps of a model's plan for images like ``x``, and the tensors that they refer to."""
+def backbone_of(model: EfficientNet, **options: Any) -> EfficientNetFeatures:
+    """What makes the maps of a network, with its weights, in eval mode."""
+    features = EfficientNetFeatures(model.config, **options).eval().requires_grad_(False)
+    features.load_state_dict(model.state_dict(), strict=False)
+    return features
+
+
+def network_of(
+    model: EfficientNet | EfficientNetFeatures, x: Tensor, *, maps: bool = False
+) -> tuple[Network, list[Tensor]]:
+    """The steps of a model's plan for images like ``x``, and the tensors that they refer to.
+
+    ``maps``: of what makes feature maps, a classifier's last one among them.
+    """
     with torch.no_grad():
-        model(x)
-    plan = inference._plans[model]
+        if maps and isinstance(model, EfficientNet):
+            model.forward_features(x)
+        else:
+            model(x)
+    plan = (inference._map_plans if maps else inference._plans)[model]
     tensors = plan.tensors()
     assert tensors is not None
     norm = model._pixel_norm(x)

@@ -74,7 +74,30 @@ class Steps {
   MaybeTensor own_[layout::kMostTensors];
 };
 
+Shape map_of(const ConvBnActArgs& args) { return args.out; }
+Shape map_of(const MbconvArgs& args) { return args.out; }
+Shape map_of(const PointwiseConvBnActArgs&) { return {}; }
+Shape map_of(const PointwiseMapArgs& args) { return pointwise_out(args); }
+Shape map_of(const LinearArgs&) { return {}; }
+
 }  // namespace
+
+Shape map_of(const StepArgs& step) {
+  return std::visit([](const auto& args) { return map_of(args); }, step);
+}
+
+std::vector<size_t> returned_steps(const NetworkDescription& network) {
+  std::vector<size_t> found;
+  for (size_t i = 0; (i + 1) * layout::kNumbers <= network.numbers.size(); ++i) {
+    if (network.numbers[i * layout::kNumbers + layout::kReturned] != 0) found.push_back(i);
+  }
+  return found;
+}
+
+void check_results(const Arguments& arguments, const NetworkDescription& network, bool maps) {
+  arguments.check(returned_steps(network).empty() != maps,
+                  maps ? "no step's map is returned" : "maps are returned by network_maps alone");
+}
 
 Map network_input(Arguments& arguments, const Tensor& input, const NetworkDescription& network) {
   // Its weight is the first tensor.
@@ -127,6 +150,15 @@ std::vector<StepArgs> network_args(Arguments& arguments, const Map& input,
             arguments, x, s.tensor(t::kWeight), s.norm(t::kBias, t::kEps), std::nullopt, s.activation()));
         break;
       }
+      case layout::kPointwiseConvBnAct: {
+        namespace t = layout::pointwise_conv_bn_act;
+        static_assert(t::kRunningVar == t::kBias + 4);
+        PointwiseMapArgs args{pointwise_conv_bn_act_args(
+            arguments, x, s.tensor(t::kWeight), s.norm(t::kBias, t::kEps), std::nullopt, s.activation())};
+        x.shape = pointwise_out(args);
+        prepared.emplace_back(args);
+        break;
+      }
       default: {
         namespace t = layout::linear;
         arguments.check(s.kind() == layout::kLinear, "unknown step");
@@ -136,9 +168,13 @@ std::vector<StepArgs> network_args(Arguments& arguments, const Map& input,
       }
     }
   }
-  arguments.check(!prepared.empty() && (std::holds_alternative<PointwiseConvBnActArgs>(prepared.back()) ||
-                                        std::holds_alternative<LinearArgs>(prepared.back())),
-                  "the last map must be pooled");
+  // Vectors are made by the last steps alone, so a last map that is returned has only maps before it.
+  const std::vector<size_t> returned = returned_steps(network);
+  const bool ends_in_map = !prepared.empty() && map_of(prepared.back()).channels > 0;
+  arguments.check(
+      !prepared.empty() &&
+          (returned.empty() ? !ends_in_map : ends_in_map && returned.back() + 1 == prepared.size()),
+      "the last map must be pooled, or returned");
   return prepared;
 }
 

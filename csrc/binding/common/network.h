@@ -21,14 +21,25 @@ struct NetworkDescription {
   const std::vector<double>& eps;
 };
 
-using StepArgs = std::variant<ConvBnActArgs, MbconvArgs, PointwiseConvBnActArgs, LinearArgs>;
+// `PointwiseConvBnActArgs` makes means alone.
+using StepArgs =
+    std::variant<ConvBnActArgs, MbconvArgs, PointwiseConvBnActArgs, PointwiseMapArgs, LinearArgs>;
 
 // Images, which need not be dense NHWC, nor floats, where the first step is a convolution.
 Map network_input(Arguments& arguments, const Tensor& input, const NetworkDescription& network);
 
 // The arguments of the steps for an input of this shape and type. Each step reads the map that the one before
-// wrote, and the last one's result is not a map; addresses of maps and results are not set. At least one
-// step.
+// wrote. The last one's result is a map if it is returned, and else vectors; addresses of maps and results
+// are not set. At least one step.
 std::vector<StepArgs> network_args(Arguments& arguments, const Map& input, const NetworkDescription& network);
+
+// The numbers of the steps whose maps are the network's results; none where the last step's vectors are.
+std::vector<size_t> returned_steps(const NetworkDescription& network);
+
+// Refuses a network whose results are not what the op returns: `maps`, or else vectors.
+void check_results(const Arguments& arguments, const NetworkDescription& network, bool maps);
+
+// The map that a step writes; of no channels where it writes none.
+Shape map_of(const StepArgs& step);
 
 }  // namespace effkernels::binding

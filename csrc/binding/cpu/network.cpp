@@ -1,4 +1,4 @@
-// effkernels_cpu: network, network_held. Run all layers of a classifier in one call.
+// effkernels_cpu: network, network_maps, and the same of a network that is held. Run all layers in one call.
 
 #include <algorithm>
 
@@ -29,6 +29,9 @@ int64_t map_bytes(const Args& args) {
   return args.out.pixels() * args.out.channels * size_of(args.dtype);
 }
 int64_t map_bytes(const PointwiseConvBnActArgs&) { return 0; }
+int64_t map_bytes(const PointwiseMapArgs& args) {
+  return args.in.pixels() * args.out_channels * size_of(args.dtype);
+}
 int64_t map_bytes(const LinearArgs&) { return 0; }
 
 // Sets the number of images of a step.
@@ -37,6 +40,7 @@ void set_images(Args& args, int64_t images) {
   args.in.images = args.out.images = images;
 }
 void set_images(PointwiseConvBnActArgs& args, int64_t images) { args.in.images = images; }
+void set_images(PointwiseMapArgs& args, int64_t images) { args.in.images = images; }
 void set_images(LinearArgs& args, int64_t images) { args.images = images; }
 
 // Where a step reads and writes. The vectors after pooling are in the workspace, or in the result if they
@@ -62,19 +66,26 @@ void set_places(LinearArgs& args, const Places& places) {
   args.y = places.result;
 }
 
-Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
-               const std::vector<double>& eps) {
-  Arguments arguments("network");
-  const NetworkDescription description{tensors, numbers, eps};
+// `maps`: whether maps are the results, in the order of their steps, and not vectors.
+std::vector<Tensor> run_network(const Tensor& input, const NetworkDescription& description, bool maps) {
+  Arguments arguments(maps ? "network_maps" : "network");
+  check_results(arguments, description, maps);
   const Map map = network_input(arguments, input, description);
   std::vector<StepArgs> steps = network_args(arguments, map, description);
+  const std::vector<size_t> returned = returned_steps(description);
   // All weights have one type, and the first tensor is a weight.
+  const Tensor& weight = description.tensors.front();
+  std::vector<Tensor> results;
+  for (const size_t i : returned) results.push_back(empty_map(weight, map_of(steps[i])));
   // For each image: the pooled vectors, and the results computed from them.
   const auto* linear = std::get_if<LinearArgs>(&steps.back());
-  const auto& head = std::get<PointwiseConvBnActArgs>(steps[steps.size() - (linear == nullptr ? 1 : 2)]);
-  Tensor result = linear == nullptr ? empty_floats(input, map.shape.images, head.out_channels)
-                                    : empty_rows(tensors.front(), map.shape.images, linear->out_features);
-  if (map.shape.images == 0) return result;
+  const auto* head = std::get_if<PointwiseConvBnActArgs>(&steps[steps.size() - (linear == nullptr ? 1 : 2)]);
+  const int64_t pooled = maps ? 0 : head->out_channels;
+  if (!maps) {
+    results.push_back(linear == nullptr ? empty_floats(input, map.shape.images, pooled)
+                                        : empty_rows(weight, map.shape.images, linear->out_features));
+  }
+  if (map.shape.images == 0) return results;
 
   int64_t largest = 0;  // floats of a map of one image
   for (const StepArgs& any : steps) {
@@ -101,23 +112,36 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
   }
   // Maps begin on cache lines; each step reads one of them and writes the other.
   const int64_t map_floats = (largest * chunk + 15) / 16 * 16;
-  const int64_t pooled_floats = (head.out_channels * chunk + 15) / 16 * 16;
+  const int64_t pooled_floats = (pooled * chunk + 15) / 16 * 16;
   const Workspace workspace(2 * map_floats + pooled_floats + scratch_floats);
-  float* maps[] = {workspace.data(), nullptr};
-  maps[1] = maps[0] + map_floats;
-  float* scratch = maps[1] + map_floats + pooled_floats;
+  float* spaces[] = {workspace.data(), nullptr};
+  spaces[1] = spaces[0] + map_floats;
+  float* scratch = spaces[1] + map_floats + pooled_floats;
 
   const int64_t image_bytes = map.shape.pixels() * map.shape.channels * (map.bytes ? 1 : size_of(map.dtype));
-  const int64_t result_bytes = linear == nullptr ? head.out_channels * int64_t{sizeof(float)}
-                                                 : linear->out_features * size_of(linear->dtype);
+  // Of each result, for one image.
+  std::vector<int64_t> result_bytes;
+  for (const size_t i : returned) {
+    result_bytes.push_back(std::visit([](const auto& args) { return map_bytes(args); }, steps[i]));
+  }
+  if (!maps) {
+    result_bytes.push_back(linear == nullptr ? pooled * int64_t{sizeof(float)}
+                                             : linear->out_features * size_of(linear->dtype));
+  }
+  const auto result = [&](size_t which, int64_t image) -> void* {
+    return static_cast<char*>(results[which].mutable_data_ptr()) + image * result_bytes[which];
+  };
   for (int64_t first = 0; first < map.shape.images; first += chunk) {
     const int64_t images = std::min(chunk, map.shape.images - first);
     Places places{static_cast<const char*>(map.data) + first * image_bytes, nullptr, nullptr,
-                  static_cast<char*>(result.mutable_data_ptr()) + first * result_bytes};
-    places.pooled = linear == nullptr ? static_cast<float*>(places.result) : maps[1] + map_floats;
+                  maps ? nullptr : result(0, first)};
+    places.pooled = linear == nullptr ? static_cast<float*>(places.result) : spaces[1] + map_floats;
     int turn = 0;
-    for (StepArgs& any : steps) {
-      places.map = maps[turn];
+    size_t next = 0;  // of the maps that are returned
+    for (size_t i = 0; i < steps.size(); ++i) {
+      StepArgs& any = steps[i];
+      const bool is_result = next < returned.size() && returned[next] == i;
+      places.map = is_result ? result(next++, first) : spaces[turn];
       std::visit(
           [&](auto& args) {
             set_images(args, images);
@@ -125,11 +149,21 @@ Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const In
             op_for(kernels, args).run(args, scratch, threads);
           },
           any);
-      places.x = maps[turn];
+      places.x = places.map;
       turn ^= 1;
     }
   }
-  return result;
+  return results;
+}
+
+Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
+               const std::vector<double>& eps) {
+  return run_network(input, {tensors, numbers, eps}, false).front();
+}
+
+std::vector<Tensor> network_maps(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
+                                 const std::vector<double>& eps) {
+  return run_network(input, {tensors, numbers, eps}, true);
 }
 
 // The same of a network that is held. Its tensors are read anew: shapes, types and memory may have changed.
@@ -138,10 +172,17 @@ Tensor network_held(const Tensor& input, int64_t number) {
   return network(input, own->tensors(), own->numbers(), own->eps());
 }
 
+std::vector<Tensor> network_maps_held(const Tensor& input, int64_t number) {
+  const std::shared_ptr<const Held> own = held(number);
+  return network_maps(input, own->tensors(), own->numbers(), own->eps());
+}
+
 }  // namespace
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cpu, CPU, library) {
   library.impl("network", TORCH_BOX(&effkernels::binding::network));
+  library.impl("network_maps", TORCH_BOX(&effkernels::binding::network_maps));
   library.impl("network_held", TORCH_BOX(&effkernels::binding::network_held));
+  library.impl("network_maps_held", TORCH_BOX(&effkernels::binding::network_maps_held));
 }

@@ -29,11 +29,11 @@ class Call {
   Tensor workspace(int64_t floats) const { return empty_floats(first_, 1, floats); }
 
   // Runs a plan, with a workspace. `parameters` may be null where the plan has their addresses.
-  void run(const cuda::NetworkPlan& plan, const void* input, Tensor& result,
+  void run(const cuda::NetworkPlan& plan, const void* input, void* const* results,
            const void* const* parameters) const {
     Tensor space = empty_bytes(first_, plan.bytes());
-    const cuda::NetworkMemory memory{input, result.mutable_data_ptr(),
-                                     static_cast<char*>(space.mutable_data_ptr()), parameters};
+    const cuda::NetworkMemory memory{input, results, static_cast<char*>(space.mutable_data_ptr()),
+                                     parameters};
     check_launch(op_, plan.run(memory, device_.stream(), launch_records()));
   }
 

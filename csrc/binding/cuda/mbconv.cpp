@@ -23,7 +23,8 @@ Tensor mbconv(const Tensor& x, const MbconvTensors& tensors, const Ints& stride,
   cuda::NetworkPlan plan;
   plan.add(args);
   plan.finish();
-  call.run(plan, map.data, y, nullptr);
+  void* const results[] = {y.mutable_data_ptr()};
+  call.run(plan, map.data, results, nullptr);
   return y;
 }
 

@@ -1,7 +1,9 @@
-// effkernels_cuda: network, network_held, network_bytes. All layers of a classifier in one call.
+// effkernels_cuda: network, network_maps, the same of a network that is held, and network_bytes. All layers
+// in one call.
 
 #include "binding/common/network.h"
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <memory>
@@ -18,15 +20,17 @@ namespace {
 // What images of one kind become, and how.
 struct Prepared {
   cuda::NetworkPlan plan;
-  int64_t columns;  // of the result
-  bool floats;      // means, not of the type of the weights
+  std::vector<Shape> maps;  // that are the results; none: vectors are
+  int64_t columns;          // of the vectors
+  bool floats;              // means, not of the type of the weights
   // Of all tensors, where a later call may bring other addresses; else the plan has their addresses.
   std::vector<TensorState> states;
 };
 
 int64_t columns_of(const StepArgs& last) {
-  const auto* linear = std::get_if<LinearArgs>(&last);
-  return linear != nullptr ? linear->out_features : std::get<PointwiseConvBnActArgs>(last).out_channels;
+  if (const auto* linear = std::get_if<LinearArgs>(&last)) return linear->out_features;
+  const auto* means = std::get_if<PointwiseConvBnActArgs>(&last);
+  return means != nullptr ? means->out_channels : 0;
 }
 
 // Calls f(pointer) for each parameter that is there, in the order of the tensors.
@@ -60,38 +64,57 @@ bool detach(const Arguments& arguments, const std::vector<Tensor>& tensors, std:
 // `arguments` keeps copies that the plan may refer to. There are images.
 Prepared prepare(Arguments& arguments, const Map& map, const NetworkDescription& network, bool detached) {
   std::vector<StepArgs> steps = network_args(arguments, map, network);
+  const std::vector<size_t> returned = returned_steps(network);
   Prepared prepared{
-      {}, columns_of(steps.back()), std::holds_alternative<PointwiseConvBnActArgs>(steps.back()), {}};
+      {}, {}, columns_of(steps.back()), std::holds_alternative<PointwiseConvBnActArgs>(steps.back()), {}};
+  for (const size_t i : returned) prepared.maps.push_back(map_of(steps[i]));
   if (detached && detach(arguments, network.tensors, steps)) {
     for (const Tensor& tensor : network.tensors) prepared.states.push_back(state_of(tensor));
+    prepared.plan.keep_tensor_maps();
   }
   if (map.shape.images == 0) return prepared;
-  for (StepArgs& step : steps) {
-    if (auto* linear = std::get_if<LinearArgs>(&step)) linear->images = map.shape.images;
-    std::visit([&](const auto& args) { prepared.plan.add(args); }, step);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    if (auto* linear = std::get_if<LinearArgs>(&steps[i])) linear->images = map.shape.images;
+    std::visit([&](const auto& args) { prepared.plan.add(args); }, steps[i]);
+    if (std::binary_search(returned.begin(), returned.end(), i)) prepared.plan.keep();
   }
   prepared.plan.finish();
   return prepared;
 }
 
-Tensor run(const Call& call, const Prepared& prepared, const Map& map, const Tensor& first,
-           const void* const* parameters) {
+std::vector<Tensor> run(const Call& call, const Prepared& prepared, const Map& map, const Tensor& first,
+                        const void* const* parameters) {
   const int64_t images = map.shape.images;
-  Tensor result = prepared.floats ? empty_floats(first, images, prepared.columns)
-                                  : empty_rows(first, images, prepared.columns);
-  if (images > 0) call.run(prepared.plan, map.data, result, parameters);
-  return result;
+  std::vector<Tensor> results;
+  for (const Shape& shape : prepared.maps) results.push_back(empty_map(first, shape));
+  if (results.empty()) {
+    results.push_back(prepared.floats ? empty_floats(first, images, prepared.columns)
+                                      : empty_rows(first, images, prepared.columns));
+  }
+  std::vector<void*> addresses;
+  for (Tensor& result : results) addresses.push_back(result.mutable_data_ptr());
+  if (images > 0) call.run(prepared.plan, map.data, addresses.data(), parameters);
+  return results;
 }
 
-constexpr char kName[] = "network";
+const char* name_of(bool maps) { return maps ? "network_maps" : "network"; }
+
+std::vector<Tensor> run_given(const Tensor& input, const NetworkDescription& network, bool maps) {
+  Call call(name_of(maps), input, network.tensors);
+  check_results(call.arguments, network, maps);
+  const Map map = network_input(call.arguments, input, network);
+  const Prepared prepared = prepare(call.arguments, map, network, false);
+  return run(call, prepared, map, network.tensors.front(), nullptr);
+}
 
 Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
                const std::vector<double>& eps) {
-  Call call(kName, input, tensors);
-  const NetworkDescription description{tensors, numbers, eps};
-  const Map map = network_input(call.arguments, input, description);
-  const Prepared prepared = prepare(call.arguments, map, description, false);
-  return run(call, prepared, map, tensors.front(), nullptr);
+  return run_given(input, {tensors, numbers, eps}, false).front();
+}
+
+std::vector<Tensor> network_maps(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
+                                 const std::vector<double>& eps) {
+  return run_given(input, {tensors, numbers, eps}, true);
 }
 
 // The plans of a network that is held, by all that they depend on but the tensors.
@@ -144,12 +167,13 @@ bool still(const std::vector<Tensor>& tensors, const std::vector<TensorState>& s
 
 // The same of a network that is held. Addresses are read anew; where shapes, types or strides have changed,
 // everything is.
-Tensor network_held(const Tensor& input, int64_t number) {
+std::vector<Tensor> run_held(const Tensor& input, int64_t number, bool maps) {
   const std::shared_ptr<const Held> own = held(number);
   const std::vector<Tensor>& tensors = own->tensors();
   const NetworkDescription description{tensors, own->numbers(), own->eps()};
-  Call call(kName, input);
-  Arguments images(kName, "effkernels_cuda");
+  Call call(name_of(maps), input);
+  check_results(call.arguments, description, maps);
+  Arguments images(name_of(maps), "effkernels_cuda");
   const Map map = network_input(images, input, description);
   Plans& plans = own->kept<Plans>();
   const Plans::Key key = key_of(input, map);
@@ -163,10 +187,16 @@ Tensor network_held(const Tensor& input, int64_t number) {
   return run(call, *prepared, map, tensors.front(), addresses.data());
 }
 
+Tensor network_held(const Tensor& input, int64_t number) { return run_held(input, number, false).front(); }
+
+std::vector<Tensor> network_maps_held(const Tensor& input, int64_t number) {
+  return run_held(input, number, true);
+}
+
 // Bytes of all that is between the input and the result. The input is read for its shape and type alone.
 int64_t network_bytes(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
                       const std::vector<double>& eps) {
-  Arguments arguments(kName, "effkernels_cuda");
+  Arguments arguments("network_bytes", "effkernels_cuda");
   const NetworkDescription description{tensors, numbers, eps};
   arguments.check(input.dim() == 4, "feature maps must have 4 dimensions, not ", input.dim());
   const auto side = [&](int i) { return static_cast<int>(input.size(i)); };
@@ -188,6 +218,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(effkernels_cuda, library) {
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, EFFKERNELS_DISPATCH_KEY, library) {
   library.impl("network", TORCH_BOX(&effkernels::binding::network));
   library.impl("network_held", TORCH_BOX(&effkernels::binding::network_held));
+  library.impl("network_maps", TORCH_BOX(&effkernels::binding::network_maps));
+  library.impl("network_maps_held", TORCH_BOX(&effkernels::binding::network_maps_held));
 }
 
 // Plans for the current device, whatever device the tensors are on.

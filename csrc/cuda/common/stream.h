@@ -23,6 +23,8 @@ struct LaunchRecord {
   bool dependent;
 };
 
+class TensorMaps;  // see tensor_maps.h
+
 // Launches on one stream with nothing between them, of kernels that keep to these rules: all but the first
 // may begin before the one before has ended (programmatic dependent launch). Until it has waited for it
 // (`wait_for_previous_launch` in device.cuh) a kernel reads parameters alone, which none of the launches
@@ -31,11 +33,12 @@ struct LaunchRecord {
 class Sequence {
  public:
   // `dependent`: whether they may indeed; see `dependent_launches`. `records`: gets all launches, unless it
-  // is null.
-  explicit Sequence(bool dependent, std::vector<LaunchRecord>* records = nullptr)
-      : dependent_(dependent), records_(records) {}
+  // is null. `maps`: what the run before has left, or null.
+  explicit Sequence(bool dependent, std::vector<LaunchRecord>* records = nullptr, TensorMaps* maps = nullptr)
+      : dependent_(dependent), records_(records), maps_(maps) {}
 
   bool next_is_dependent() const { return dependent_ && begun_; }
+  TensorMaps* maps() const { return maps_; }
   void add(const LaunchRecord& record) {
     begun_ = true;
     if (records_ != nullptr) records_->push_back(record);
@@ -44,6 +47,7 @@ class Sequence {
  private:
   bool dependent_, begun_ = false;
   std::vector<LaunchRecord>* records_;
+  TensorMaps* maps_;
 };
 
 // A cudaStream_t, and the sequence that a launch belongs to, if any.

@@ -12,6 +12,7 @@
 
 #include "cuda/common/elements.cuh"
 #include "cuda/common/fold.cuh"
+#include "cuda/common/tensor_maps.h"
 #include "cuda/common/warpgroup.cuh"
 #include "cuda/pointwise/kernels.h"
 #include "cuda/pointwise/warpgroup_plan.cuh"
@@ -377,20 +378,21 @@ const char* launch_warpgroups(const PointwiseConvBnActArgs& a, const WarpgroupPl
   };
   const auto map = [&](const void* data, TensorMap& to) {
     return encode(
-        matrix(data, a.dtype, a.out_channels, p.rows, Config::kChunk, kRowsOfGroup, Config::kSwizzle), to);
+        matrix(data, a.dtype, a.out_channels, p.rows, Config::kChunk, kRowsOfGroup, Config::kSwizzle), stream,
+        to);
   };
   TensorMap x, weight, gate{}, y, residual{};
-  const char* error =
-      encode(matrix(a.x, a.dtype, a.in.channels, p.rows, kStep, Config::kRows, Swizzle::k128Bytes), x);
+  const char* error = encode(
+      matrix(a.x, a.dtype, a.in.channels, p.rows, kStep, Config::kRows, Swizzle::k128Bytes), stream, x);
   if (error == nullptr) {
     error = encode(
         matrix(a.weight, a.dtype, a.in.channels, a.out_channels, kStep, Config::kColumns, Swizzle::k128Bytes),
-        weight);
+        stream, weight);
   }
   if (error == nullptr && kGated) {
     error = encode(
         matrix(a.gate, Dtype::kFloat, a.in.channels, a.in.images, kStep, p.gate_images, Swizzle::kNone),
-        gate);
+        stream, gate);
   }
   if (error == nullptr) error = map(a.y, y);
   if (error == nullptr && p.residual) error = map(a.residual, residual);

@@ -17,10 +17,10 @@ from effkernels._backends import network_layout, network_ops
 from effkernels._backends.compiled import cpu_module
 from effkernels._backends.network_ops import HeldNetwork, flatten, unflatten
 from effkernels.ops._define import defined
-from effkernels.ops._steps import LINEAR, Network, argument_names
+from effkernels.ops._steps import LINEAR, Network, argument_names, run_by_steps
 from effkernels.reference.elementwise import ACTIVATIONS
 from effkernels_build.modules import network_layout_header
-from networks import network_of, small
+from networks import backbone_of, network_of, small
 from requirements import needs_cpu_kernels
 from source_tree import ROOT
 
@@ -40,12 +40,15 @@ def test_layout_is_that_of_the_schemas() -> None:
     options = {"activation", "residual", *network_ops._SEVERAL}
     for op, tensors in network_layout.STEPS.items():
         eps = network_layout.EPS[op]
-        names = [n for n in argument_names(op) if n not in options and n not in eps]
+        # A head that makes a map has no gate.
+        left_out = options | {"gate"} if op == "pointwise_conv_bn_act" else options
+        names = [n for n in argument_names(op) if n not in left_out and n not in eps]
         assert list(tensors) == names
         assert [n for n in argument_names(op) if n in eps] == list(eps)
     assert tuple(ACTIVATIONS) == network_layout.ACTIVATIONS
     several = [f"{o}_{end}" for o, ends in network_ops._SEVERAL.items() for end in ends]
-    assert set(network_layout.NUMBERS) == {"kind", "present", "activation", "residual", *several}
+    others = {"kind", "present", "activation", "residual", "returned"}
+    assert set(network_layout.NUMBERS) == others | set(several)
 
 
 def test_the_built_module_reads_this_layout() -> None:
@@ -75,6 +78,76 @@ def test_unflatten_inverts_flatten(options: dict[str, Any]) -> None:
         assert {n: flat.tensors[i] for n, i in found.tensors.items()} == dict(step.tensors)
     assert {flat.tensors[i] for i in back.matrices} == set(network.matrices)
     assert (network.steps[-1].op == LINEAR) == (options != {"num_classes": 0})
+
+
+def maps_of(kind: str, x: Tensor) -> tuple[Network, list[Tensor]]:
+    """The network and the tensors of models that make feature maps."""
+    model = small().eval().requires_grad_(False)
+    if kind == "the last map":
+        return network_of(model, x, maps=True)
+    indices = (3, -4, 3) if kind == "some maps" else None
+    return network_of(backbone_of(model, out_indices=indices), x, maps=True)
+
+
+MAPS = ("the last map", "all maps", "some maps")
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_unflatten_inverts_flatten_of_maps(kind: str) -> None:
+    network, _ = maps_of(kind, torch.randn(1, 3, 37, 50))
+    flat = flatten(network)
+    back = unflatten(flat.numbers, flat.eps)
+    assert flat.maps is not None
+    assert [back.maps[i] for i in flat.maps] == list(network.maps)
+    assert sorted(set(network.maps)) == list(back.maps)
+    assert max(network.maps) == len(network.steps) - 1 == len(back.steps) - 1
+    assert (network.steps[-1].op == "pointwise_conv_bn_act") == (kind == "the last map")
+    assert dict(back.steps[-1].options) == dict(network.steps[-1].options)
+
+
+@pytest.mark.parametrize("kind", MAPS)
+@torch.inference_mode()
+def test_op_that_returns_maps_against_its_contract(kind: str) -> None:
+    """Given its tensors, and holding them."""
+    x = torch.randn(2, 3, 37, 50)
+    network, tensors = maps_of(kind, x)
+    held = held_by_c(tensors, network)
+    given = arguments_of(held, x)
+    expected = defined("network_maps").reference(*given)
+    assert len(expected) == len(set(network.maps))
+    ops = torch.ops.effkernels_cpu
+    for op, case in ((ops.network_maps, given), (ops.network_maps_held, (x, held.holder.number))):
+        real = op(*case)
+        for ours, theirs in zip(real, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+            assert ours.stride() == theirs.stride()
+        torch.library.opcheck(op.default, case, test_utils=("test_schema", "test_faketensor"))
+        with FlopCounterMode(display=False) as counter:
+            op(*case)
+        with FlopCounterMode(display=False) as layers:
+            run_by_steps(x, tensors, network)
+        assert counter.get_total_flops() == layers.get_total_flops() > 0
+    assert all(map(torch.equal, held(x), [real[i] for i in held._maps or ()]))
+
+
+@torch.no_grad()
+def test_each_op_returns_its_own_kind_of_results() -> None:
+    x = torch.randn(1, 3, 32, 32)
+    network, tensors = maps_of("all maps", x)
+    case = arguments_of(held_by_c(tensors, network), x)
+    with pytest.raises(RuntimeError, match="network: maps are returned by network_maps alone"):
+        torch.ops.effkernels_cpu.network(*case)
+    vectors = arguments(small().eval(), x)
+    with pytest.raises(RuntimeError, match="network_maps: no step's map is returned"):
+        torch.ops.effkernels_cpu.network_maps(*vectors)
+    # A step behind the last map that is returned, and a map that is one of vectors.
+    each, place = len(network_layout.NUMBERS), network_layout.NUMBERS.index("returned")
+    for numbers in (case[2][:], vectors[2][:]):
+        tensors, eps = (case if numbers == case[2] else vectors)[1::2]
+        numbers[place] = 1
+        numbers[place - each] = 0
+        with pytest.raises(RuntimeError, match="the last map must be pooled, or returned"):
+            torch.ops.effkernels_cpu.network_maps(x, tensors, numbers, eps)
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ from changes import CHANGES
 from effkernels import EfficientNet
 from effkernels._backends.compiled import compiled_status
 from effkernels._backends.network_ops import OPS, HeldNetwork
-from effkernels.ops._steps import run_steps
-from networks import network_of
+from effkernels.ops._steps import run_by_steps, run_steps
+from networks import backbone_of, network_of
 from randomise import randomise
 from specs.style import DTYPES
 
@@ -71,6 +71,22 @@ def test_it_is_the_same_as_its_steps(
     with launches_apart(monkeypatch):
         assert torch.equal(held(x), expected)
     assert torch.equal(OPS["cuda"].run(x, tensors, network), expected)
+
+
+@pytest.mark.parametrize("kind", ["the last map", "all maps"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_maps_are_those_of_the_steps(dtype: torch.dtype, kind: str) -> None:
+    """Bit for bit, each time; also where tensor maps are kept and the workspace moves."""
+    model, x = model_of("efficientnet_b0", dtype), images(9, dtype=dtype)
+    source = model if kind == "the last map" else backbone_of(model.cpu()).to(dtype).cuda()
+    network, tensors = network_of(source, x, maps=True)
+    expected = run_by_steps(x, tensors, network)
+    held, kept = HeldNetwork(OPS["cuda"], tensors, network), []
+    for _ in range(5):
+        found = held(x)
+        assert all(map(torch.equal, found, expected))
+        kept += [found, torch.empty(1 << 20, device="cuda")]
+    assert all(map(torch.equal, OPS["cuda"].run(x, tensors, network), expected))
 
 
 def test_launches_overlap_where_the_device_can() -> None:

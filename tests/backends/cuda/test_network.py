@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 import effkernels
 from changes import CHANGES
-from effkernels import EfficientNet
+from effkernels import EfficientNet, EfficientNetFeatures
 from effkernels.analysis.cost import model_cost
 from effkernels.analysis.memory import inference_memory
 from host_shim import HostShim, ShimError
-from networks import small, tiny
+from networks import backbone_of, small, tiny
 from specs.style import DTYPES
 from tiers import slow_unless
 
@@ -112,11 +113,85 @@ def test_features_of_a_network_without_classifier(shim: HostShim) -> None:
     same(shim.call("steps_and_network", model.bfloat16(), torch.randn(1, 3, 33, 40).bfloat16()))
 
 
+def backbone(**options: Any) -> EfficientNetFeatures:
+    return backbone_of(tiny(), **options)
+
+
+MAPS: dict[str, Callable[[], EfficientNet | EfficientNetFeatures]] = {
+    "the last map": tiny,
+    "all maps": backbone,
+    "some maps": lambda: backbone(out_indices=(2, -4, 2)),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    slow_unless(
+        [("all maps", torch.float32), ("the last map", torch.bfloat16)],
+        [(kind, dtype) for kind in MAPS for dtype in DTYPES],
+    ),
+    ids=str,
+)
+def test_maps_are_those_of_the_steps(shim: HostShim, kind: str, dtype: torch.dtype) -> None:
+    x = torch.randn(2, 3, 40, 33).to(dtype)
+    found = shim.call("steps_and_maps", MAPS[kind]().to(dtype), x)
+    expected = found.pop("steps")
+    for maps in found.values():
+        for ours, theirs in zip(maps, expected, strict=True):
+            assert torch.equal(ours, theirs)
+            assert (ours.dtype, ours.stride()) == (dtype, theirs.stride())
+    assert not any(map_.isnan().any() for map_ in expected)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "no images"])
+def test_maps_of_other_images(shim: HostShim, kind: str) -> None:
+    found = shim.call("steps_and_maps", backbone(out_indices=(0, 1)), INPUTS[kind]())
+    for ours, theirs in zip(found["held 1"], found["steps"], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_backbone_is_one_op(shim: HostShim) -> None:
+    """As a call, as it is explained, and in what it allocates: its maps, and a workspace."""
+    model, x = backbone(out_indices=(0, 2)), torch.randn(1, 3, 33, 40)
+    assert shim.call("ops_of_a_forward", model, x) == ["effkernels_cuda.network_maps.default"]
+    launches, text = shim.call("explained", model, x)
+    assert [launch.dependent for launch in launches] == [False] + [True] * (len(launches) - 1)
+    assert "1 op call, 0 rows of PyTorch's own operators" in text
+    operators, functions = shim.call("host_path", model, x)
+    assert operators.count("effkernels_cuda::network_maps_held") == 1
+    assert operators.count("aten::empty") == 3
+    assert len(operators) == 4, operators
+    assert len(functions) <= 4, functions
+
+
 @pytest.mark.parametrize("change", slow_unless(["data", "alignment"], CHANGES))
 def test_what_is_held_is_read_anew(shim: HostShim, change: str) -> None:
     """Other contents, memory, strides or alignment of the tensors."""
     x = torch.randn(1, 3, 33, 40).bfloat16()
     same(shim.call("steps_and_network", tiny().bfloat16(), x, CHANGES[change]))
+
+
+def test_maps_are_encoded_where_something_else_lies(shim: HostShim) -> None:
+    """Kept by their turn in a run: what another one asks for in the same turn is encoded anew."""
+    run = [0, 2, 4, 2]
+    assert shim.call("kept_maps", run, run) == (True, 4)
+    assert shim.call("kept_maps", run, [0, 2, 6, 2]) == (True, 5)
+    assert shim.call("kept_maps", run, [2, 0, 4, 2]) == (True, 6)
+
+
+@pytest.mark.slow
+def test_a_held_network_keeps_maps_of_its_weights(shim: HostShim) -> None:
+    """At least: the workspace may lie elsewhere in each call. A change of their memory encodes them anew."""
+    model, x = multiples_of_8().bfloat16(), torch.randn(1, 3, 32, 32).bfloat16()
+    shim.call("warpgroups", True)
+    try:
+        weights, (first, again, moved) = shim.call("maps_of_calls", model, x, CHANGES["data"])
+    finally:
+        shim.call("warpgroups", False)
+    assert weights > 0
+    assert first >= 4 * weights
+    assert again <= first - weights
+    assert weights <= moved <= first
 
 
 def test_memory_of_b0(shim: HostShim) -> None:

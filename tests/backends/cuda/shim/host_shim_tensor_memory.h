@@ -20,6 +20,8 @@ namespace effkernels::host_shim {
 
 // Whether kernels with tensor memory are said to be there.
 extern bool tensor_memory_there;
+// How many tensor maps were encoded.
+extern int64_t encoded_maps;
 
 // Coordinates of a box, innermost first.
 struct Corner {

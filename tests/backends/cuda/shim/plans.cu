@@ -2,6 +2,7 @@
 
 #include "cuda/common/depthwise_rows.cuh"
 #include "cuda/common/memory_plan.h"
+#include "cuda/common/tensor_maps.h"
 #include "cuda/depthwise_tensor_core.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -31,6 +32,31 @@ EXPORT void effkernels_depthwise_plan(const int64_t* shape, int multiprocessors,
 
 // Whether kernels with tensor memory are there from now on.
 EXPORT void effkernels_set_tensor_memory(bool there) { effkernels::host_shim::tensor_memory_there = there; }
+
+// How many tensor maps were encoded so far.
+EXPORT int64_t effkernels_encoded_maps() { return effkernels::host_shim::encoded_maps; }
+
+// Two runs of `count` maps each, one after the other, with maps that are kept: 8 rows of 8 floats, beginning
+// at the given numbers of 16 bytes. Returns whether each map that a launch got was for what it asked for.
+EXPORT bool effkernels_keep_maps(const int64_t* first, const int64_t* second, int64_t count) {
+  using namespace effkernels;
+  using namespace effkernels::cuda;
+  TensorMapPool pool;
+  alignas(16) static float data[1024];
+  for (const int64_t* run : {first, second}) {
+    std::unique_ptr<TensorMaps> maps = pool.take();
+    maps->begin();
+    Sequence sequence(false, nullptr, maps.get());
+    const Stream stream(nullptr, &sequence);
+    for (int64_t i = 0; i < count; ++i) {
+      const TensorBoxes boxes{data + 4 * run[i], Dtype::kFloat, 2, {8, 8}, {0, 32}, {8, 8}, Swizzle::kNone};
+      TensorMap map;
+      if (encode(boxes, stream, map) != nullptr || !(map.boxes == boxes)) return false;
+    }
+    pool.leave(std::move(maps));
+  }
+  return true;
+}
 
 // Where `count` buffers lie, from three numbers of each: bytes, first and last call. Returns bytes of all.
 EXPORT int64_t effkernels_plan_memory(const int64_t* uses, int64_t count, int64_t* offsets) {

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpu_kernels import poisoned, tensors
-from effkernels import EfficientNet, dispatch, explain, ops, use_backend
+from effkernels import EfficientNet, EfficientNetFeatures, dispatch, explain, ops, use_backend
 from effkernels._backends.compiled import cuda_module
 from effkernels._backends.network_layout import NUMBERS
 from effkernels._backends.network_ops import OPS, HeldNetwork, flat_of
-from effkernels.ops._steps import LINEAR, run_steps
+from effkernels.ops._steps import LINEAR, run_by_steps, run_steps
 from networks import network_of, run_network
 from workers import serve
 
@@ -122,6 +122,53 @@ class Worker:
                 )
         return found | {"steps": y}
 
+    def steps_and_maps(
+        self, model: EfficientNet | EfficientNetFeatures, x: Tensor
+    ) -> dict[str, list[Tensor]]:
+        """Feature maps from the steps one by one, and from the op for all of them: given tensors, and holding them."""
+        with use_backend("cuda"):
+            network, tensors = network_of(model, x, maps=True)
+        held = HeldNetwork(OPS["cuda"], tensors, network)
+        with poisoned(), use_backend("cuda", fallback=False), torch.no_grad():
+            found = {"given": OPS["cuda"].run(x, tensors, network)}
+            for i in range(2):
+                self.seed(i)
+                found[f"held {i}"] = held(x)
+            return found | {"steps": list(run_by_steps(x, tensors, network))}
+
+    def kept_maps(self, first: list[int], second: list[int]) -> tuple[bool, int]:
+        """See `plans.cu`; and how many maps the two runs have encoded."""
+        encoded, keep = self.library.effkernels_encoded_maps, self.library.effkernels_keep_maps
+        encoded.restype, keep.restype = ctypes.c_int64, ctypes.c_bool
+        before, numbers = encoded(), ctypes.c_int64 * len(first)
+        right = keep(numbers(*first), numbers(*second), ctypes.c_int64(len(first)))
+        return bool(right), encoded() - before
+
+    def maps_of_calls(
+        self, model: EfficientNet, x: Tensor, change: Change
+    ) -> tuple[int, list[int]]:
+        """How many tensor maps a network that is held encodes: in a call, in another, and in one after a change.
+
+        And before these, how many of its launches read weights by a tensor map.
+        """
+        with use_backend("cuda"):
+            network, tensors = network_of(model, x)
+        held = HeldNetwork(OPS["cuda"], tensors, network)
+        encoded = self.library.effkernels_encoded_maps
+        encoded.restype = ctypes.c_int64
+        counts = []
+        dispatch.record_launches(True)
+        for call in range(3):
+            before = encoded()
+            held(x)
+            counts.append(encoded() - before)
+            if call == 0:
+                launches = dispatch.record_launches(False)
+            if call == 1:
+                change(model)
+        readers = sum(launch.kernel == "pointwise_nhwc_warpgroup_fwd" for launch in launches)
+        return readers, counts
+
     def network_bytes(self, model: EfficientNet, shape: tuple[int, ...]) -> int:
         """Of workspace, for images of the type of the model."""
         x = torch.zeros(0, *shape[1:], dtype=next(model.parameters()).dtype)
@@ -132,10 +179,12 @@ class Worker:
         given = [tensors[place] for place in flat.tensors]
         return int(torch.ops.effkernels_cuda.network_bytes(images, given, flat.numbers, flat.eps))
 
-    def host_path(self, model: EfficientNet, x: Tensor) -> tuple[list[str], list[str]]:
+    def host_path(
+        self, model: EfficientNet | EfficientNetFeatures, x: Tensor
+    ) -> tuple[list[str], list[str]]:
         """PyTorch's operators in a call of a network that is held, and the Python functions."""
         with use_backend("cuda"):
-            network, tensors = network_of(model, x)
+            network, tensors = network_of(model, x, maps=isinstance(model, EfficientNetFeatures))
         held = HeldNetwork(OPS["cuda"], tensors, network)
         held(x)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -153,7 +202,9 @@ class Worker:
             sys.setprofile(None)
         return [event.name for event in profile.events()], functions
 
-    def explained(self, model: EfficientNet, x: Tensor) -> tuple[list[dispatch.Launch], str]:
+    def explained(
+        self, model: EfficientNet | EfficientNetFeatures, x: Tensor
+    ) -> tuple[list[dispatch.Launch], str]:
         """Kernels as they were launched, and the whole text."""
         with use_backend("cuda"):
             found = explain(model, x)
@@ -179,7 +230,7 @@ class Worker:
         y: Tensor = torch.ops.effkernels_cuda.network(x, given, numbers, eps)
         return y
 
-    def ops_of_a_forward(self, model: EfficientNet, x: Tensor) -> list[str]:
+    def ops_of_a_forward(self, model: EfficientNet | EfficientNetFeatures, x: Tensor) -> list[str]:
         """Ops of this package, in the order of their calls."""
         seen: list[str] = []
 
