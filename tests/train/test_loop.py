@@ -200,7 +200,7 @@ def test_progressive_resizing(
     result = train.run(job)
     assert sides == [(20, 0.1), (20, 0.1), (32, 0.3), (32, 0.3)]
     built = load_trained(MODEL, str(result.weights), None, torch.device("cpu"))
-    assert built.model.preprocessing.size == 64
+    assert built.model.preprocessing.size == 32
 
 
 def test_transfer_keeps_what_is_frozen(pictures: Path, tmp_path: Path) -> None:
