@@ -35,7 +35,9 @@ def crops(picture: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def main(steps: int) -> float:
     """Train for ``steps`` batches; print and return the share of new crops that are classified correctly."""
-    torch.manual_seed(0)  # the classifier's first weights and dropout, so that the run can be repeated
+    torch.manual_seed(
+        0
+    )  # the classifier's first weights and dropout, so that the run can be repeated
     model = effkernels.efficientnet_lite0(weights="imagenet", num_classes=2)
     mean, std = (
         torch.tensor(values)[:, None, None]

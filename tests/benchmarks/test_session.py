@@ -280,6 +280,7 @@ def _depthwise_kernels() -> Iterator[None]:
         torch.backends.cudnn.depthwise_kernel = before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_depthwise_kernels")
 def test_contestants_of_a_gpu_are_built_where_there_is_none(shared: Path) -> None:
     """Those that need no GPU compute the same; graphs report that they need one; what is not installed is missing."""

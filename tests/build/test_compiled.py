@@ -99,9 +99,10 @@ def test_kernels_are_those_that_the_processor_runs() -> None:
 @needs_cpu_module
 def test_the_fastest_kernels_are_in_use_unless_others_are_requested() -> None:
     code = "import effkernels._backends.compiled as c; print(c.build_info()['instruction_sets']['in_use'], end='')"
-    for chosen in ("", *INFO["instruction_sets"]["kernels"]):
+    built = INFO["instruction_sets"]["kernels"]
+    for chosen in ("", built[0]):
         done = run_python("-c", code, EFFKERNELS_CPU_ISA=chosen)
-        assert done.stdout + done.stderr == (chosen or INFO["instruction_sets"]["kernels"][-1])
+        assert done.stdout + done.stderr == (chosen or built[-1])
 
 
 def test_missing_module_has_a_reason(caplog: pytest.LogCaptureFixture) -> None:

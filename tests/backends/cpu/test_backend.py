@@ -234,8 +234,11 @@ def test_bindings_refuse_what_would_be_out_of_bounds(name: str) -> None:
         misuse()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("efficientnet_b0", torch.float32), ("efficientnet_lite0", torch.bfloat16)],
+    ids=str,
+)
 def test_whole_networks(name: str, dtype: torch.dtype, seed: int) -> None:
     torch.manual_seed(seed)
     model = randomise(effkernels.create_model(name, num_classes=1000)).eval().requires_grad_(False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 
 from cpu_kernels import (
     assert_kernels_match,
@@ -37,8 +37,6 @@ from specs.style import DTYPES, Style
 
 # This backend composes it of two ops.
 COMPOSED = ("pointwise_conv_bn_act_squeeze",)
-# Cases are fast, so there are many.
-MORE = settings(max_examples=3 * settings().max_examples)
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -46,7 +44,6 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
-@MORE
 @given(cases(depthwise_conv_bn_act.generate))
 def test_depthwise(case: Depthwise) -> None:
     assert_kernels_match(case)
@@ -78,7 +75,6 @@ def test_depthwise_paths(name: str, dtype: torch.dtype, threads: int, seed: int)
     assert_kernels_match(DEPTHWISE[name].styled(dtype=dtype, seed=seed, threads=threads))
 
 
-@MORE
 @given(cases(conv_bn_act.generate))
 def test_convolution(case: Dense) -> None:
     assert_kernels_match(case)
@@ -116,7 +112,6 @@ def test_padding_is_zero_after_normalisation(dtype: torch.dtype) -> None:
             check_padding(lambda op, given: run_kernels(getattr(ops, op), given), dtype)
 
 
-@MORE
 @given(cases(pointwise_conv_bn_act.generate))
 def test_pointwise(case: Pointwise) -> None:
     assert_kernels_match(case, but=COMPOSED)
@@ -148,7 +143,6 @@ def test_pointwise_paths(name: str, dtype: torch.dtype, threads: int, seed: int)
     assert_kernels_match(case, but=COMPOSED)
 
 
-@MORE
 @given(cases(squeeze_excite_gate.generate))
 def test_squeeze_excite_gate(case: Gate) -> None:
     assert_kernels_match(case)
@@ -170,7 +164,6 @@ def test_squeeze_excite_paths(name: str, dtype: torch.dtype, seed: int) -> None:
     assert_kernels_match(SQUEEZES[name].styled(dtype=dtype, seed=seed))
 
 
-@MORE
 @given(cases(squeeze_excite.generate))
 # The gate of negative infinity is 0, and their product is NaN.
 @example(Squeeze(1, 1, 1, (1, 1), style=Style(strange=3, seed=3230837)))
@@ -178,7 +171,6 @@ def test_squeeze_excite(case: Squeeze) -> None:
     assert_kernels_match(case)
 
 
-@MORE
 @given(cases(mbconv.generate))
 def test_mbconv(case: Block) -> None:
     assert_kernels_match(case)
