@@ -35,9 +35,8 @@ def crops(picture: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def main(steps: int) -> float:
     """Train for ``steps`` batches; print and return the share of new crops that are classified correctly."""
-    torch.manual_seed(
-        0
-    )  # the classifier's first weights and dropout, so that the run can be repeated
+    # The classifier's first weights and dropout are random: this makes a run the same each time.
+    torch.manual_seed(0)
     model = effkernels.efficientnet_lite0(weights="imagenet", num_classes=2)
     mean, std = (
         torch.tensor(values)[:, None, None]

@@ -106,7 +106,7 @@ def test_functions_and_tensors_of_a_forward(grad: Any, options: dict[str, int]) 
         python, compiled = counted(lambda: model(x))
         with noted() as (held, explicit):
             model(x)
-    # Features are looked up the type of their model.
+    # The counts of today, for logits and for features without a classifier.
     assert python.total() <= (28 if not options else 32), python
     assert compiled.total() <= (40 if not options else 46), compiled
     assert [len(arguments) for arguments in held] == [1]
