@@ -117,7 +117,9 @@ def profile(
         int | None,
         typer.Option("--threads", help="As torch.set_num_threads; torch's own by default."),
     ] = None,
-    runs: Annotated[int, typer.Option("--runs", help="Of which the fastest is shown.")] = 20,
+    runs: Annotated[
+        int, typer.Option("--runs", help="Calls; each layer is shown at its fastest.")
+    ] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """Where the time of MODEL goes on this processor: each layer by kind of work, beside its bound.

@@ -59,16 +59,15 @@ class ProfileRow:
 
 @dataclass(frozen=True)
 class Profile:
-    """The fastest of some calls, step by step; ``print`` shows it as a table. See :func:`profile`.
+    """Each step as in the call in which it was fastest; ``print`` shows a table. See :func:`profile`.
 
     Attributes:
         model: the model's name, or the name of its class.
         input_shape, dtype: of the input.
         machine: what bounds were computed with, as measured here.
         rows: in the order in which they ran.
-        seconds: of the whole call.
-        preparation: the part of it that the C++ op spends on arguments and memory, outside of the steps.
-        python: the part outside of the op: Python, and operators of PyTorch's own.
+        preparation: what the C++ op spends on arguments and memory, outside of the steps.
+        python: what is spent outside of the op: on Python, and operators of PyTorch's own.
         untimed: seconds of the fastest call while no step was timed.
     """
 
@@ -77,10 +76,14 @@ class Profile:
     dtype: torch.dtype
     machine: Machine
     rows: tuple[ProfileRow, ...] = field(repr=False)
-    seconds: float
     preparation: float
     python: float
     untimed: float
+
+    @property
+    def seconds(self) -> float:
+        """The sum over all rows, preparation and Python."""
+        return sum(row.seconds for row in self.rows) + self.preparation + self.python
 
     @property
     def work(self) -> dict[str, float]:
@@ -134,7 +137,7 @@ class Profile:
                 f"{self.model}, {images} on {count_text(machine.threads, 'thread')}: "
                 f"{_ms(self.seconds)} ms ({_ms(self.untimed)} while nothing is timed), bound {_ms(self.bound)} ms",
                 f"bounds from {products} GFLOP/s a thread in products, {vectors} in vectors, "
-                f"{machine.bandwidth / 1e9:.0f} GB/s of memory",
+                f"{machine.bandwidth / 1e9:.0f} GB/s a thread from memory",
                 "",
                 *aligned(list(self._kinds()), text_columns=1),
                 "",
@@ -212,7 +215,7 @@ def profile(model: nn.Module, input: Tensor, *, runs: int = 20) -> Profile:
     Args:
         model: an EfficientNet in evaluation mode, or a module that calls one network; not a compiled one.
         input: (N, C, H, W), floating point or uint8, on the CPU, with at least one image.
-        runs: calls of which the fastest is returned.
+        runs: calls. Each step is returned as in that in which it was fastest: other programs disturb few of them.
 
     Raises:
         TypeError: ``model`` is not a module, or ``input`` not a floating-point or uint8 tensor.
@@ -242,17 +245,15 @@ def profile(model: nn.Module, input: Tensor, *, runs: int = 20) -> Profile:
         for _ in range(runs):
             untimed.append(_seconds(lambda: model(input)))
             timed.append(_timed(stopwatch, lambda: model(input)))
-    seconds, network = min(timed, key=lambda run: run[0])
-    rows = tuple(_rows(steps, network, machine))
+    networks = [network for _, network in timed]
     return Profile(
         model=model_name(model),
         input_shape=tuple(input.shape),
         dtype=input.dtype,
         machine=machine,
-        rows=rows,
-        seconds=seconds,
-        preparation=network.seconds - sum(row.seconds for row in rows),
-        python=seconds - network.seconds,
+        rows=tuple(_rows(steps, networks, machine)),
+        preparation=min(n.seconds - sum(step.seconds for step in n.steps) for n in networks),
+        python=min(seconds - network.seconds for seconds, network in timed),
         untimed=min(untimed),
     )
 
@@ -300,10 +301,14 @@ def _timed(
     return seconds, networks[0]
 
 
-def _rows(steps: _Steps, network: dispatch.NetworkTime, machine: Machine) -> Iterator[ProfileRow]:
+def _rows(
+    steps: _Steps, networks: Sequence[dispatch.NetworkTime], machine: Machine
+) -> Iterator[ProfileRow]:
+    by_step = zip(*(network.steps for network in networks), strict=True)
     # What runs after the network has rows of its own.
-    for row, work, took in zip(steps.rows, steps.arithmetic, network.steps, strict=False):
-        spent = {kind: seconds / network.threads for kind, seconds in took.work.items()}
+    for row, work, times in zip(steps.rows, steps.arithmetic, by_step, strict=False):
+        took = min(times, key=lambda time: time.seconds)
+        spent = {kind: seconds / machine.threads for kind, seconds in took.work.items()}
         yield ProfileRow(
             name=row.name,
             op=row.op,
@@ -313,7 +318,7 @@ def _rows(steps: _Steps, network: dispatch.NetworkTime, machine: Machine) -> Ite
             work=spent,
             waiting=took.seconds - sum(spent.values()),
             bounds=machine.seconds(work),
-            memory=row.bytes / machine.bandwidth,
+            memory=machine.memory(row.bytes),
             flops=row.flops,
             bytes=row.bytes,
         )

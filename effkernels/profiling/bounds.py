@@ -27,7 +27,7 @@ SiLU: 15 and a division, which occupies the processor for longer than the others
 """
 
 _LEAST_READ = 4 << 20  # bytes; fewer would be in the cache of one core
-_READS = 5
+_READS = 30
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Machine:
         threads: that compute.
         product_rate: multiply-adds a second of one thread in products of the model's dtype.
         vector_rate: the same of vectors of float32, for everything else.
-        bandwidth: bytes a second that all threads read from as much memory as the model's weights take.
+        bandwidth: bytes a second that one thread reads from as much memory as the model's weights take.
     """
 
     threads: int
@@ -108,7 +108,7 @@ class Machine:
     bandwidth: float
 
     def seconds(self, work: Arithmetic) -> dict[str, float]:
-        """The least time of each kind of work, on all threads."""
+        """The least time of each kind of work, shared evenly by all threads."""
         product, vector = self.threads * self.product_rate, self.threads * self.vector_rate
         return {
             "product": work.product / product,
@@ -116,6 +116,10 @@ class Machine:
             "activation": work.activation / vector,
             "gate": work.gate / vector,
         }
+
+    def memory(self, size: int) -> float:
+        """The least time in which all threads read that many bytes."""
+        return size / (self.threads * self.bandwidth)
 
 
 def measure(stopwatch: dispatch.Stopwatch, dtype: torch.dtype, weight_bytes: int) -> Machine:
@@ -130,11 +134,17 @@ def measure(stopwatch: dispatch.Stopwatch, dtype: torch.dtype, weight_bytes: int
 
 def _bandwidth(size: int) -> float:
     memory = torch.zeros(size // 4)
-    best = math.inf
-    for _ in range(_READS):
-        begun = time.perf_counter()
-        memory.sum()
-        best = min(best, time.perf_counter() - begun)
+    best = math.inf  # of many: other programs use memory, too
+    # Of one thread: where cores are busy, several would wait for each other.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(_READS):
+            begun = time.perf_counter()
+            memory.sum()
+            best = min(best, time.perf_counter() - begun)
+    finally:
+        torch.set_num_threads(threads)
     return size / best
 
 

@@ -62,6 +62,17 @@ def test_arithmetic_is_that_of_the_cost_model(name: str, activation: str) -> Non
 
 
 @needs_cpu_kernels
+def test_the_number_of_threads_stays() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = effkernels.profile(small().eval(), images(), runs=1)
+        assert (torch.get_num_threads(), found.machine.threads) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_cpu_kernels
 def test_rows_are_those_of_explain() -> None:
     model = small().eval()
     explained = effkernels.explain(model, images()).rows
@@ -120,6 +131,7 @@ def test_a_bound_is_the_longer_of_arithmetic_and_memory() -> None:
     assert bounds == pytest.approx(
         {"product": 2e-6, "depthwise": 1e-6, "activation": 3e-6, "gate": 0.0}
     )
+    assert machine.memory(4000) == pytest.approx(2e-6)
     for memory, bound in ((1e-6, 6e-6), (7e-6, 7e-6)):
         row = profiling.ProfileRow("", "", (), (), 1e-5, {}, 0.0, bounds, memory, flops=0, bytes=0)
         assert row.bound == pytest.approx(bound)
