@@ -15,6 +15,7 @@ from effkernels.models import (
 from effkernels.models.named import *  # noqa: F403 - one function per model
 from effkernels.models.variants import VARIANTS
 from effkernels.preprocessing import Preprocessing
+from effkernels.profiling import Profile, profile
 
 _backends.register()  # after the ops have declared their schemas
 
@@ -29,6 +30,7 @@ __all__ = [
     "FallbackWarning",
     "GraphedModel",
     "Preprocessing",
+    "Profile",
     "__version__",
     "backends",
     "create_model",
@@ -38,6 +40,7 @@ __all__ = [
     "graph",
     "list_models",
     "ops",
+    "profile",
     "scaling",
     "use_backend",
 ]

@@ -157,6 +157,51 @@ def record_launches(on: bool) -> list[Launch]:
     return [launch for record in _launch_records for launch in record(on)]
 
 
+@dataclass(frozen=True)
+class StepTime:
+    """What one step of a network took.
+
+    Attributes:
+        seconds: from its begin to its end.
+        work: kind of work -> the seconds that all threads together spent on it.
+    """
+
+    seconds: float
+    work: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class NetworkTime:
+    """What one call of a network took: ``seconds`` in all, and its steps on that many ``threads``."""
+
+    seconds: float
+    threads: int
+    steps: tuple[StepTime, ...]
+
+
+class Stopwatch(Protocol):
+    """What a backend brings that can tell where the time of its networks goes."""
+
+    def record(self, on: bool) -> list[NetworkTime]:
+        """Begin to time the networks that this thread runs, or end; what was timed since the last call."""
+
+    def multiply_add_rate(self, dtype: torch.dtype) -> float:
+        """The most multiply-adds a second of one thread, measured, in products of this dtype."""
+
+
+_stopwatches: dict[str, Stopwatch] = {}
+
+
+def register_stopwatch(backend: str, stopwatch: Stopwatch) -> None:
+    """Let :func:`stopwatch` find this one."""
+    _stopwatches[backend] = stopwatch
+
+
+def stopwatch(backend: str) -> Stopwatch | None:
+    """What times the networks of a backend; None if it cannot."""
+    return _stopwatches.get(backend)
+
+
 class Watcher(Protocol):
     """What :class:`watching` calls for each choice in its thread."""
 

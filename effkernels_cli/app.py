@@ -108,6 +108,27 @@ def explain(
     call("explain", locals())
 
 
+def profile(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Runs with random weights.")],
+    resolution: ResolutionOption = None,
+    batch_size: BatchSizeOption = 1,
+    dtype: DTypeOption = "float32",
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", help="As torch.set_num_threads; torch's own by default."),
+    ] = None,
+    runs: Annotated[
+        int, typer.Option("--runs", help="Calls; each layer is shown at its fastest.")
+    ] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Where the time of MODEL goes on this processor: each layer by kind of work, beside its bound.
+
+    Columns are milliseconds; of the kinds of work, those of all threads divided by the number of threads.
+    """
+    call("profile", locals())
+
+
 def convert(
     input: Annotated[
         str,
@@ -204,6 +225,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, predict, cam, train, evaluate, table, info, explain, convert):
+for command in (demo, predict, cam, train, evaluate, table, info, explain, profile, convert):
     app.command()(command)
 app.callback(invoke_without_command=True)(_root)

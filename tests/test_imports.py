@@ -19,7 +19,7 @@ LAYERS = (
     ("ops",),
     ("nn",),
     ("models", "checkpoints", "analysis", "preprocessing", "data"),
-    ("explaining", "graphs", "scaling"),
+    ("explaining", "graphs", "profiling", "scaling"),
     ("train",),
     ("cli",),
 )

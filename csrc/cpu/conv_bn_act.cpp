@@ -7,6 +7,7 @@
 #include "cpu/isa/fold.h"
 #include "cpu/isa/ops.h"
 #include "cpu/isa/product.h"
+#include "cpu/runtime/clock.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
@@ -41,6 +42,7 @@ struct Memory {
   float* centre;   // what to subtract from each element of an input row
   float* inverse;  // 1 / standard deviation of each input channel
   const float** parts;
+  Clock clock;
 };
 
 Memory memory(Scratch& scratch, const ConvBnActArgs& a, const Cut& c) {
@@ -163,6 +165,7 @@ void run_row(const ConvBnActArgs& a, const Cut& c, const Memory& m, int64_t imag
              int channels, int width) {
   const Window& w = a.window;
   gather_rows(a, c, m, image, y);
+  m.clock.lap(Work::kRows);
   for (int p = 0; p < c.parts; ++p) {
     const bool dense = w.dilation_w == 1;
     const int row = dense ? p : p / w.kernel_w, column = dense ? 0 : p % w.kernel_w * w.dilation_w;
@@ -174,9 +177,12 @@ void run_row(const ConvBnActArgs& a, const Cut& c, const Memory& m, int64_t imag
   for (int x = 0; x < a.out.width; x += kStripPixels) {
     const int count = smaller(kStripPixels, a.out.width - x);
     multiply(rows, x, count, m.packed, width, m.shift, m.strip, width, ahead);
+    m.clock.lap(Work::kProduct);
     activate(a.activation, m.strip, static_cast<int64_t>(count) * width, m.strip);
+    m.clock.lap(Work::kActivation);
     store_rows(a.dtype, m.strip, count, width, channels, nullptr, a.y, (first + x) * a.out.channels + channel,
                a.out.channels);
+    m.clock.lap(Work::kOutput);
   }
 }
 
@@ -187,13 +193,17 @@ void run(const ConvBnActArgs& a, float* scratch, const Threads& threads) {
     Scratch one(nullptr);
     memory(one, a, c);
     Scratch mine(scratch + one.used() * worker);
-    const Memory m = memory(mine, a, c);
+    Memory m = memory(mine, a, c);
+    m.clock = Clock(threads, worker);
     read_image_norm(a, c, m);
     for (int64_t task = begin; task < end; ++task) {
       const int channel = static_cast<int>(task / rows) * c.width;
       const int channels = smaller(c.width, a.out.channels - channel);
       const int width = round_up(channels, kLanes);
-      if (task == begin || task % rows == 0) pack(a, m, channel, channels, width);
+      if (task == begin || task % rows == 0) {
+        pack(a, m, channel, channels, width);
+        m.clock.lap(Work::kPacking);
+      }
       run_row(a, c, m, task % rows / a.out.height, static_cast<int>(task % a.out.height), channel, channels,
               width);
     }

@@ -5,6 +5,7 @@
 #include "cpu/isa/dot.h"
 #include "cpu/isa/fold.h"
 #include "cpu/isa/ops.h"
+#include "cpu/runtime/clock.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
@@ -53,12 +54,14 @@ int64_t scratch_floats(const LinearArgs& a, int threads) {
 
 void run(const LinearArgs& a, float* scratch, const Threads& threads) {
   if (a.images > kFewImages) return run_dense(product(a), scratch, threads);
-  share_evenly(divide_up(a.out_features, kLanes), threads, [&](int64_t begin, int64_t end, int) {
+  share_evenly(divide_up(a.out_features, kLanes), threads, [&](int64_t begin, int64_t end, int worker) {
+    const Clock clock(threads, worker);
     with_dtype(a.dtype, [&](const auto* type) {
       for (int64_t i = begin; i < end; ++i) {
         run_outputs(a, static_cast<decltype(type)>(a.weight), static_cast<int>(i) * kLanes);
       }
     });
+    clock.lap(Work::kProduct);
   });
 }
 

@@ -10,6 +10,7 @@
 #include "cpu/isa/ops.h"
 #include "cpu/isa/pairs.h"
 #include "cpu/isa/product.h"
+#include "cpu/runtime/clock.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
@@ -87,6 +88,7 @@ Plan make_plan(const MbconvArgs& a, int threads) {
 // Memory of one worker.
 struct Memory {
   float *expand, *expand_scale, *expand_shift, *weights, *scale, *shift, *buffer, *strip, *pixels;
+  Clock clock;
 };
 
 // Layout of the buffer: a margin, then rows, each followed by a margin.
@@ -174,7 +176,8 @@ void expand_strip(const MbconvArgs& a, const Memory& m, PairProduct& product, in
   const int channels = a.in.channels;
   if (by_pairs(a.dtype)) {
     const PairRows rows{static_cast<const BFloat16*>(a.x) + first * channels, channels, channels};
-    return product.multiply(rows, count, m.expand, width, m.strip, ahead);
+    product.multiply(rows, count, m.expand, width, m.strip, ahead);
+    return m.clock.lap(Work::kProduct);
   }
   const float* x = static_cast<const float*>(a.x) + first * channels;
   if (a.dtype != Dtype::kFloat) {
@@ -182,8 +185,10 @@ void expand_strip(const MbconvArgs& a, const Memory& m, PairProduct& product, in
       widen_row(a.x, a.dtype, (first + i) * channels, channels, nullptr, m.pixels + i * channels);
     }
     x = m.pixels;
+    m.clock.lap(Work::kRows);
   }
   multiply(Rows{&x, 1, channels, channels}, 0, count, m.expand, width, m.expand_shift, m.strip, width, ahead);
+  m.clock.lap(Work::kProduct);
 }
 
 // Expands rows [begin, end) of an image, one chunk of channels, into rows of the buffer.
@@ -213,6 +218,7 @@ void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, PairProduc
         rows += static_cast<int64_t>(a.in.width + p.margin) * width;
       }
     }
+    m.clock.lap(Work::kActivation);
   }
 }
 
@@ -230,6 +236,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
     pack_product(a.expand_weight, a.dtype, channel, channels, a.in.channels, a.expand_norm, nullptr, width,
                  m.expand, m.expand_scale, m.expand_shift);
   }
+  m.clock.lap(Work::kPacking);
   const void* rows[kMaxKernelRows];
   DepthwiseRow row;
   row.window = w;
@@ -262,7 +269,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
       row.out = wide + static_cast<int64_t>(y) * a.out.width * p.padded;
       kernel(row);
     }
-    return;
+    return m.clock.lap(Work::kDepthwise);
   }
   // Probably this worker's next chunk: the other workers take those in between.
   const int64_t next = (task + p.workers) / p.bands % p.chunks * p.width;
@@ -273,6 +280,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
   for (int64_t i = 0; i < floats; i += in_row) {
     for (int j = 0; j < p.margin * width; j += kLanes) store(m.buffer + i + j, broadcast(0.0f));
   }
+  m.clock.lap(Work::kRows);
   // Input rows [begin, end) are expanded and in the buffer. Each row of the result needs some more rows
   // below; when the buffer is full, the rows that are still needed move to its start.
   int begin = 0, end = 0;
@@ -285,6 +293,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
       if (kept > 0 && first != begin) {
         __builtin_memmove(buffer, buffer + (first - begin) * in_row, kept * in_row * sizeof(float));
       }
+      m.clock.lap(Work::kRows);
       begin = first;
       end = first + kept;
       // As many rows as the buffer holds, but none below the band.
@@ -297,6 +306,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
                in_row * static_cast<int64_t>(sizeof(float)), rows);
     row.out = wide + static_cast<int64_t>(y) * a.out.width * p.padded;
     kernel(row);
+    m.clock.lap(Work::kDepthwise);
   }
 }
 
@@ -309,11 +319,15 @@ void run(const MbconvArgs& a, float* scratch, const Threads& threads) {
     const int64_t images = smaller(p.group, a.in.images - first);
     take_turns(p.tasks(images), threads, [&](int64_t task, int worker) {
       Scratch mine(s.rest + one.used() * worker);
-      run_task(a, p, memory(mine, a, p), s, first, task);
+      Memory m = memory(mine, a, p);
+      m.clock = Clock(threads, worker);
+      run_task(a, p, m, s, first, task);
     });
     if (a.gate.squeezed > 0) {
+      const Clock clock(threads, 0);
       mean_of_bands(s.sums, images, p.bands, p.padded, {images, a.out.height, a.out.width, a.expanded},
                     s.pooled);
+      clock.lap(Work::kGate);
       squeeze_excite_gate.run(a.gate.with(images, s.pooled, s.gate), s.rest, threads);
     }
     run_dense(project(a, p, s, first, images), s.rest, threads);

@@ -4,6 +4,7 @@
 #include "cpu/isa/dot.h"
 #include "cpu/isa/fold.h"
 #include "cpu/isa/ops.h"
+#include "cpu/runtime/clock.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
@@ -46,9 +47,10 @@ int64_t scratch_floats(const SqueezeExciteGateArgs& args, int) { return args.ima
 
 void run(const SqueezeExciteGateArgs& a, float* hidden, const Threads& threads) {
   const bool alone = a.images * a.squeezed * a.channels * 2 < kWorthSharing;
-  const Threads crew{alone ? 1 : threads.count, threads.run};
+  const Threads crew{alone ? 1 : threads.count, threads.run, threads.ticks};
   const int parts = divide_up(a.squeezed, kLanes);
-  share_evenly(a.images * parts, crew, [&](int64_t begin, int64_t end, int) {
+  share_evenly(a.images * parts, crew, [&](int64_t begin, int64_t end, int worker) {
+    const Clock clock(crew, worker);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / parts;
       const int first = static_cast<int>(task % parts) * kLanes;
@@ -57,9 +59,11 @@ void run(const SqueezeExciteGateArgs& a, float* hidden, const Threads& threads) 
                smaller(kLanes, a.squeezed - first), hidden + image * a.squeezed);
       });
     }
+    clock.lap(Work::kGate);
   });
   const int chunks = divide_up(a.channels, kLanes);
-  share_evenly(a.images * chunks, crew, [&](int64_t begin, int64_t end, int) {
+  share_evenly(a.images * chunks, crew, [&](int64_t begin, int64_t end, int worker) {
+    const Clock clock(crew, worker);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / chunks;
       const int first = static_cast<int>(task % chunks) * kLanes;
@@ -68,6 +72,7 @@ void run(const SqueezeExciteGateArgs& a, float* hidden, const Threads& threads) 
                smaller(kLanes, a.channels - first), a.gate + image * a.channels);
       });
     }
+    clock.lap(Work::kGate);
   });
 }
 

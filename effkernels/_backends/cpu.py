@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from types import ModuleType
+
+import torch
 
 from effkernels import dispatch, unchanged
 from effkernels._backends import limits, network_layout
@@ -37,6 +40,25 @@ def refusals() -> dict[str, limits.Refusal]:
     }
 
 
+class _Stopwatch:
+    """See :class:`effkernels.dispatch.Stopwatch`."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+
+    def record(self, on: bool) -> list[dispatch.NetworkTime]:
+        return [
+            dispatch.NetworkTime(
+                seconds, threads, tuple(dispatch.StepTime(*step) for step in steps)
+            )
+            for seconds, threads, steps in self._module.record_steps(on)
+        ]
+
+    def multiply_add_rate(self, dtype: torch.dtype) -> float:
+        rate: float = self._module.multiply_add_rate(dtype == torch.bfloat16)
+        return rate
+
+
 def register() -> None:
     """Make the backend available if `effkernels._C` is loaded.
 
@@ -48,7 +70,11 @@ def register() -> None:
         dispatch.mark_unavailable("cpu", compiled_status()["cpu"] or "not loaded")
         return
     layout = getattr(module, "network_layout", None)
-    if layout is None or layout() != network_layout.fingerprint() or not hasattr(module, "Objects"):
+    if (
+        layout is None
+        or layout() != network_layout.fingerprint()
+        or not all(hasattr(module, name) for name in ("Objects", "record_steps"))
+    ):
         dispatch.mark_unavailable("cpu", "effkernels._C was built from other sources: rebuild it")
         return
     isa = os.environ.get("EFFKERNELS_CPU_ISA", "").strip().lower()
@@ -66,4 +92,5 @@ def register() -> None:
     dispatch.register_kernel(
         "cpu", NETWORK, network.run, limits.steps_of_network(found), bind=network.bind
     )
+    dispatch.register_stopwatch("cpu", _Stopwatch(module))
     dispatch.mark_available("cpu")

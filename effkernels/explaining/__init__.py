@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from effkernels import dispatch
+from effkernels.explaining.arguments import check_arguments, model_name
 from effkernels.explaining.recorder import Recorder, Row
-from effkernels.models import EfficientNet, EfficientNetFeatures
+from effkernels.explaining.text import aligned, count_text, dtype_name, shape_text
 from effkernels.nn._plain import has_hooks
-from effkernels.ops._arguments import check_images
 
 _TEXT_COLUMNS = 6  # columns of text; numbers follow, then the key of the reason
 
@@ -61,13 +61,13 @@ class Explanation:
         table = [head, *([*_cells(row), keys[row.why]] for row in self.rows)]
         table.append(["total", *[""] * 5, *_amounts(self.bytes, self.flops), ""])
         plain = sum(row.call is None for row in self.rows)
-        images = f"{_shape(self.input_shape)} {_dtype(self.dtype)} on {self.device}"
+        images = f"{shape_text(self.input_shape)} {dtype_name(self.dtype)} on {self.device}"
         lines = [
-            f"{self.model}, {images}: {_count(self.calls, 'op call')}, "
-            f"{_count(plain, 'row')} of PyTorch's own operators",
+            f"{self.model}, {images}: {count_text(self.calls, 'op call')}, "
+            f"{count_text(plain, 'row')} of PyTorch's own operators",
             *self.notes,
             "",
-            *_aligned(table),
+            *aligned(table, _TEXT_COLUMNS),
             "",
             *(f"{key} {why}" for why, key in keys.items()),
             *_launched(self.launches),
@@ -75,30 +75,18 @@ class Explanation:
         return "\n".join(lines)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
-def _dtype(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def _amounts(moved: int, flops: int) -> tuple[str, str]:
     return f"{moved / 1e6:.3f}", f"{flops / 1e9:.3f}"
 
 
 def _cells(row: Row) -> list[str]:
-    shapes = _shape(row.in_shape), _shape(row.out_shape)
+    shapes = shape_text(row.in_shape), shape_text(row.out_shape)
     return [
         row.name or "-",
         row.op,
         row.backend,
         *shapes,
-        _dtype(row.dtype),
+        dtype_name(row.dtype),
         *_amounts(row.bytes, row.flops),
     ]
 
@@ -110,7 +98,7 @@ def _launched(launches: Sequence[dispatch.Launch]) -> Iterator[str]:
     dependent = sum(launch.dependent for launch in launches)
     yield ""
     yield (
-        f"{_count(len(launches), 'kernel')} launched, "
+        f"{count_text(len(launches), 'kernel')} launched, "
         f"{dependent} of them before the one before had to end"
     )
     yield ""
@@ -119,17 +107,7 @@ def _launched(launches: Sequence[dispatch.Launch]) -> Iterator[str]:
         sizes = launch.blocks, launch.threads, f"{launch.shared_bytes / 1024:.1f}", launch.cluster
         overlaps = "yes" if launch.dependent else "no"
         table.append([launch.kernel, str(len(list(same))), *map(str, sizes), overlaps])
-    yield from _aligned(table, text_columns=1)
-
-
-def _aligned(table: list[list[str]], text_columns: int = _TEXT_COLUMNS) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        cells = [
-            cell.ljust(width) if place < text_columns else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+    yield from aligned(table, text_columns=1)
 
 
 def explain(model: nn.Module, input: Tensor) -> Explanation:
@@ -155,7 +133,7 @@ def explain(model: nn.Module, input: Tensor) -> Explanation:
             compiled.
         Exception: whatever the model raises.
     """
-    _check(model, input)
+    check_arguments("explain", model, input)
     recorder = Recorder(model)
     dispatch.record_launches(True)
     training = any(module.training for module in model.modules())
@@ -171,11 +149,8 @@ def explain(model: nn.Module, input: Tensor) -> Explanation:
     finally:
         launches = dispatch.record_launches(False)
     recorder.finish()
-    name = type(model).__name__
-    if isinstance(model, (EfficientNet, EfficientNetFeatures)):
-        name = model.config.name
     return Explanation(
-        model=name,
+        model=model_name(model),
         input_shape=tuple(input.shape),
         dtype=input.dtype,
         device=input.device,
@@ -183,29 +158,6 @@ def explain(model: nn.Module, input: Tensor) -> Explanation:
         notes=(*recorder.notes, *_notes(model)),
         launches=tuple(launches),
     )
-
-
-def _check(model: nn.Module, input: Tensor) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"explain: model must be a torch.nn.Module, got {type(model).__name__}")
-    if any(_compiled(module) for module in model.modules()):
-        raise ValueError(
-            "explain: model is compiled by torch.compile: pass the module that it was compiled from"
-        )
-    check_images("explain", input, "input", uint8=True)
-    if input.device.type == "meta":
-        raise ValueError(
-            "explain: input is on the meta device: the model runs, so it needs real data"
-        )
-    devices = {t.device for t in (*model.parameters(), *model.buffers())} - {input.device}
-    if devices:
-        raise ValueError(
-            f"explain: input is on {input.device}, model on {devices.pop()}: move one of them"
-        )
-
-
-def _compiled(module: nn.Module) -> bool:
-    return module._compiled_call_impl is not None or "_orig_mod" in module._modules
 
 
 def _notes(model: nn.Module) -> Iterator[str]:

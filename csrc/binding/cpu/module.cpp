@@ -6,6 +6,7 @@
 
 #include "binding/common/held.h"
 #include "binding/cpu/objects.h"
+#include "binding/cpu/step_times.h"
 #include "build_record.h"  // generated: the record of the build
 #include "cpu/runtime/instruction_sets.h"
 #include "cpu/runtime/processor.h"
@@ -71,4 +72,5 @@ PYBIND11_MODULE(_C, module) {
       .def("same_memory", &Holder::same_memory, "Whether these are, and memory and strides.");
   module.attr("Objects") = py::reinterpret_steal<py::object>(effkernels::binding::objects_type());
   module.def("exponential", &exponential, pybind11::arg("x"), "The kernels' e^x, for tests.");
+  effkernels::binding::define_step_times(module);
 }

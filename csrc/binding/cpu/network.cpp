@@ -5,6 +5,7 @@
 #include "binding/common/held.h"
 #include "binding/common/network.h"
 #include "binding/cpu/run.h"
+#include "binding/cpu/step_times.h"
 
 namespace effkernels::binding {
 namespace {
@@ -68,6 +69,7 @@ void set_places(LinearArgs& args, const Places& places) {
 
 // `maps`: whether maps are the results, in the order of their steps, and not vectors.
 std::vector<Tensor> run_network(const Tensor& input, const NetworkDescription& description, bool maps) {
+  NetworkClock clock;
   Arguments arguments(maps ? "network_maps" : "network");
   check_results(arguments, description, maps);
   const Map map = network_input(arguments, input, description);
@@ -98,7 +100,7 @@ std::vector<Tensor> run_network(const Tensor& input, const NetworkDescription& d
   const int64_t chunk = (map.shape.images + chunks - 1) / chunks;
 
   const cpu::Kernels& kernels = cpu::kernels();
-  const cpu::Threads threads = torch_threads();
+  cpu::Threads threads = torch_threads();
   int64_t scratch_floats = 0;
   const int64_t counts[] = {chunk, map.shape.images - (map.shape.images - 1) / chunk * chunk};
   for (const int64_t images : counts) {
@@ -142,6 +144,7 @@ std::vector<Tensor> run_network(const Tensor& input, const NetworkDescription& d
       StepArgs& any = steps[i];
       const bool is_result = next < returned.size() && returned[next] == i;
       places.map = is_result ? result(next++, first) : spaces[turn];
+      threads.ticks = clock.begin(i, threads.count);
       std::visit(
           [&](auto& args) {
             set_images(args, images);
@@ -149,6 +152,7 @@ std::vector<Tensor> run_network(const Tensor& input, const NetworkDescription& d
             op_for(kernels, args).run(args, scratch, threads);
           },
           any);
+      clock.end(i);
       places.x = places.map;
       turn ^= 1;
     }

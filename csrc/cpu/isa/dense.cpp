@@ -4,6 +4,7 @@
 #include "cpu/isa/fold.h"
 #include "cpu/isa/pairs.h"
 #include "cpu/isa/product.h"
+#include "cpu/runtime/clock.h"
 
 namespace effkernels::cpu::EFFKERNELS_ISA {
 namespace {
@@ -67,6 +68,7 @@ struct Memory {
   float *packed, *scale, *shift, *strip, *sums;
   float* rows;      // converted
   bool* converted;  // which strips of the group are in `rows`
+  Clock clock;
 };
 
 Memory memory(Scratch& scratch, const Dense& d, const Cut& c) {
@@ -111,8 +113,12 @@ PairRows pair_rows(const Dense& d, const Cut& c, const Memory& m, int64_t group,
 void multiply_strip(const Dense& d, const Cut& c, const Memory& m, PairProduct& product, int64_t group,
                     int64_t begin, int count, int width, Ahead& ahead) {
   if (by_pairs(d.dtype)) {
-    product.multiply(pair_rows(d, c, m, group, begin), count, m.packed, width, m.strip, ahead);
-    return activate_scaled(d.activation, m.strip, count, width, m.scale, m.shift, m.strip);
+    const PairRows rows = pair_rows(d, c, m, group, begin);
+    m.clock.lap(Work::kRows);
+    product.multiply(rows, count, m.packed, width, m.strip, ahead);
+    m.clock.lap(Work::kProduct);
+    activate_scaled(d.activation, m.strip, count, width, m.scale, m.shift, m.strip);
+    return m.clock.lap(Work::kActivation);
   }
   const int64_t first = group + begin;
   const float* x = static_cast<const float*>(d.x) + first * d.row_stride;
@@ -124,9 +130,12 @@ void multiply_strip(const Dense& d, const Cut& c, const Memory& m, PairProduct& 
     }
     x = m.rows;
     rows.row_stride = d.in_channels;
+    m.clock.lap(Work::kRows);
   }
   multiply(rows, 0, count, m.packed, width, m.shift, m.strip, width, ahead);
+  m.clock.lap(Work::kProduct);
   activate(d.activation, m.strip, static_cast<int64_t>(count) * width, m.strip);
+  m.clock.lap(Work::kActivation);
 }
 
 void run_strip(const Dense& d, const Cut& c, const Memory& m, PairProduct& product, int64_t group,
@@ -144,6 +153,7 @@ void run_strip(const Dense& d, const Cut& c, const Memory& m, PairProduct& produ
       store(m.sums + v, load(m.sums + v) + total);
     }
   }
+  m.clock.lap(Work::kOutput);
 }
 
 // Multiplies rows [begin, end) of a group of rows by the weights of one chunk.
@@ -155,6 +165,7 @@ void run_chunk(const Dense& d, const Cut& c, const Memory& m, PairProduct& produ
   const float* gate = d.gate == nullptr || c.gate_rows ? nullptr : d.gate + group * d.in_channels;
   pack_product(d.weight, d.dtype, channel, channels, d.in_channels, d.norm, gate, width, m.packed, m.scale,
                m.shift);
+  m.clock.lap(Work::kPacking);
   if (d.mean != nullptr) {
     for (int v = 0; v < width; v += kLanes) store(m.sums + v, broadcast(0.0f));
   }
@@ -235,7 +246,9 @@ void run_dense(const Dense& d, float* scratch, const Threads& threads) {
     Scratch mine(nullptr);
     memory(mine, d, c);
     mine = Scratch(scratch + mine.used() * worker);
-    run_worker(d, c, memory(mine, d, c), worker);
+    Memory m = memory(mine, d, c);
+    m.clock = Clock(threads, worker);
+    run_worker(d, c, m, worker);
   });
 }
 

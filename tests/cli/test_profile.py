@@ -1,0 +1,37 @@
+"""``effkernels profile``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from command_line import Run
+from requirements import needs_cpu_kernels
+
+ARGUMENTS = ["profile", "efficientnet_lite0", "--resolution", "64", "--runs", "1"]
+
+
+@needs_cpu_kernels
+def test_text(run: Run) -> None:
+    result = run(*ARGUMENTS, "--dtype", "bfloat16", "--batch-size", "2")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("efficientnet_lite0, 2x3x64x64 bfloat16 on ")
+    assert "\nstages.3.1 " in result.stdout
+
+
+@needs_cpu_kernels
+def test_as_json_on_some_threads(run: Run) -> None:
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        document = json.loads(run(*ARGUMENTS, "--threads", str(threads), "--json").stdout)
+        assert document["machine"]["threads"] == threads
+        assert document["rows"][-1]["out_shape"] == [1, 1000]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("option", ["--resolution", "--batch-size", "--threads", "--runs"])
+def test_bad_arguments_are_one_line(run: Run, option: str) -> None:
+    result = run("profile", "efficientnet_b0", option, "0")
+    assert f"{option} must be at least 1, got 0" in result.error
