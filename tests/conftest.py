@@ -9,6 +9,7 @@ import secrets
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,21 @@ else:
     settings.register_profile("effkernels-few", settings.get_profile("effkernels"), max_examples=15)
     settings.load_profile(os.environ.get("EFFKERNELS_TEST_PROFILE") or "effkernels")
 
+# Files of few tests that take longer than others of many. Several processes start with these, lest one of them run the
+# last of them alone; pytest-xdist by itself starts with the files of most tests.
+LONG_FILES = (
+    "backends/triton/test_offline.py",
+    "build/test_error_messages.py",
+    "build/test_install.py",
+    "backends/cuda/test_network.py",
+    "backends/cpu/test_thread_sanitizer.py",
+    "benchmarks/test_session.py",
+    "models/test_surgery.py",
+    "cli/test_entry.py",
+    "models/test_behaviour.py",
+    "models/test_tracing.py",
+)
+
 _passed = 0
 _started = time.monotonic()
 
@@ -76,6 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
     SEED = getattr(config, "workerinput", {}).get("effkernels_seed", SEED)
     if getattr(config.option, "hypothesis_seed", "") is None:
         config.option.hypothesis_seed = SEED
+    config.option.loadscopereorder = False  # see _longest_first
     # Oracles in fp32 must use fp32; cuDNN's default is TF32.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -114,7 +131,16 @@ def pytest_sessionstart() -> None:
         pytest.exit(f"not the copy to test: {problem}", returncode=pytest.ExitCode.USAGE_ERROR)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _longest_first(items: list[pytest.Item]) -> None:
+    """Sort the files of tests: LONG_FILES, then those of most tests."""
+    tests = Counter(item.path for item in items)
+    long = {ROOT / "tests" / name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: (long.get(item.path, len(long)), -tests[item.path]))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _is_xdist_worker(config):
+        _longest_first(items)
     if torch.cuda.is_available():
         return
     no_gpu = pytest.mark.skip(reason="no CUDA device")
