@@ -131,6 +131,8 @@ class Launch:
         shared_bytes: dynamic shared memory of a block.
         cluster: neighbouring blocks that run at the same time.
         dependent: whether it may begin before the launch before it has ended.
+        part: of the images of a block, from 1.
+        parts: in which the block runs, one after the other, because its maps are large.
     """
 
     kernel: str
@@ -139,6 +141,8 @@ class Launch:
     shared_bytes: int
     cluster: int
     dependent: bool
+    part: int = 1
+    parts: int = 1
 
 
 _launch_records: list[Callable[[bool], list[Launch]]] = []

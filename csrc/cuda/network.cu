@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "cuda/common/batch_parts.h"
 #include "cuda/common/device.cuh"
+#include "cuda/common/device_memory.h"
 #include "cuda/common/tensor_maps.h"
 #include "cuda/conv_bn_act.h"
 #include "cuda/depthwise_conv_bn_act.h"
@@ -74,115 +76,167 @@ const char* run_call(const LinearCall& call, const Stream& stream) {
   return linear(call.args, call.features, stream);
 }
 
-int64_t map_bytes(const Shape& shape, Dtype dtype) {
-  return shape.images * shape.pixels() * shape.channels * size_of(dtype);
+int64_t image_bytes(const Shape& shape, Dtype dtype) {
+  return shape.pixels() * shape.channels * size_of(dtype);
+}
+
+Shape with_channels(Shape shape, int channels) {
+  shape.channels = channels;
+  return shape;
+}
+
+BlockWork work_of(const MbconvArgs& args) {
+  BlockWork work{};
+  work.images = args.in.images;
+  work.in = image_bytes(args.in, args.dtype);
+  if (args.expand_weight != nullptr) {
+    work.expanded = image_bytes(with_channels(args.in, args.expanded), args.dtype);
+  }
+  work.depthwise = image_bytes(with_channels(args.out, args.expanded), args.dtype);
+  work.out = image_bytes(args.out, args.dtype);
+  work.residual = args.residual;
+  work.launches = 2 + (args.expand_weight != nullptr) + (args.gate.squeezed > 0);
+  return work;
 }
 
 }  // namespace
 
-PlacePointer NetworkPlan::buffer(int64_t bytes) {
-  buffer_bytes_.push_back(bytes);
-  return {Place::kBuffer, static_cast<int>(buffer_bytes_.size()) - 1};
+PlacePointer NetworkPlan::buffer(int64_t image_bytes, ImageRange images) {
+  buffers_.push_back({image_bytes, images});
+  return {Place::kBuffer, static_cast<int>(buffers_.size()) - 1};
 }
 
-void NetworkPlan::add(ConvBnActArgs args) {
+void NetworkPlan::call(const LauncherCall& call, ImageRange images) {
+  calls_.push_back({call, images, part_, parts_});
+}
+
+void NetworkPlan::plan(ConvBnActArgs args) {
+  const ImageRange all{0, args.out.images};
   args.x = at_;
-  at_ = buffer(map_bytes(args.out, args.dtype));
+  at_ = buffer(image_bytes(args.out, args.dtype), all);
   args.y = at_;
-  calls_.emplace_back(args);
+  call(args, all);
 }
 
-void NetworkPlan::add(const MbconvArgs& args) {
+void NetworkPlan::plan(const MbconvArgs& args) {
+  const ImageRange all{0, args.in.images};
   const PlacePointer x = at_;
-  Shape wide = args.in;
-  wide.channels = args.expanded;
+  const PlacePointer y = buffer(image_bytes(args.out, args.dtype), all);
+  const int64_t images = images_of_a_part(work_of(args), most_bytes_, device_memory());
+  parts_ = static_cast<int>((all.count + images - 1) / images);
+  for (part_ = 1; part_ <= parts_; ++part_) {
+    const int64_t first = (part_ - 1) * images;
+    plan_part(args, {first, std::min(images, all.count - first)}, x, y);
+  }
+  part_ = parts_ = 1;
+  at_ = y;
+}
+
+void NetworkPlan::plan_part(MbconvArgs args, ImageRange images, PlacePointer x, PlacePointer y) {
+  args.in.images = args.out.images = images.count;
+  PlacePointer at = x;
   if (args.expand_weight != nullptr) {
     PointwiseConvBnActArgs expand{};
     expand.in = args.in;
     expand.out_channels = args.expanded;
     expand.dtype = args.dtype;
-    expand.x = x;
+    expand.x = at;
     expand.weight = args.expand_weight;
     expand.norm = args.expand_norm;
     expand.activation = args.activation;
-    at_ = buffer(map_bytes(wide, args.dtype));
-    expand.y = at_;
-    calls_.emplace_back(PointwiseCall{expand, nullptr});
+    at = buffer(image_bytes(with_channels(args.in, args.expanded), args.dtype), images);
+    expand.y = at;
+    call(PointwiseCall{expand, nullptr}, images);
   }
 
   DepthwiseConvBnActArgs depthwise{};
-  depthwise.in = wide;
-  depthwise.out = args.out;
-  depthwise.out.channels = args.expanded;
+  depthwise.in = with_channels(args.in, args.expanded);
+  depthwise.out = with_channels(args.out, args.expanded);
   depthwise.dtype = args.dtype;
   depthwise.window = args.window;
-  depthwise.x = at_;
+  depthwise.x = at;
   depthwise.weight = args.depthwise_weight;
   depthwise.norm = args.depthwise_norm;
   depthwise.activation = args.activation;
-  at_ = buffer(map_bytes(depthwise.out, args.dtype));
-  depthwise.y = at_;
+  at = buffer(image_bytes(depthwise.out, args.dtype), images);
+  depthwise.y = at;
   float* gate = nullptr;
   if (args.gate.squeezed > 0) {
     // The depthwise kernel's blocks sum what each has computed; the gate's kernel adds these sums.
-    const int64_t values = args.out.images * args.expanded;
     const int parts = depthwise_conv_bn_act_parts(depthwise);
-    const PlacePointer sums = buffer(values * parts * kFloatBytes);
-    const PlacePointer means = buffer(values * kFloatBytes);
-    gate = buffer(values * kFloatBytes);
-    calls_.emplace_back(DepthwiseCall{depthwise, sums});
-    calls_.emplace_back(GateCall{args.gate.with(args.out.images, nullptr, gate),
-                                 PartialSums{sums, parts, args.out.pixels(), means}});
+    const int64_t floats = args.expanded * kFloatBytes;
+    const PlacePointer sums = buffer(floats * parts, images);
+    const PlacePointer means = buffer(floats, images);
+    gate = buffer(floats, images);
+    call(DepthwiseCall{depthwise, sums}, images);
+    call(GateCall{args.gate.with(images.count, nullptr, gate),
+                  PartialSums{sums, parts, args.out.pixels(), means}},
+         images);
   } else {
-    calls_.emplace_back(DepthwiseCall{depthwise, nullptr});
+    call(DepthwiseCall{depthwise, nullptr}, images);
   }
 
   PointwiseConvBnActArgs project{};
   project.in = depthwise.out;
   project.out_channels = args.out.channels;
   project.dtype = args.dtype;
-  project.x = at_;
+  project.x = at;
   project.weight = args.project_weight;
   project.norm = args.project_norm;
   project.gate = gate;
   if (args.residual) project.residual = x;
   project.activation = Activation::kIdentity;
-  at_ = buffer(map_bytes(args.out, args.dtype));
-  project.y = at_;
-  calls_.emplace_back(PointwiseCall{project, nullptr});
+  project.y = y;
+  call(PointwiseCall{project, nullptr}, images);
 }
 
-void NetworkPlan::add(PointwiseConvBnActArgs args) {
+void NetworkPlan::plan(PointwiseConvBnActArgs args) {
+  const ImageRange all{0, args.in.images};
   args.x = at_;
   args.y = nullptr;
-  at_ = buffer(args.in.images * args.out_channels * kFloatBytes);
+  at_ = buffer(args.out_channels * kFloatBytes, all);
   args.mean = at_;
   const int64_t floats = pointwise_conv_bn_act_workspace(args);
-  PointwiseCall call{args, nullptr};
-  if (floats > 0) call.sums = buffer(floats * kFloatBytes);
-  calls_.emplace_back(call);
+  PointwiseCall own{args, nullptr};
+  if (floats > 0) own.sums = workspace(floats * kFloatBytes);
+  call(own, all);
 }
 
-void NetworkPlan::add(PointwiseMapArgs args) {
+void NetworkPlan::plan(PointwiseMapArgs args) {
+  const ImageRange all{0, args.in.images};
   args.x = at_;
   args.mean = nullptr;
-  at_ = buffer(args.in.images * args.in.pixels() * args.out_channels * size_of(args.dtype));
+  at_ = buffer(image_bytes(with_channels(args.in, args.out_channels), args.dtype), all);
   args.y = at_;
-  calls_.emplace_back(PointwiseCall{args, nullptr});
+  call(PointwiseCall{args, nullptr}, all);
 }
 
-void NetworkPlan::add(LinearArgs args) {
+void NetworkPlan::plan(LinearArgs args) {
+  const ImageRange all{0, args.images};
   args.x = at_;
-  at_ = buffer(args.images * args.out_features * size_of(args.dtype));
+  at_ = buffer(static_cast<int64_t>(args.out_features) * size_of(args.dtype), all);
   args.y = at_;
-  LinearCall call{args, nullptr};
+  LinearCall own{args, nullptr};
   const int64_t bytes = linear_workspace(args);
-  if (bytes > 0) call.features = buffer(bytes);
-  calls_.emplace_back(call);
+  if (bytes > 0) own.features = workspace(bytes);
+  call(own, all);
 }
 
 void NetworkPlan::finish() {
-  if (results_.empty()) keep();
+  std::vector<BlockWork> blocks;
+  for (const Step& step : steps_) {
+    if (const auto* block = std::get_if<MbconvArgs>(&step.args)) blocks.push_back(work_of(*block));
+  }
+  most_bytes_ = bytes_to_stay_within(blocks);
+  if (const auto* first = std::get_if<MbconvArgs>(&steps_.front().args)) {
+    input_image_bytes_ = image_bytes(first->in, first->dtype);
+  }
+  for (const Step& step : steps_) {
+    std::visit([this](const auto& args) { plan(args); }, step.args);
+    if (step.kept) results_.push_back(at_);
+  }
+  if (results_.empty()) results_.push_back(at_);
+  steps_.clear();
   // The number of the result that a pointer stands for; of how many there are where it is none.
   const auto result_of = [this](const void* pointer) {
     const auto is_it = [pointer](const PlacePointer& result) {
@@ -192,9 +246,11 @@ void NetworkPlan::finish() {
     return static_cast<int>(std::find_if(results_.begin(), results_.end(), is_it) - results_.begin());
   };
   std::vector<BufferUse> uses;
-  for (const int64_t size : buffer_bytes_) uses.push_back({size, static_cast<int>(calls_.size()), -1});
+  for (const Buffer& buffer : buffers_) {
+    uses.push_back({buffer.bytes(), static_cast<int>(calls_.size()), -1});
+  }
   for (int i = 0; i < static_cast<int>(calls_.size()); ++i) {
-    for_each_pointer(calls_[static_cast<size_t>(i)], [&](auto& pointer) {
+    for_each_pointer(calls_[static_cast<size_t>(i)].call, [&](auto& pointer) {
       const int result = result_of(pointer);
       if (result < static_cast<int>(results_.size())) pointer = PlacePointer(Place::kResult, result);
       const PlacePointer found(pointer);
@@ -212,16 +268,18 @@ void NetworkPlan::finish() {
 
 void NetworkPlan::keep_tensor_maps() { tensor_maps_ = std::make_shared<TensorMapPool>(); }
 
-std::vector<MemoryRange> NetworkPlan::memory_of(LauncherCall call, const NetworkMemory& memory) const {
+std::vector<MemoryRange> NetworkPlan::memory_of(Planned planned, const NetworkMemory& memory) const {
   std::vector<MemoryRange> ranges;
-  for_each_pointer(call, [&](auto& pointer) {
+  const auto add = [&](void* address, const Buffer& buffer) {
+    const int64_t images = std::min(planned.images.count, buffer.images.count);
+    ranges.push_back({at_image(address, buffer, planned.images.first), images * buffer.image_bytes});
+  };
+  for_each_pointer(planned.call, [&](auto& pointer) {
     const PlacePointer found(pointer);
     if (!found.stands_for_a_place()) return;
     const auto i = static_cast<size_t>(found.index());
-    if (found.place() == Place::kResult) ranges.push_back({memory.results[i], result_bytes(i)});
-    if (found.place() == Place::kBuffer) {
-      ranges.push_back({memory.buffers + memory_.offsets[i], buffer_bytes_[i]});
-    }
+    if (found.place() == Place::kResult) add(memory.results[i], result_buffer(i));
+    if (found.place() == Place::kBuffer) add(memory.buffers + memory_.offsets[i], buffers_[i]);
   });
   return ranges;
 }
@@ -237,39 +295,40 @@ const char* NetworkPlan::run(const NetworkMemory& memory, void* handle,
   const Stream stream(handle, &sequence);
   if constexpr (kWatchesMemory) {
     std::vector<MemoryRange> all{{memory.buffers, bytes()}};
-    for (size_t i = 0; i < results_.size(); ++i) all.push_back({memory.results[i], result_bytes(i)});
+    for (size_t i = 0; i < results_.size(); ++i) {
+      all.push_back({memory.results[i], result_buffer(i).bytes()});
+    }
     watch_memory(all.data(), static_cast<int>(all.size()));
   }
-  const char* error = nullptr;
-  const auto resolve = [&](auto& pointer) {
-    const PlacePointer found(pointer);
-    if (!found.stands_for_a_place()) return;
-    using T = std::remove_pointer_t<std::remove_reference_t<decltype(pointer)>>;
-    // No launcher writes to the input or to parameters.
-    const void* address = nullptr;
-    switch (found.place()) {
+  const auto address_of = [&](const PlacePointer& place, int64_t first) -> const void* {
+    const auto i = static_cast<size_t>(place.index());
+    switch (place.place()) {
       case Place::kInput:
-        address = memory.input;
-        break;
+        return static_cast<const char*>(memory.input) + first * input_image_bytes_;
       case Place::kResult:
-        address = memory.results[found.index()];
-        break;
+        return at_image(memory.results[i], result_buffer(i), first);
       case Place::kBuffer:
-        address = memory.buffers + memory_.offsets[static_cast<size_t>(found.index())];
-        break;
+        return at_image(memory.buffers + memory_.offsets[i], buffers_[i], first);
       case Place::kParameter:
-        address = memory.parameters[found.index()];
-        break;
+        return memory.parameters[i];
     }
-    pointer = static_cast<T*>(const_cast<void*>(address));
+    return nullptr;
   };
-  for (LauncherCall call : calls_) {
+  const char* error = nullptr;
+  for (Planned planned : calls_) {
     if constexpr (kWatchesMemory) {
-      const std::vector<MemoryRange> own = memory_of(call, memory);
+      const std::vector<MemoryRange> own = memory_of(planned, memory);
       allow_memory(own.data(), static_cast<int>(own.size()));
     }
-    for_each_pointer(call, resolve);
-    error = std::visit([&](const auto& own) { return run_call(own, stream); }, call);
+    for_each_pointer(planned.call, [&](auto& pointer) {
+      const PlacePointer found(pointer);
+      if (!found.stands_for_a_place()) return;
+      using T = std::remove_pointer_t<std::remove_reference_t<decltype(pointer)>>;
+      // No launcher writes to the input or to parameters.
+      pointer = static_cast<T*>(const_cast<void*>(address_of(found, planned.images.first)));
+    });
+    sequence.set_part(planned.part, planned.parts);
+    error = std::visit([&](const auto& own) { return run_call(own, stream); }, planned.call);
     if (error != nullptr) break;
   }
   watch_memory(nullptr, 0);

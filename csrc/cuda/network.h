@@ -37,6 +37,11 @@ struct LinearCall {
 };
 using LauncherCall = std::variant<ConvBnActArgs, PointwiseCall, DepthwiseCall, GateCall, LinearCall>;
 
+// The images that something is for, of those of the whole call.
+struct ImageRange {
+  int64_t first, count;
+};
+
 // Calls f(pointer) for each parameter of a step, in the order of the op's schema.
 template <class F>
 void for_each_parameter(Norm& norm, const F& f) {
@@ -120,16 +125,16 @@ class NetworkPlan {
  public:
   // Adds a step, which reads what the one before has written, the first one the input. Addresses of maps,
   // means and results are not read. Parameters are addresses, or stand for Place::kParameter.
-  void add(ConvBnActArgs args);
-  void add(const MbconvArgs& args);
-  void add(PointwiseConvBnActArgs args);  // its means
-  void add(PointwiseMapArgs args);
-  void add(LinearArgs args);
+  template <class Args>
+  void add(const Args& args) {
+    steps_.push_back({args, false});
+  }
 
   // Makes the map that the last step so far writes a result of the call.
-  void keep() { results_.push_back(at_); }
+  void keep() { steps_.back().kept = true; }
 
   // After the last step. If no map is kept, what the last one writes is the result. There must be images.
+  // Decides for the current device in how many parts blocks run; see common/batch_parts.h.
   void finish();
 
   // Lets runs leave their tensor maps for later ones: for a plan that runs more than once.
@@ -143,16 +148,53 @@ class NetworkPlan {
   const char* run(const NetworkMemory& memory, void* stream, std::vector<LaunchRecord>* records) const;
 
  private:
-  int64_t result_bytes(size_t which) const {
-    return buffer_bytes_[static_cast<size_t>(results_[which].index())];
+  struct Step {
+    // PointwiseConvBnActArgs: its means.
+    std::variant<ConvBnActArgs, MbconvArgs, PointwiseConvBnActArgs, PointwiseMapArgs, LinearArgs> args;
+    bool kept;  // its map is a result
+  };
+  // What one image takes there. What is not by image counts as one image.
+  struct Buffer {
+    int64_t image_bytes;
+    ImageRange images;
+
+    int64_t bytes() const { return image_bytes * images.count; }
+  };
+  struct Planned {
+    LauncherCall call;
+    ImageRange images;
+    int part, parts;
+  };
+
+  // Adds the calls of a step.
+  void plan(ConvBnActArgs args);
+  void plan(const MbconvArgs& args);
+  void plan(PointwiseConvBnActArgs args);
+  void plan(PointwiseMapArgs args);
+  void plan(LinearArgs args);
+  // Adds those of a part of a block's images. `x` and `y` are for all images.
+  void plan_part(MbconvArgs args, ImageRange images, PlacePointer x, PlacePointer y);
+  void call(const LauncherCall& call, ImageRange images);
+
+  PlacePointer buffer(int64_t image_bytes, ImageRange images);
+  PlacePointer workspace(int64_t bytes) { return buffer(bytes, {0, 1}); }
+  const Buffer& result_buffer(size_t which) const {
+    return buffers_[static_cast<size_t>(results_[which].index())];
+  }
+  // Where images from `first` on are in a buffer at `address`.
+  static char* at_image(void* address, const Buffer& buffer, int64_t first) {
+    return static_cast<char*>(address) + (first - buffer.images.first) * buffer.image_bytes;
   }
   // What a call of a launcher reads and writes, but for parameters and the input.
-  std::vector<MemoryRange> memory_of(LauncherCall call, const NetworkMemory& memory) const;
-  PlacePointer buffer(int64_t bytes);
+  std::vector<MemoryRange> memory_of(Planned planned, const NetworkMemory& memory) const;
 
+  std::vector<Step> steps_;  // until it is finished
+  int64_t most_bytes_ = 0;   // that a block should take for its maps
+  int64_t input_image_bytes_ = 0;
+  int part_ = 1, parts_ = 1;        // of the calls that are added
   PlacePointer at_{Place::kInput};  // what the next step reads
-  std::vector<int64_t> buffer_bytes_;
-  std::vector<LauncherCall> calls_;
+  std::vector<Buffer> buffers_;
+  std::vector<Planned> calls_;
   MemoryPlan memory_;
   std::shared_ptr<TensorMapPool> tensor_maps_;  // null if they are not kept
   std::vector<PlacePointer> results_;           // the buffers that they would be

@@ -53,9 +53,9 @@ def _record_launches(on: bool) -> list[dispatch.Launch]:
     found = []
     for line in lines.splitlines():
         kernel, *numbers = line.split()
-        blocks, threads, shared_bytes, cluster, dependent = map(int, numbers)
+        blocks, threads, shared_bytes, cluster, dependent, *part = map(int, numbers)
         sizes = blocks, threads, shared_bytes, cluster
-        found.append(dispatch.Launch(kernel, *sizes, bool(dependent)))
+        found.append(dispatch.Launch(kernel, *sizes, bool(dependent), *part))
     return found
 
 

@@ -102,11 +102,12 @@ def _launched(launches: Sequence[dispatch.Launch]) -> Iterator[str]:
         f"{dependent} of them before the one before had to end"
     )
     yield ""
-    table = [["kernel", "times", "blocks", "threads", "shared KB", "cluster", "overlaps"]]
+    table = [["kernel", "times", "blocks", "threads", "shared KB", "cluster", "overlaps", "part"]]
     for launch, same in itertools.groupby(launches):
         sizes = launch.blocks, launch.threads, f"{launch.shared_bytes / 1024:.1f}", launch.cluster
         overlaps = "yes" if launch.dependent else "no"
-        table.append([launch.kernel, str(len(list(same))), *map(str, sizes), overlaps])
+        part = "" if launch.parts == 1 else f"{launch.part} of {launch.parts}"
+        table.append([launch.kernel, str(len(list(same))), *map(str, sizes), overlaps, part])
     yield from aligned(table, text_columns=1)
 
 

@@ -17,14 +17,15 @@ struct Records {
 thread_local Records records;
 
 // Returns what this thread has launched since it was last asked: a line for each kernel, with its name,
-// blocks, threads of a block, bytes of shared memory, blocks of a cluster, and 1 where it may begin before
-// the one before has ended.
+// blocks, threads of a block, bytes of shared memory, blocks of a cluster, 1 where it may begin before the
+// one before has ended, and for which part of the images of a block it is, of how many.
 std::string record_launches(bool on) {
   std::string lines;
   for (const cuda::LaunchRecord& launch : records.launches) {
     lines += launch.kernel;
-    for (const int64_t value : {launch.blocks, int64_t{launch.threads}, launch.shared_bytes,
-                                int64_t{launch.cluster}, int64_t{launch.dependent}}) {
+    for (const int64_t value :
+         {launch.blocks, int64_t{launch.threads}, launch.shared_bytes, int64_t{launch.cluster},
+          int64_t{launch.dependent}, int64_t{launch.part}, int64_t{launch.parts}}) {
       lines += ' ' + std::to_string(value);
     }
     lines += '\n';

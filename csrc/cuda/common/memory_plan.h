@@ -23,24 +23,21 @@ struct MemoryPlan {
 // What every buffer begins at a multiple of.
 constexpr int64_t kBufferAlignment = 256;
 
-// Buffers that are in use at the same time do not overlap. The largest comes first, and each lies as low as
-// it can: so the two largest maps decide how much memory there is, and smaller ones fill the gaps.
-inline MemoryPlan plan_memory(const std::vector<BufferUse>& buffers) {
+inline int64_t aligned_bytes(const BufferUse& buffer) {
+  return (buffer.bytes + kBufferAlignment - 1) / kBufferAlignment * kBufferAlignment;
+}
+
+// Buffers that are in use at the same time do not overlap. In this order, each lies as low as it can.
+inline MemoryPlan place_in_order(const std::vector<BufferUse>& buffers, const std::vector<size_t>& order) {
   MemoryPlan plan{std::vector<int64_t>(buffers.size())};
-  std::vector<size_t> order(buffers.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return buffers[a].bytes > buffers[b].bytes; });
   std::vector<size_t> placed;  // by offset
   for (const size_t i : order) {
-    const int64_t bytes = (buffers[i].bytes + kBufferAlignment - 1) / kBufferAlignment * kBufferAlignment;
+    const int64_t bytes = aligned_bytes(buffers[i]);
     int64_t offset = 0;
     for (const size_t j : placed) {
       if (buffers[j].last < buffers[i].first || buffers[i].last < buffers[j].first) continue;
       if (plan.offsets[j] >= offset + bytes) break;
-      const int64_t end =
-          plan.offsets[j] + (buffers[j].bytes + kBufferAlignment - 1) / kBufferAlignment * kBufferAlignment;
-      offset = std::max(offset, end);
+      offset = std::max(offset, plan.offsets[j] + aligned_bytes(buffers[j]));
     }
     plan.offsets[i] = offset;
     plan.bytes = std::max(plan.bytes, offset + bytes);
@@ -49,6 +46,20 @@ inline MemoryPlan plan_memory(const std::vector<BufferUse>& buffers) {
                   i);
   }
   return plan;
+}
+
+// The better of two plans: the largest buffers first, so that smaller ones fill the gaps; or in the order in
+// which they are used.
+inline MemoryPlan plan_memory(const std::vector<BufferUse>& buffers) {
+  std::vector<size_t> order(buffers.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return buffers[a].first < buffers[b].first; });
+  MemoryPlan as_used = place_in_order(buffers, order);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return buffers[a].bytes > buffers[b].bytes; });
+  MemoryPlan by_size = place_in_order(buffers, order);
+  return as_used.bytes < by_size.bytes ? as_used : by_size;
 }
 
 }  // namespace effkernels::cuda

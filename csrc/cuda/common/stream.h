@@ -21,6 +21,7 @@ struct LaunchRecord {
   int64_t shared_bytes;
   int cluster;
   bool dependent;
+  int part = 1, parts = 1;  // of the images of a block
 };
 
 class TensorMaps;  // see tensor_maps.h
@@ -39,13 +40,22 @@ class Sequence {
 
   bool next_is_dependent() const { return dependent_ && begun_; }
   TensorMaps* maps() const { return maps_; }
-  void add(const LaunchRecord& record) {
+  void add(LaunchRecord record) {
     begun_ = true;
+    record.part = part_;
+    record.parts = parts_;
     if (records_ != nullptr) records_->push_back(record);
+  }
+
+  // The launches from now on are for this part of the images.
+  void set_part(int part, int parts) {
+    part_ = part;
+    parts_ = parts;
   }
 
  private:
   bool dependent_, begun_ = false;
+  int part_ = 1, parts_ = 1;
   std::vector<LaunchRecord>* records_;
   TensorMaps* maps_;
 };

@@ -47,6 +47,18 @@ class Worker:
         """What the kernels are told of the device from now on; the shim's small one by default."""
         self.library.effkernels_set_device(multiprocessors, ctypes.c_int64(shared_bytes))
 
+    def memory(self, l2_bytes: int = 0, rate: float = 0.0, l2_rate: float = 0.0) -> None:
+        """What the device's memory and cache do from now on; an H100's by default."""
+        self.library.effkernels_set_memory(
+            ctypes.c_int64(l2_bytes), ctypes.c_double(rate), ctypes.c_double(l2_rate)
+        )
+
+    def images_of_a_part(self, *block: int) -> int:
+        """See `batch_parts.cpp`."""
+        images = self.library.effkernels_images_of_a_part
+        images.restype = ctypes.c_int64
+        return int(images((ctypes.c_int64 * len(block))(*block)))
+
     def warpgroups(self, there: bool) -> int:
         """Whether kernels with products of warpgroups are there from now on; how many such products were started."""
         self.library.effkernels_have_warpgroups(there)
