@@ -237,8 +237,8 @@ def test_images_of_a_part(
 
 @pytest.fixture
 def in_parts(shim: HostShim) -> Iterator[None]:
-    """On a device where the larger blocks of `tiny` run image by image, and some in pairs of images."""
-    shim.call("memory", 2**16, 1.0, 1e6)
+    """On a device where large blocks of `tiny` run image by image, and others in pairs of images."""
+    shim.call("memory", 2**15, 1.0, 1e6)
     yield
     shim.call("memory")
 
@@ -254,10 +254,10 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 )
 def test_blocks_in_parts(shim: HostShim, name: str) -> None:
     """Compute what they do in one: the last part may have fewer images than the others."""
-    model, x = tiny(name), torch.randn(5, 3, 40, 33)
+    model, x = tiny(name), torch.randn(3, 3, 20, 17)
     launches, text = shim.call("explained", model, x)
-    assert {launch.parts for launch in launches} >= {1, 3, 5}
-    assert "2 of 5" in text
+    assert {launch.parts for launch in launches} == {1, 2, 3}
+    assert "2 of 3" in text
     found = shim.call("steps_and_network", model, x)
     steps = found["steps"]
     same(found)
@@ -268,7 +268,7 @@ def test_blocks_in_parts(shim: HostShim, name: str) -> None:
 @pytest.mark.usefixtures("in_parts")
 def test_maps_of_blocks_in_parts(shim: HostShim) -> None:
     """They are results, which parts of a block write and read."""
-    model, x = backbone(), torch.randn(3, 3, 33, 40)
+    model, x = backbone(), torch.randn(3, 3, 20, 17)
     found = shim.call("steps_and_maps", model, x)
     shim.call("memory")
     whole = shim.call("steps_and_maps", model, x)["steps"]
