@@ -23,6 +23,7 @@ from effkernels_cli.options import (
     UseEmaOption,
     WeightsOption,
 )
+from effkernels_cli.scaling import choose
 from effkernels_cli.training import evaluate, train
 
 
@@ -225,6 +226,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, predict, cam, train, evaluate, table, info, explain, profile, convert):
+for command in (
+    demo,
+    predict,
+    cam,
+    train,
+    evaluate,
+    table,
+    choose,
+    info,
+    explain,
+    profile,
+    convert,
+):
     app.command()(command)
 app.callback(invoke_without_command=True)(_root)

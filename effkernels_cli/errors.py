@@ -21,7 +21,9 @@ _UsageError: type[Exception] = next(
 _EXPECTED = (ValueError, TypeError, NotImplementedError, ImportError, OSError, RuntimeError)
 
 # Keyword arguments in the library's messages, and the options that set them.
-_KEYWORDS = "batch_size|device|dtype|resolution|source|topk|use_ema|weights"
+_KEYWORDS = (
+    "batch_size|device|dtype|latency|macs|memory|parameters|resolution|source|topk|use_ema|weights"
+)
 _KEYWORD = re.compile(rf"""\b({_KEYWORDS})=('[^']*'|"[^"]*"|[\w.:/-]*)""")
 
 

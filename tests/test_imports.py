@@ -19,8 +19,8 @@ LAYERS = (
     ("ops",),
     ("nn",),
     ("models", "checkpoints", "analysis", "preprocessing", "data"),
-    ("explaining", "graphs", "profiling", "scaling"),
-    ("train",),
+    ("explaining", "graphs", "profiling", "scaling", "timing"),
+    ("train", "choosing"),
     ("cli",),
 )
 RANKS = {part: rank for rank, row in enumerate(LAYERS) for part in row}

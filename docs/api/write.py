@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 FOLDER = Path(__file__).parent
-MODULES = ("effkernels", "effkernels.ops", "effkernels.nn", "effkernels.scaling", "effkernels.checkpoints",
-           "effkernels.models", "effkernels.train")  # fmt: skip
+MODULES = ("effkernels", "effkernels.ops", "effkernels.nn", "effkernels.scaling", "effkernels.choosing",
+           "effkernels.checkpoints", "effkernels.models", "effkernels.train")  # fmt: skip
 NOTE = "<!-- written by python docs/api/write.py -->"
 
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")

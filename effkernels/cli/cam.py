@@ -13,7 +13,7 @@ from torch import Tensor
 
 from effkernels.cli.classify import Ranked, load_named, logits_of, rank, stack_for
 from effkernels.cli.options import choose_device
-from effkernels.cli.output import console, print_json, printable
+from effkernels.cli.output import check_output, console, print_json, printable
 from effkernels.models import EfficientNet
 from effkernels_cli.options import DEFAULT_MODEL, DEFAULT_WEIGHTS
 
@@ -52,7 +52,7 @@ def cam(
         raise ValueError(
             f"--weights must be given once, or once for each of {len(names)} models; got {len(files)}"
         )
-    _check_output(output, force)
+    check_output(output, _SUFFIXES, force=force)
     where, _ = choose_device(device)
     shown = []
     for name, file in zip(names, files * (len(names) // len(files)), strict=True):
@@ -75,18 +75,6 @@ def cam(
     for one in shown:
         console().print(printable(_caption(one)), soft_wrap=True)
     console().print(printable(f"written to {output}"), soft_wrap=True)
-
-
-def _check_output(output: Path, force: bool) -> None:
-    if output.suffix.lower() not in _SUFFIXES:
-        raise ValueError(
-            f"cannot write {output}: its name must end in one of {', '.join(_SUFFIXES)}"
-        )
-    if output.is_dir() or not output.parent.is_dir():
-        what = "it is a folder" if output.is_dir() else f"no such folder {output.parent}"
-        raise ValueError(f"cannot write {output}: {what}")
-    if output.exists() and not force:
-        raise ValueError(f"{output} exists already: pass --force to replace it")
 
 
 def _look(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from effkernels.cli.output import console, facts, print_json, ranking
 from effkernels.data import SAMPLE_PICTURES, sample_pictures
 from effkernels.dispatch import backends, use_backend
 from effkernels.models import EfficientNet
+from effkernels.timing import in_turns, quartiles
 
 _TOPK = 5
 _WARM_UP = 2
@@ -146,7 +146,13 @@ def compare(model: EfficientNet, batch: Tensor) -> Comparison:
     run_fused = _runner(fused_model, batch, lambda: use_backend(fused_on))
     run_eager = _runner(model, batch, lambda: use_backend("torch"))
     fused, eager = run_fused().float(), run_eager().float()
-    times = _time_both(run_fused, run_eager)
+    times = in_turns(
+        (run_fused, run_eager),
+        seconds=_SECONDS,
+        fewest=_FEWEST_REPEATS,
+        most=_MOST_REPEATS,
+        warm_up=_WARM_UP,
+    )
     return Comparison(
         backend=" and ".join(found) or "torch",
         fused=described,
@@ -157,7 +163,7 @@ def compare(model: EfficientNet, batch: Tensor) -> Comparison:
         largest_logit=eager.abs().max().item(),
         pictures=len(batch),
         repeats=len(times),
-        ratios=_quartiles([eager_ms / fused_ms for fused_ms, eager_ms in times]),
+        ratios=quartiles([eager_ms / fused_ms for fused_ms, eager_ms in times]),
     )
 
 
@@ -173,37 +179,6 @@ def _runner(
         return logits
 
     return run
-
-
-def _time_both(
-    first: Callable[[], Tensor], second: Callable[[], Tensor]
-) -> list[tuple[float, float]]:
-    """Milliseconds of each, alternating A B, B A, A B ..., so that load and order affect both equally."""
-    for _ in range(_WARM_UP):
-        first()
-        second()
-    turns: list[tuple[float, float]] = []
-    began = time.perf_counter()
-    for turn in range(_MOST_REPEATS):
-        if turn >= _FEWEST_REPEATS and time.perf_counter() - began > _SECONDS:
-            break
-        if turn % 2:
-            after, before = _milliseconds(second), _milliseconds(first)
-            turns.append((before, after))
-        else:
-            turns.append((_milliseconds(first), _milliseconds(second)))
-    return turns
-
-
-def _milliseconds(run: Callable[[], Tensor]) -> float:
-    start = time.perf_counter()
-    run()
-    return 1e3 * (time.perf_counter() - start)
-
-
-def _quartiles(values: list[float]) -> tuple[float, float, float]:
-    low, middle, high = quantiles(values, n=4, method="inclusive")
-    return low, middle, high
 
 
 def _why_backend(backend: str, device: torch.device) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -36,6 +37,27 @@ def printable(text: object, style: str = "") -> Text:
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document to standard output. NaN and infinity are refused, because JSON has neither."""
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def check_output(output: Path, suffixes: Sequence[str], *, force: bool) -> None:
+    """Check that a file may be written, before anything is computed for it.
+
+    Args:
+        suffixes: one of which its name must end in, with their dots.
+        force: whether a file that is there may be replaced.
+
+    Raises:
+        ValueError: another suffix, a folder, no folder to put it into, or a file that is there.
+    """
+    if output.suffix.lower() not in suffixes:
+        raise ValueError(
+            f"cannot write {output}: its name must end in one of {', '.join(suffixes)}"
+        )
+    if output.is_dir() or not output.parent.is_dir():
+        what = "it is a folder" if output.is_dir() else f"no such folder {output.parent}"
+        raise ValueError(f"cannot write {output}: {what}")
+    if output.exists() and not force:
+        raise ValueError(f"{output} exists already: pass --force to replace it")
 
 
 def ranking(ranked: Sequence[Ranked], out: Console) -> RenderableType:

@@ -97,14 +97,6 @@ def test_a_ratio_comes_with_its_spread_or_not_at_all() -> None:
     assert "41.8" not in demo._ratio(busy)
 
 
-def test_turns_alternate() -> None:
-    order: list[str] = []
-    first = lambda: order.append("A") or torch.zeros(())  # noqa: E731
-    second = lambda: order.append("B") or torch.zeros(())  # noqa: E731
-    assert len(demo._time_both(first, second)) == 2
-    assert "".join(order) == "AB" + "AB" + "BA"
-
-
 def test_without_kernels_only_folding_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFFKERNELS_BACKEND", "torch")
     model = effkernels.create_model("efficientnet_lite0").eval()
