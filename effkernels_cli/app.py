@@ -23,7 +23,7 @@ from effkernels_cli.options import (
     UseEmaOption,
     WeightsOption,
 )
-from effkernels_cli.scaling import choose
+from effkernels_cli.scaling import choose, scale
 from effkernels_cli.training import evaluate, train
 
 
@@ -234,6 +234,7 @@ for command in (
     evaluate,
     table,
     choose,
+    scale,
     info,
     explain,
     profile,

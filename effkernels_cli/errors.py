@@ -21,8 +21,11 @@ _UsageError: type[Exception] = next(
 _EXPECTED = (ValueError, TypeError, NotImplementedError, ImportError, OSError, RuntimeError)
 
 # Keyword arguments in the library's messages, and the options that set them.
-_KEYWORDS = (
-    "batch_size|device|dtype|latency|macs|memory|parameters|resolution|source|topk|use_ema|weights"
+_KEYWORDS = "|".join(
+    (
+        *("batch_size", "device", "dtype", "resolution", "source", "topk", "use_ema", "weights"),
+        *("latency", "max_macs", "max_memory", "macs", "memory", "parameters"),
+    )
 )
 _KEYWORD = re.compile(rf"""\b({_KEYWORDS})=('[^']*'|"[^"]*"|[\w.:/-]*)""")
 
@@ -45,7 +48,7 @@ def in_options(message: str) -> str:
     """A message of the library with options for argument names: ``source='x'`` becomes ``--source 'x'``."""
 
     def option(found: re.Match[str]) -> str:
-        name, value = found.group(1).replace("_", "-"), found.group(2)
+        name, value = found.group(1).removeprefix("max_").replace("_", "-"), found.group(2)
         if name == "use-ema":
             return "--no-use-ema" if value == "False" else "--use-ema"
         return f"--{name} {value}".rstrip()

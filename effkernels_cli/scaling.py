@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from effkernels_cli.calling import call
-from effkernels_cli.options import DeviceOption, DTypeOption, JsonOption
+from effkernels_cli.options import BatchSizeOption, DeviceOption, DTypeOption, JsonOption
 from effkernels_cli.quantities import read_bytes, read_count, read_time
 
 _LatencyOption = Annotated[
@@ -80,3 +80,44 @@ def choose(
     already exceed a limit. Accuracies are the published ones, for the size that they were published for.
     """
     call("choose", locals())
+
+
+_FREE = "; without it, --macs and --memory leave depth, width and resolution free"
+
+
+def scale(
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base", help="Network to scale: a model's name, or a configuration as a .json file."
+        ),
+    ] = "efficientnet_b0",
+    phi: Annotated[
+        float | None, typer.Option("--phi", help="How far to scale, at least 0" + _FREE + ".")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", help="Depth for each phi; the paper's 1.2.")
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option("--beta", help="Width for each phi; the paper's 1.1.")
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option("--gamma", help="Resolution for each phi; the paper's 1.15.")
+    ] = None,
+    macs: _MacsOption = None,
+    memory: _MemoryOption = None,
+    batch_size: BatchSizeOption = 1,
+    dtype: DTypeOption = "float32",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the scaled configuration as a .json file."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUTPUT.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Scale a network: by the compound formula, or to a budget.
+
+    With --phi: depth by alpha^phi, width by beta^phi, resolution by gamma^phi. With --macs or --memory:
+    the factors of the largest accuracy by a power law that was fitted to the paper's tables.
+    """
+    call("scale", locals())

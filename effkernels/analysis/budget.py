@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import get_args
 
 import torch
@@ -20,7 +20,6 @@ from effkernels.models.scaling import (
     ALPHA,
     BETA,
     GAMMA,
-    Coefficients,
     CompoundScale,
     check_count,
     check_number,
@@ -54,22 +53,11 @@ class BudgetFit:
 def scaled_config(
     scale: CompoundScale, base: str | EfficientNetConfig = "efficientnet_b0"
 ) -> EfficientNetConfig:
-    """``base`` with depth and width multiplied by the factors of ``scale``, at the resolution of
-    ``scale``.
+    """``base`` with depth and width multiplied by the factors of ``scale``, at the resolution of ``scale``.
+
+    The resolution of ``scale`` begins at its own ``base_resolution``; :func:`scale_model` begins at that of ``base``.
     """
-    config = resolve_config(base)
-    coefficients = Coefficients(
-        width=config.coefficients.width * scale.width,
-        depth=config.coefficients.depth * scale.depth,
-        resolution=scale.resolution,
-        dropout=scale.dropout,
-    )
-    return replace(
-        config,
-        name=f"{config.name}(phi={scale.phi:g})",
-        coefficients=coefficients,
-        dropout=scale.dropout,
-    )
+    return resolve_config(base).compound(scale)
 
 
 def realised_ratio(
@@ -84,6 +72,65 @@ def realised_ratio(
     if isinstance(model, CompoundScale):
         model = scaled_config(model, base)
     return model_cost(model).macs / model_cost(base).macs
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A base network scaled by the compound formula; returned by :func:`scale_model`.
+
+    ``cost`` and ``base_cost`` are for one image, each at its own resolution.
+    """
+
+    base: EfficientNetConfig = field(repr=False)
+    scale: CompoundScale
+    config: EfficientNetConfig = field(repr=False)
+    base_cost: ModelCost
+    cost: ModelCost
+
+    @property
+    def nominal_ratio(self) -> float:
+        """(alpha * beta^2 * gamma^2)^phi: the growth of MACs if no size had to be rounded."""
+        return math.pow(self.scale.constraint, self.scale.phi)
+
+    @property
+    def realised_ratio(self) -> float:
+        """The growth of MACs of the networks as they are."""
+        return self.cost.macs / self.base_cost.macs
+
+
+def scale_model(
+    base: str | EfficientNetConfig = "efficientnet_b0",
+    *,
+    phi: float,
+    alpha: float = ALPHA,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    resolution_divisor: int = 1,
+) -> Scaled:
+    """Apply a triple alpha, beta, gamma to any base network at any phi (step 2 of section 3.3).
+
+    Args:
+        base: the network at phi 0, from whose depth, width and resolution growth begins.
+        phi, alpha, beta, gamma, resolution_divisor: as in :func:`compound_scale`.
+
+    Raises:
+        TypeError, ValueError: as :func:`compound_scale` and :func:`model_cost`.
+
+    Warns:
+        UserWarning: alpha * beta^2 * gamma^2 is not about 2, as in :func:`compound_scale`.
+    """
+    network = resolve_config(base)
+    scale = unwarned_scale(
+        phi,
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        base_resolution=network.resolution,
+        resolution_divisor=resolution_divisor,
+    )
+    warn_of_constraint(scale, stacklevel=3)
+    config = scaled_config(scale, network)
+    return Scaled(network, scale, config, model_cost(network), model_cost(config))
 
 
 def fit_budget(

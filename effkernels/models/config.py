@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from effkernels.models.scaling import Coefficients, check_count, round_filters, round_repeats
+from effkernels.models.scaling import (
+    Coefficients,
+    CompoundScale,
+    check_count,
+    check_positive,
+    round_filters,
+    round_repeats,
+    round_resolution,
+)
 
 BlockType = Literal["mbconv", "depthwise_separable", "fused_mbconv", "bottleneck"]
 
@@ -156,6 +164,52 @@ class EfficientNetConfig:
                 f"bn_momentum must lie in [0, 1], got {self.bn_momentum} (PyTorch's sense: the weight "
                 f"of the new batch; TensorFlow's 0.99 is 0.01 here)"
             )
+
+    def scale(
+        self,
+        *,
+        depth: float = 1.0,
+        width: float = 1.0,
+        resolution: float = 1.0,
+        dropout: float | None = None,
+        name: str | None = None,
+    ) -> EfficientNetConfig:
+        """This network with its own coefficients multiplied by factors, in any dimension alone or in several.
+
+        Channels are rounded to ``channel_divisor``, repeats up, and the resolution to whole pixels.
+
+        Args:
+            depth, width, resolution: factors, above 0.
+            dropout: of the result; this network's own where None.
+            name: of the result; made from the factors where None.
+
+        Raises:
+            TypeError, ValueError: a factor that is not a number, not above 0 or not finite.
+        """
+        factors = {"depth": depth, "width": width, "resolution": resolution}
+        for factor, value in factors.items():
+            check_positive(factor, value)
+        own, rate = self.coefficients, self.dropout if dropout is None else dropout
+        side = round_resolution(own.resolution * resolution)
+        if name is None:
+            listed = ", ".join(f"{n}={value:g}" for n, value in factors.items() if value != 1.0)
+            name = f"{self.name}({listed})" if listed else self.name
+        coefficients = Coefficients(own.width * width, own.depth * depth, side, rate)
+        return replace(self, name=name, coefficients=coefficients, dropout=rate)
+
+    def compound(self, scale: CompoundScale) -> EfficientNetConfig:
+        """This network with depth and width multiplied by the factors of ``scale``, at the resolution of ``scale``.
+
+        Dropout rises with phi, from this network's own; see :meth:`CompoundScale.dropout_from`.
+        """
+        scaled = self.scale(
+            depth=scale.depth,
+            width=scale.width,
+            dropout=scale.dropout_from(self.dropout),
+            name=f"{self.name}(phi={scale.phi:g})",
+        )
+        coefficients = replace(scaled.coefficients, resolution=scale.resolution)
+        return replace(scaled, coefficients=coefficients)
 
     @property
     def resolution(self) -> int:

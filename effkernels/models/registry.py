@@ -21,7 +21,7 @@ from effkernels.models.options import (
     check_options,
     show_options,
 )
-from effkernels.models.scaling import ALPHA, BETA, GAMMA, Coefficients, compound_scale
+from effkernels.models.scaling import ALPHA, BETA, GAMMA, compound_scale
 from effkernels.models.variants import CONFIGS
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ def efficientnet(
     alpha: float = ALPHA,
     beta: float = BETA,
     gamma: float = GAMMA,
+    base: str | EfficientNetConfig = "efficientnet_b0",
     features_only: Literal[False] = False,
     **options: Unpack[ModelOptions],
 ) -> EfficientNet: ...
@@ -196,6 +197,7 @@ def efficientnet(
     alpha: float = ALPHA,
     beta: float = BETA,
     gamma: float = GAMMA,
+    base: str | EfficientNetConfig = "efficientnet_b0",
     features_only: Literal[True],
     **options: Unpack[ModelOptions],
 ) -> EfficientNetFeatures: ...
@@ -207,21 +209,27 @@ def efficientnet(
     alpha: float = ALPHA,
     beta: float = BETA,
     gamma: float = GAMMA,
+    base: str | EfficientNetConfig = "efficientnet_b0",
     **options: Any,
 ) -> EfficientNet | EfficientNetFeatures:
     """An EfficientNet scaled by the paper's formula: depth alpha^phi, width beta^phi, resolution gamma^phi.
 
-    The named models follow the formula only roughly. ``options`` as in :func:`build`.
+    The named models follow the formula only roughly. ``base`` is the network at phi 0, by name or as a configuration:
+    its own depth, width and resolution are multiplied. ``options`` as in :func:`build`.
 
     Raises:
-        ValueError: a negative phi, or an option out of range.
+        ValueError: a negative phi, a name that no model has, or an option out of range.
         TypeError: an option of another name (the right one is suggested) or of the wrong type.
     """
-    check_options("efficientnet", options, ("phi", "alpha", "beta", "gamma", *OPTIONS))
-    scale = compound_scale(phi, alpha=alpha, beta=beta, gamma=gamma)
-    coefficients = Coefficients(scale.width, scale.depth, scale.resolution, scale.dropout)
-    name = f"efficientnet(phi={phi:g})"
-    return build(EfficientNetConfig(name, coefficients, dropout=scale.dropout), **options)
+    check_options("efficientnet", options, ("phi", "alpha", "beta", "gamma", "base", *OPTIONS))
+    network = base if isinstance(base, EfficientNetConfig) else get_config(base)
+    scale = compound_scale(
+        phi, alpha=alpha, beta=beta, gamma=gamma, base_resolution=network.resolution
+    )
+    config = network.compound(scale)
+    if base == "efficientnet_b0":
+        config = replace(config, name=f"efficientnet(phi={phi:g})")
+    return build(config, **options)
 
 
 show_options(create_model, build)

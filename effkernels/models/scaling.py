@@ -43,7 +43,8 @@ def check_number(name: str, value: float, *, minimum: float) -> float:
     return float(value)
 
 
-def _check_positive(name: str, value: float) -> float:
+def check_positive(name: str, value: float) -> float:
+    """As :func:`check_number`, for values above 0."""
     checked = check_number(name, value, minimum=0.0)
     if checked == 0.0:
         raise ValueError(f"{name} must be above 0, got {value!r}")
@@ -69,7 +70,7 @@ def round_filters(channels: float, width: float, divisor: int = 8) -> int:
         TypeError: a non-number, or a divisor that is not an int.
         ValueError: ``channels`` or ``width`` not above 0 or not finite; ``divisor`` below 1.
     """
-    scaled = _snap(_check_positive("channels", channels) * _check_positive("width", width))
+    scaled = _snap(check_positive("channels", channels) * check_positive("width", width))
     step = check_count("divisor", divisor)
     rounded = max(step, int(scaled + step / 2) // step * step)
     return rounded + step if rounded < 0.9 * scaled else rounded
@@ -82,7 +83,7 @@ def round_repeats(repeats: int, depth: float) -> int:
         TypeError: ``repeats`` not an int or ``depth`` not a number.
         ValueError: ``repeats`` below 1; ``depth`` not above 0 or not finite.
     """
-    scaled = _snap(check_count("repeats", repeats) * _check_positive("depth", depth))
+    scaled = _snap(check_count("repeats", repeats) * check_positive("depth", depth))
     return max(1, math.ceil(scaled))
 
 
@@ -97,7 +98,7 @@ def round_resolution(resolution: float, divisor: int = 1) -> int:
         ValueError: ``resolution`` not above 0 or not finite; ``divisor`` below 1.
     """
     step = check_count("divisor", divisor)
-    scaled = _snap(_check_positive("resolution", resolution) / step + 0.5)
+    scaled = _snap(check_positive("resolution", resolution) / step + 0.5)
     return max(1, math.floor(scaled)) * step
 
 
@@ -142,8 +143,14 @@ class CompoundScale:
     @property
     def dropout(self) -> float:
         """Classifier dropout: linear in phi from 0.2 to 0.5 at 7 and above (section 5.2)."""
+        return self.dropout_from(_BASE_DROPOUT)
+
+    def dropout_from(self, base: float) -> float:
+        """The same from another base's dropout; a base that has none, or 0.5 and more, keeps what it has."""
+        if base == 0.0 or base >= _LARGEST_DROPOUT:
+            return base
         share = min(1.0, self.phi / _LARGEST_DROPOUT_PHI)
-        return _BASE_DROPOUT + (_LARGEST_DROPOUT - _BASE_DROPOUT) * share
+        return base + (_LARGEST_DROPOUT - base) * share
 
 
 def compound_scale(
