@@ -102,8 +102,14 @@ def fit(rows: list[tuple[float, float, float, float]]) -> PowerLaw:
         squares = (left**2).sum(1)
         place = int(squares.argmin())
         if squares[place] < least:
-            constants = (float(values[place, 0]) for values in (floor, scale, q, p))
-            best, least = PowerLaw(*constants, tuple(left[place].tolist())), squares[place]
+            best = PowerLaw(
+                floor=float(floor[place, 0]),
+                scale=float(scale[place, 0]),
+                q=float(q[place, 0]),
+                p=float(p[place, 0]),
+                residuals=tuple(left[place].tolist()),
+            )
+            least = squares[place]
         floors = _around(best.floor, floors, 0.0, highest)
         powers = _around(math.log(best.p), powers, math.log(0.05), math.log(_LARGEST_P))
     return best
