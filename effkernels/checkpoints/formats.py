@@ -139,8 +139,36 @@ RANGILYU = Format(
     classifier="fc",
 )
 
+TORCHVISION_MOBILENET = Format(
+    name="torchvision_mobilenet",
+    published_by="torchvision's MobileNetV2",
+    stem_conv="features.0.0",
+    stem_bn="features.0.1",
+    block="features.{index_plus_one}.conv",
+    layers={
+        "expanding": {
+            "expand.conv": "0.0",
+            "expand.bn": "0.1",
+            "depthwise.conv": "1.0",
+            "depthwise.bn": "1.1",
+            "project.conv": "2",
+            "project.bn": "3",
+        },
+        "plain": {
+            "depthwise.conv": "0.0",
+            "depthwise.bn": "0.1",
+            "project.conv": "1",
+            "project.bn": "2",
+        },
+    },
+    head_conv="features.{behind_blocks}.0",
+    head_bn="features.{behind_blocks}.1",
+    classifier="classifier.1",
+)
+
 FORMATS: dict[str, Format] = {
-    known.name: known for known in (EFFKERNELS, TIMM, TORCHVISION, LUKEMELAS, RANGILYU)
+    known.name: known
+    for known in (EFFKERNELS, TIMM, TORCHVISION, LUKEMELAS, RANGILYU, TORCHVISION_MOBILENET)
 }
 
 # Other networks' checkpoints that people try to load, recognised so that the error can say what a
@@ -171,8 +199,8 @@ def detect_format(keys: Iterable[str]) -> str:
         keys: the state dict's keys, without wrapper prefixes such as ``module.``.
 
     Returns:
-        ``"effkernels"``, ``"timm"`` (geffnet has the same keys), ``"torchvision"``, ``"lukemelas"``
-        or ``"rangilyu"``: the format that has most of the keys.
+        ``"effkernels"``, ``"timm"`` (geffnet has the same keys), ``"torchvision"``, ``"lukemelas"``,
+        ``"rangilyu"`` or ``"torchvision_mobilenet"``: the format that has most of the keys.
 
     Raises:
         ValueError: no format has at least half of the keys.

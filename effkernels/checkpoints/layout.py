@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-FormatName = Literal["effkernels", "timm", "torchvision", "lukemelas", "rangilyu"]
+FormatName = Literal[
+    "effkernels", "timm", "torchvision", "lukemelas", "rangilyu", "torchvision_mobilenet"
+]
 
 Kind = Literal["expanding", "plain", "fused", "fused_plain", "bottleneck"]
 """Of blocks, by their layers: MBConv with and without an expansion, fused MBConv likewise, bottleneck."""
@@ -81,8 +83,9 @@ class Format:
     """One naming scheme.
 
     ``block`` is the path of a block, with ``{stage}``, ``{stage_plus_one}``, ``{block}`` (counted
-    in the stage) or ``{index}`` (counted in the network). ``layers`` names the layers of each kind of block
-    that there are names for. ``head_conv`` and ``head_bn`` may have ``{behind}``: the number of stages plus one.
+    in the stage), ``{index}`` or ``{index_plus_one}`` (counted in the network). ``layers`` names the
+    layers of each kind of block that there are names for. ``head_conv`` and ``head_bn`` may have
+    ``{behind}``, the number of stages plus one, or ``{behind_blocks}``, that of blocks plus one.
     """
 
     name: FormatName
@@ -109,6 +112,7 @@ class Format:
                 stage_plus_one=block.stage + 1,
                 block=block.block,
                 index=block.index,
+                index_plus_one=block.index + 1,
             )
             names = self.layers.get(block.kind, {})
             for role in block.roles:
@@ -119,9 +123,12 @@ class Format:
                     )
                 named[f"{ours}.{role}"] = f"{theirs}.{names[role]}"
         if structure.head:
-            behind = structure.stages + 1
-            named["head.conv"] = self.head_conv.format(behind=behind)
-            named["head.bn"] = self.head_bn.format(behind=behind)
+            behind = {
+                "behind": structure.stages + 1,
+                "behind_blocks": len(structure.blocks) + 1,
+            }
+            named["head.conv"] = self.head_conv.format(**behind)
+            named["head.bn"] = self.head_bn.format(**behind)
         if structure.classifier:
             named["classifier"] = self.classifier
         return named
@@ -155,8 +162,9 @@ class Format:
         if match is None:
             return None
         numbers = {name: int(number) for name, number in match.groupdict().items()}
-        if "stage_plus_one" in numbers:
-            numbers["stage"] = numbers.pop("stage_plus_one") - 1
+        for name in ("stage", "index"):
+            if f"{name}_plus_one" in numbers:
+                numbers[name] = numbers.pop(f"{name}_plus_one") - 1
         return Location("block", **numbers)
 
     @cached_property
@@ -168,7 +176,7 @@ class Format:
     @cached_property
     def _head_pattern(self) -> re.Pattern[str]:
         conv, bn = (
-            re.escape(path).replace(re.escape("{behind}"), r"[1-9]\d*")
+            re.sub(r"\\\{behind\w*\\\}", r"[1-9]\\d*", re.escape(path))
             for path in (self.head_conv, self.head_bn)
         )
         return re.compile(f"{conv}|{bn}")

@@ -116,8 +116,8 @@ def looks_like(state_dict: Mapping[str, Tensor], fmt: Format) -> str | None:
         blocks[block] = value.shape[0] if is_projection else blocks.get(block, 0)
     if not blocks:
         return None
-    gate = f".{names['squeeze_excite.reduce']}.weight"
-    gated = any(key.endswith(gate) for key in state_dict)
+    reduce = names.get("squeeze_excite.reduce")  # not every format has a name for it
+    gated = reduce is not None and any(key.endswith(f".{reduce}.weight") for key in state_dict)
     last = max(blocks, key=lambda block: tuple(number or 0 for number in block))
     return _variant_shapes().get((len(blocks), blocks[last], gated))
 

@@ -185,6 +185,8 @@ def format_semantics(fmt: str, variant: str) -> Semantics:
         )
     if fmt == "effkernels":
         return Semantics(1e-3, 0.01, "symmetric")  # the defaults of this package's models
+    if fmt == "torchvision_mobilenet":
+        return Semantics(1e-5, 0.1, "symmetric")
     if not published.is_named(variant):
         if fmt == "torchvision":
             raise ValueError(

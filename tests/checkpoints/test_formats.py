@@ -124,7 +124,8 @@ PAIRS = [
     (name, fmt)
     for name in ENTRIES
     for fmt in FORMATS
-    if not (fmt == "rangilyu" and name not in LITE) and not (fmt == "torchvision" and name in LITE)
+    if not (fmt in ("rangilyu", "torchvision_mobilenet") and name not in LITE)
+    and not (fmt == "torchvision" and name in LITE)
 ]
 
 
