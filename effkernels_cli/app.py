@@ -23,6 +23,7 @@ from effkernels_cli.options import (
     UseEmaOption,
     WeightsOption,
 )
+from effkernels_cli.studies import study
 from effkernels_cli.training import evaluate, train
 
 
@@ -227,4 +228,5 @@ app = typer.Typer(
 )
 for command in (demo, predict, cam, train, evaluate, table, info, explain, profile, convert):
     app.command()(command)
+app.add_typer(study, name="study")
 app.callback(invoke_without_command=True)(_root)
