@@ -77,8 +77,8 @@ class Architecture:
         """The network with random weights."""
         model = EfficientNet(self.config, num_classes=num_classes, in_channels=in_channels)
         for stage in self.no_skip:
-            for block in model.stages[stage]:  # type: ignore[union-attr]
-                block.residual = False
+            for block in model.stages[stage].children():
+                block.residual = False  # type: ignore[assignment]
         return model
 
     def cost(self, num_classes: int, in_channels: int) -> ModelCost:

@@ -74,9 +74,6 @@ def _ways(triple: Triple) -> dict[str, Iterator[Triple]]:
     largest_side = LARGEST_RESOLUTION / small_config().resolution
     multipliers = [float(m) for m in np.linspace(1, _LARGEST_MULTIPLIER, _STEPS)]
     phis = [float(phi) for phi in np.linspace(0, _LARGEST_PHI, _STEPS)]
-    within: Callable[[Triple], bool] = lambda t: (
-        round_resolution(small_config().resolution * t.gamma) <= LARGEST_RESOLUTION
-    )
     compound = (Triple(triple.alpha**p, triple.beta**p, triple.gamma**p) for p in phis)
     return {
         "depth": (Triple(m, 1.0, 1.0) for m in multipliers),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def _open(
     seeds: int,
     trainer: Trainer,
 ) -> Any:
-    """The study, with a waiting trial for each candidate that is neither finished nor being trained."""
+    """The study: a new one, or that of an earlier call."""
     path.parent.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.RDBStorage(
         f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _LOCKED_SECONDS}}
@@ -146,28 +146,7 @@ def _open(
                 f"{path} is a study of other candidates, seeds or trainings: pass those of then, or another folder"
             )
         study.set_user_attr(_ATTRIBUTE, digest)
-        _queue(optuna, study, by_name, trainer)
     return study
-
-
-def _queue(optuna: Any, study: Any, by_name: dict[str, Candidate], trainer: Trainer) -> None:
-    state = optuna.trial.TrialState
-    taken = set()
-    for trial in study.get_trials(deepcopy=False):
-        name = trial.params.get(_PARAMETER) or trial.system_attrs.get("fixed_params", {}).get(
-            _PARAMETER
-        )
-        if trial.state == state.RUNNING:
-            # Whoever trains it holds a lock; without one its process was killed.
-            with trainer.store.claimed(_key(str(name))) as free:
-                if free:
-                    study.tell(trial.number, state=state.FAIL)
-                    continue
-        if trial.state != state.FAIL:
-            taken.add(name)
-    for name in by_name:
-        if name not in taken:
-            study.enqueue_trial({_PARAMETER: name})
 
 
 def _next(
@@ -178,33 +157,59 @@ def _next(
     seeds: int,
     trainer: Trainer,
 ) -> bool:
-    """Train the next candidate in the queue; False if there is none."""
-    state = optuna.trial.TrialState
-    with trainer.store.alone():
-        if not study.get_trials(deepcopy=False, states=(state.WAITING,)):
+    """Train the first candidate that is neither finished nor being trained elsewhere; False if there is none."""
+    with ExitStack() as claim:
+        with trainer.store.alone():
+            trial = _begin(optuna, study, by_name, trainer, claim)
+        if trial is None:
             return False
-        trial = study.ask()
-        name = trial.suggest_categorical(_PARAMETER, list(by_name))
-        claim = trainer.store.claimed(_key(name))
-        claim.__enter__()
-    try:
+        trainings = _trainings(by_name[trial.params[_PARAMETER]], setting, seeds)
         accuracies: list[float] = []
-        for step, training in enumerate(_trainings(by_name[name], setting, seeds), start=1):
-            try:
-                accuracies.append(trainer.results([training])[0]["accuracy"])
-            except OutOfTime:
-                study.tell(trial, state=state.FAIL)
-                study.enqueue_trial({_PARAMETER: name})
-                raise
+        for step, training in enumerate(trainings, start=1):
+            accuracies.append(trainer.results([training])[0]["accuracy"])
             mean = sum(accuracies) / step
-            trial.report(mean, step)
+            if step not in trial.reported:
+                trial.report(mean, step)
             if step < seeds and trial.should_prune():
-                study.tell(trial, state=state.PRUNED)
+                study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
                 return True
-        study.tell(trial, mean)
-    finally:
-        claim.__exit__(None, None, None)
+        study.tell(trial.number, mean)
     return True
+
+
+def _begin(
+    optuna: Any, study: Any, by_name: dict[str, Candidate], trainer: Trainer, claim: ExitStack
+) -> Any:
+    """A trial of the next candidate, which ``claim`` keeps to this process; None if there is none.
+
+    A trial that was interrupted is gone on with, so that it has competed once, and in its place in the order: the
+    result is that of a search without interruption.
+    """
+    state = optuna.trial.TrialState
+    begun = {_name(trial): trial for trial in study.get_trials(deepcopy=False)}
+    for name in by_name:
+        frozen = begun.get(name)
+        if frozen is not None and frozen.state.is_finished():
+            continue
+        if not claim.enter_context(trainer.store.claimed(_key(name))):
+            continue
+        if frozen is None:
+            study.enqueue_trial({_PARAMETER: name})
+        if frozen is None or frozen.state == state.WAITING:
+            trial = study.ask()
+        else:
+            trial = optuna.trial.Trial(study, frozen._trial_id)
+        trial.suggest_categorical(_PARAMETER, list(by_name))
+        trial.reported = set(frozen.intermediate_values) if frozen is not None else set()
+        return trial
+    return None
+
+
+def _name(trial: Any) -> str | None:
+    """Of a trial's candidate, also before it was asked for it."""
+    fixed = trial.system_attrs.get("fixed_params", {})
+    name: str | None = trial.params.get(_PARAMETER) or fixed.get(_PARAMETER)
+    return name
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class PowerLaw:
 
     def error(self, macs: float) -> float:
         """The error from 0 to 1 that it predicts."""
-        return self.coefficient.value * (macs / 1e6) ** -self.exponent.value
+        return float(self.coefficient.value * (macs / 1e6) ** -self.exponent.value)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""

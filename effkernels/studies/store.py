@@ -168,7 +168,9 @@ class OutOfTime(Exception):  # noqa: N818 - no error: what is done is kept, and 
     """The time for this call is over; ``missing`` trainings are left."""
 
     def __init__(self, missing: int) -> None:
-        super().__init__(f"{missing} trainings are left: the same command goes on")
+        super().__init__(
+            f"time is over, and {missing} or more trainings are left: the same command goes on"
+        )
         self.missing = missing
 
 

@@ -84,7 +84,7 @@ def train_network(training: Training, pictures: Pictures) -> dict[str, Any]:
         images, labels = pictures.train(resolution)
         with seeded(derive(training.seed, WEIGHTS)):
             model = architecture.build(classes, pictures.channels)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
         _by_layers(model)
         _learn(model, images, labels, setting.recipe, setting.batch, training.seed)
         accuracy, loss = measure(model, *pictures.held_out(resolution))
@@ -125,7 +125,7 @@ def _learn(
     for epoch in range(recipe.epochs):
         generator = torch.Generator().manual_seed(derive(seed, STEP, epoch))
         order = torch.randperm(len(images), generator=generator)[: steps * batch]
-        for chosen in order.split(batch):
+        for chosen in torch.split(order, batch):
             optimizer.zero_grad()
             logits = model(images[chosen])
             F.cross_entropy(
@@ -141,7 +141,9 @@ def measure(model: EfficientNet, images: Tensor, labels: Tensor) -> tuple[float,
     model.eval()
     right, loss = 0, 0.0
     for some, wanted in zip(
-        images.split(_EVALUATED_AT_ONCE), labels.split(_EVALUATED_AT_ONCE), strict=True
+        torch.split(images, _EVALUATED_AT_ONCE),
+        torch.split(labels, _EVALUATED_AT_ONCE),
+        strict=True,
     ):
         logits = model(some)
         right += int((logits.argmax(1) == wanted).sum())
