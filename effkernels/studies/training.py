@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class Training:
             "test": self.test,
         }
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A name of 16 digits for what decides the result."""
         text = json.dumps(self.to_json(), sort_keys=True)

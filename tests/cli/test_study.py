@@ -19,6 +19,7 @@ TINY = ("--pictures", 100, "--held-out", 100)
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTrainings:
     """In the place of trainings and pictures."""
     made = FakeTrainings()
+    monkeypatch.setattr("os.fsync", lambda file: None)  # hundreds of them
     monkeypatch.setattr(effkernels.studies.store, "train_network", made)
     monkeypatch.setattr(effkernels.studies.store, "Pictures", lambda setting: None)
     return made
@@ -28,8 +29,8 @@ def test_all_studies_in_one_folder(tmp_path: Path, run: Run, fake: FakeTrainings
     pytest.importorskip("optuna")
     pytest.importorskip("matplotlib")
     for which, name, more in (
-        ("grid", "grid", ("--seeds", 3, "--step", 0.2, "--tolerance", 0.2)),
-        ("grid", "grid_macs", ("--seeds", 2, "--step", 0.2, "--constraint", "macs")),
+        ("grid", "grid", ("--seeds", 2, "--step", 0.5, "--tolerance", 0.3)),
+        ("grid", "grid_macs", ("--seeds", 2, "--step", 0.5, "--tolerance", 0.3, "--constraint", "macs")),
         ("compare", "comparison", ("--seeds", 2, "--targets", "2,4")),
         ("search", "search", ("--times", 4, "--budget", 20)),
         ("final", "final", ("--seeds", 2)),
