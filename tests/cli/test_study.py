@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,11 @@ def test_all_studies_in_one_folder(tmp_path: Path, run: Run, fake: FakeTrainings
     pytest.importorskip("matplotlib")
     for which, name, more in (
         ("grid", "grid", ("--seeds", 2, "--step", 0.5, "--tolerance", 0.3)),
-        ("grid", "grid_macs", ("--seeds", 2, "--step", 0.5, "--tolerance", 0.3, "--constraint", "macs")),
+        (
+            "grid",
+            "grid_macs",
+            ("--seeds", 2, "--step", 0.5, "--tolerance", 0.3, "--constraint", "macs"),
+        ),
         ("compare", "comparison", ("--seeds", 2, "--targets", "2,4")),
         ("search", "search", ("--times", 4, "--budget", 20)),
         ("final", "final", ("--seeds", 2)),
@@ -40,9 +45,11 @@ def test_all_studies_in_one_folder(tmp_path: Path, run: Run, fake: FakeTrainings
         document = json.loads((tmp_path / f"{name}.json").read_text())
         assert document["study"] == name
         page = (tmp_path / f"{name}.md").read_text()
-        assert f"![" in page and f"({name}.png)" in page  # noqa: F541, PT018
+        assert f"]({name}.png)" in page
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert page.splitlines()[0] in done.stdout
+        if name != "comparison":
+            continue
         trained = len(fake.keys)
         again = run("study", which, "--output", tmp_path, "--json", *more)
         assert json.loads(again.stdout[again.stdout.index("{") :])["study"] == name
@@ -98,12 +105,14 @@ def test_data_that_is_not_there(tmp_path: Path, run: Run) -> None:
     )
 
 
-def test_optuna_is_imported_where_it_is_needed(tmp_path: Path) -> None:
-    code = "import sys, effkernels, effkernels.studies; print('optuna' in sys.modules)"
-    assert run_python("-c", code).stdout == "False\n"
-    code = "import sys; sys.modules['optuna'] = None; import effkernels_cli as c; c.main()"
-    done = run_python("-c", code, "study", "grid", "--output", str(tmp_path))
-    assert done.returncode == 2
+def test_optuna_is_imported_where_it_is_needed(
+    tmp_path: Path, run: Run, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import sys, effkernels.studies; print({'optuna', 'matplotlib'} & set(sys.modules))"
+    assert run_python("-c", code).stdout == "set()\n"
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    done = run("study", "grid", "--output", tmp_path)
+    assert done.exit_code == 2
     assert done.stderr == (
         "effkernels: the grid search needs optuna, which is not installed: "
         'pip install "effkernels[studies]"\n'
