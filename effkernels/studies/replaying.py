@@ -225,12 +225,11 @@ def page(document: Document) -> str:
                 ["networks trained", *STRATEGIES, "difference (95 %)"],
                 differences,
             ),
-            f"The best network of the table has {document['best_of_table']:.4f}, the mean of both seeds, "
-            "which is praised for "
-            f"luck; the mean of all is {document['mean_of_table']:.4f}. The two seeds' rewards correlate with "
-            f"{document['correlation_of_seeds']:.2f}, the accuracies with "
-            f"{document['correlation_of_accuracies']:.2f}: so much "
-            f"of a difference between networks is one of the networks.",
+            f"The best network of the table has {document['best_of_table']:.4f}, the mean of both seeds, which is "
+            f"praised for luck; the mean of all is {document['mean_of_table']:.4f}. Between the two seeds rewards "
+            f"correlate with {document['correlation_of_seeds']:.2f} and accuracies with "
+            f"{document['correlation_of_accuracies']:.2f}: the share of the variance that lies in the networks; the "
+            f"rest is luck of a training.",
             table(["best of the table", "MACs", "accuracies, %", "mean reward"], best),
             f"![best so far]({document['study']}.png)",
         ]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from effkernels.studies.setting import Pictures
+from effkernels.studies.setting import Pictures, Setting
 from effkernels.studies.training import Training, train_network
 
 _HEADER = {"effkernels": "trainings", "version": 1}
@@ -181,17 +181,19 @@ class Trainer:
         store: of results.
         seconds: from now on, after which no training begins; None for no limit.
         watch: called after each training with the number done and the number wanted.
-        open_pictures: how to get the pictures of a setting.
+        open_pictures: how to get the pictures of a setting; by default :class:`Pictures`.
     """
 
     def __init__(
         self,
         store: Store,
         seconds: float | None = None,
-        watch: Callable[[int, int], None] = lambda done, wanted: None,
-        open_pictures: Callable[[Training], Pictures] = lambda training: Pictures(training.setting),
+        watch: Callable[[int, int], None] | None = None,
+        open_pictures: Callable[[Setting], Pictures] | None = None,
     ) -> None:
-        self.store, self._watch, self._open = store, watch, open_pictures
+        self.store = store
+        self._watch = watch or (lambda done, wanted: None)
+        self._open = open_pictures or (lambda setting: Pictures(setting))
         self._end = None if seconds is None else time.monotonic() + seconds
         self._pictures: dict[str, Pictures] = {}
 
@@ -235,7 +237,7 @@ class Trainer:
             self._check_time(len(missing))
             name = json.dumps(training.setting.to_json())
             if name not in self._pictures:
-                self._pictures[name] = self._open(training)
+                self._pictures[name] = self._open(training.setting)
             self.store.add(training, train_network(training, self._pictures[name]))
         self._watch(len(trainings) - len(missing) + 1, len(trainings))
         return True

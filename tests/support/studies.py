@@ -50,5 +50,5 @@ class FakeTrainings:
 
 def trainer_in(folder: Path, **options: Any) -> Trainer:
     """A trainer with a store in ``folder``; pictures are not opened."""
-    nothing: Callable[[Training], Any] = lambda training: None  # noqa: E731
+    nothing: Callable[[Setting], Any] = lambda setting: None  # noqa: E731
     return Trainer(Store(folder / "trainings.jsonl"), open_pictures=nothing, **options)
