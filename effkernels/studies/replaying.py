@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from effkernels.studies.evolution import EXPONENT, STRATEGIES, best_so_far, network_name, reward
-from effkernels.studies.report import Document, percent, table
+from effkernels.studies.report import Document, percent, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.space import TABLED, Choice, SearchSpace
-from effkernels.studies.statistics import RESAMPLES, interval
+from effkernels.studies.statistics import RESAMPLES, interval, mean_and_error
 from effkernels.studies.store import Trainer
 from effkernels.studies.training import Training
 from effkernels.train.randomness import derive
@@ -129,8 +129,32 @@ def search_study(
         "mean_of_table": float(pairs.mean()),
         "best_so_far": {name: _curve(rows) for name, rows in runs.items()},
         "evolution_minus_random": _differences(runs["evolution"], runs["random"]),
+        "options": _options(space, results),
         "best_networks": [_described(space, choice, results, rewards) for choice in order[:5]],
     }
+
+
+def _options(
+    space: SearchSpace, results: dict[Choice, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """What each option of each decision is worth: the mean over all networks that have it, with its standard error."""
+    rows = []
+    for place, decision in enumerate(space.decisions):
+        for index, option in enumerate(decision.options):
+            having = [two for choice, two in results.items() if choice[place] == index]
+            # Choices of the same network count once.
+            own = {row["key"]: row["accuracy"] for two in having for row in two}
+            mean, error = mean_and_error(list(own.values()))
+            rows.append(
+                {
+                    "field": decision.field,
+                    "stages": list(decision.stages),
+                    "option": option,
+                    "mean": mean,
+                    "standard_error": error,
+                }
+            )
+    return rows
 
 
 def _correlation(results: dict[Choice, list[dict[str, Any]]], names: Sequence[Choice]) -> float:
@@ -206,6 +230,15 @@ def page(document: Document) -> str:
         ]
         for row in document["best_networks"]
     ]
+    options = [
+        [
+            row["field"],
+            ", ".join(map(str, row["stages"])),
+            row["option"],
+            with_error(row["mean"], row["standard_error"]),
+        ]
+        for row in document["options"]
+    ]
     target = document["objective"]["target_macs"]
     return "\n\n".join(
         [
@@ -225,11 +258,14 @@ def page(document: Document) -> str:
                 ["networks trained", *STRATEGIES, "difference (95 %)"],
                 differences,
             ),
+            "The intervals are those of other replays on this table; other trainings of it would differ by more.",
             f"The best network of the table has {document['best_of_table']:.4f}, the mean of both seeds, which is "
             f"praised for luck; the mean of all is {document['mean_of_table']:.4f}. Between the two seeds rewards "
             f"correlate with {document['correlation_of_seeds']:.2f} and accuracies with "
             f"{document['correlation_of_accuracies']:.2f}: the share of the variance that lies in the networks; the "
             f"rest is luck of a training.",
+            "The mean accuracy over all networks that have an option:",
+            table(["decision", "stages", "option", "accuracy, %"], options),
             table(["best of the table", "MACs", "accuracies, %", "mean reward"], best),
             f"![best so far]({document['study']}.png)",
         ]

@@ -149,6 +149,10 @@ def test_the_study_trains_each_network_with_two_seeds(tmp_path: Path, fake: Fake
     assert [row["networks"] for row in document["evolution_minus_random"]] == [5, 10, 15, 20]
     rows = document["best_networks"]
     assert sum(rows[0]["rewards"]) / 2 == pytest.approx(document["best_of_table"])
+    # The fake accuracy grows with MACs, and these with the expansion.
+    expansions = [o["mean"] for o in document["options"] if o["field"] == "expand_ratio"]
+    assert len(expansions) == 3
+    assert expansions == sorted(expansions)
     page = replaying.page(json.loads(json.dumps(document)))
     assert replaying.verdict(document) in page
     with pytest.raises(ValueError, match=f"budget must be from 2 to below the {len(names)}"):
