@@ -26,7 +26,7 @@ from effkernels.studies import (
     replaying,
     report,
 )
-from effkernels.studies.grids import PAPER
+from effkernels.studies.grids import PAPER, Latencies
 from effkernels.studies.report import Document
 
 TRAININGS = "trainings.jsonl"
@@ -129,14 +129,12 @@ def _grid(
     seeds: int,
     pruner: str,
 ) -> Document:
-    found = candidates(grid(step), constraint, target=target, tolerance=tolerance)  # type: ignore[arg-type]
-    console().print(
-        printable(
-            f"{len(found)} networks of {len({t for c in found for t in c.triples})} triples; "
-            f"{len(grid(step))} triples in "
-            f"the grid"
-        ),
-        soft_wrap=True,
+    found = candidates(
+        grid(step),
+        constraint,  # type: ignore[arg-type]
+        target=target,
+        tolerance=tolerance,
+        measured=Latencies(output / "latencies.json"),
     )
     return grid_study.grid_search(
         found,

@@ -192,17 +192,17 @@ def page(document: Document) -> str:
     return "\n\n".join(
         [
             "# Depth, width, resolution, or all three",
-            f"Each training: {size['pictures']} pictures of Fashion-MNIST, {size['recipe']['epochs']} epoch; "
-            "accuracy on "
-            f"{size['held_out']} training pictures held out, mean and standard error over {document['seeds']} seeds. "
-            f"Compound scaling is by alpha, beta, gamma = {', '.join(f'{m:g}' for m in document['triple'])}.",
+            f"Each training: {size['pictures']} pictures of Fashion-MNIST, "
+            f"{size['recipe']['epochs']} epoch; accuracy on {size['held_out']} training pictures "
+            f"held out, mean and standard error over {document['seeds']} seeds. Compound scaling "
+            f"is by alpha, beta, gamma = {', '.join(f'{m:g}' for m in document['triple'])}.",
             table(
                 ["way", "depth, width", "pixels", "MACs", "params", "accuracy, %"],
                 rows,
             ),
-            "Fitted to each way, the base included: error = coefficient * (MACs / 10^6) ^ -exponent, with "
-            "intervals of 95 % "
-            "from resampling the seeds. They say nothing of other networks on the same line.",
+            "Fitted to each way, the base included: error = coefficient * (MACs / 10^6) ^ "
+            "-exponent, with intervals of 95 % from resampling the seeds. They say nothing of "
+            "other networks on the same line.",
             table(["way", "exponent", "coefficient"], laws),
             f"![accuracy against MACs]({document['study']}.png)",
         ]

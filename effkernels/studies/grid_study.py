@@ -113,7 +113,8 @@ def _as_row(one: Trained, base_macs: float) -> dict[str, Any]:
 
 def page(document: Document) -> str:
     """The document as Markdown."""
-    head = ["alpha, beta, gamma", "nominal", "MACs", "memory", "params", "seeds", "accuracy, %",
+    kinds = [kind for kind in document["rows"][0]["ratios"] if kind != "macs"]
+    head = ["alpha, beta, gamma", "nominal", "MACs", *kinds, "params", "seeds", "accuracy, %",
             "at equal MACs, %", "best of resamples, %"]  # fmt: skip
     named = [("base: ", document["base"]), ("the paper's: ", document["paper"])]
     rows = [("", row) for row in document["rows"]] + named
@@ -122,7 +123,7 @@ def page(document: Document) -> str:
             f"{title}{row['name']}",
             f"{row['nominal']:.2f}",
             f"{row['macs_ratio']:.2f}x",
-            f"{row['ratios']['memory']:.2f}x",
+            *(f"{row['ratios'][kind]:.2f}x" if kind in row["ratios"] else "-" for kind in kinds),
             f"{row['params']:,}",
             len(row["accuracies"]),
             with_error(row["mean"], row["standard_error"]),
@@ -139,21 +140,22 @@ def page(document: Document) -> str:
         )
     )
     best = document["rows"][0]
+    triples = sum(1 + len(row["same_network"]) for row in document["rows"])
     size = document["setting"]
     return "\n\n".join(
         [
             f"# Grid search for alpha, beta, gamma: {document['constraint']} ratio "
             f"{document['target']:g} ± {document['tolerance']:g}",
-            f"Each training: {size['pictures']} pictures of Fashion-MNIST, {size['recipe']['epochs']} epoch; "
-            "accuracy on "
-            f"{size['held_out']} training pictures held out, mean and standard error over seeds. A candidate "
-            "that fell "
-            f"behind was stopped after fewer than {document['seeds']} seeds.",
+            f"Each training: {size['pictures']} pictures of Fashion-MNIST, "
+            f"{size['recipe']['epochs']} epoch; accuracy on {size['held_out']} training pictures "
+            "held out, mean and standard error over seeds. A candidate that fell behind was "
+            f"stopped after fewer than {document['seeds']} seeds. {len(document['rows'])} networks keep the "
+            f"constraint; rounding makes them of {triples} triples.",
             f"Best: **{best['name']}**. When the seeds are drawn again, the best triple is {spread}.",
             table(head, lines),
-            "Nominal is alpha * beta^2 * gamma^2; MACs and memory are the realised ratios to the base. The "
-            "accuracy at equal "
-            "MACs is moved to the target along the line of all candidates' accuracy against the logarithm of MACs.",
+            "Nominal is alpha * beta^2 * gamma^2; MACs and what follows are the realised ratios to "
+            "the base. The accuracy at equal MACs is moved to the target along the line of all "
+            "candidates' accuracy against the logarithm of MACs.",
             f"![accuracy against MACs]({document['study']}.png)",
         ]
     )

@@ -8,9 +8,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal, get_args
 
@@ -148,8 +150,8 @@ def candidates(
         )
     if not (math.isfinite(target) and target >= 1):
         raise ValueError(
-            f"target must be finite and at least 1, the base itself, got {target:g}: no triple makes a "
-            "network smaller"
+            f"target must be finite and at least 1, the base itself, got {target:g}: no triple "
+            "makes a network smaller"
         )
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance must be above 0, got {tolerance:g}")
@@ -202,6 +204,41 @@ def reference(triple: Triple, *, num_classes: int = 10, in_channels: int = 1) ->
     architecture = triple.apply()
     costs = _Ratios(Triple(1.0, 1.0, 1.0).apply(), num_classes, in_channels)
     return Candidate(triple, (triple,), architecture, costs.of(architecture))
+
+
+class Latencies:
+    """Measured once and kept in a file: an interrupted search goes on with the same candidates.
+
+    Args:
+        path: of the JSON file; it belongs to one machine.
+
+    Raises:
+        ValueError: the file is something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            known = json.loads(path.read_text()) if path.exists() else {}
+            self._known = {str(name): float(seconds) for name, seconds in known.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            raise ValueError(f"{path} holds no latencies, or is damaged: remove it") from None
+
+    def __call__(self, architecture: Architecture) -> float:
+        """Seconds by :func:`latency`."""
+        name = json.dumps(architecture.to_json())
+        if name not in self._known:
+            self._known[name] = latency(architecture)
+            partial = self._path.with_name(f".{self._path.name}.partial")
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                partial.write_text(json.dumps(self._known))
+                os.replace(partial, self._path)
+            except OSError as error:
+                raise ValueError(
+                    f"{self._path} cannot be written: {error.strerror or error}"
+                ) from None
+        return self._known[name]
 
 
 @torch.no_grad()

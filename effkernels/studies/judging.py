@@ -85,9 +85,8 @@ def judge(folder: Path, setting: Setting, trainer: Trainer, *, seeds: int = 3) -
     path = folder / "final.json"
     if path.exists() and read(path).get("asked") != asked:
         raise ValueError(
-            f"{path}: the test pictures have judged other networks already, and are to be looked at once; "
-            "move the file "
-            f"away to look again"
+            f"{path}: the test pictures have judged other networks already, and are to be looked "
+            "at once; move the file away to look again"
         )
     trainings = [
         Training(network, setting, FIRST_SEED + seed, test=True)
@@ -129,9 +128,9 @@ def page(document: Document) -> str:
     return "\n\n".join(
         [
             "# What was selected, on the test pictures",
-            f"Trained anew on {size['pictures']} pictures of Fashion-MNIST with {document['asked']['seeds']} "
-            "seeds that had "
-            f"selected nothing; accuracy on the 10,000 test pictures, which nothing else has used.",
+            f"Trained anew on {size['pictures']} pictures of Fashion-MNIST with "
+            f"{document['asked']['seeds']} seeds that had selected nothing; accuracy on the "
+            "10,000 test pictures, which nothing else has used.",
             table(["network", "MACs", "params", "test accuracy, %"], rows),
             f"![test accuracy]({document['study']}.png)",
         ]

@@ -243,27 +243,26 @@ def page(document: Document) -> str:
     return "\n\n".join(
         [
             "# The search that made B0, against random search",
-            f"All {document['networks']} networks of a part of MNAS's space ({document['choices']} choices, "
-            "some of which make "
-            f"the same network) were trained once with each of two seeds: {size['pictures']} pictures of "
-            "Fashion-MNIST, "
-            f"{size['recipe']['epochs']} epoch. The objective is ACC * (MACs / {target / 1e6:.3f}M) ^ "
-            f"{document['objective']['exponent']:g}, with the accuracy on {size['held_out']} training "
-            "pictures held out. Each "
-            f"search was replayed {document['times']} times on this table. It sees one seed; what it chose is "
-            "judged by the "
-            f"other one.",
+            f"All {document['networks']} networks of a part of MNAS's space "
+            f"({document['choices']} choices, some of which make the same network) were trained "
+            f"once with each of two seeds: {size['pictures']} pictures of Fashion-MNIST, "
+            f"{size['recipe']['epochs']} epoch. The objective is ACC * (MACs / "
+            f"{target / 1e6:.3f}M) ^ {document['objective']['exponent']:g}, with the accuracy on "
+            f"{size['held_out']} training pictures held out. Each search was replayed "
+            f"{document['times']} times on this table. It sees one seed; what it chose is judged "
+            "by the other one.",
             f"**{verdict(document)}** after {document['budget']} networks.",
             table(
                 ["networks trained", *STRATEGIES, "difference (95 %)"],
                 differences,
             ),
             "The intervals are those of other replays on this table; other trainings of it would differ by more.",
-            f"The best network of the table has {document['best_of_table']:.4f}, the mean of both seeds, which is "
-            f"praised for luck; the mean of all is {document['mean_of_table']:.4f}. Between the two seeds rewards "
-            f"correlate with {document['correlation_of_seeds']:.2f} and accuracies with "
-            f"{document['correlation_of_accuracies']:.2f}: the share of the variance that lies in the networks; the "
-            f"rest is luck of a training.",
+            f"The best network of the table has {document['best_of_table']:.4f}, the mean of "
+            "both seeds, which is praised for luck; the mean of all is "
+            f"{document['mean_of_table']:.4f}. Between the two seeds rewards correlate with "
+            f"{document['correlation_of_seeds']:.2f} and accuracies with "
+            f"{document['correlation_of_accuracies']:.2f}: the share of the variance that lies "
+            "in the networks; the rest is luck of a training.",
             "The mean accuracy over all networks that have an option:",
             table(["decision", "stages", "option", "accuracy, %"], options),
             table(["best of the table", "MACs", "accuracies, %", "mean reward"], best),

@@ -48,11 +48,11 @@ def test_all_studies_in_one_folder(tmp_path: Path, run: Run, fake: FakeTrainings
         assert f"]({name}.png)" in page
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert page.splitlines()[0] in done.stdout
-        if name != "comparison":
+        if name not in ("grid_macs", "comparison"):
             continue
         trained = len(fake.keys)
         again = run("study", which, "--output", tmp_path, "--json", *more)
-        assert json.loads(again.stdout[again.stdout.index("{") :])["study"] == name
+        assert json.loads(again.stdout)["study"] == name
         assert len(fake.keys) == trained
     # Compound scaling was by the triple that the grid search had found.
     grid = json.loads((tmp_path / "grid.json").read_text())
