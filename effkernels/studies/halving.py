@@ -45,7 +45,7 @@ def search(
     seeds: int = 5,
     pruner: str = "halving",
 ) -> list[Trained]:
-    """Train ``candidates``; all of a pruned one's seeds that were trained count as well.
+    """Train ``candidates``.
 
     Args:
         candidates: at least one; the first ones are trained first.
@@ -73,7 +73,9 @@ def search(
         study = _open(optuna, path, pruner, by_name, setting, seeds, trainer)
         while _next(optuna, study, by_name, setting, seeds, trainer):
             pass
-    return [trained for c in candidates if (trained := _trained(c, setting, seeds, trainer))]
+        # Only seeds that this search got to, whatever else the store has: a result is that of its own trainings.
+        reached = {_name(t): len(t.intermediate_values) for t in study.get_trials(deepcopy=False)}
+    return [_trained(c, setting, reached[str(c.triple)], trainer) for c in candidates]
 
 
 def _key(name: str) -> str:
@@ -84,17 +86,8 @@ def _trainings(candidate: Candidate, setting: Setting, seeds: int) -> list[Train
     return [Training(candidate.architecture, setting, seed) for seed in range(seeds)]
 
 
-def _trained(
-    candidate: Candidate, setting: Setting, seeds: int, trainer: Trainer
-) -> Trained | None:
-    rows = []
-    for training in _trainings(candidate, setting, seeds):
-        row = trainer.store.get(training)
-        if row is None:
-            break
-        rows.append(row)
-    if not rows:
-        return None
+def _trained(candidate: Candidate, setting: Setting, seeds: int, trainer: Trainer) -> Trained:
+    rows = trainer.results(_trainings(candidate, setting, seeds))
     accuracies = tuple(row["accuracy"] for row in rows)
     return Trained(candidate, accuracies, rows[0]["params"], rows[0]["macs"])
 

@@ -144,6 +144,12 @@ def test_it_goes_on_where_it_stopped(
     assert sorted(fake.keys) == sorted(expected)
     assert run(tmp_path) == whole
     assert len(fake.keys) == len(expected)
+    # What other studies have trained changes nothing.
+    found = nominal()[:4]
+    more = [studies.Training(c.architecture, TINY, seed) for c in found for seed in range(4)]
+    trainer_in(tmp_path).results(more)
+    (tmp_path / "grid.db").unlink()
+    assert run(tmp_path) == whole
 
 
 def test_studies_that_do_not_do(tmp_path: Path, fake: FakeTrainings) -> None:
