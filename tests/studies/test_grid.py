@@ -119,6 +119,13 @@ def test_the_worse_half_is_stopped(tmp_path: Path, fake: FakeTrainings) -> None:
     assert "| the paper's: 1.2, 1.1, 1.15 | 1.92 |" in page
 
 
+def test_accuracies_at_equal_macs_are_not_moved(tmp_path: Path, fake: FakeTrainings) -> None:
+    found = studies.candidates(studies.grid(0.1), "macs")[:3]
+    document = run(tmp_path, candidates=found, constraint="macs", seeds=2, pruner="none")
+    assert document["study"] == "grid_macs"
+    assert all(row["mean_at_equal_macs"] == row["mean"] for row in document["rows"])
+
+
 def test_it_goes_on_where_it_stopped(
     tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
