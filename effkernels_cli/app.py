@@ -24,6 +24,7 @@ from effkernels_cli.options import (
     WeightsOption,
 )
 from effkernels_cli.scaling import choose, scale
+from effkernels_cli.studies import study
 from effkernels_cli.training import evaluate, train
 
 
@@ -241,4 +242,5 @@ for command in (
     convert,
 ):
     app.command()(command)
+app.add_typer(study, name="study")
 app.callback(invoke_without_command=True)(_root)

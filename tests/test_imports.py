@@ -21,6 +21,7 @@ LAYERS = (
     ("models", "checkpoints", "analysis", "preprocessing", "data"),
     ("explaining", "graphs", "profiling", "scaling", "timing"),
     ("train", "choosing"),
+    ("studies",),
     ("cli",),
 )
 RANKS = {part: rank for rank, row in enumerate(LAYERS) for part in row}

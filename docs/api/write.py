@@ -13,7 +13,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 MODULES = ("effkernels", "effkernels.ops", "effkernels.nn", "effkernels.scaling", "effkernels.choosing",
-           "effkernels.checkpoints", "effkernels.models", "effkernels.train")  # fmt: skip
+           "effkernels.checkpoints", "effkernels.models", "effkernels.train", "effkernels.studies")  # fmt: skip
 NOTE = "<!-- written by python docs/api/write.py -->"
 
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")

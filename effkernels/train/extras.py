@@ -6,8 +6,8 @@ import importlib
 from typing import Any
 
 
-def need(module: str, what: str) -> Any:
-    """Import ``module``, because ``what`` needs it.
+def need(module: str, what: str, extra: str = "train") -> Any:
+    """Import ``module``, because ``what`` needs it; ``pip install "effkernels[extra]"`` would install it.
 
     Raises:
         ImportError: it is not installed, or does not import here (torchvision needs the PyTorch that it was
@@ -20,7 +20,7 @@ def need(module: str, what: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name == package:
             raise ImportError(
-                f'{what} needs {package}, which is not installed: pip install "effkernels[train]"'
+                f'{what} needs {package}, which is not installed: pip install "effkernels[{extra}]"'
             ) from None
         raise _broken(what, package, error) from None
     except (

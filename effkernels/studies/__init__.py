@@ -1,0 +1,65 @@
+"""The paper's experiments on networks small enough to train in seconds. Also the command ``effkernels study``.
+
+    from pathlib import Path
+    from effkernels import studies
+
+    trainer = studies.Trainer(studies.Store(Path("runs/trainings.jsonl")))
+    found = studies.candidates(studies.grid())
+    document = studies.grid_search(found, studies.Setting(), trainer, Path("runs/grid.db"),
+                                   constraint="nominal", target=2.0, tolerance=0.1)
+
+Networks are B0's blocks on Fashion-MNIST at 14 to 28 pixels (:func:`small_config`). A finished training is in the
+:class:`Store` and is never done again, whichever study wants it. The grid search needs Optuna and pictures need
+matplotlib, which are imported when they are needed: ``pip install "effkernels[studies]"``.
+"""
+
+from effkernels.studies.architecture import Architecture, small_config
+from effkernels.studies.comparison import Point, compare, points
+from effkernels.studies.evolution import evolve, random_search, reward
+from effkernels.studies.grid_study import grid_search
+from effkernels.studies.grids import Candidate, Triple, candidates, grid, latency
+from effkernels.studies.halving import Trained, search
+from effkernels.studies.judging import judge
+from effkernels.studies.replaying import replay, search_study, trained_table
+from effkernels.studies.setting import Pictures, Setting
+from effkernels.studies.space import MNAS, TABLED, Decision, SearchSpace
+from effkernels.studies.statistics import Estimate, PowerLaw, fit_power_law
+from effkernels.studies.store import OutOfTime, Store, Trainer
+from effkernels.studies.training import Training, train_network
+
+__all__ = [
+    "MNAS",
+    "TABLED",
+    "Architecture",
+    "Candidate",
+    "Decision",
+    "Estimate",
+    "OutOfTime",
+    "Pictures",
+    "Point",
+    "PowerLaw",
+    "SearchSpace",
+    "Setting",
+    "Store",
+    "Trained",
+    "Trainer",
+    "Training",
+    "Triple",
+    "candidates",
+    "compare",
+    "evolve",
+    "fit_power_law",
+    "grid",
+    "grid_search",
+    "judge",
+    "latency",
+    "points",
+    "random_search",
+    "replay",
+    "reward",
+    "search",
+    "search_study",
+    "small_config",
+    "train_network",
+    "trained_table",
+]

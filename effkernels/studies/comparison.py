@@ -1,0 +1,241 @@
+"""Scaling one dimension against scaling all three, at the same MACs.
+
+Source: Tan and Le 2019 (arXiv 1905.11946), Figures 3 and 8, and Table 7.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from effkernels.models.scaling import round_resolution
+from effkernels.studies.architecture import LARGEST_RESOLUTION, Architecture, small_config
+from effkernels.studies.grids import PAPER, Triple
+from effkernels.studies.report import Document, table, with_error
+from effkernels.studies.setting import Setting
+from effkernels.studies.statistics import PowerLaw, fit_power_law, mean_and_error
+from effkernels.studies.store import Trainer
+from effkernels.studies.training import Training
+
+TARGETS = (1.5, 2.0, 3.0, 4.0)
+"""MACs over the base's."""
+_LARGEST_MULTIPLIER, _LARGEST_PHI, _STEPS = 6.0, 4.0, 200
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network of a way to scale, the nearest to a target in MACs."""
+
+    way: str
+    target: float
+    multipliers: Triple
+    architecture: Architecture
+    macs: int
+
+
+def points(
+    triple: Triple = PAPER,
+    targets: Sequence[float] = TARGETS,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 1,
+) -> list[Point]:
+    """The networks to compare: depth, width, resolution, compound by ``triple``, at each target.
+
+    Raises:
+        ValueError: no targets, or one that is not above 1.
+    """
+    if not targets or any(not target > 1 for target in targets):
+        raise ValueError(f"targets must be ratios above 1, got {list(targets)}")
+    base_macs = Architecture(small_config()).cost(num_classes, in_channels).macs
+    found = []
+    for way, multipliers in _ways(triple).items():
+        known: dict[str, tuple[int, Triple, Architecture]] = {}
+        for one in multipliers:
+            architecture = one.apply()
+            name = json.dumps(architecture.to_json())
+            if name not in known:
+                known[name] = architecture.cost(num_classes, in_channels).macs, one, architecture
+        for target in targets:
+            macs, one, architecture = min(
+                known.values(),
+                key=lambda row: abs(math.log(row[0] / base_macs / target)),
+            )
+            found.append(Point(way, float(target), one, architecture, macs))
+    return found
+
+
+def _ways(triple: Triple) -> dict[str, Iterator[Triple]]:
+    largest_side = LARGEST_RESOLUTION / small_config().resolution
+    multipliers = [float(m) for m in np.linspace(1, _LARGEST_MULTIPLIER, _STEPS)]
+    phis = [float(phi) for phi in np.linspace(0, _LARGEST_PHI, _STEPS)]
+    compound = (Triple(triple.alpha**p, triple.beta**p, triple.gamma**p) for p in phis)
+    return {
+        "depth": (Triple(m, 1.0, 1.0) for m in multipliers),
+        "width": (Triple(1.0, m, 1.0) for m in multipliers),
+        "resolution": (Triple(1.0, 1.0, m) for m in multipliers if m <= largest_side),
+        "compound": (t for t in compound if _side(t) <= LARGEST_RESOLUTION),
+    }
+
+
+def _side(triple: Triple) -> int:
+    return round_resolution(small_config().resolution * triple.gamma)
+
+
+def compare(
+    setting: Setting,
+    trainer: Trainer,
+    *,
+    triple: Triple = PAPER,
+    targets: Sequence[float] = TARGETS,
+    seeds: int = 3,
+) -> Document:
+    """Train every point with all seeds, and fit a power law of error against MACs to each way of scaling.
+
+    Args:
+        setting, trainer: of the trainings.
+        triple: of compound scaling.
+        targets: MACs over the base's.
+        seeds: at least 2.
+
+    Raises:
+        ValueError: an argument out of range.
+        OutOfTime: the trainer's time is over; the same call goes on.
+    """
+    if seeds < 2:
+        raise ValueError(f"seeds must be at least 2, for error bars; got {seeds}")
+    base = Architecture(small_config()).canonical()
+    chosen = points(triple, targets)
+    networks = [base, *(point.architecture for point in chosen)]
+    trainings = [Training(a, setting, seed) for seed in range(seeds) for a in networks]
+    results = trainer.results(trainings)
+    by_network = [
+        [results[seed * len(networks) + i] for seed in range(seeds)] for i in range(len(networks))
+    ]
+    base_row = _row("base", 1.0, Triple(1.0, 1.0, 1.0), base, by_network[0], 1)
+    base_macs = base_row["macs"]
+    base_row["macs_ratio"] = 1.0
+    rows = [
+        _row(p.way, p.target, p.multipliers, p.architecture, own, base_macs)
+        for p, own in zip(chosen, by_network[1:], strict=True)
+    ]
+    laws = {way: _law(base_row, rows, way) for way in _ways(triple)}
+    return {
+        "study": "comparison",
+        "setting": setting.to_json(),
+        "seeds": seeds,
+        "triple": [triple.alpha, triple.beta, triple.gamma],
+        "base": base_row,
+        "rows": rows,
+        "power_laws": {way: law.to_json() for way, law in laws.items()},
+    }
+
+
+def _row(
+    way: str,
+    target: float,
+    multipliers: Triple,
+    architecture: Architecture,
+    results: Sequence[dict[str, Any]],
+    base_macs: int,
+) -> dict[str, Any]:
+    accuracies = [result["accuracy"] for result in results]
+    mean, error = mean_and_error(accuracies)
+    return {
+        "way": way,
+        "target": target,
+        "multipliers": [round(m, 4) for m in (multipliers.alpha, multipliers.beta)],
+        "network": architecture.to_json(),
+        "macs": results[0]["macs"],
+        "macs_ratio": results[0]["macs"] / base_macs,
+        "params": results[0]["params"],
+        "accuracies": accuracies,
+        "mean": mean,
+        "standard_error": error,
+    }
+
+
+def _law(base: dict[str, Any], rows: Sequence[dict[str, Any]], way: str) -> PowerLaw:
+    own = [base, *(row for row in rows if row["way"] == way)]
+    return fit_power_law({row["macs"]: [1 - a for a in row["accuracies"]] for row in own})
+
+
+def page(document: Document) -> str:
+    """The document as Markdown."""
+    rows = [
+        [
+            row["way"],
+            f"{row['multipliers'][0]:.2f}, {row['multipliers'][1]:.2f}",
+            row["network"]["resolution"],
+            f"{row['macs_ratio']:.2f}x",
+            f"{row['params']:,}",
+            with_error(row["mean"], row["standard_error"]),
+        ]
+        for row in (document["base"], *document["rows"])
+    ]
+    laws = []
+    for way, law in document["power_laws"].items():
+        c, e = law["coefficient"], law["exponent"]
+        laws.append(
+            [
+                way,
+                f"{e['value']:.3f} ({e['low']:.3f} to {e['high']:.3f})",
+                f"{c['value']:.3f} ({c['low']:.3f} to {c['high']:.3f})",
+            ]
+        )
+    size = document["setting"]
+    return "\n\n".join(
+        [
+            "# Depth, width, resolution, or all three",
+            f"Each training: {size['pictures']} pictures of Fashion-MNIST, "
+            f"{size['recipe']['epochs']} epoch; accuracy on {size['held_out']} training pictures "
+            f"held out, mean and standard error over {document['seeds']} seeds. Compound scaling "
+            f"is by alpha, beta, gamma = {', '.join(f'{m:g}' for m in document['triple'])}.",
+            table(
+                ["way", "depth, width", "pixels", "MACs", "params", "accuracy, %"],
+                rows,
+            ),
+            "Fitted to each way, the base included: error = coefficient * (MACs / 10^6) ^ "
+            "-exponent, with intervals of 95 % from resampling the seeds. They say nothing of "
+            "other networks on the same line.",
+            table(["way", "exponent", "coefficient"], laws),
+            f"![accuracy against MACs]({document['study']}.png)",
+        ]
+    )
+
+
+def draw(document: Document, figure: Any) -> None:
+    """Accuracy against MACs for each way, with error bars and the fitted laws."""
+    axes = figure.subplots()
+    base = document["base"]
+    for index, (way, law) in enumerate(document["power_laws"].items()):
+        own = [base, *(row for row in document["rows"] if row["way"] == way)]
+        colour = f"C{index}"
+        x = [row["macs"] / 1e6 for row in own]
+        axes.errorbar(
+            x,
+            [100 * row["mean"] for row in own],
+            [100 * row["standard_error"] for row in own],
+            fmt="o",
+            color=colour,
+            capsize=3,
+        )
+        line = np.linspace(min(x), max(x), 50)
+        error = law["coefficient"]["value"] * line ** -law["exponent"]["value"]
+        exponent = law["exponent"]["value"]
+        axes.plot(
+            line, 100 * (1 - error), color=colour, label=f"{way}: error ~ MACs^{-exponent:.2f}"
+        )
+    axes.set_xscale("log")
+    ticks = [base["macs"] / 1e6 * ratio for ratio in (1, 2, 4)]
+    axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("million MACs")
+    axes.set_ylabel("accuracy on pictures held out, %")
+    axes.grid(alpha=0.3)
+    axes.legend()

@@ -1,0 +1,54 @@
+"""Trainings that take no time, and pictures that are learnt in a second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from effkernels.studies import Pictures, Setting, Store, Trainer, Training
+from effkernels.train import ArraySource
+
+TINY = Setting(pictures=200, held_out=100, batch=20)
+
+
+def stripes(seed: int = 0, count: int = 320) -> ArraySource:
+    """Pictures of 28 x 28 pixels in two classes: stripes across or along, with noise."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    wave = (np.arange(28) // 4 % 2 * 120).astype(np.int64)
+    pictures = np.stack([np.tile(wave, (28, 1)) if label else np.tile(wave[:, None], (1, 28))
+                         for label in labels])  # fmt: skip
+    noisy = pictures + random.integers(0, 100, pictures.shape)
+    return ArraySource(noisy.astype(np.uint8), labels.tolist(), ("across", "along"))
+
+
+def tiny_pictures(training: Training | None = None) -> Pictures:
+    """Those of :data:`TINY`."""
+    return Pictures(TINY, stripes(), lambda: stripes(1))
+
+
+class FakeTrainings:
+    """In the place of ``train_network``: accuracy grows with MACs, and with luck that depends on the seed."""
+
+    def __init__(self, luck: float = 0.01) -> None:
+        self.luck, self.keys = luck, []  # type: float, list[str]
+
+    def __call__(self, training: Training, pictures: Any) -> dict[str, Any]:
+        self.keys.append(training.key)
+        cost = training.architecture.cost(10, 1)
+        text = json.dumps(training.to_json(), sort_keys=True)
+        accuracy = 1 - 0.3 * (cost.macs / 1e6) ** -0.1 + self.luck * (Random(text).random() - 0.5)
+        result = {"accuracy": accuracy, "loss": 1.0, "seconds": 0.0}
+        result |= {"test_accuracy": accuracy - 0.01} if training.test else {}
+        return {**result, "macs": cost.macs, "params": cost.params}
+
+
+def trainer_in(folder: Path, **options: Any) -> Trainer:
+    """A trainer with a store in ``folder``; pictures are not opened."""
+    nothing: Callable[[Setting], Any] = lambda setting: None  # noqa: E731
+    return Trainer(Store(folder / "trainings.jsonl"), open_pictures=nothing, **options)
