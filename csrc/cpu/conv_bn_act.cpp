@@ -178,7 +178,7 @@ void run_row(const ConvBnActArgs& a, const Cut& c, const Memory& m, int64_t imag
     const int count = smaller(kStripPixels, a.out.width - x);
     multiply(rows, x, count, m.packed, width, m.shift, m.strip, width, ahead);
     m.clock.lap(Work::kProduct);
-    activate(a.activation, m.strip, static_cast<int64_t>(count) * width, m.strip);
+    activate(a.activation, a.dtype, m.strip, static_cast<int64_t>(count) * width, m.strip);
     m.clock.lap(Work::kActivation);
     store_rows(a.dtype, m.strip, count, width, channels, nullptr, a.y, (first + x) * a.out.channels + channel,
                a.out.channels);

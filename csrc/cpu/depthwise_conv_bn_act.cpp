@@ -78,6 +78,7 @@ void run_task(const DepthwiseConvBnActArgs& a, const Cut& c, const Memory& m, in
   row.weights = m.weights;
   row.shift = m.shift;
   row.activation = a.activation;
+  row.dtype = a.dtype;
   row.out_pixel = a.out.channels;
   row.out_width = a.out.width;
   row.sums = sums == nullptr ? nullptr : sums + (image * c.bands + band) * padded_channels(c) + channel;

@@ -207,9 +207,9 @@ void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, PairProduc
       const float* from = m.strip + done * width;
       float* to = rows + column * width;
       if (pairs) {
-        activate_scaled(a.activation, from, some, width, m.expand_scale, m.expand_shift, to);
+        activate_scaled(a.activation, a.dtype, from, some, width, m.expand_scale, m.expand_shift, to);
       } else {
-        activate(a.activation, from, static_cast<int64_t>(some) * width, to);
+        activate(a.activation, a.dtype, from, static_cast<int64_t>(some) * width, to);
       }
       done += some;
       column += some;
@@ -249,6 +249,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
   row.shift = m.shift;
   row.chunk = width;
   row.activation = a.activation;
+  row.dtype = a.dtype;
   row.out_pixel = p.padded;
   row.out_width = a.out.width;
   row.sums = a.gate.squeezed == 0 ? nullptr : s.sums + (image * p.bands + band) * p.padded + channel;

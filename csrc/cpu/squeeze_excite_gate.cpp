@@ -22,7 +22,7 @@ void reduce(const SqueezeExciteGateArgs& a, const T* weight, const float* pooled
   }
   Vec x[1] = {load(dots)};
   if (a.reduce_bias.data != nullptr) x[0] = x[0] + load_parameters(a.reduce_bias, first, count);
-  activate(a.activation, x);
+  activate(a.activation, Dtype::kFloat, x);
   store_up_to(hidden + first, x[0], count);
 }
 

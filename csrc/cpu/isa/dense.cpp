@@ -117,7 +117,7 @@ void multiply_strip(const Dense& d, const Cut& c, const Memory& m, PairProduct& 
     m.clock.lap(Work::kRows);
     product.multiply(rows, count, m.packed, width, m.strip, ahead);
     m.clock.lap(Work::kProduct);
-    activate_scaled(d.activation, m.strip, count, width, m.scale, m.shift, m.strip);
+    activate_scaled(d.activation, d.dtype, m.strip, count, width, m.scale, m.shift, m.strip);
     return m.clock.lap(Work::kActivation);
   }
   const int64_t first = group + begin;
@@ -134,7 +134,7 @@ void multiply_strip(const Dense& d, const Cut& c, const Memory& m, PairProduct& 
   }
   multiply(rows, 0, count, m.packed, width, m.shift, m.strip, width, ahead);
   m.clock.lap(Work::kProduct);
-  activate(d.activation, m.strip, static_cast<int64_t>(count) * width, m.strip);
+  activate(d.activation, d.dtype, m.strip, static_cast<int64_t>(count) * width, m.strip);
   m.clock.lap(Work::kActivation);
 }
 

@@ -18,7 +18,7 @@ constexpr int block_width(int kernel, int stride) {
 template <class Out, int kWidth>
 EFFKERNELS_INLINE void finish(const DepthwiseRow& row, int first, int count, int channel, int channels,
                               Vec (&sums)[kWidth], Vec& total) {
-  activate(row.activation, sums);
+  activate(row.activation, row.dtype, sums);
   Out* out = static_cast<Out*>(row.out) + first * row.out_pixel + channel;
   for (int i = 0; i < kWidth; ++i) {
     if (i < count) store_up_to(out + i * row.out_pixel, sums[i], channels);

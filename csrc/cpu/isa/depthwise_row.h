@@ -20,6 +20,7 @@ struct DepthwiseRow {
   const float* shift;       // [chunk]
   int chunk;                // `channels` rounded up to whole vectors
   Activation activation;
+  Dtype dtype;  // to which results are rounded, here or later
   void* out;
   int64_t out_pixel;
   int out_width;

@@ -126,6 +126,15 @@ EFFKERNELS_INLINE Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
 EFFKERNELS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 EFFKERNELS_INLINE Vec square_root(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
 
+// 1 / a within 2^-14 of it, if that is at least 2^-126; 0 for infinity.
+EFFKERNELS_INLINE Vec rough_reciprocal(Vec a) { return {_mm512_rcp14_ps(a.v)}; }
+// a - floor(a); 0 for infinities.
+EFFKERNELS_INLINE Vec fraction(Vec a) {
+  return {_mm512_reduce_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+}
+// a * 2^floor(n), or infinity where that is too large.
+EFFKERNELS_INLINE Vec scale_by_power(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+
 // max and min return `b` if either is NaN.
 EFFKERNELS_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 EFFKERNELS_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
