@@ -14,16 +14,16 @@ OPS = sorted(p.stem for p in (ROOT / "effkernels/ops").glob("*.py") if not p.ste
 COMPOSED = ("expand_depthwise_conv_bn_act", "mbconv")
 # Launches the kernels of other ops, and has none of its own.
 WITHOUT_KERNEL = {("cuda", "mbconv")}
-# What stands beside the ops' files and serves several of them, or a whole network.
+# What stands beside the ops' files and serves several of them, or a whole network; or training alone.
 OTHERS = {
-    "csrc/args": {"common", "linear"},
-    "csrc/cpu": {"kernels", "linear"},
+    "csrc/args": {"common", "depthwise_conv_wgrad", "linear"},
+    "csrc/cpu": {"depthwise_conv_wgrad", "kernels", "linear"},
     # Kernels that an op chooses for some of its arguments; and those of networks, beside what is no kernel.
     "csrc/cuda": {"depthwise_tensor_core", "stem_conv_bn_act", "sums_gate"}
     | {"device_arch", "linear", "network"},
     "csrc/binding/common": {"arguments", "errors", "held", "linear", "network", "torch"},
     "csrc/binding/cpu": {"hold", "limits", "module", "network", "objects", "run", "step_times"}
-    | {"workspace"},
+    | {"depthwise_conv_wgrad", "workspace"},
     "csrc/binding/cuda": {"call", "device_arch", "hold", "launch", "launch_records", "limits"}
     | {"module", "network"},
     "effkernels/_backends/triton": {"__init__", "elementwise", "launch", "tuning"},

@@ -7,6 +7,7 @@
 
 #include "args/conv_bn_act.h"
 #include "args/depthwise_conv_bn_act.h"
+#include "args/depthwise_conv_wgrad.h"
 #include "args/linear.h"
 #include "args/mbconv.h"
 #include "args/pointwise_conv_bn_act.h"
@@ -17,7 +18,8 @@
 #define EFFKERNELS_FOR_EACH_OP(f)                                                                    \
   f(depthwise_conv_bn_act, DepthwiseConvBnActArgs) f(conv_bn_act, ConvBnActArgs)                     \
       f(pointwise_conv_bn_act, PointwiseConvBnActArgs) f(squeeze_excite_gate, SqueezeExciteGateArgs) \
-          f(squeeze_excite, SqueezeExciteArgs) f(mbconv, MbconvArgs) f(linear, LinearArgs)
+          f(squeeze_excite, SqueezeExciteArgs) f(mbconv, MbconvArgs) f(linear, LinearArgs)           \
+              f(depthwise_conv_wgrad, DepthwiseConvWgradArgs)
 
 namespace effkernels::cpu {
 

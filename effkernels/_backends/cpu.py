@@ -13,6 +13,7 @@ from effkernels._backends.compiled import compiled_status, cpu_module
 from effkernels._backends.cpu_network import define_network, hold
 from effkernels._backends.limits import other_dtypes, refusal
 from effkernels.ops._define import define_private
+from effkernels.ops._depthwise_conv_wgrad import DEPTHWISE_WGRAD, WgradArguments
 from effkernels.ops._steps import NETWORK
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
@@ -37,6 +38,7 @@ def refusals() -> dict[str, limits.Refusal]:
         "squeeze_excite_gate": refusal(GateArguments, limits.pooled_not_float32, other_dtypes),
         "squeeze_excite": refusal(SqueezeExciteArguments, other_dtypes),
         "mbconv": refusal(MbconvArguments, limits.no_hidden, block_rows, other_dtypes),
+        DEPTHWISE_WGRAD.name: refusal(WgradArguments, rows, limits.not_float32),
     }
 
 

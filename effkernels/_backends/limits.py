@@ -80,6 +80,14 @@ def other_dtypes_but_uint8_images(arguments: ConvArguments) -> str | None:
     return other_dtypes(arguments)
 
 
+def not_float32(arguments: Sequence[Any]) -> str | None:
+    """Refuse tensors of another dtype."""
+    for argument in arguments:
+        if isinstance(argument, Tensor) and argument.dtype != torch.float32:
+            return f"it computes float32, not {argument.dtype}"
+    return None
+
+
 def pooled_not_float32(arguments: GateArguments) -> str | None:
     """Refuse pooled values of another dtype than float32, such as float64."""
     if arguments.pooled.dtype != torch.float32:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from effkernels import ops, reference
 from effkernels.dispatch import is_plain_call, layers_traced, traced
+from effkernels.nn._depthwise_training import depthwise, trains_here
 from effkernels.nn._plain import any_global_hook, is_plain
 from effkernels.nn.drop_path import keeps_all
 from effkernels.reference.elementwise import channels_last
@@ -116,18 +117,33 @@ def weight_of(conv: nn.Conv2d) -> Tensor:
 
 
 def convolve(conv: nn.Module, x: Tensor) -> Tensor:
-    """``conv(x)``; if ``conv`` is PyTorch's own convolution, with the weight of :func:`weight_of`."""
+    """``conv(x)``; by our own kernels if ``conv`` is depthwise and trains on a CPU.
+
+    Else, if ``conv`` is PyTorch's own convolution, with the weight of :func:`weight_of`.
+    """
     y: Tensor
-    own = type(conv) is nn.Conv2d and plain_conv(conv) and type(x) is Tensor
-    if own and not any_global_hook() and not layers_traced(x):
-        assert isinstance(conv, nn.Conv2d)
+    if not plain_conv(conv) or type(x) is not Tensor or any_global_hook() or layers_traced(x):
+        y = conv(x)
+    elif _window_known(conv) and trains_here(conv, x):
+        sides = padding_of(conv, x)
+        y = depthwise(x, conv.weight, _pair(conv.stride), sides, _pair(conv.dilation))
+    elif type(conv) is nn.Conv2d:
         y = conv._conv_forward(x, weight_of(conv), conv.bias)
     else:
         y = conv(x)
     return y
 
 
-def plain_conv(conv: nn.Module) -> bool:
+def padding_of(conv: nn.Conv2d, x: Tensor) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) in pixels for this input; of a convolution whose window is known."""
+    if isinstance(conv, Conv2dSame):
+        return conv.same_padding(x)
+    assert isinstance(conv.padding, tuple)
+    vertical, horizontal = conv.padding
+    return vertical, vertical, horizontal, horizontal
+
+
+def plain_conv(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether it is exactly an ``nn.Conv2d`` or a :class:`Conv2dSame`, unpatched and without hooks."""
     return is_plain(conv, nn.Conv2d, Conv2dSame) and getattr(conv, "weight", None) is not None
 
@@ -211,11 +227,7 @@ class ConvBnAct(nn.Module):
 
     def padding(self, x: Tensor) -> tuple[int, int, int, int]:
         """(top, bottom, left, right) in pixels for this input."""
-        if isinstance(self.conv, Conv2dSame):
-            return self.conv.same_padding(x)
-        assert isinstance(self.conv.padding, tuple)  # fusible() has checked it
-        vertical, horizontal = self.conv.padding
-        return vertical, vertical, horizontal, horizontal
+        return padding_of(self.conv, x)  # fusible() has checked the window
 
     @property
     def pointwise(self) -> bool:
