@@ -31,7 +31,7 @@ def train(
         typer.Option(
             "--data",
             help="Folder with train/ and val/, each with a folder of pictures for each class; or a folder of "
-            "classes; 'fashion-mnist'; or 'datasets:PLACE' (Hugging Face).",
+            "classes; 'fashion-mnist'; 'datasets:PLACE' (Hugging Face); or shards: 'train-{000..099}.tar'.",
         ),
     ],
     output: Annotated[
@@ -42,13 +42,20 @@ def train(
         str, typer.Option("--recipe", help="paper, sgd, adamw or transfer.")
     ] = "paper",
     validation: Annotated[
-        str | None, typer.Option("--validation", help="Another folder of classes to validate with.")
+        str | None,
+        typer.Option(
+            "--validation", help="Another folder of classes, or shards, to validate with."
+        ),
     ] = None,
     holdout: Annotated[
         float | None,
         typer.Option(
             "--holdout", help="Validate with this share (or number) of the training pictures."
         ),
+    ] = None,
+    subset: Annotated[
+        float | None,
+        typer.Option("--subset", help="Train on this share (or number) of them only."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -171,7 +178,8 @@ def evaluate(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="FOLDER", help="A folder of pictures for each class; or 'fashion-mnist'."
+            metavar="FOLDER",
+            help="A folder of pictures for each class; 'fashion-mnist'; or shards: 'val-{00..09}.tar'.",
         ),
     ],
     weights: Annotated[

@@ -16,6 +16,7 @@ from effkernels.train.job import Job
 from effkernels.train.loop import run
 from effkernels.train.optimisers import Average
 from effkernels.train.recipe import RECIPES, Recipe, recipe_for
+from effkernels.train.shards import ShardSource
 from effkernels.train.sources import ArraySource, FolderSource, Source, Subset
 from effkernels.train.splits import Data, open_data
 from effkernels.train.validation import Scores
@@ -34,6 +35,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Scores",
+    "ShardSource",
     "Source",
     "Subset",
     "Watch",

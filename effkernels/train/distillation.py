@@ -16,7 +16,7 @@ _SAME = 0.01
 
 def load_teacher(
     teacher: str,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
     classes: Sequence[str],
     device: torch.device,
     dtype: torch.dtype,
@@ -25,7 +25,7 @@ def load_teacher(
 
     Args:
         teacher: a model's name, for its ImageNet weights, or a checkpoint file.
-        preprocessing, classes: of the student.
+        preprocessing, classes: of the student. Without ``preprocessing`` it takes any.
         device, dtype: of the teacher.
 
     Raises:
@@ -44,14 +44,19 @@ def load_teacher(
         raise ValueError(
             f"--teacher {teacher} has other classes than the pictures: {other[0]!r} instead of {other[1]!r}"
         )
+    if preprocessing is not None:
+        _check_normalisation(teacher, found.preprocessing, preprocessing)
+    return found.requires_grad_(False)
+
+
+def _check_normalisation(teacher: str, given: Preprocessing, own: Preprocessing) -> None:
     for name in ("mean", "std"):
-        theirs, ours = getattr(found.preprocessing, name), getattr(preprocessing, name)
+        theirs, ours = getattr(given, name), getattr(own, name)
         if any(abs(a - b) > _SAME for a, b in zip(theirs, ours, strict=True)):
             raise ValueError(
                 f"--teacher {teacher} takes images normalised with {name} {_shown(theirs)}, the student with "
                 f"{_shown(ours)}: both see the same images"
             )
-    return found.requires_grad_(False)
 
 
 def _shown(values: Sequence[float]) -> str:

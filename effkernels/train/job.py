@@ -20,11 +20,12 @@ class Job:
 
     Args:
         model: a name, as in :func:`effkernels.create_model`.
-        data: a folder with ``train`` and ``val``, or of classes; ``fashion-mnist``, or
-            ``datasets:PLACE``. See :func:`open_data`.
+        data: a folder with ``train`` and ``val``, or of classes; ``fashion-mnist``,
+            ``datasets:PLACE``, or shards: ``train-{000..099}.tar``. See :func:`open_data`.
         output: folder for weights, state and logs.
         recipe: what decides how it learns; from :func:`recipe_for`.
         validation, holdout: the pictures to validate with; see :func:`open_data`.
+        subset: how many of the training pictures to train on; see :func:`open_data`.
         batch_size: pictures of one process at a time.
         accumulate: batches of each step, whose gradients are averaged.
         precision: ``float32``; ``bfloat16`` or ``float16`` for autocast; ``float64``.
@@ -52,6 +53,7 @@ class Job:
     recipe: Recipe
     validation: str | None = None
     holdout: float | None = None
+    subset: float | None = None
     batch_size: int = 64
     accumulate: int = 1
     precision: Precision = "float32"

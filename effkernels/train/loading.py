@@ -75,11 +75,12 @@ class Pictures(Dataset[Sample]):
                 with seeded(derive(self.seed, PICTURE, epoch, index)):
                     return Sample(self.transform(picture), self.source.labels[at], tuple(problems))
             except ValueError as error:
-                problems.append(_named(str(error), self.source.name(at)))
+                problems.append(named(str(error), self.source.name(at)))
         return Sample(None, -1, tuple(problems))
 
 
-def _named(message: str, name: str) -> str:
+def named(message: str, name: str) -> str:
+    """An error's message, with the picture's name if it lacks that."""
     return message if name in message else f"{name}: {message}"
 
 

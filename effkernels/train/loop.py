@@ -41,6 +41,7 @@ from effkernels.train.optimisers import (
 from effkernels.train.processes import Processes, joined
 from effkernels.train.randomness import STEP, WEIGHTS, derive
 from effkernels.train.recipe import Recipe
+from effkernels.train.shards import ShardBatches, ShardSource, check_shards, shard_loader
 from effkernels.train.splits import open_data
 from effkernels.train.transforms import Mix, TrainingTransform, mixing, training_loss
 from effkernels.train.validation import Scores, validate
@@ -86,8 +87,10 @@ class _Training:
             raise ValueError(
                 f"{self.path} exists: pass --resume to go on with that training, or another --output"
             )
-        self.data = open_data(job.data, job.validation, job.holdout, job.seed)
+        self.data = open_data(job.data, job.validation, job.holdout, job.seed, job.subset)
         self.classes = self.data.classes
+        if isinstance(self.data.train, ShardSource):
+            check_shards(self.data.train, processes.world, job.workers)
         self.steps = self._batches(0, 0).total // job.accumulate
         if not self.steps:
             raise ValueError(
@@ -99,11 +102,7 @@ class _Training:
         mixing(recipe, len(self.classes))
         torch.manual_seed(derive(job.seed, WEIGHTS))
         self.model = self._model()
-        self.teacher = None
-        if job.teacher is not None:
-            self.teacher = load_teacher(
-                job.teacher, self.model.preprocessing, self.classes, device, job.dtype
-            )
+        self.teacher = self._teacher()
         if job.check_memory:
             check_memory(
                 self.model.config,
@@ -164,6 +163,18 @@ class _Training:
             model = convert(model)
         return model.to(self.device)
 
+    def _teacher(self) -> EfficientNet | None:
+        job = self.job
+        if job.teacher is None:
+            return None
+        # Random weights have no normalisation of their own: the student takes the teacher's.
+        own = None if job.weights is None else self.model.preprocessing
+        teacher = load_teacher(job.teacher, own, self.classes, self.device, job.dtype)
+        if own is None:
+            side = self.model.preprocessing.size
+            self.model.preprocessing = replace(teacher.preprocessing, size=side)
+        return teacher
+
     def _pictures(self) -> int:
         """Of one step, in all processes."""
         return self.job.batch_size * self.job.accumulate * self.processes.world
@@ -207,12 +218,10 @@ class _Training:
         recipe = job.recipe.at_epoch(position.epoch)
         training_mode(self.model, recipe)
         transform = TrainingTransform(recipe, self.model.preprocessing)
-        pictures = Pictures(self.data.train, transform, job.seed, replace=True)
-        batches = self._batches(position.epoch, position.step * job.accumulate)
         mix = mixing(recipe, len(self.classes))
         self.watch.begin(position.epoch, position.step, self.steps)
         lr = self.optimizer.param_groups[-1]["lr"]
-        read = iter(loader(pictures, batches, job.workers, self.device))
+        read = self._read(transform)
         for step in range(position.step, self.steps):
             lr = self.optimizer.param_groups[-1]["lr"]
             loss = self._step(read, recipe, mix)
@@ -232,6 +241,26 @@ class _Training:
                 self._save()
         position.seconds += time.perf_counter() - started
         self._finish(lr)
+
+    def _read(self, transform: TrainingTransform) -> Iterator[Batch]:
+        """The batches that are left of this epoch."""
+        job, source, epoch = self.job, self.data.train, self.position.epoch
+        batches = self._batches(epoch, self.position.step * job.accumulate)
+        if not isinstance(source, ShardSource):
+            pictures = Pictures(source, transform, job.seed, replace=True)
+            return iter(loader(pictures, batches, job.workers, self.device))
+        streamed = ShardBatches(
+            source,
+            transform,
+            job.batch_size,
+            batches.total,
+            seed=job.seed,
+            epoch=epoch,
+            rank=self.processes.rank,
+            world=self.processes.world,
+            skip=batches.skip,
+        )
+        return iter(shard_loader(streamed, job.workers, self.device))
 
     def _finish(self, lr: float) -> None:
         """Validate, and make the epoch a row of the history."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 # What a seed is for: positions of one kind must not share the numbers of another.
-PICTURE, STEP, SPLIT, WEIGHTS = range(4)
+PICTURE, STEP, SPLIT, WEIGHTS, SUBSET, SHARDS = range(6)
 
 
 def derive(*position: int) -> int:

@@ -89,6 +89,9 @@ def test_tensorboard(run: Run, pictures: Path, tmp_path: Path) -> None:
         (["--model", "efficientnet_b9"], "no model named 'efficientnet_b9'"),
         (["--data", "nowhere"], "no such folder: nowhere"),
         (["--data", "fashion-mnist:nowhere"], "apt-get install dataset-fashion-mnist"),
+        (["--data", "x-{0..3}.tar"], "no such shard: x-0.tar (4 of 4 are missing)"),
+        (["--data", "*.tar"], "no shards match *.tar"),
+        (["--subset", "99"], "--subset must be a share below 1 or a number of pictures below 12"),
         (["--weights", "nowhere.pth"], "no such checkpoint file: nowhere.pth"),
         (["--teacher", "nowhere.pth"], "no such checkpoint file: nowhere.pth"),
         (["--freeze", "9"], "freeze must be at most 8"),
@@ -107,6 +110,8 @@ def test_wrong_arguments_are_one_line(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if arguments[-1].endswith(".tar"):
+        oracle("webdataset")
     if arguments[0] == "--holdout":
         make_pictures(tmp_path / "few", {"apple": 1, "pear": 9})
         arguments = [*arguments, "--data", "few"]

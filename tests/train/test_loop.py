@@ -281,7 +281,14 @@ def test_a_teacher_of_other_normalisation_is_refused(pictures: Path, tmp_path: P
     model = effkernels.create_model(MODEL, num_classes=3)
     model.preprocessing = replace(model.preprocessing, mean=(0.5, 0.5, 0.5))
     effkernels.checkpoints.save_checkpoint(model, tmp_path / "teacher.pth")
-    job = make_job(pictures, tmp_path / "run", teacher=str(tmp_path / "teacher.pth"))
+    job = make_job(pictures, tmp_path / "run", teacher=str(tmp_path / "teacher.pth"), epochs=1)
+    # Random weights take the teacher's.
+    taken = train.run(job)
+    built = load_trained(MODEL, str(taken.weights), None, torch.device("cpu"))
+    assert built.model.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert built.model.preprocessing.size == job.recipe.resolution
+    first = train.run(make_job(pictures, tmp_path / "first", epochs=1))
+    job = replace(job, weights=str(first.weights), output=tmp_path / "other")
     with pytest.raises(ValueError, match=r"normalised with mean 0.5, 0.5, 0.5, the student with"):
         train.run(job)
 

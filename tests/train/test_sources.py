@@ -110,6 +110,25 @@ def test_shares_that_hold_out_nothing_or_all(holdout: float) -> None:
         hold_out(source, holdout, 0)
 
 
+@pytest.mark.parametrize(("subset", "count"), [(0.5, 4), (6, 6)])
+def test_part_of_the_training_pictures(tmp_path: Path, subset: float, count: int) -> None:
+    data = str(make_pictures(tmp_path, {"a": 5, "b": 5}))
+    found, again = (train.open_data(data, holdout=2, seed=1, subset=subset) for _ in range(2))
+    whole = train.open_data(data, holdout=2, seed=1)
+    names, all_names = ({d.train.name(i) for i in range(len(d.train))} for d in (found, whole))
+    assert len(names) == count
+    assert names < all_names
+    assert found.train.fingerprint() == again.train.fingerprint()
+    assert found.validation.fingerprint() == whole.validation.fingerprint()
+    for share, said in (
+        (8, "--subset must be a share below 1 or a number of pictures below 8"),
+        (float("nan"), "--subset must be"),
+        (1, "--subset 1 has no picture of class 'a' to train on"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            train.open_data(data, holdout=2, seed=1, subset=share)
+
+
 def test_a_class_needs_a_picture_to_train_on() -> None:
     source = train.ArraySource(np.zeros((5, 2, 2), np.uint8), [0, 1, 1, 1, 1], "ab")
     with pytest.raises(ValueError, match="leaves no picture of class 'a'"):
