@@ -85,7 +85,9 @@ def train_network(training: Training, pictures: Pictures) -> dict[str, Any]:
         images, labels = pictures.train(resolution)
         with seeded(derive(training.seed, WEIGHTS)):
             model = architecture.build(classes, pictures.channels)
-        model.to(memory_format=torch.channels_last)
+        for parameter in model.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         _by_layers(model)
         _learn(model, images, labels, setting.recipe, setting.batch, training.seed)
         accuracy, loss = measure(model, *pictures.held_out(resolution))
