@@ -39,7 +39,7 @@ class TestSignatures:
     def test_signature(self, name):
         shown = inspect.signature(getattr(effkernels, name)).parameters
         full = inspect.signature(build).parameters
-        own = {"create_model": ["name"], "efficientnet": ["phi", "alpha", "beta", "gamma"]}
+        own = {"create_model": ["name"], "efficientnet": ["phi", "alpha", "beta", "gamma", "base"]}
         assert set(shown) == {*own.get(name, []), *OPTIONS}
         for option in OPTIONS:
             assert shown[option] == full[option]
