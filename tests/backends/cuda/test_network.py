@@ -196,6 +196,7 @@ def test_a_held_network_keeps_maps_of_its_weights(shim: HostShim) -> None:
 
 # Bytes of the maps of an image in bfloat16: input, expanded, after the depthwise convolution, result.
 SECOND_BLOCK = (16 * 112**2 * 2, 96 * 112**2 * 2, 96 * 56**2 * 2, 24 * 56**2 * 2)
+THIRD_BLOCK = (24 * 56**2 * 2, 144 * 56**2 * 2, 144 * 56**2 * 2, 24 * 56**2 * 2)
 LAST_BLOCK = (192 * 7**2 * 2, 1152 * 7**2 * 2, 1152 * 7**2 * 2, 320 * 7**2 * 2)
 ANY_BYTES = 2**60
 # Megabytes of cache; bytes a microsecond of memory and of the cache.
@@ -214,6 +215,9 @@ H100, SLOW_MEMORY = (50, 2.9e6, 5.2e6), (72, 0.87e6, 6e6)
         pytest.param((1, 0.87e6, 6e6), 128, SECOND_BLOCK, ANY_BYTES, 128, id="no image fits"),
         pytest.param(H100, 128, SECOND_BLOCK, 128 * sum(SECOND_BLOCK), 128, id="enough memory"),
         pytest.param(H100, 128, SECOND_BLOCK, 128 * sum(SECOND_BLOCK) // 2, 43, id="less memory"),
+        pytest.param(
+            H100, 128, THIRD_BLOCK, 128 * sum(SECOND_BLOCK) // 2, 64, id="less memory, third block"
+        ),
         # What a part more costs in launches must be small beside the block's time.
         pytest.param(H100, 2, SECOND_BLOCK, 1, 2, id="less memory, few images"),
         pytest.param((50, 0.0, 5.2e6), 128, SECOND_BLOCK, 1, 128, id="unknown device"),
