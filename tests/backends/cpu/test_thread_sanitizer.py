@@ -43,9 +43,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     kernels = [(p, isa) for p, isa in module.sources if p.is_relative_to(ROOT / "csrc" / "cpu")]
     assert len(kernels) > 20
+    how = module.languages["cpp"]
+    driver = replace(how, flags=(*how.flags, "-fsanitize=thread", "-O1", "-g1"))
     alone = replace(
         module,
-        sources=((Path(__file__).with_name("thread_sanitizer.cpp"), "cpp"), *kernels),
+        languages={**module.languages, "driver": driver},
+        sources=((Path(__file__).with_name("thread_sanitizer.cpp"), "driver"), *kernels),
         link=(*compiler.command, "-fsanitize=thread", "-pthread"),
         link_flags=(),
     )

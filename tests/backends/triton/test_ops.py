@@ -55,11 +55,11 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 def affordable(case: Any) -> Any:
     """The case with fewer images, channels and pixels, so that it takes some tens of programs, and fitting padding."""
-    case = replace(case, n=min(case.n, 2), channels=min(case.channels, 150))
+    case = replace(case, n=min(case.n, 2), channels=min(case.channels, 70))
     if getattr(case, "size", None) is None:
         return case
-    height = min(case.size[0], 60)
-    case = replace(case, size=(height, min(case.size[1], max(1, 60 // height))))
+    height = min(case.size[0], 30)
+    case = replace(case, size=(height, min(case.size[1], max(1, 30 // height))))
     if isinstance(case, Window):
         padding = fitting(case.size, case.kernel, case.dilation, case.padding)
         return replace(case, padding=padding)
