@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from effkernels_build import ninja_build
@@ -90,14 +92,32 @@ class Builder:
 
     def _build_cpu(self) -> None:
         compiler = require(self.compiler)
-        python, pybind11 = require(find_python_headers()), require(find_pybind11(self.torch))
-        torch = require(self.torch)
+        python, torch = require(find_python_headers()), self._linked_torch()
+        pybind11 = require(find_pybind11(self.torch))
+        version = zlib.crc32((pybind11 / "pybind11" / "detail" / "common.h").read_bytes())
+        pybind11 = self._link(f"pybind11-{version:08x}", pybind11)
         header_folder = self._generated()
         (header_folder / "build_record.h").write_text(self.record.as_header())
         sanitizers = self.env.get("EFFKERNELS_SANITIZE", "").replace(",", " ").split()
         self._compile(
             cpu_module(ROOT, compiler, torch, python, pybind11, header_folder, sanitizers)
         )
+
+    def _link(self, name: str, folder: Path) -> Path:
+        """A link to `folder` in the work folder, to be named in commands instead of it.
+
+        Build isolation installs the same packages into another folder each time; ninja would compile again whatever
+        names it. `name` says which release it is.
+        """
+        link = self.work / "links" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder, target_is_directory=True)
+        return link
+
+    def _linked_torch(self) -> Torch:
+        torch = require(self.torch)
+        return replace(torch, root=self._link(f"torch-{torch.version}", torch.root))
 
     def _generated(self) -> Path:
         """The folder of generated headers, with network_layout.h in it."""
@@ -117,7 +137,7 @@ class Builder:
         reason = why_not(self.torch, found)
         if reason is not None:
             raise MissingToolError(reason)
-        nvcc, torch, compiler = require(found), require(self.torch), require(self.compiler)
+        nvcc, torch, compiler = require(found), self._linked_torch(), require(self.compiler)
         archs = arch_list(self.env, nvcc.version)
         python, generated = require(find_python_headers()), self._generated()
         self._compile(cuda_module(ROOT, compiler, nvcc, torch, python, generated, archs))

@@ -34,6 +34,7 @@ from effkernels_build.toolchain import (
     Torch,
     find_compiler,
     find_ninja,
+    find_pybind11,
     find_torch,
     job_count,
 )
@@ -206,11 +207,13 @@ class TestKernels:
             assert f"-DEFFKERNELS_ISA={isa}" in module.languages[isa].flags
             assert any(f"f({isa})" in flag for flag in module.languages["cpp"].flags)
 
-    def test_sanitizers_are_in_every_command(self) -> None:
+    def test_sanitizers_are_in_every_command_but_those_of_bindings(self) -> None:
         plain, module = self.module(), self.module(("address", "undefined"))
-        for words in (module.link, *(language.flags for language in module.languages.values())):
+        of_kernels = [how.flags for name, how in module.languages.items() if name != "cpp"]
+        for words in (module.link, *of_kernels):
             assert {"-fsanitize=address", "-fsanitize=undefined"} < set(words)
             assert "-fno-sanitize-recover=all" in words
+        assert not any("sanitize" in word for word in module.languages["cpp"].flags)
         assert not any("sanitize" in word for word in plain.link)
 
 
@@ -282,6 +285,32 @@ class TestBuilder:
         assert record.modules["_C"] == record.modules["_C_cuda"] == "no torch"
         assert self.files(tmp_path) == set()
 
+    def test_commands_do_not_depend_on_where_packages_are(  # type: ignore[no-untyped-def]
+        self, builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Otherwise the second `pip install` of a checkout would compile as much as the first."""
+        compiler_and_ninja()
+        found = find_torch(), find_pybind11(find_torch())
+        assert isinstance(found[0], Torch)
+        assert isinstance(found[1], Path)
+        modules: dict[str, list[Module]] = {}
+        for name in ("isolated", "isolated again"):
+            torch, pybind11 = tmp_path / name / "torch", tmp_path / name / "include"
+            torch.parent.mkdir()
+            torch.symlink_to(found[0].root)
+            pybind11.symlink_to(found[1])
+            moved = replace(found[0], root=torch)
+            monkeypatch.setattr(builder_module, "find_torch", lambda moved=moved: moved)
+            monkeypatch.setattr(builder_module, "find_pybind11", lambda _, at=pybind11: at)
+            one = builder({"EFFKERNELS_CUDA": "0", **os.environ})
+            built = modules[name] = []
+            monkeypatch.setattr(ninja_build, "build", lambda one, *_, to=built: to.append(one))
+            one.build()
+            (include,) = (tmp_path / "work" / "links").glob("torch-*")
+            assert include.readlink() == torch
+        assert modules["isolated"] == modules["isolated again"]
+        assert modules["isolated"]
+
     @pytest.mark.parametrize(
         ("text", "sanitizers"),
         [
@@ -321,6 +350,8 @@ class TestBuilder:
     def test_compile_error(  # type: ignore[no-untyped-def]
         self, builder, failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     ) -> None:
+        (tmp_path / "pybind11" / "detail").mkdir(parents=True)
+        (tmp_path / "pybind11" / "detail" / "common.h").touch()
         torch = Torch("2.15.0", "13.2", tmp_path)
         monkeypatch.setattr(builder_module, "find_torch", lambda: torch)
         monkeypatch.setattr(
