@@ -151,9 +151,6 @@ EDGES = {
     **STEMS,
     "stem": Dense(2, 3, (33, 40), (3, 3), 32, stride=(2, 2), padding=(0, 1, 0, 1)),
     "stem of B7": Dense(1, 3, (17, 19), (3, 3), 64, stride=(2, 2), padding=PAD1),
-    "stem of ResNets": Dense(
-        1, 3, (13, 10), (7, 7), 64, stride=(2, 2), padding=(3, 3, 3, 3), activation="relu"
-    ),
     "chunks": Dense(1, 4, (9, 30), (3, 3), 200, padding=PAD1),
     "256 terms": Dense(1, 64, (6, 7), (2, 2), 70, padding=PAD1),
     "dilated": Dense(1, 6, (20, 21), (3, 2), 70, padding=(4, 0, 1, 3), dilation=(2, 3)),
