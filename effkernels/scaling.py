@@ -18,7 +18,13 @@ from effkernels.analysis.free_scale import FreeFit, fit_free
 from effkernels.analysis.memory import inference_memory, saved_bytes, training_memory
 from effkernels.analysis.paper import TABLE_2, Published, TableRow, table_rows
 from effkernels.analysis.power_law import PowerLaw, fitted_law
-from effkernels.analysis.scaled_baselines import TABLE_3, TABLE_7, ScaledBaseline
+from effkernels.analysis.scaled_baselines import (
+    TABLE_3,
+    TABLE_7,
+    ScaledBaseline,
+    ScaledRow,
+    scaled_rows,
+)
 from effkernels.models.scaling import (
     Coefficients,
     CompoundScale,
@@ -45,6 +51,7 @@ __all__ = [
     "Published",
     "Scaled",
     "ScaledBaseline",
+    "ScaledRow",
     "TableRow",
     "compound_scale",
     "fit_budget",
@@ -59,6 +66,7 @@ __all__ = [
     "saved_bytes",
     "scale_model",
     "scaled_config",
+    "scaled_rows",
     "table_rows",
     "training_memory",
 ]

@@ -70,7 +70,16 @@ def predict(
     call("predict", locals())
 
 
-def table(as_json: JsonOption = False) -> None:
+def table(
+    scaled: Annotated[
+        bool,
+        typer.Option(
+            "--scaled",
+            help="Tables 3 and 7 instead: MobileNetV1, MobileNetV2, ResNet-50 and B0, scaled.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Our B0-B7 compared with the paper's Table 2.
 
     Parameters and FLOPs as the paper prints them (its FLOPs are multiply-accumulates), and as counted here.

@@ -152,6 +152,9 @@ def candidates(
         matched = fnmatch.filter(list_models(), pattern)
         if not matched:
             get_config(pattern)  # which says what is close
+            raise ValueError(
+                f"{pattern} has no published accuracy here to choose by: see effkernels.list_models()"
+            )
         names += [name for name in matched if name not in names]
     if not names:
         raise ValueError("models must hold at least one name or pattern of names")

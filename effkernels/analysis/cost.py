@@ -16,6 +16,8 @@ batch shares them) and tensors of one value per channel are left out. Three exec
   writes no map.
 - ``level2``: as level 1, with MBConv's expand and depthwise in one kernel: the expanded map is neither
   written nor read.
+
+In all three, a max-pool behind the stem is a pass of its own, and so is the last pool of a network without a head.
 """
 
 from __future__ import annotations
@@ -71,9 +73,10 @@ class ByExecution:
 class LayerCost:
     """One layer, for a whole batch.
 
-    ``name`` is the module's name (``stages.2.0.depthwise``); ``kind`` is stem, expand, depthwise,
-    squeeze_excite, project, head or classifier; in fused blocks fused_expand, or fused for the only convolution
-    of a block that does not expand; in bottlenecks reduce, conv, shortcut or restore. Shapes are (C, H, W) of one
+    ``name`` is the module's name (``stages.2.0.depthwise``); ``kind`` is stem, pool (behind the stem), expand,
+    depthwise, squeeze_excite, project, head or classifier; in fused blocks fused_expand, or fused for the only
+    convolution of a block that does not expand; in bottlenecks reduce, conv, shortcut or restore; behind the
+    depthwise convolution of MobileNetV1 pointwise. Shapes are (C, H, W) of one
     image. ``activations`` counts the output elements of convolutions; ``buffers`` counts running means and
     variances. ``residual``: the result is added to the block's input, or to the output of ``shortcut``.
     """
@@ -261,19 +264,26 @@ class _Walk:
             "stem",
             "stem",
             config.scaled_stem_channels,
-            kernel_size=3,
+            kernel_size=config.stem_kernel_size,
             stride=config.stem_stride,
         )
+        if config.stem_pool:
+            yield self._max_pool()
         for block in config.blocks():
             yield from self._block(f"stages.{block.stage}.{block.index}", block)
-        yield self._conv("head", "head", config.scaled_head_channels)
-        yield self._classifier(num_classes)
+        if config.head_channels:
+            yield self._conv("head", "head", config.scaled_head_channels)
+            yield self._classifier(num_classes)
+        else:
+            yield self._classifier(num_classes, pooled=elements(self.shape))
 
     def _block(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
         if block.block == "fused_mbconv":
             return self._fused_mbconv(name, block)
         if block.block == "bottleneck":
             return self._bottleneck(name, block)
+        if block.block == "separable_conv":
+            return self._separable_conv(name, block)
         return self._mbconv(name, block)
 
     def _mbconv(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
@@ -288,6 +298,10 @@ class _Walk:
         if block.squeeze_channels:
             yield self._squeeze_excite(f"{name}.squeeze_excite", block.squeeze_channels)
         yield self._conv(f"{name}.project", "project", block.out_channels, residual=block.residual)
+
+    def _separable_conv(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
+        yield self._conv(f"{name}.depthwise", "depthwise", block.inner_channels, **_window(block))
+        yield self._conv(f"{name}.pointwise", "pointwise", block.out_channels)
 
     def _fused_mbconv(self, name: str, block: BlockConfig) -> Iterator[LayerCost]:
         expands = block.expand_ratio != 1
@@ -389,8 +403,28 @@ class _Walk:
             residual=residual,
         )
 
-    def _classifier(self, num_classes: int) -> LayerCost:
+    def _max_pool(self) -> LayerCost:
+        channels, height, width = in_shape = self.shape
+        self.shape = (channels, -(-height // 2), -(-width // 2))
+        moved = (elements(in_shape) + elements(self.shape)) * self.batch_size * self.itemsize
+        return LayerCost(
+            name="stem_pool",
+            kind="pool",
+            in_shape=in_shape,
+            out_shape=self.shape,
+            kernel_size=3,
+            stride=2,
+            params=0,
+            buffers=0,
+            macs=0,
+            activations=0,
+            bytes_moved=ByExecution(moved, moved, moved),
+        )
+
+    def _classifier(self, num_classes: int, *, pooled: int = 0) -> LayerCost:
+        """``pooled``: elements of the map that is read to pool it, where no head has done that."""
         channels = self.shape[0]
+        read = pooled * self.batch_size * self.itemsize
         return LayerCost(
             name="classifier",
             kind="classifier",
@@ -402,5 +436,5 @@ class _Walk:
             buffers=0,
             macs=self.batch_size * channels * num_classes,
             activations=self.batch_size * num_classes,
-            bytes_moved=ByExecution(),
+            bytes_moved=ByExecution(read, read, read),
         )

@@ -23,6 +23,8 @@ from effkernels.analysis.cost import (
 )
 from effkernels.models.scaling import check_count
 
+_INDEX_BYTES = 8  # of each result of a max-pool, where it comes from: int64
+
 
 def inference_memory(cost: ModelCost) -> ByExecution:
     """Peak bytes of a forward pass without autograd: parameters, buffers and the largest live maps.
@@ -33,7 +35,7 @@ def inference_memory(cost: ModelCost) -> ByExecution:
     none for expand; neither writes the head's.
     """
     map_bytes = cost.batch_size * cost.dtype.itemsize
-    live = list(_live_elements(cost.layers))
+    live = list(_live_elements(cost.layers, _INDEX_BYTES // cost.dtype.itemsize))
     return ByExecution(
         eager=cost.state_bytes + map_bytes * max(at.eager for at in live),
         level1=cost.state_bytes + map_bytes * max(at.level1 for at in live),
@@ -79,27 +81,31 @@ def saved_bytes(cost: ModelCost) -> int:
     """Bytes of the feature maps that autograd keeps for the backward pass, including the image.
 
     Each convolution keeps its input (a bottleneck's shortcut shares that of ``reduce``), its output (BatchNorm's
-    input) and, where an activation follows, that one's input; the gate's product keeps its input.
+    input) and, where an activation follows, that one's input; the gate's product keeps its input, and a max-pool
+    its input and its indices.
     """
-    maps = 0
+    maps = indices = 0
     for layer in cost.layers:
         written = elements(layer.out_shape)
         if layer.kind == "squeeze_excite":
             # Where it has a residual, an activation follows the sum.
             maps += written * (1 + layer.residual)
+        elif layer.kind == "pool":
+            maps += elements(layer.in_shape)
+            indices += written
         elif layer.kind != "classifier":
             summed = layer.kind == "restore" and layer.residual
             maps += written * (1 + (layer.kind not in LINEAR or summed))
             maps += 0 if layer.kind == "shortcut" else elements(layer.in_shape)
-    return maps * cost.batch_size * cost.dtype.itemsize
+    return cost.batch_size * (maps * cost.dtype.itemsize + indices * _INDEX_BYTES)
 
 
-def _live_elements(layers: tuple[LayerCost, ...]) -> Iterator[ByExecution]:
-    """Elements of all live maps at each convolution, for one image."""
-    stem, *body, head, _ = layers
-    picture, features = elements(stem.in_shape), elements(head.in_shape)
-    stem_map = elements(stem.out_shape)
+def _live_elements(layers: tuple[LayerCost, ...], index: int) -> Iterator[ByExecution]:
+    """Elements of all live maps at each convolution, for one image; an index of a max-pool counts as ``index``."""
+    stem, *others = layers
+    picture, stem_map = elements(stem.in_shape), elements(stem.out_shape)
     yield ByExecution(picture + 2 * stem_map, picture + stem_map, picture + stem_map)
+    body = [layer for layer in others if layer.name.startswith("stages.")]
     for _, stage in groupby(body, key=lambda layer: layer.name.split(".")[1]):
         blocks = [
             tuple(block)
@@ -109,8 +115,13 @@ def _live_elements(layers: tuple[LayerCost, ...]) -> Iterator[ByExecution]:
         for index, block in enumerate(blocks):
             held = picture + stage_input + (elements(block[0].in_shape) if index else 0)
             yield from _live_in_block(block, held)
-    held = picture + features
-    yield ByExecution(held + 2 * elements(head.out_shape), held, held)
+    for layer in others:
+        held = picture + elements(layer.in_shape)
+        if layer.kind == "head":
+            yield ByExecution(held + 2 * elements(layer.out_shape), held, held)
+        elif layer.kind == "pool":
+            held += elements(layer.out_shape) * (1 + index)
+            yield ByExecution(held, held, held)
 
 
 def _live_in_block(block: tuple[LayerCost, ...], held: int) -> Iterator[ByExecution]:

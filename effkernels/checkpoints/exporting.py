@@ -20,8 +20,8 @@ def export_state(state_dict: Mapping[str, Tensor], format: str) -> dict[str, Ten
     Args:
         state_dict: ``model.state_dict()`` of a model that is not fused; prefixes that wrappers
             added to its keys are removed, and keys outside of the network are left out.
-        format: ``"effkernels"``, ``"timm"``, ``"torchvision"``, ``"lukemelas"``, ``"rangilyu"`` or
-            ``"torchvision_mobilenet"``.
+        format: ``"effkernels"``, ``"timm"``, ``"torchvision"``, ``"lukemelas"``, ``"rangilyu"``,
+            ``"torchvision_mobilenet"`` or ``"torchvision_resnet"``.
 
     Raises:
         ValueError: unknown format; a state dict that is not of this package, or of a fused model; a

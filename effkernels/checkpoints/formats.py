@@ -60,6 +60,13 @@ TIMM = Format(
             "project.bn": "bn2",
         },
         "fused_plain": {"project.conv": "conv", "project.bn": "bn1"},
+        # MobileNetV1.
+        "separable": {
+            "depthwise.conv": "conv_dw",
+            "depthwise.bn": "bn1",
+            "pointwise.conv": "conv_pw",
+            "pointwise.bn": "bn2",
+        },
     },
     head_conv="conv_head",
     head_bn="bn2",
@@ -166,9 +173,35 @@ TORCHVISION_MOBILENET = Format(
     classifier="classifier.1",
 )
 
+TORCHVISION_RESNET = Format(
+    name="torchvision_resnet",
+    published_by="torchvision's ResNets",
+    stem_conv="conv1",
+    stem_bn="bn1",
+    block="layer{stage_plus_one}.{block}",
+    layers={
+        "bottleneck": {
+            "reduce.conv": "conv1",
+            "reduce.bn": "bn1",
+            "conv.conv": "conv2",
+            "conv.bn": "bn2",
+            "shortcut.conv": "downsample.0",
+            "shortcut.bn": "downsample.1",
+            "restore.conv": "conv3",
+            "restore.bn": "bn3",
+        },
+    },
+    head_conv=None,
+    head_bn=None,
+    classifier="fc",
+)
+
 FORMATS: dict[str, Format] = {
     known.name: known
-    for known in (EFFKERNELS, TIMM, TORCHVISION, LUKEMELAS, RANGILYU, TORCHVISION_MOBILENET)
+    for known in (
+        *(EFFKERNELS, TIMM, TORCHVISION, LUKEMELAS, RANGILYU),
+        *(TORCHVISION_MOBILENET, TORCHVISION_RESNET),
+    )
 }
 
 # Other networks' checkpoints that people try to load, recognised so that the error can say what a
@@ -200,7 +233,8 @@ def detect_format(keys: Iterable[str]) -> str:
 
     Returns:
         ``"effkernels"``, ``"timm"`` (geffnet has the same keys), ``"torchvision"``, ``"lukemelas"``,
-        ``"rangilyu"`` or ``"torchvision_mobilenet"``: the format that has most of the keys.
+        ``"rangilyu"``, ``"torchvision_mobilenet"`` or ``"torchvision_resnet"`` (also of timm's ResNets):
+        the format that has most of the keys.
 
     Raises:
         ValueError: no format has at least half of the keys.
@@ -253,6 +287,8 @@ def _kind(roles: Collection[str]) -> Kind:
     """What a block with these layers is."""
     if "reduce.conv" in roles:
         return "bottleneck"
+    if "pointwise.conv" in roles:
+        return "separable"
     expands = "expand.conv" in roles
     if "depthwise.conv" in roles:
         return "expanding" if expands else "plain"

@@ -9,11 +9,17 @@ from functools import cached_property
 from typing import Literal
 
 FormatName = Literal[
-    "effkernels", "timm", "torchvision", "lukemelas", "rangilyu", "torchvision_mobilenet"
+    "effkernels",
+    "timm",
+    "torchvision",
+    "lukemelas",
+    "rangilyu",
+    "torchvision_mobilenet",
+    "torchvision_resnet",
 ]
 
-Kind = Literal["expanding", "plain", "fused", "fused_plain", "bottleneck"]
-"""Of blocks, by their layers: MBConv with and without an expansion, fused MBConv likewise, bottleneck."""
+Kind = Literal["expanding", "plain", "fused", "fused_plain", "bottleneck", "separable"]
+"""Of blocks, by their layers: MBConv with and without an expansion, fused MBConv likewise, and others."""
 
 _EXPAND = ("expand.conv", "expand.bn")
 _SQUEEZE = ("squeeze_excite.reduce", "squeeze_excite.expand")
@@ -29,6 +35,7 @@ ROLES: Mapping[Kind, tuple[str, ...]] = {
         *("reduce.conv", "reduce.bn", "conv.conv", "conv.bn", "shortcut.conv", "shortcut.bn"),
         *("restore.conv", "restore.bn", *_SQUEEZE),
     ),
+    "separable": (*_DEPTHWISE, "pointwise.conv", "pointwise.bn"),
 }
 """The layers that blocks may have, under the names of the effkernels format."""
 
@@ -85,7 +92,8 @@ class Format:
     ``block`` is the path of a block, with ``{stage}``, ``{stage_plus_one}``, ``{block}`` (counted
     in the stage), ``{index}`` or ``{index_plus_one}`` (counted in the network). ``layers`` names the
     layers of each kind of block that there are names for. ``head_conv`` and ``head_bn`` may have
-    ``{behind}``, the number of stages plus one, or ``{behind_blocks}``, that of blocks plus one.
+    ``{behind}``, the number of stages plus one, or ``{behind_blocks}``, that of blocks plus one; they
+    are None where no network has a head.
     """
 
     name: FormatName
@@ -94,8 +102,8 @@ class Format:
     stem_bn: str
     block: str
     layers: Mapping[Kind, Mapping[str, str]]
-    head_conv: str
-    head_bn: str
+    head_conv: str | None
+    head_bn: str | None
     classifier: str
 
     def modules(self, structure: Structure) -> dict[str, str]:
@@ -123,6 +131,10 @@ class Format:
                     )
                 named[f"{ours}.{role}"] = f"{theirs}.{names[role]}"
         if structure.head:
+            if self.head_conv is None or self.head_bn is None:
+                raise ValueError(
+                    f"the {self.name} format has no name for head.conv: {self.published_by} has no head"
+                )
             behind = {
                 "behind": structure.stages + 1,
                 "behind_blocks": len(structure.blocks) + 1,
@@ -154,7 +166,7 @@ class Format:
             return None
         if module in (self.stem_conv, self.stem_bn):
             return Location("stem")
-        if self._head_pattern.fullmatch(module) is not None:
+        if self._head_pattern is not None and self._head_pattern.fullmatch(module) is not None:
             return Location("head")
         if module == self.classifier:
             return Location("classifier")
@@ -174,7 +186,9 @@ class Format:
         return re.compile(rf"{path}\.(?:{'|'.join(re.escape(layer) for layer in layers)})")
 
     @cached_property
-    def _head_pattern(self) -> re.Pattern[str]:
+    def _head_pattern(self) -> re.Pattern[str] | None:
+        if self.head_conv is None or self.head_bn is None:
+            return None
         conv, bn = (
             re.sub(r"\\\{behind\w*\\\}", r"[1-9]\\d*", re.escape(path))
             for path in (self.head_conv, self.head_bn)

@@ -105,7 +105,9 @@ def load_into(model: nn.Module, checkpoint: Checkpoint, *, reset_classifier: boo
 
 def looks_like(state_dict: Mapping[str, Tensor], fmt: Format) -> str | None:
     """The named model whose block count and widths a state dict has, or None."""
-    names = fmt.layers["expanding"]
+    names = fmt.layers.get("expanding")
+    if names is None:
+        return None
     blocks: dict[tuple[int | None, ...], int] = {}
     for key, value in state_dict.items():
         place = fmt.locate(key)
@@ -199,7 +201,7 @@ def _beyond(key: str, fmt: Format, structure: Structure) -> bool:
         return False
     if place.part == "classifier":
         return not structure.classifier
-    if structure.head:
+    if structure.head or structure.classifier:  # a classifier may have no head
         return False
     if place.part == "head":
         return True

@@ -19,6 +19,8 @@ from effkernels.preprocessing import Preprocessing
 Padding = Literal["symmetric", "same"]
 
 _TORCHVISION_LATE = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
+# Formats of networks that all have PyTorch's default eps and momentum, as timm's MobileNetV1 has.
+_PYTORCHS_OWN = ("torchvision_mobilenet", "torchvision_resnet")
 _FAMILIES = ("timm", "torchvision", "lukemelas", "rangilyu", "effkernels")
 
 # An optional tf_, the variant, an old suffix of timm 0.x, and a tag after a dot.
@@ -176,6 +178,9 @@ def format_semantics(fmt: str, variant: str) -> Semantics:
     Raises:
         ValueError: the keys allow two readings (timm), or the format's publisher has no such model.
     """
+    network = variant.partition("(")[0]  # of a scaled one, without its factors
+    if fmt in _PYTORCHS_OWN or (fmt == "timm" and network == "mobilenet_v1"):
+        return Semantics(1e-5, 0.1, "symmetric")
     if fmt == "timm":
         known = variant if published.is_named(variant) else "efficientnet_b0"
         raise ValueError(
@@ -185,8 +190,6 @@ def format_semantics(fmt: str, variant: str) -> Semantics:
         )
     if fmt == "effkernels":
         return Semantics(1e-3, 0.01, "symmetric")  # the defaults of this package's models
-    if fmt == "torchvision_mobilenet":
-        return Semantics(1e-5, 0.1, "symmetric")
     if not published.is_named(variant):
         if fmt == "torchvision":
             raise ValueError(

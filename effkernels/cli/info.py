@@ -210,11 +210,15 @@ def _model_document(cost: ModelCost) -> dict[str, Any]:
 
 
 def stage_rows(cost: ModelCost) -> list[dict[str, Any]]:
-    """The cost of stem, each stage, head and classifier; shapes are (C, H, W) of one image."""
+    """The cost of stem, each stage, head and classifier; shapes are (C, H, W) of one image.
+
+    ``kernel`` is that of the first convolution, or pool, that has one of more than 1x1.
+    """
     rows = []
     for name, group in groupby(cost.layers, key=_row_name):
         layers = list(group)
-        spatial = [layer for layer in layers if layer.kind in ("stem", "depthwise")]
+        spatial = [layer for layer in layers if layer.kernel_size > 1]
+        blocks = {layer.name.rpartition(".")[0] for layer in layers} - {""}
         rows.append(
             {
                 "name": name,
@@ -223,7 +227,7 @@ def stage_rows(cost: ModelCost) -> list[dict[str, Any]]:
                 else "1x1",
                 "in_shape": layers[0].in_shape,
                 "out_shape": layers[-1].out_shape,
-                "blocks": sum(layer.kind == "project" for layer in layers),
+                "blocks": len(blocks),
                 "params": sum(layer.params for layer in layers),
                 "macs": sum(layer.macs for layer in layers),
                 **{

@@ -1,5 +1,6 @@
 """EfficientNets: configurations as data, the network, and the registry of named models."""
 
+from effkernels.models.baselines import BASELINES
 from effkernels.models.config import BlockConfig, EfficientNetConfig, StageConfig
 from effkernels.models.config_file import (
     config_from_json,
@@ -12,6 +13,7 @@ from effkernels.models.registry import build, create_model, efficientnet, get_co
 from effkernels.models.variants import CONFIGS, VARIANTS, Variant
 
 __all__ = [
+    "BASELINES",
     "CONFIGS",
     "VARIANTS",
     "BlockConfig",

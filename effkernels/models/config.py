@@ -17,7 +17,7 @@ from effkernels.models.scaling import (
     round_resolution,
 )
 
-BlockType = Literal["mbconv", "depthwise_separable", "fused_mbconv", "bottleneck"]
+BlockType = Literal["mbconv", "depthwise_separable", "fused_mbconv", "bottleneck", "separable_conv"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ class StageConfig:
             its output; 0 for none, as in EfficientNetV2's fused blocks and in ResNets.
         block: type of the blocks, a layer of :mod:`effkernels.nn`: "mbconv"
             (:class:`~effkernels.nn.MBConv`), "depthwise_separable" (the same, which does not expand),
-            "fused_mbconv" (:class:`~effkernels.nn.FusedMBConv`) or "bottleneck"
-            (:class:`~effkernels.nn.Bottleneck`).
+            "fused_mbconv" (:class:`~effkernels.nn.FusedMBConv`), "bottleneck"
+            (:class:`~effkernels.nn.Bottleneck`) or "separable_conv" (:class:`~effkernels.nn.SeparableConv`,
+            which neither expands nor squeezes).
 
     Raises:
-        TypeError, ValueError: a value out of range, or a depthwise-separable stage that expands.
+        TypeError, ValueError: a value out of range, or what blocks of this type do not have.
     """
 
     repeats: int
@@ -59,10 +60,15 @@ class StageConfig:
             raise ValueError(
                 f"block must be one of {', '.join(get_args(BlockType))}, got {self.block!r}"
             )
-        if self.block == "depthwise_separable" and self.expand_ratio != 1:
+        if self.block in ("depthwise_separable", "separable_conv") and self.expand_ratio != 1:
             raise ValueError(
-                f"a depthwise_separable stage has expand_ratio=1, got {self.expand_ratio}: a block "
+                f"a {self.block} stage has expand_ratio=1, got {self.expand_ratio}: a block "
                 f"that expands is 'mbconv'"
+            )
+        if self.block == "separable_conv" and self.se_ratio:
+            raise ValueError(
+                f"a separable_conv stage has se_ratio=0, got {self.se_ratio:g}: a block with "
+                f"squeeze-excitation is 'depthwise_separable'"
             )
 
 
@@ -106,6 +112,8 @@ class BlockConfig:
     @property
     def residual(self) -> bool:
         """Whether the input is added to the output; by a bottleneck always, if need be through a convolution."""
+        if self.block == "separable_conv":
+            return False
         return self.same_shape or self.block == "bottleneck"
 
 
@@ -117,8 +125,10 @@ class EfficientNetConfig:
         name: of the model.
         coefficients: multipliers of width and depth, resolution, dropout.
         stages: from the stem to the head.
-        stem_channels, stem_stride: of the 3x3 convolution on the image; the width before scaling.
-        head_channels: features that are pooled, before scaling.
+        stem_channels, stem_stride, stem_kernel_size: of the convolution on the image; the width before scaling.
+        stem_pool: a 3x3 max-pool of stride 2 follows it, as in ResNets.
+        head_channels: of the 1x1 convolution behind the stages, before scaling; 0 for none: what the last stage
+            makes is pooled.
         channel_divisor: scaled widths are rounded to multiples of it (:func:`round_filters`).
         activation: as in :class:`~effkernels.nn.ConvBnAct`.
         fix_stem_and_head: leave the stem, the head and the repeats of the first and last stage
@@ -129,7 +139,7 @@ class EfficientNetConfig:
         padding: "symmetric", or "same" (TensorFlow's).
 
     Raises:
-        TypeError, ValueError: a value out of range.
+        TypeError, ValueError: a value out of range; ``stem_pool``, which pads symmetrically, with another padding.
     """
 
     name: str
@@ -146,17 +156,24 @@ class EfficientNetConfig:
     padding: str = "symmetric"
     stem_stride: int = 2
     channel_divisor: int = 8
+    stem_kernel_size: int = 3
+    stem_pool: bool = False
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("stages must hold at least one stage")
-        for name in ("stem_channels", "stem_stride", "head_channels", "channel_divisor"):
+        for name in ("stem_channels", "stem_stride", "stem_kernel_size", "channel_divisor"):
             check_count(name, getattr(self, name))
+        check_count("head_channels", self.head_channels, minimum=0)
         for name in ("dropout", "drop_path"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if self.padding not in ("symmetric", "same"):
             raise ValueError(f"padding must be 'symmetric' or 'same', got {self.padding!r}")
+        if self.stem_pool and self.padding != "symmetric":
+            raise ValueError(
+                f"stem_pool pads symmetrically: padding must be 'symmetric', got {self.padding!r}"
+            )
         if not self.bn_eps > 0.0:
             raise ValueError(f"bn_eps must be above 0, got {self.bn_eps}")
         if not 0.0 <= self.bn_momentum <= 1.0:
@@ -223,7 +240,9 @@ class EfficientNetConfig:
 
     @property
     def scaled_head_channels(self) -> int:
-        """Output channels of the head convolution, the features that are pooled."""
+        """The features that are pooled: output channels of the head convolution, or of the last block without it."""
+        if not self.head_channels:
+            return self._width(self.stages[-1].out_channels)
         return self._unless_fixed(self.head_channels)
 
     def _unless_fixed(self, channels: int) -> int:
@@ -270,4 +289,5 @@ class EfficientNetConfig:
 
     def reduction(self, stage: int) -> int:
         """Stride of a stage's output relative to the image."""
-        return math.prod((self.stem_stride, *(s.stride for s in self.stages[: stage + 1])))
+        pool = 2 if self.stem_pool else 1
+        return math.prod((self.stem_stride, pool, *(s.stride for s in self.stages[: stage + 1])))

@@ -31,6 +31,8 @@ from effkernels.reference import normalise
 class _Trunk(nn.Module):
     """Stem and stages: what the classifier and the feature extractor share."""
 
+    stem_pool: nn.Module | None
+
     def __init__(self, config: EfficientNetConfig, in_channels: int, last_stage: int) -> None:
         super().__init__()
         if in_channels < 1:
@@ -45,10 +47,12 @@ class _Trunk(nn.Module):
         self.stem = ConvBnAct(
             in_channels,
             config.scaled_stem_channels,
-            3,
+            config.stem_kernel_size,
             stride=config.stem_stride,
             **self._options(),
         )
+        pool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else None
+        self.register_module("stem_pool", pool)
         stages: list[nn.Sequential] = []
         for block in config.blocks():
             if block.stage > last_stage:
@@ -94,6 +98,11 @@ class _Trunk(nn.Module):
         }
 
     def _first_map(self, x: Tensor) -> Tensor:
+        """What the stages take, of a batch of images, checked."""
+        y = self._stem_map(x)
+        return y if self.stem_pool is None else self.stem_pool(y)
+
+    def _stem_map(self, x: Tensor) -> Tensor:
         """What the stem makes of a batch of images, checked. In NHWC: once for the whole network."""
         if layers_traced(x) and not (isinstance(x, Tensor) and x.dtype == torch.uint8):
             return self.stem(x)  # type: ignore[no-any-return]
@@ -235,7 +244,8 @@ class EfficientNet(_Trunk):
         config: the architecture, as built.
         stem, stages, head, dropout, classifier: its parts, which run in this order, with a mean over height
             and width behind ``head``. ``stages`` is an ``nn.Sequential`` of ``nn.Sequential`` of blocks;
-            ``classifier`` is ``nn.Identity`` without classes.
+            ``classifier`` is ``nn.Identity`` without classes, and so is ``head`` where the architecture has none.
+        stem_pool: a max-pool between stem and stages; None where the architecture has none.
         preprocessing: how to prepare images: the loaded weights' own, else ImageNet's usual.
     """
 
@@ -243,12 +253,14 @@ class EfficientNet(_Trunk):
         self, config: EfficientNetConfig, *, num_classes: int = 1000, in_channels: int = 3
     ) -> None:
         super().__init__(config, in_channels, last_stage=len(config.stages) - 1)
-        self.head = ConvBnAct(
-            list(config.blocks())[-1].out_channels,
-            config.scaled_head_channels,
-            1,
-            **self._options(),
-        )
+        self.head: nn.Module = nn.Identity()
+        if config.head_channels:
+            self.head = ConvBnAct(
+                list(config.blocks())[-1].out_channels,
+                config.scaled_head_channels,
+                1,
+                **self._options(),
+            )
         self.dropout = nn.Dropout(config.dropout)
         self.num_classes = num_classes
         self.classifier = self._classifier(num_classes)

@@ -149,6 +149,10 @@ def _take_trunk_apart(network: nn.Module, head: bool) -> Parts:
     if any_global_hook():
         raise _Found("there are hooks")
     children = network._modules
+    if children.get("stem_pool") is not None:
+        raise _Found("a max-pool follows the stem, and no op pools there")
+    if head and type(children.get("head")) is nn.Identity:
+        raise _Found("there is no head, and no op pools behind the stages")
     modules: list[nn.Module] = []
     stem = _checked("stem", children.get("stem"), (ConvBnAct,), modules)
     blocks: list[MBConv] = []

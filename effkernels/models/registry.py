@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from effkernels import checkpoints
+from effkernels.models.baselines import BASELINES
 from effkernels.models.config import EfficientNetConfig
 from effkernels.models.efficientnet import EfficientNet, EfficientNetFeatures
 from effkernels.models.options import (
@@ -34,14 +35,15 @@ def list_models(pattern: str | None = None) -> list[str]:
 
 
 def get_config(name: str) -> EfficientNetConfig:
-    """The architecture of a named model.
+    """The architecture of a named model, or of one of :data:`BASELINES`.
 
     Raises:
         ValueError: no such model; the closest names are suggested.
     """
-    if name in CONFIGS:
-        return CONFIGS[name]
-    close = difflib.get_close_matches(str(name).lower().replace("-", "_"), CONFIGS, n=3, cutoff=0.5)
+    known = {**CONFIGS, **BASELINES}
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(str(name).lower().replace("-", "_"), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "see effkernels.list_models()"
     raise ValueError(f"no model named {name!r}: {hint}")
 
@@ -70,7 +72,7 @@ def create_model(
     """A model by name, in training mode, on the CPU in float32 unless said otherwise.
 
     Args:
-        name: one of :func:`list_models`.
+        name: one of :func:`list_models`, or of :data:`effkernels.models.BASELINES`.
         features_only: an :class:`EfficientNetFeatures`, a backbone that returns feature maps.
         options: those of :func:`build`.
 

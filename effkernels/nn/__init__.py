@@ -6,9 +6,21 @@ from effkernels.nn.conv_bn_act import Conv2dSame, ConvBnAct
 from effkernels.nn.drop_path import DropPath
 from effkernels.nn.fused_mbconv import FusedMBConv
 from effkernels.nn.mbconv import MBConv
+from effkernels.nn.separable_conv import SeparableConv
 from effkernels.nn.squeeze_excite import SqueezeExcite
 
-remember(Bottleneck, Conv2dSame, ConvBnAct, DropPath, FusedMBConv, MBConv, SqueezeExcite)
+remember(
+    *(
+        Bottleneck,
+        Conv2dSame,
+        ConvBnAct,
+        DropPath,
+        FusedMBConv,
+        MBConv,
+        SeparableConv,
+        SqueezeExcite,
+    )
+)
 
 __all__ = [
     "Bottleneck",
@@ -17,5 +29,6 @@ __all__ = [
     "DropPath",
     "FusedMBConv",
     "MBConv",
+    "SeparableConv",
     "SqueezeExcite",
 ]

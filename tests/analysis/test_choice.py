@@ -96,6 +96,7 @@ class TestCandidates:
         ("patterns", "options", "said"),
         [
             (["efficientnet_b9"], {}, "did you mean efficientnet_b"),
+            (["resnet50"], {}, "resnet50 has no published accuracy here to choose by"),
             ([], {}, "models must hold at least one name"),
             (["efficientnet_b0"], {"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ],

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import effkernels
+from archetypes import BOTTLENECK
 from effkernels.checkpoints import (
     FORMATS,
     Checkpoint,
@@ -80,6 +81,25 @@ class TestAgainstTheirModels:
         assert shapes(export_state(ours(name), "lukemelas")) == shapes(theirs)
         assert detect_format(theirs) == "lukemelas"
 
+    @pytest.mark.parametrize(
+        ("name", "fmt", "make"),
+        [
+            ("resnet50", "torchvision_resnet", "torchvision.models.resnet50"),
+            ("mobilenet_v1", "timm", "timm.models.mobilenetv1_100"),
+        ],
+    )
+    def test_baselines(self, name, fmt, make):
+        module, _, function = make.rpartition(".")
+        with torch.device("meta"):
+            theirs = getattr(oracle(module), function)().state_dict()
+        state = ours(name)
+        exported = export_state(state, fmt)
+        assert shapes(exported) == shapes(theirs)
+        assert detect_format(theirs) == fmt
+        for other in sorted({"torchvision_mobilenet", "torchvision_resnet", "lukemelas"} - {fmt}):
+            with pytest.raises(ValueError, match=r"no name for stages\.0\.0\.\w+\.conv"):
+                export_state(state, other)
+
 
 # Copied from the module names in RangiLyu/EfficientNet-Lite, for which there is no package.
 RANGILYU_LITE0_LAYERS = {
@@ -124,7 +144,8 @@ PAIRS = [
     (name, fmt)
     for name in ENTRIES
     for fmt in FORMATS
-    if not (fmt in ("rangilyu", "torchvision_mobilenet") and name not in LITE)
+    if fmt != "torchvision_resnet"
+    and not (fmt in ("rangilyu", "torchvision_mobilenet") and name not in LITE)
     and not (fmt == "torchvision" and name in LITE)
 ]
 
@@ -192,6 +213,13 @@ class TestExportErrors:
     def test_rangilyu_is_lite_only(self, b0_state):
         with pytest.raises(ValueError, match="Lite models only"):
             export_state(b0_state, "rangilyu")
+
+    def test_a_head_that_a_format_has_not_is_named(self):
+        state = effkernels.models.build(BOTTLENECK, device="meta").state_dict()
+        with pytest.raises(ValueError, match=r"no name for head\.conv"):
+            export_state(
+                {k: v for k, v in state.items() if "squeeze" not in k}, "torchvision_resnet"
+            )
 
     def test_foreign_state_dict(self, b0_state):
         with pytest.raises(ValueError, match="is not a key of the effkernels"):

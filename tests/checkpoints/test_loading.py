@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import effkernels
 from effkernels.checkpoints import Checkpoint, Semantics, export_state, load_into
+from effkernels.models import build, get_config
 from randomise import randomise
 
 SEMANTICS = Semantics(1e-3, 0.01, "symmetric")
@@ -166,6 +168,17 @@ class TestMismatches:
         message = refused(b1, checkpoint(given))
         assert "looks like efficientnet_b2, and the model is efficientnet_b1" in message
         assert "of the wrong shape: " in message
+
+    def test_a_network_without_a_head_takes_no_head(self):
+        """Its classifier says that nothing is left out; a deeper network's blocks do not belong to it either."""
+        config = replace(get_config("mobilenet_v1"), stages=get_config("mobilenet_v1").stages[:2])
+        model = build(config)
+        state = model.state_dict()
+        deeper = {"stages.2.0.depthwise.conv.weight": torch.zeros(128, 1, 3, 3)}
+        for more in ({"head.conv.weight": torch.zeros(7, 128, 1, 1)}, deeper):
+            assert "1 unexpected: " + next(iter(more)) in refused(
+                model, checkpoint({**state, **more}, "effkernels")
+            )
 
     def test_features_only_of_another_variant(self):
         model = effkernels.create_model("efficientnet_b1", features_only=True, out_indices=(0, 1))

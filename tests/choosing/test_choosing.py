@@ -116,7 +116,7 @@ def test_a_choice_without_published_accuracy(asked: Asked) -> None:
         ),
         ({"macs": 1e9, "batch_size": 0}, "batch_size must be at least 1"),
         ({"macs": 1e9, "seconds": -1.0}, "seconds must be finite and at least 0"),
-        ({"macs": 1e9, "models": ["resnet50"]}, "no model named 'resnet50'"),
+        ({"macs": 1e9, "models": ["resnet50"]}, "resnet50 has no published accuracy"),
     ],
 )
 def test_impossible_limits(asked: Asked, options: dict[str, Any], said: str) -> None:

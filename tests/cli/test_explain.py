@@ -41,6 +41,18 @@ def test_the_models_own_resolution(run: Run) -> None:
     assert "1x3x240x240 float32" in first
 
 
+def test_a_baseline(run: Run) -> None:
+    lines = run(
+        "explain", "mobilenet_v1", "--resolution", "32", "--device", "cpu"
+    ).stdout.splitlines()
+    assert "there is no head" in lines[1]
+    ops = {line.split()[0]: line.split()[1] for line in lines if line.startswith("stages.4.1")}
+    assert ops == {
+        "stages.4.1.depthwise": "depthwise_conv_bn_act",
+        "stages.4.1.pointwise": "pointwise_conv_bn_act",
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -43,6 +43,14 @@ def test_a_file_as_the_base(run: Run, tmp_path: Path) -> None:
     assert document["notes"] == []
 
 
+def test_a_baseline_as_the_base(run: Run) -> None:
+    document = json.loads(run("scale", "--base", "resnet50", "--phi", "1", "--json").stdout)
+    assert document["base"]["macs"] == 4_089_184_256
+    assert document["config"]["stem_pool"] is True
+    assert document["config"]["head_channels"] == 0
+    assert (document["parameters"], document["macs"]) == (39_031_600, 9_191_097_432)
+
+
 def test_an_unusual_product_is_a_note(run: Run) -> None:
     result = run("scale", "--phi", "1", "--alpha", "3")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -80,7 +88,7 @@ def test_a_budget_leaves_all_three_free(run: Run, tmp_path: Path) -> None:
         (["--phi", "-1"], "phi must be finite and at least 0, got -1"),
         (["--phi", "1", "--gamma", "0.9"], "gamma must be finite and at least 1"),
         (["--phi", "9999"], "is too large"),
-        (["--phi", "1", "--base", "resnet50"], "no model named 'resnet50'"),
+        (["--phi", "1", "--base", "resnet18"], "no model named 'resnet18': did you mean resnet50"),
         (["--phi", "1", "--base", "nowhere.json"], "nowhere.json"),
         (["--phi", "1", "-o", "scaled.yaml"], "must end in one of .json"),
         (["--macs", "1G", "--batch-size", "0"], "--batch-size must be at least 1, got 0"),

@@ -39,9 +39,41 @@ def test_table_as_json(run: Run) -> None:
     assert "1905.11946" in document["source"]
 
 
+def test_scaled_networks_of_tables_3_and_7(run: Run) -> None:
+    result = run("table", "--scaled")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines() if line]
+    start = [line[0] for line in lines].index("ResNet-50")
+    assert lines[start : start + 5] == [
+        ["ResNet-50", "76.0", "4.1B", "4.09B", "1.00x", "25.6M"],
+        ["depth", "4", "78.1", "16.2B", "14.6B", "1.11x", "89.8M"],
+        ["width", "2", "77.7", "14.7B", "16.1B", "0.91x", "98.0M"],
+        ["resolution", "2", "77.5", "16.4B", "16.4B", "1.00x", "25.6M"],
+        ["compound", "78.8", "16.7B", "-", "-", "-"],
+    ]
+    assert ["depth", "1.4", "width", "1.2", "resolution", "1.3", "75.6", "2.3B"] in [
+        line[:8] for line in lines
+    ]
+    text = " ".join(result.stdout.split())
+    assert "up to a fifth above the exact count" in text
+    assert "the paper does not print the factors" in text
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+def test_scaled_networks_as_json(run: Run) -> None:
+    document = json.loads(run("table", "--scaled", "--json").stdout)
+    assert "Tables 3 and 7" in document["source"]
+    assert len(document["rows"]) == 14 + 5
+    first, unprinted = document["rows"][0], document["rows"][8]
+    assert (first["params"], first["macs"]) == (4_231_976, 568_740_352)
+    assert first["ratio"] == 600_000_000 / 568_740_352
+    assert unprinted["published"]["scaling"] == "compound"
+    assert unprinted["published"]["factors"] is unprinted["macs"] is unprinted["ratio"] is None
+
+
 def test_a_narrow_terminal_cuts_no_number(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    for arguments in (["table"], ["info", "efficientnet_l2"]):
+    for arguments in (["table"], ["table", "--scaled"], ["info", "efficientnet_l2"]):
         assert "…" not in run(*arguments).stdout
 
 
@@ -79,6 +111,20 @@ def test_info_of_a_model_adds_up(run: Run, name: str) -> None:
     assert [row["blocks"] for row in rows if row["blocks"]] == [
         len(list(stage.children())) for stage in effkernels.create_model(name).stages
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "kernels", "blocks"),
+    [
+        ("resnet50", ["7x7/2", "3x3/2", "3x3/1", *["3x3/2"] * 3, "1x1"], [3, 4, 6, 3]),
+        ("mobilenet_v1", ["3x3/2", "3x3/1", *["3x3/2"] * 4, "1x1"], [1, 2, 2, 6, 2]),
+    ],
+)
+def test_info_of_a_baseline(run: Run, name: str, kernels: list[str], blocks: list[int]) -> None:
+    rows = json.loads(run("info", name, "--json").stdout)["rows"]
+    assert [row["kernel"] for row in rows] == kernels
+    assert [row["blocks"] for row in rows if row["blocks"]] == blocks
+    assert sum(row["macs"] for row in rows) == model_cost(name).macs
 
 
 def test_info_of_a_model_as_text_fits_80_columns(run: Run) -> None:

@@ -12,6 +12,7 @@ import pytest
 import effkernels
 from archetypes import ARCHETYPES
 from effkernels.models import (
+    BASELINES,
     CONFIGS,
     EfficientNetConfig,
     config_from_json,
@@ -21,7 +22,7 @@ from effkernels.models import (
 )
 from effkernels.scaling import compound_scale, model_cost, scale_model, scaled_config
 
-EVERY = {**CONFIGS, **ARCHETYPES}
+EVERY = {**CONFIGS, **ARCHETYPES, **BASELINES}
 
 
 class TestFiles:
@@ -44,6 +45,7 @@ class TestFiles:
             ({"bn_eps": "0.1"}, "bn_eps must be of type float, got '0.1'"),
             ({"stem_stride": True}, "stem_stride must be of type int, got True"),
             ({"stem_stride": 2.5}, "stem_stride must be of type int, got 2.5"),
+            ({"stem_pool": 2}, "stem_pool must be of type bool, got 2"),
             ({"bn_eps": 0.0}, "the configuration: bn_eps must be above 0"),
             ({"coefficients": {"width": 1.0}}, "coefficients lacks depth"),
             ({"coefficients": None}, "coefficients must be of type Coefficients"),

@@ -155,6 +155,25 @@ class TestFields:
         shape = model.forward_features(torch.empty(1, 3, 32, 32, device="meta")).shape
         assert cost.layers[-2].out_shape == tuple(shape[1:])
 
+    @pytest.mark.parametrize(
+        ("change", "why"),
+        [
+            ({"stem_pool": True}, "a max-pool follows the stem"),
+            ({"head_channels": 0}, "there is no head"),
+        ],
+    )
+    @torch.no_grad()
+    def test_what_no_plan_has_runs_module_by_module(self, change, why):
+        """These networks are of MBConv alone, which otherwise are one plan."""
+        config = replace(TINY, **change)
+        model = randomise(build(config, num_classes=10)).eval()
+        x = torch.randn(8, 3, 37, 50)
+        assert why in "".join(effkernels.explain(model, x).notes)
+        first = model.stem(x) if model.stem_pool is None else model.stem_pool(model.stem(x))
+        last = model.head(model.stages(first))
+        torch.testing.assert_close(model.forward_features(x), last)
+        agrees_module_by_module(model, x)
+
     def test_depthwise_separable_is_mbconv_that_does_not_expand(self):
         first = replace(TINY.stages[0], block="depthwise_separable")
         other = replace(TINY, stages=(first, *TINY.stages[1:]))
@@ -174,6 +193,8 @@ class TestBadRows:
         [
             ({"block": "resnet"}, "block must be one of mbconv, .*, got 'resnet'"),
             ({"block": "depthwise_separable", "expand_ratio": 6}, "has expand_ratio=1, got 6"),
+            ({"block": "separable_conv", "expand_ratio": 6}, "has expand_ratio=1, got 6"),
+            ({"block": "separable_conv", "se_ratio": 0.25}, "has se_ratio=0, got 0.25"),
             ({"repeats": 0}, "repeats must be at least 1"),
             ({"stride": -1}, "stride must be at least 1"),
             ({"se_ratio": -0.5}, "se_ratio must be at least 0"),
@@ -189,6 +210,9 @@ class TestBadRows:
             ({"stem_stride": 0}, "stem_stride must be at least 1"),
             ({"channel_divisor": 0}, "channel_divisor must be at least 1"),
             ({"stem_channels": 0}, "stem_channels must be at least 1"),
+            ({"head_channels": -1}, "head_channels must be at least 0"),
+            ({"stem_kernel_size": 0}, "stem_kernel_size must be at least 1"),
+            ({"stem_pool": True, "padding": "same"}, "stem_pool pads symmetrically: padding must"),
             ({"stages": ()}, "stages must hold at least one"),
         ],
     )

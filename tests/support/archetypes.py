@@ -38,4 +38,13 @@ BOTTLENECK = EfficientNetConfig(
     activation="relu",
     **_COMMON,
 )
-ARCHETYPES = {config.name: config for config in (FUSED, BOTTLENECK)}
+HEADLESS = EfficientNetConfig(
+    "headless",
+    _SIZE,
+    # The blocks of MobileNetV1, then those of ResNets, and the stem of these.
+    (StageConfig(1, 3, 2, 1, 24, 0.0, "separable_conv"), _bottleneck(1, 1, 64)),
+    stem_kernel_size=7,
+    stem_pool=True,
+    **{**_COMMON, "head_channels": 0},
+)
+ARCHETYPES = {config.name: config for config in (FUSED, BOTTLENECK, HEADLESS)}
