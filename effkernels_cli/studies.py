@@ -128,8 +128,16 @@ def final(
     call("study", {"which": "final", **locals()})
 
 
+def figures(output: OutputOption, as_json: JsonOption = False) -> None:
+    """The paper's Figures 1 and 5 from its Table 2: accuracy against parameters and FLOPs. Trains nothing.
+
+    Writes figures.json, figures.md and figures.png.
+    """
+    call("study", {"which": "figures", **locals()})
+
+
 study = typer.Typer(
     help="The paper's experiments on networks that train in seconds.", no_args_is_help=True
 )
-for command in (grid, compare, search, final):
+for command in (grid, compare, search, final, figures):
     study.command()(command)

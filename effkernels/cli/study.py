@@ -23,6 +23,7 @@ from effkernels.studies import (
     grid,
     grid_study,
     judging,
+    published,
     replaying,
     report,
 )
@@ -34,15 +35,19 @@ _UNFINISHED = 3
 
 
 @dataclass(frozen=True)
-class _Study:
+class _Drawn:
     run: Callable[..., Document]
     page: Callable[[Document], str]
     draw: Callable[[Document, Any], None]
+
+
+@dataclass(frozen=True)
+class _Study(_Drawn):
     setting: Setting
 
 
 def study(
-    *, which: str, output: Path, minutes: float | None, as_json: bool, **options: Any
+    *, which: str, output: Path, as_json: bool, minutes: float | None = None, **options: Any
 ) -> None:
     """Run a study, write its three files into ``output``, and print its page; see ``effkernels study --help``.
 
@@ -50,6 +55,10 @@ def study(
     """
     if minutes is not None and not minutes >= 0:
         raise ValueError(f"--minutes must be at least 0, got {minutes:g}")
+    if which in _DRAWN:
+        drawn = _DRAWN[which]
+        _finish(drawn.run(), drawn, output, as_json)
+        return
     chosen = _STUDIES[which]
     setting = _setting(chosen.setting, options)
     store = Store(output / TRAININGS)
@@ -60,6 +69,11 @@ def study(
         except OutOfTime as stopped:
             console().print(printable(f"{stopped}"), soft_wrap=True)
             raise typer.Exit(_UNFINISHED) from None
+    _finish(document, chosen, output, as_json)
+
+
+def _finish(document: Document, chosen: _Drawn, output: Path, as_json: bool) -> None:
+    """Write the three files and print the page, or the document."""
     page = chosen.page(document)
     paths = report.write(document, page, lambda figure: chosen.draw(document, figure), output)
     if as_json:
@@ -180,3 +194,5 @@ _STUDIES = {
     "search": _Study(_search, replaying.page, replaying.draw, replaying.TABLE_SETTING),
     "final": _Study(_final, judging.page, judging.draw, Setting()),
 }
+# Those that train nothing.
+_DRAWN = {"figures": _Drawn(published.figures, published.page, published.draw)}

@@ -39,6 +39,7 @@ def test_all_studies_in_one_folder(tmp_path: Path, run: Run, fake: FakeTrainings
         ("compare", "comparison", ("--seeds", 2, "--targets", "2,4")),
         ("search", "search", ("--times", 4, "--budget", 20)),
         ("final", "final", ("--seeds", 2)),
+        ("figures", "figures", ()),
     ):
         done = run("study", which, "--output", tmp_path, *more)
         assert done.exit_code == 0, done.stderr
