@@ -93,6 +93,26 @@ def compare(
     call("study", {"which": "compare", **locals()})
 
 
+def widths(
+    output: OutputOption,
+    targets: Annotated[
+        str, typer.Option(help="MACs over the base's to which each line is widened.")
+    ] = "5,8",
+    seeds: Annotated[int, typer.Option(help="Trainings of each network.")] = 2,
+    data: DataOption = None,
+    pictures: PicturesOption = None,
+    held_out: HeldOutOption = None,
+    epochs: EpochsOption = None,
+    minutes: MinutesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Accuracy against MACs in width, at four pairs of depth and resolution.
+
+    Writes widths.json, widths.md and widths.png.
+    """
+    call("study", {"which": "widths", **locals()})
+
+
 def search(
     output: OutputOption,
     budget: Annotated[int, typer.Option(help="Networks that one search may train.")] = 80,
@@ -139,5 +159,5 @@ def figures(output: OutputOption, as_json: JsonOption = False) -> None:
 study = typer.Typer(
     help="The paper's experiments on networks that train in seconds.", no_args_is_help=True
 )
-for command in (grid, compare, search, final, figures):
+for command in (grid, compare, widths, search, final, figures):
     study.command()(command)

@@ -101,7 +101,7 @@ def draw_beside(found: Beside, path: Path) -> None:
     above = [1e3 * (row.latency.high - row.latency.median) for row in found.rows]
     times = f"{found.other.model}: {found.ratio.median:.1f} times {found.ours.model}"
     title = f"measured: {_calls(found)}\n{times}"
-    _bars(measured, names, bars, title, xerr=[below, above])
+    _bars(measured, names, bars, title, (below, above))
     if found.published is not None:
         row = found.published
         title = f"published: 1 image, 1 core of a Xeon E5-2690\n{row.other}: {row.ratio} times {row.model}"
@@ -110,15 +110,20 @@ def draw_beside(found: Beside, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _bars(axes: Any, names: list[str], values: list[float], title: str, **more: Any) -> None:
+def _bars(
+    axes: Any,
+    names: list[str],
+    values: list[float],
+    title: str,
+    whiskers: tuple[list[float], list[float]] | None = None,
+) -> None:
+    """Bars with their values behind them; ``whiskers`` are how far they reach below and above each value."""
     colours = ["tab:red", *["0.6"] * (len(names) - 1)]
-    bars = axes.barh(names, values, color=colours, capsize=3, **more)
-    axes.bar_label(
-        bars,
-        [f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms" for value in values],
-        padding=6,
-    )
-    axes.set_xlim(0, 1.3 * max(values))
+    bars = axes.barh(names, values, color=colours, capsize=3, xerr=whiskers)
+    labels = [f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms" for value in values]
+    axes.bar_label(bars, labels, padding=6)
+    above = [0.0] * len(values) if whiskers is None else whiskers[1]
+    axes.set_xlim(0, 1.25 * max(map(sum, zip(values, above, strict=True))))
     axes.invert_yaxis()
     axes.set_xlabel("latency in ms")
     axes.set_title(title, fontsize=10)

@@ -26,6 +26,7 @@ from effkernels.studies import (
     published,
     replaying,
     report,
+    widths,
 )
 from effkernels.studies.grids import PAPER, Latencies
 from effkernels.studies.report import Document
@@ -178,6 +179,12 @@ def _compare(
     )
 
 
+def _widths(
+    trainer: Trainer, setting: Setting, output: Path, *, targets: str, seeds: int
+) -> Document:
+    return widths.sweep(setting, trainer, targets=_targets(targets), seeds=seeds)
+
+
 def _search(
     trainer: Trainer, setting: Setting, output: Path, *, budget: int, times: int
 ) -> Document:
@@ -191,6 +198,7 @@ def _final(trainer: Trainer, setting: Setting, output: Path, *, seeds: int) -> D
 _STUDIES = {
     "grid": _Study(_grid, grid_study.page, grid_study.draw, Setting()),
     "compare": _Study(_compare, comparison.page, comparison.draw, Setting()),
+    "widths": _Study(_widths, widths.page, widths.draw, Setting()),
     "search": _Study(_search, replaying.page, replaying.draw, replaying.TABLE_SETTING),
     "final": _Study(_final, judging.page, judging.draw, Setting()),
 }
