@@ -35,6 +35,12 @@ PicturesOption = Annotated[
 HeldOutOption = Annotated[
     int | None, typer.Option("--held-out", help="Training pictures that select; 5000 by default.")
 ]
+CostOption = Annotated[
+    str,
+    typer.Option(
+        "--cost", help="In the objective: 'macs', or 'latency' (measured here, beside the MACs)."
+    ),
+]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="By default the study's.")]
 
 
@@ -113,10 +119,29 @@ def widths(
     call("study", {"which": "widths", **locals()})
 
 
+def cam(
+    output: OutputOption,
+    seeds: Annotated[int, typer.Option(help="Trainings of each network.")] = 2,
+    data: DataOption = None,
+    pictures: PicturesOption = None,
+    held_out: HeldOutOption = None,
+    epochs: EpochsOption = None,
+    minutes: MinutesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where the base looks, and the base scaled in depth, width, resolution, or all three (Figure 7).
+
+    Trained weights are kept in the folder weights. Writes cam.json, cam.md and cam.png. For the maps of five
+    checkpoints of your own use 'effkernels cam' with --model and --weights for each.
+    """
+    call("study", {"which": "cam", **locals()})
+
+
 def search(
     output: OutputOption,
     budget: Annotated[int, typer.Option(help="Networks that one search may train.")] = 80,
     times: Annotated[int, typer.Option(help="Replays of each search.")] = 200,
+    cost: CostOption = "macs",
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
@@ -126,9 +151,30 @@ def search(
 ) -> None:
     """The search that made B0 against random search, on 216 networks that are trained once.
 
-    Writes search.json, search.md and search.png.
+    Writes search.json, search.md and search.png; with --cost latency search_latency.json ...
     """
     call("study", {"which": "search", **locals()})
+
+
+def mnas(
+    output: OutputOption,
+    budget: Annotated[int, typer.Option(help="Networks that each strategy trains.")] = 40,
+    judges: Annotated[
+        int, typer.Option(help="Seeds, which no search saw, that judge what was chosen.")
+    ] = 2,
+    cost: CostOption = "macs",
+    data: DataOption = None,
+    pictures: PicturesOption = None,
+    held_out: HeldOutOption = None,
+    epochs: EpochsOption = None,
+    minutes: MinutesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The search that made B0 on MNAS's whole space, by evolution and at random.
+
+    Writes mnas.json, mnas.md and mnas.png; with --cost latency mnas_latency.json ...
+    """
+    call("study", {"which": "mnas", **locals()})
 
 
 def final(
@@ -159,5 +205,5 @@ def figures(output: OutputOption, as_json: JsonOption = False) -> None:
 study = typer.Typer(
     help="The paper's experiments on networks that train in seconds.", no_args_is_help=True
 )
-for command in (grid, compare, widths, search, final, figures):
+for command in (grid, compare, widths, cam, search, mnas, final, figures):
     study.command()(command)

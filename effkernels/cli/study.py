@@ -23,12 +23,15 @@ from effkernels.studies import (
     grid,
     grid_study,
     judging,
+    live,
+    maps,
     published,
     replaying,
     report,
     widths,
 )
-from effkernels.studies.grids import PAPER, Latencies
+from effkernels.studies.grids import PAPER
+from effkernels.studies.latencies import Latencies
 from effkernels.studies.report import Document
 
 TRAININGS = "trainings.jsonl"
@@ -185,10 +188,31 @@ def _widths(
     return widths.sweep(setting, trainer, targets=_targets(targets), seeds=seeds)
 
 
+def _cam(trainer: Trainer, setting: Setting, output: Path, *, seeds: int) -> Document:
+    return maps.maps_study(setting, trainer, seeds=seeds)
+
+
+def _measured(cost: str, output: Path) -> Latencies | None:
+    """What measures the cost; None where it is MACs."""
+    if cost not in ("macs", "latency"):
+        raise ValueError(f"--cost must be macs or latency, got {cost!r}")
+    return Latencies(output / "latencies.json") if cost == "latency" else None
+
+
 def _search(
-    trainer: Trainer, setting: Setting, output: Path, *, budget: int, times: int
+    trainer: Trainer, setting: Setting, output: Path, *, budget: int, times: int, cost: str
 ) -> Document:
-    return replaying.search_study(trainer, setting=setting, budget=budget, times=times)
+    measured = _measured(cost, output)
+    return replaying.search_study(
+        trainer, setting=setting, budget=budget, times=times, measured=measured
+    )
+
+
+def _mnas(
+    trainer: Trainer, setting: Setting, output: Path, *, budget: int, judges: int, cost: str
+) -> Document:
+    measured = _measured(cost, output)
+    return live.live_search(trainer, setting, budget=budget, judges=judges, measured=measured)
 
 
 def _final(trainer: Trainer, setting: Setting, output: Path, *, seeds: int) -> Document:
@@ -199,7 +223,9 @@ _STUDIES = {
     "grid": _Study(_grid, grid_study.page, grid_study.draw, Setting()),
     "compare": _Study(_compare, comparison.page, comparison.draw, Setting()),
     "widths": _Study(_widths, widths.page, widths.draw, Setting()),
+    "cam": _Study(_cam, maps.page, maps.draw, Setting()),
     "search": _Study(_search, replaying.page, replaying.draw, replaying.TABLE_SETTING),
+    "mnas": _Study(_mnas, live.page, live.draw, replaying.TABLE_SETTING),
     "final": _Study(_final, judging.page, judging.draw, Setting()),
 }
 # Those that train nothing.

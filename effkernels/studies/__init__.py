@@ -17,9 +17,10 @@ from effkernels.studies.architecture import Architecture, small_config
 from effkernels.studies.comparison import Point, compare, points
 from effkernels.studies.evolution import evolve, random_search, reward
 from effkernels.studies.grid_study import grid_search
-from effkernels.studies.grids import Candidate, Triple, candidates, grid, latency
+from effkernels.studies.grids import Candidate, Triple, candidates, grid
 from effkernels.studies.halving import Trained, search
 from effkernels.studies.judging import judge
+from effkernels.studies.latencies import Latencies, latency
 from effkernels.studies.replaying import replay, search_study, trained_table
 from effkernels.studies.setting import Pictures, Setting
 from effkernels.studies.space import MNAS, TABLED, Decision, SearchSpace
@@ -34,6 +35,7 @@ __all__ = [
     "Candidate",
     "Decision",
     "Estimate",
+    "Latencies",
     "OutOfTime",
     "Pictures",
     "Point",

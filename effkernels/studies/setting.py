@@ -130,6 +130,15 @@ class Pictures:
         """Those that select."""
         return self._held.at(resolution)
 
+    @property
+    def largest(self) -> int:
+        """The largest resolution that they have."""
+        return self._held.largest
+
+    def pixels_held_out(self, resolution: int) -> Tensor:
+        """Those that select, from 0 to 1 and not normalised."""
+        return self._held.at(resolution)[0] * _STD + _MEAN
+
     def test(self, resolution: int) -> tuple[Tensor, Tensor]:
         """Those that judge what was selected."""
         if self._test is None:
@@ -146,10 +155,14 @@ class _Part:
         self._labels = torch.tensor(source.labels)[indices]
         self._made: dict[int, Tensor] = {}
 
+    @property
+    def largest(self) -> int:
+        return min(LARGEST_RESOLUTION, self._pixels.shape[-1])
+
     def at(self, resolution: int) -> tuple[Tensor, Tensor]:
-        if resolution > min(LARGEST_RESOLUTION, self._pixels.shape[-1]):
+        if resolution > self.largest:
             raise ValueError(
-                f"resolution must be at most {self._pixels.shape[-1]}, the pictures' own, got {resolution}"
+                f"resolution must be at most {self.largest}, the pictures' own, got {resolution}"
             )
         if resolution not in self._made:
             if len(self._made) == 4:

@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from effkernels.models import EfficientNet
 from effkernels.studies.setting import Pictures, Setting
-from effkernels.studies.training import Training, train_network
+from effkernels.studies.training import Training, train_and_keep, train_network
 
 _HEADER = {"effkernels": "trainings", "version": 1}
 # Bytes of the lock file: while a line is written, for `alone`, and from the third one on a byte for each training.
@@ -216,6 +219,36 @@ class Trainer:
         self._watch(len(trainings), len(trainings))
         return [self.store._results[training.key] for training in trainings]
 
+    def network(self, training: Training) -> tuple[Result, EfficientNet]:
+        """The result of a training, and the trained network in eval mode.
+
+        Weights are kept in the folder ``weights`` beside the store; where they are not there, it is trained.
+
+        Raises:
+            OutOfTime: the time is over and the network is not trained.
+            ValueError: the weights cannot be written, or are damaged.
+        """
+        path = self.store.path.parent / "weights" / f"{training.key}.pt"
+        pictures = self.pictures(training.setting)
+        self.store.refresh()
+        result = self.store.get(training)
+        if result is None or not path.exists():
+            self._check_time(1)
+            made, model = train_and_keep(training, pictures)
+            _write(model, path)
+            if result is None:
+                self.store.add(training, made)
+                result = made
+        # From the file in any case: the network that was trained computes its layers in another way.
+        return result, _loaded(training, pictures, path)
+
+    def pictures(self, setting: Setting) -> Pictures:
+        """Those of a setting, opened once."""
+        name = json.dumps(setting.to_json())
+        if name not in self._pictures:
+            self._pictures[name] = self._open(setting)
+        return self._pictures[name]
+
     def _missing(self, trainings: Sequence[Training]) -> list[Training]:
         # Several names of one network are one training.
         unique = {training.key: training for training in trainings}
@@ -235,9 +268,26 @@ class Trainer:
                 return True
             missing = self._missing(trainings)
             self._check_time(len(missing))
-            name = json.dumps(training.setting.to_json())
-            if name not in self._pictures:
-                self._pictures[name] = self._open(training.setting)
-            self.store.add(training, train_network(training, self._pictures[name]))
+            self.store.add(training, train_network(training, self.pictures(training.setting)))
         self._watch(len(trainings) - len(missing) + 1, len(trainings))
         return True
+
+
+def _write(model: EfficientNet, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), partial)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _loaded(training: Training, pictures: Pictures, path: Path) -> EfficientNet:
+    model = training.architecture.build(len(pictures.classes), pictures.channels)
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True))
+    except Exception as error:  # whatever a damaged file makes of unpickling
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is damaged: {reason}; remove it") from None
+    return model.eval()

@@ -39,6 +39,7 @@ def test_all_studies_in_one_folder(tmp_path: Path, run: Run, fake: FakeTrainings
         ("compare", "comparison", ("--seeds", 2, "--targets", "2,4")),
         ("widths", "widths", ("--targets", "5")),
         ("search", "search", ("--times", 4, "--budget", 20)),
+        ("mnas", "mnas", ("--budget", 3)),
         ("final", "final", ("--seeds", 2)),
         ("figures", "figures", ()),
     ):
@@ -86,6 +87,8 @@ def test_time_that_is_over(tmp_path: Path, run: Run, fake: FakeTrainings) -> Non
         (("compare", "--targets", "2,x"), "--targets must be ratios of MACs such as 1.5,2,3,4"),
         (("widths", "--targets", "2"), "targets must be above 3.31, the MACs of depth 2 and resolution 1.3"),
         (("search", "--budget", 1), "budget must be from 2 to below the 216 networks of the space"),
+        (("search", "--cost", "flops"), "--cost must be macs or latency, got 'flops'"),
+        (("mnas", "--budget", 1), "budget must be at least 2 networks, got 1"),
         (("final",), "grid.json is needed first: No such file or directory"),
     ],
 )  # fmt: skip
