@@ -27,13 +27,21 @@ MinutesOption = Annotated[
 ]
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", help="'fashion-mnist' (the default) or 'fashion-mnist:FOLDER'."),
+    typer.Option(
+        "--data",
+        help="'fashion-mnist' (the default), 'fashion-mnist:FOLDER', or a folder of classes, whose "
+        "pictures are reduced to 28 pixels.",
+    ),
 ]
 PicturesOption = Annotated[
     int | None, typer.Option("--pictures", help="To train on; by default the study's.")
 ]
 HeldOutOption = Annotated[
     int | None, typer.Option("--held-out", help="Training pictures that select; 5000 by default.")
+]
+SplitOption = Annotated[
+    int | None,
+    typer.Option("--split-seed", help="Of which pictures are held out, and which trained on; 0."),
 ]
 CostOption = Annotated[
     str,
@@ -63,6 +71,7 @@ def grid(
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
@@ -88,6 +97,7 @@ def compare(
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
@@ -108,6 +118,7 @@ def widths(
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
@@ -125,6 +136,7 @@ def cam(
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
@@ -145,6 +157,7 @@ def search(
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
@@ -166,6 +179,7 @@ def mnas(
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
@@ -183,6 +197,7 @@ def final(
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,

@@ -67,7 +67,8 @@ def study(
     setting = _setting(chosen.setting, options)
     store = Store(output / TRAININGS)
     with progress_bar() as bar:
-        trainer = Trainer(store, None if minutes is None else 60 * minutes, _Shown(bar))
+        seconds = None if minutes is None else 60 * minutes
+        trainer = Trainer(store, seconds, _Shown(bar), announce=_announce)
         try:
             document = chosen.run(trainer, setting, output, **options)
         except OutOfTime as stopped:
@@ -91,14 +92,25 @@ def _finish(document: Document, chosen: _Drawn, output: Path, as_json: bool) -> 
 def _setting(usual: Setting, options: dict[str, Any]) -> Setting:
     """The study's own, with what the user changed."""
     epochs = options.pop("epochs")
-    names = ("data", "pictures", "held_out")
+    names = ("data", "pictures", "held_out", "split_seed")
     changes = {name: options.pop(name) for name in names}
     given = {name: value for name, value in changes.items() if value is not None}
     try:
         recipe = usual.recipe if epochs is None else replace(usual.recipe, epochs=epochs)
         return replace(usual, recipe=recipe, **given)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"--{str(error).replace('_', '-', 1)}") from None
+        raise ValueError(f"--{_dashes(str(error))}") from None
+
+
+def _dashes(message: str) -> str:
+    """A message that begins with the name of an argument, with that of the option in its place."""
+    name, rest = message.split(" ", 1)
+    return f"{name.replace('_', '-')} {rest}"
+
+
+def _announce(text: str) -> None:
+    """On standard error: it is no part of the result."""
+    typer.echo(f"to do: {text}", err=True)
 
 
 class _Shown:
@@ -147,12 +159,15 @@ def _grid(
     seeds: int,
     pruner: str,
 ) -> Document:
+    classes, channels = setting.shape
     found = candidates(
         grid(step),
         constraint,  # type: ignore[arg-type]
         target=target,
         tolerance=tolerance,
-        measured=Latencies(output / "latencies.json"),
+        num_classes=classes,
+        in_channels=channels,
+        measured=_latencies(setting, output),
     )
     return grid_study.grid_search(
         found,
@@ -192,17 +207,22 @@ def _cam(trainer: Trainer, setting: Setting, output: Path, *, seeds: int) -> Doc
     return maps.maps_study(setting, trainer, seeds=seeds)
 
 
-def _measured(cost: str, output: Path) -> Latencies | None:
+def _latencies(setting: Setting, output: Path) -> Latencies:
+    classes, channels = setting.shape
+    return Latencies(output / "latencies.json", num_classes=classes, in_channels=channels)
+
+
+def _measured(cost: str, setting: Setting, output: Path) -> Latencies | None:
     """What measures the cost; None where it is MACs."""
     if cost not in ("macs", "latency"):
         raise ValueError(f"--cost must be macs or latency, got {cost!r}")
-    return Latencies(output / "latencies.json") if cost == "latency" else None
+    return _latencies(setting, output) if cost == "latency" else None
 
 
 def _search(
     trainer: Trainer, setting: Setting, output: Path, *, budget: int, times: int, cost: str
 ) -> Document:
-    measured = _measured(cost, output)
+    measured = _measured(cost, setting, output)
     return replaying.search_study(
         trainer, setting=setting, budget=budget, times=times, measured=measured
     )
@@ -211,7 +231,7 @@ def _search(
 def _mnas(
     trainer: Trainer, setting: Setting, output: Path, *, budget: int, judges: int, cost: str
 ) -> Document:
-    measured = _measured(cost, output)
+    measured = _measured(cost, setting, output)
     return live.live_search(trainer, setting, budget=budget, judges=judges, measured=measured)
 
 

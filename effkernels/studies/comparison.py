@@ -17,7 +17,7 @@ from effkernels.analysis.scaled_baselines import TABLE_3, TABLE_7
 from effkernels.models.scaling import round_resolution
 from effkernels.studies.architecture import LARGEST_RESOLUTION, Architecture, small_config
 from effkernels.studies.grids import PAPER, Triple
-from effkernels.studies.report import Document, table, with_error
+from effkernels.studies.report import Document, about_trainings, data_title, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.statistics import PowerLaw, fit_power_law, mean_and_error
 from effkernels.studies.store import Trainer
@@ -136,9 +136,11 @@ def compare(
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2, for error bars; got {seeds}")
     base = Architecture(small_config()).canonical()
-    chosen = points(triple, targets)
+    classes, channels = setting.shape
+    chosen = points(triple, targets, num_classes=classes, in_channels=channels)
     networks = [base, *(point.architecture for point in chosen)]
     trainings = [Training(a, setting, seed) for seed in range(seeds) for a in networks]
+    trainer.expect(trainings)
     results = trainer.results(trainings)
     by_network = [
         [results[seed * len(networks) + i] for seed in range(seeds)] for i in range(len(networks))
@@ -225,7 +227,6 @@ def page(document: Document) -> str:
                 f"{c['value']:.3f} ({c['low']:.3f} to {c['high']:.3f})",
             ]
         )
-    size = document["setting"]
     published = [
         [
             row["network"],
@@ -239,10 +240,8 @@ def page(document: Document) -> str:
     return "\n\n".join(
         [
             "# Depth, width, resolution, or all three",
-            f"Each training: {size['pictures']} pictures of Fashion-MNIST, "
-            f"{size['recipe']['epochs']} epoch; accuracy on {size['held_out']} training pictures "
-            f"held out, mean and standard error over {document['seeds']} seeds. Compound scaling "
-            f"is by alpha, beta, gamma = {', '.join(f'{m:g}' for m in document['triple'])}.",
+            f"{about_trainings(document['setting'])}, mean and standard error over {document['seeds']} seeds. "
+            f"Compound scaling is by alpha, beta, gamma = {', '.join(f'{m:g}' for m in document['triple'])}.",
             table(
                 ["way", "depth, width", "pixels", "MACs", "params", "accuracy, %"],
                 rows,
@@ -291,7 +290,7 @@ def draw(document: Document, figure: Any) -> None:
     axes.set_ylabel("accuracy on pictures held out, %")
     axes.grid(alpha=0.3)
     axes.legend()
-    axes.set_title("trained here: small networks, Fashion-MNIST", fontsize=10)
+    axes.set_title(f"trained here: small networks, {data_title(document['setting'])}", fontsize=10)
 
 
 def _draw_published(document: Document, axes: Any) -> None:

@@ -14,12 +14,13 @@ from effkernels.studies.architecture import Architecture, small_config
 from effkernels.studies.evolution import EXPONENT, STRATEGIES, best_so_far, reward
 from effkernels.studies.latencies import Latencies
 from effkernels.studies.replaying import TABLE_SETTING
-from effkernels.studies.report import Document, table, with_error
+from effkernels.studies.report import Document, data_title, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.space import MNAS, Choice, SearchSpace
 from effkernels.studies.statistics import mean_and_error
 from effkernels.studies.store import Result, Trainer
 from effkernels.studies.training import Training
+from effkernels.train.extras import need
 
 SEEN = 0
 """The seed of the trainings that a search sees."""
@@ -58,6 +59,10 @@ def live_search(
         raise ValueError(f"budget must be at least {_SMALLEST_BUDGET} networks, got {budget}")
     if judges < 2:
         raise ValueError(f"judges must be at least 2 seeds, for error bars; got {judges}")
+    random = Random(0)
+    drawn = [space.architecture(space.random(random)) for _ in range(budget)]
+    # Other networks than those that evolution will ask for, but of costs alike.
+    trainer.expect([Training(a, setting, seed) for a in drawn for seed in range(len(STRATEGIES))])
     judge = _Judge(trainer, setting, measured)
     runs = {}
     chosen: dict[str, Choice] = {}
@@ -148,8 +153,9 @@ def page(document: Document) -> str:
         [
             "# The search that made B0, on MNAS's whole space",
             f"Of {document['choices']:,} choices each strategy trained {document['budget']} networks: "
-            f"{size['pictures']} pictures, {size['recipe']['epochs']} epoch, one seed. The objective is ACC * "
-            f"({'latency' if by_latency else 'MACs'} / the base's) ^ {objective['exponent']:g}, with the accuracy on "
+            f"{size['pictures']} pictures of {data_title(size)}, {size['recipe']['epochs']} epoch, one seed. "
+            f"The objective is ACC * ({'latency' if by_latency else 'MACs'} / the base's) ^ "
+            f"{objective['exponent']:g}, with the accuracy on "
             f"{size['held_out']} training pictures held out. What each chose, and the base, were then trained with "
             f"{document['judges']} seeds that no search saw. Each strategy ran once: this shows how the search works, "
             "and does not compare the strategies; for that there is the replay on a table (`effkernels study search`).",
@@ -218,6 +224,10 @@ def draw(document: Document, figure: Any) -> None:
     rewards.set_ylabel("reward")
     costs.set_xlabel(title)
     costs.set_xscale("log")
+    ticks = need("matplotlib.ticker", "the picture of a study", extra="studies")
+    costs.xaxis.set_major_locator(ticks.LogLocator(subs=(1.0, 2.0, 5.0)))
+    costs.xaxis.set_major_formatter("{x:g}")
+    costs.xaxis.set_minor_formatter("")
     costs.set_ylabel("accuracy on pictures held out, %")
     for axes in (rewards, costs):
         axes.grid(alpha=0.3)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from effkernels.analysis.scaled_baselines import TABLE_7
 from effkernels.models import EfficientNet
 from effkernels.studies.grids import Triple
-from effkernels.studies.report import Document, percent, table, with_error
+from effkernels.studies.report import Document, about_trainings, percent, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.statistics import mean_and_error
 from effkernels.studies.store import Trainer
@@ -58,6 +58,8 @@ def maps_study(setting: Setting, trainer: Trainer, *, seeds: int = 2) -> Documen
     """
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2, for error bars; got {seeds}")
+    networks = {way: multipliers.apply() for way, multipliers in five().items()}
+    trainer.expect([Training(a, setting, seed) for seed in range(seeds) for a in networks.values()])
     pictures = trainer.pictures(setting)
     side = pictures.largest
     pixels = pictures.pixels_held_out(side)[:MEASURED]
@@ -66,7 +68,7 @@ def maps_study(setting: Setting, trainer: Trainer, *, seeds: int = 2) -> Documen
     shown = _shown(labels, len(pictures.classes))
     models, drawn = [], {}
     for way, multipliers in five().items():
-        architecture = multipliers.apply()
+        architecture = networks[way]
         results, shares = [], []
         for seed in range(seeds):
             result, network = trainer.network(Training(architecture, setting, seed))
@@ -151,7 +153,6 @@ def _looked(network: EfficientNet, images: Tensor, labels: Tensor) -> list[dict[
 
 def page(document: Document) -> str:
     """The document as Markdown."""
-    size = document["setting"]
     rows = [
         [
             model["way"],
@@ -167,8 +168,7 @@ def page(document: Document) -> str:
     return "\n\n".join(
         [
             "# Where five networks look",
-            f"Each training: {size['pictures']} pictures, {size['recipe']['epochs']} epoch; accuracy on "
-            f"{size['held_out']} training pictures held out, mean and standard error over {document['seeds']} seeds. "
+            f"{about_trainings(document['setting'])}, mean and standard error over {document['seeds']} seeds. "
             "Factors of depth, width and resolution are those of the paper's Table 7.",
             f"The last column: of the positive part of the activation map of a picture's own class, the share that "
             f"lies on the object, over {document['measured_on']} pictures held out. A map that is even everywhere "

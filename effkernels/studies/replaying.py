@@ -12,7 +12,7 @@ import torch
 
 from effkernels.studies.evolution import EXPONENT, STRATEGIES, best_so_far, network_name, reward
 from effkernels.studies.latencies import Latencies
-from effkernels.studies.report import Document, percent, table, with_error
+from effkernels.studies.report import Document, data_title, percent, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.space import TABLED, Choice, SearchSpace
 from effkernels.studies.statistics import RESAMPLES, interval, mean_and_error
@@ -50,6 +50,7 @@ def trained_table(
         for seed in range(SEEDS)
         for choice in choices
     ]
+    trainer.expect(trainings)
     results = trainer.results(trainings)
     return {
         choice: [results[seed * len(choices) + i] for seed in range(SEEDS)]
@@ -294,7 +295,7 @@ def page(document: Document) -> str:
             "# The search that made B0, against random search",
             f"All {document['networks']} networks of a part of MNAS's space "
             f"({document['choices']} choices, some of which make the same network) were trained "
-            f"once with each of two seeds: {size['pictures']} pictures of Fashion-MNIST, "
+            f"once with each of two seeds: {size['pictures']} pictures of {data_title(size)}, "
             f"{size['recipe']['epochs']} epoch. The objective is ACC * "
             f"({target}) ^ {objective['exponent']:g}, with the accuracy on "
             f"{size['held_out']} training pictures held out. Each search was replayed "
@@ -351,6 +352,7 @@ def draw(document: Document, figure: Any) -> None:
         axes, beside = figure.subplots(1, 2)
         costs = document["costs"]
         beside.plot([m / 1e6 for m in costs["macs"]], [1e3 * s for s in costs["latency"]], ".")
+        beside.set_yscale("log")
         beside.set_xlabel("million MACs")
         beside.set_ylabel("measured latency in ms")
         beside.set_title(f"rank correlation {costs['rank_correlation']:.2f}", fontsize=10)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effkernels.train.extras import need
+from effkernels.train.sources import FASHION_MNIST
 
 Document = dict[str, Any]
 
@@ -24,6 +25,20 @@ def percent(share: float | None, digits: int = 1) -> str:
 def with_error(mean: float, error: float | None) -> str:
     """In percent, with the standard error: "75.1 ± 0.4"."""
     return percent(mean) if error is None else f"{percent(mean)} ± {percent(error)}"
+
+
+def data_title(setting: Mapping[str, Any]) -> str:
+    """What a setting's pictures are, from its JSON."""
+    name = str(setting["data"])
+    return "Fashion-MNIST" if name == FASHION_MNIST else f"a folder ({name.partition(':')[2]})"
+
+
+def about_trainings(setting: Mapping[str, Any]) -> str:
+    """How the networks of a study were trained and measured, without a full stop."""
+    return (
+        f"Each training: {setting['pictures']} pictures of {data_title(setting)}, {setting['recipe']['epochs']} epoch; "
+        f"accuracy on {setting['held_out']} training pictures held out"
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from effkernels.models import EfficientNet
+from effkernels.studies.forecast import forecast
 from effkernels.studies.setting import Pictures, Setting
 from effkernels.studies.training import Training, train_and_keep, train_network
 
@@ -185,6 +186,7 @@ class Trainer:
         seconds: from now on, after which no training begins; None for no limit.
         watch: called after each training with the number done and the number wanted.
         open_pictures: how to get the pictures of a setting; by default :class:`Pictures`.
+        announce: is told by :meth:`expect` what a study is going to cost.
     """
 
     def __init__(
@@ -193,12 +195,22 @@ class Trainer:
         seconds: float | None = None,
         watch: Callable[[int, int], None] | None = None,
         open_pictures: Callable[[Setting], Pictures] | None = None,
+        announce: Callable[[str], object] | None = None,
     ) -> None:
         self.store = store
+        self._announce = announce
         self._watch = watch or (lambda done, wanted: None)
         self._open = open_pictures or (lambda setting: Pictures(setting))
         self._end = None if seconds is None else time.monotonic() + seconds
         self._pictures: dict[str, Pictures] = {}
+
+    def expect(self, trainings: Sequence[Training]) -> None:
+        """Announce what at most these will cost, but for those that are in the store."""
+        self.store.refresh()
+        missing = self._missing(trainings)
+        if missing and self._announce is not None:
+            self.pictures(missing[0].setting)  # an error in the data comes first
+            self._announce(forecast(missing, self.store))
 
     def results(self, trainings: Sequence[Training]) -> list[Result]:
         """The results of all of these, in their order; what another process is training is waited for.

@@ -21,7 +21,7 @@ from effkernels.studies.comparison import (
     row_of,
 )
 from effkernels.studies.grids import Triple
-from effkernels.studies.report import Document, table, with_error
+from effkernels.studies.report import Document, about_trainings, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.store import Trainer
 from effkernels.studies.training import Training
@@ -33,7 +33,11 @@ TARGETS = (5.0, 8.0)
 
 
 def networks(
-    targets: Sequence[float] = TARGETS, pairs: Sequence[tuple[float, float]] = PAIRS
+    targets: Sequence[float] = TARGETS,
+    pairs: Sequence[tuple[float, float]] = PAIRS,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 1,
 ) -> list[list[tuple[float, Triple, Architecture]]]:
     """For each pair the network of width 1, and those nearest to the targets in MACs.
 
@@ -47,32 +51,36 @@ def networks(
     check_targets(targets)
     if not pairs:
         raise ValueError("pairs must hold at least one pair of depth and resolution")
-    base = Architecture(small_config()).cost(10, 1).macs
-    lines = []
+    shape = {"num_classes": num_classes, "in_channels": in_channels}
+    base = Architecture(small_config()).cost(**shape).macs
+    first: dict[tuple[float, float], tuple[float, Triple, Architecture]] = {}
     for depth, resolution in pairs:
         if round_resolution(small_config().resolution * resolution) > LARGEST_RESOLUTION:
             raise ValueError(
                 f"resolution {resolution:g} of a pair makes pictures larger than their own {LARGEST_RESOLUTION} pixels"
             )
-        first = Triple(depth, 1.0, resolution)
-        own = first.apply()
-        ratio = own.cost(10, 1).macs / base
-        if ratio >= min(targets):
-            raise ValueError(
-                f"targets must be above {ratio:.2f}, the MACs of depth {depth:g} and resolution {resolution:g} at "
-                f"width 1 over the base's; got {min(targets):g}"
-            )
+        multipliers = Triple(depth, 1.0, resolution)
+        own = multipliers.apply()
+        first[depth, resolution] = own.cost(**shape).macs / base, multipliers, own
+    (depth, resolution), (most, *_) = max(first.items(), key=lambda row: row[1][0])
+    if most >= min(targets):
+        raise ValueError(
+            f"targets must be above {most:.2f}, the MACs of depth {depth:g} and resolution {resolution:g} at "
+            f"width 1 over the base's; got {min(targets):g}"
+        )
+    lines = []
+    for depth, resolution in pairs:
         widths = (
             Triple(depth, float(w), resolution) for w in np.linspace(1, LARGEST_MULTIPLIER, STEPS)
         )
         wanted = [target * base for target in targets]
         lines.append(
             [
-                (ratio, first, own),
+                first[depth, resolution],
                 *(
                     (float(target), triple, architecture)
                     for target, (_, triple, architecture) in zip(
-                        targets, nearest(widths, wanted), strict=True
+                        targets, nearest(widths, wanted, **shape), strict=True
                     )
                 ),
             ]
@@ -102,10 +110,13 @@ def sweep(
     """
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2, for error bars; got {seeds}")
-    lines = networks(targets, pairs)
+    classes, channels = setting.shape
+    lines = networks(targets, pairs, num_classes=classes, in_channels=channels)
     every = [network for line in lines for *_, network in line]
-    results = trainer.results([Training(a, setting, seed) for seed in range(seeds) for a in every])
-    base_macs = Architecture(small_config()).cost(10, 1).macs
+    trainings = [Training(a, setting, seed) for seed in range(seeds) for a in every]
+    trainer.expect(trainings)
+    results = trainer.results(trainings)
+    base_macs = Architecture(small_config()).cost(classes, channels).macs
     made, place = [], 0
     for (depth, resolution), line in zip(pairs, lines, strict=True):
         rows = []
@@ -169,7 +180,6 @@ def verdict(document: Document) -> str:
 
 def page(document: Document) -> str:
     """The document as Markdown."""
-    size = document["setting"]
     rows = [
         [
             _title(line),
@@ -193,8 +203,7 @@ def page(document: Document) -> str:
     return "\n\n".join(
         [
             "# Width at four depths and resolutions",
-            f"Each training: {size['pictures']} pictures, {size['recipe']['epochs']} epoch; accuracy on "
-            f"{size['held_out']} training pictures held out, mean and standard error over {document['seeds']} seeds. "
+            f"{about_trainings(document['setting'])}, mean and standard error over {document['seeds']} seeds. "
             "Each line begins at width 1 and is widened to the same MACs over the base's. The paper's Figure 4 has "
             "width gaining more where depth and resolution are larger; it prints no numbers.",
             table(["line", "width", "pixels", "MACs", "params", "accuracy, %"], rows),
