@@ -353,6 +353,7 @@ def draw(document: Document, figure: Any) -> None:
         costs = document["costs"]
         beside.plot([m / 1e6 for m in costs["macs"]], [1e3 * s for s in costs["latency"]], ".")
         beside.set_yscale("log")
+        beside.yaxis.set_major_formatter("{x:g}")
         beside.set_xlabel("million MACs")
         beside.set_ylabel("measured latency in ms")
         beside.set_title(f"rank correlation {costs['rank_correlation']:.2f}", fontsize=10)
