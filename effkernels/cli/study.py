@@ -200,7 +200,7 @@ def _compare(
 def _widths(
     trainer: Trainer, setting: Setting, output: Path, *, targets: str, seeds: int
 ) -> Document:
-    return widths.sweep(setting, trainer, targets=_targets(targets), seeds=seeds)
+    return widths.width_sweep(setting, trainer, targets=_targets(targets), seeds=seeds)
 
 
 def _cam(trainer: Trainer, setting: Setting, output: Path, *, seeds: int) -> Document:

@@ -88,7 +88,7 @@ def networks(
     return lines
 
 
-def sweep(
+def width_sweep(
     setting: Setting,
     trainer: Trainer,
     *,

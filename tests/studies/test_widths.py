@@ -36,7 +36,7 @@ def test_lines_begin_at_width_1_and_meet_at_the_targets() -> None:
 
 
 def test_pairs_are_compared_at_equal_macs(tmp_path: Path, fake: FakeTrainings) -> None:
-    document = widths.sweep(TINY, trainer_in(tmp_path), targets=(5.0,), seeds=2)
+    document = widths.width_sweep(TINY, trainer_in(tmp_path), targets=(5.0,), seeds=2)
     assert len(fake.keys) == 4 * 2 * 2
     differences = document["at_equal_macs"]
     assert [(d["depth"], d["resolution"]) for d in differences] == list(widths.PAIRS[1:])
@@ -48,7 +48,7 @@ def test_pairs_are_compared_at_equal_macs(tmp_path: Path, fake: FakeTrainings) -
     for difference in differences:
         assert difference["standard_error"] == pytest.approx(np.mean(scatter) ** 0.5)
     with pytest.raises(ValueError, match="seeds must be at least 2"):
-        widths.sweep(TINY, trainer_in(tmp_path), seeds=1)
+        widths.width_sweep(TINY, trainer_in(tmp_path), seeds=1)
     page = widths.page(json.loads(json.dumps(document)))
     assert "| depth 2, resolution 1.3 | 1.00 | 18 | 3.31x |" in page
 
