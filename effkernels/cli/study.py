@@ -79,6 +79,7 @@ def study(
 
 def _finish(document: Document, chosen: _Drawn, output: Path, as_json: bool) -> None:
     """Write the three files and print the page, or the document."""
+    document = report.rounded(document)  # first: the page is then that of the stored document
     page = chosen.page(document)
     paths = report.write(document, page, lambda figure: chosen.draw(document, figure), output)
     if as_json:

@@ -22,7 +22,7 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{digits}f}"
 
 
-def with_error(mean: float, error: float | None) -> str:
+def with_error(mean: float | None, error: float | None) -> str:
     """In percent, with the standard error: "75.1 ± 0.4"."""
     return percent(mean) if error is None else f"{percent(mean)} ± {percent(error)}"
 
@@ -67,7 +67,7 @@ def write(document: Document, page: str, draw: Callable[[Any], None], folder: Pa
     figure = figures.Figure(figsize=(8, 5), layout="constrained")
     draw(figure)
     name = document["study"]
-    text = json.dumps(_rounded(document), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(rounded(document), indent=1, allow_nan=False) + "\n"
     paths = [folder / f"{name}.{suffix}" for suffix in ("json", "md", "png")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,11 +94,12 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
             partial.unlink()
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """A document with six digits of each number, as :func:`write` stores it."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(inner) for inner in value]
+        return [rounded(inner) for inner in value]
     return value

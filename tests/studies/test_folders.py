@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from effkernels import studies
+from effkernels.studies import maps
 from effkernels.studies.forecast import forecast, speed, work
 from studies import TINY, FakeTrainings, colours, trainer_in
 
@@ -58,6 +60,20 @@ def test_keys_of_a_folder(tmp_path: Path) -> None:
     # Stored trainings have no seed of the split: it is named where it is not 0.
     assert "split_seed" not in one.setting.to_json()
     assert split.setting.to_json()["split_seed"] == 1
+
+
+def test_maps_of_a_folder_have_no_share_on_an_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maps, "five", lambda: {"base": studies.Triple(1.0, 1.0, 1.0)})
+    given = setting(colours(tmp_path / "data"))
+    document = studies.maps_study(
+        given, studies.Trainer(studies.Store(tmp_path / "trainings.jsonl"))
+    )
+    assert document["object_pixels"] is None
+    assert {model["object_share"] for model in document["models"]} == {None}
+    assert [picture["class"] for picture in document["pictures"]] == ["green", "red"]
+    assert "only where the background is black" in maps.page(json.loads(json.dumps(document)))
 
 
 def test_networks_learn_colours_and_are_tested(tmp_path: Path) -> None:
