@@ -15,6 +15,7 @@ from effkernels.studies.training import one_thread
 from effkernels.timing import in_turns
 
 _FEWEST_ROUNDS, _MOST_ROUNDS, _CALLS = 5, 15, 5
+_FASHION_MNIST = (10, 1)
 _SECONDS = 0.05
 """For how long networks take turns beyond the fewest rounds, for each of them."""
 
@@ -47,7 +48,7 @@ class Latencies:
 
     def of(self, architectures: Sequence[Architecture]) -> list[float]:
         """Seconds of several; those that are not known yet are measured together."""
-        names = [_name(architecture) for architecture in architectures]
+        names = [self._name(architecture) for architecture in architectures]
         missing = {
             name: architecture
             for name, architecture in zip(names, architectures, strict=True)
@@ -57,12 +58,19 @@ class Latencies:
             self._measure(missing)
         return [self._known[name] for name in names]
 
+    def _name(self, architecture: Architecture) -> str:
+        """Of a network with these classes and channels; without them that of Fashion-MNIST's."""
+        document = architecture.to_json()
+        if self._shape != _FASHION_MNIST:
+            document["classes"], document["channels"] = self._shape
+        return json.dumps(document)
+
     def _measure(self, missing: dict[str, Architecture]) -> None:
         base = Architecture(small_config()).canonical()
-        all_of_them = {_name(base): base, **missing}
+        all_of_them = {self._name(base): base, **missing}
         classes, channels = self._shape
         seconds = latencies(list(all_of_them.values()), num_classes=classes, in_channels=channels)
-        scale = self._known.get(_name(base), seconds[0]) / seconds[0]
+        scale = self._known.get(self._name(base), seconds[0]) / seconds[0]
         measured = {name: scale * s for name, s in zip(all_of_them, seconds, strict=True)}
         self._known = {**measured, **self._known}
         partial = self._path.with_name(f".{self._path.name}.partial")
@@ -72,10 +80,6 @@ class Latencies:
             os.replace(partial, self._path)
         except OSError as error:
             raise ValueError(f"{self._path} cannot be written: {error.strerror or error}") from None
-
-
-def _name(architecture: Architecture) -> str:
-    return json.dumps(architecture.to_json())
 
 
 @torch.no_grad()

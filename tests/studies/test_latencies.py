@@ -41,6 +41,8 @@ def test_what_is_measured_later_is_scaled_by_the_base(
     assert again(DEEP) == 0.75
     assert asked == [[BASE, WIDE], [BASE, DEEP]]
     assert len(json.loads(path.read_text())) == 3
+    others = Latencies(path)
+    assert not others._known.keys() & {others._name(network) for network in seconds}
     path.write_text("[]")
     with pytest.raises(ValueError, match="holds no latencies, or is damaged"):
         Latencies(path)
