@@ -61,8 +61,12 @@ def live_search(
         raise ValueError(f"judges must be at least 2 seeds, for error bars; got {judges}")
     random = Random(0)
     drawn = [space.architecture(space.random(random)) for _ in range(budget)]
-    # Other networks than those that evolution will ask for, but of costs alike.
-    trainer.expect([Training(a, setting, seed) for a in drawn for seed in range(len(STRATEGIES))])
+    base = Architecture(small_config()).canonical()
+    known = [Training(network, setting, SEEN) for network in (*drawn, base)]
+    known += [Training(base, setting, SEEN + 1 + judge) for judge in range(judges)]
+    trainer.expect(
+        known, known[:budget] * (len(STRATEGIES) - 1) + known[-judges:] * len(STRATEGIES)
+    )
     judge = _Judge(trainer, setting, measured)
     runs = {}
     chosen: dict[str, Choice] = {}
@@ -91,7 +95,7 @@ def live_search(
         "budget": budget,
         "judges": judges,
         "strategies": runs,
-        "base": judge.judged(Architecture(small_config()).canonical(), judges),
+        "base": judge.judged(base, judges),
     }
 
 

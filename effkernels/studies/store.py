@@ -204,13 +204,19 @@ class Trainer:
         self._end = None if seconds is None else time.monotonic() + seconds
         self._pictures: dict[str, Pictures] = {}
 
-    def expect(self, trainings: Sequence[Training]) -> None:
-        """Announce what at most these will cost, but for those that are in the store."""
+    def expect(self, trainings: Sequence[Training], alike: Sequence[Training] = ()) -> None:
+        """Announce what at most these will cost, but for those that are in the store.
+
+        Args:
+            trainings: that the study will want.
+            alike: in the place of those that are not known before others are finished, ones of about their cost. They
+                count while any of ``trainings`` is missing.
+        """
         self.store.refresh()
         missing = self._missing(trainings)
         if missing and self._announce is not None:
             self.pictures(missing[0].setting)  # an error in the data comes first
-            self._announce(forecast(missing, self.store))
+            self._announce(forecast([*missing, *alike], self.store))
 
     def results(self, trainings: Sequence[Training]) -> list[Result]:
         """The results of all of these, in their order; what another process is training is waited for.

@@ -118,3 +118,7 @@ def test_expectations_leave_out_what_is_there(tmp_path: Path, fake: FakeTraining
     trainer.expect([training, replace(training, seed=1), replace(training, seed=1)])
     assert len(said) == 1
     assert said[0].startswith("up to 1 training, ")
+    trainer.expect([training, replace(training, seed=1)], [training] * 3)
+    assert said[1].startswith("up to 4 trainings, ")
+    trainer.expect([training], [training] * 3)
+    assert len(said) == 2

@@ -14,7 +14,7 @@ import effkernels.studies.store
 from effkernels.studies import OutOfTime, Pictures, Setting, Store, Trainer, maps
 from studies import TINY, stripes
 
-QUICK = replace(TINY, pictures=40)
+QUICK = replace(TINY, pictures=20, held_out=20)
 
 
 def trainer(folder: Path, seconds: float | None = None) -> Trainer:
