@@ -37,6 +37,15 @@ _ParametersOption = Annotated[
 
 
 def choose(
+    beside: Annotated[
+        str | None,
+        typer.Option(
+            "--beside",
+            metavar="resnet152",
+            help="In place of limits: time one model (B1 by default) beside this network of torchvision's, in paired "
+            "turns, on one thread by default: the paper's Table 4.",
+        ),
+    ] = None,
     latency: _LatencyOption = None,
     memory: _MemoryOption = None,
     macs: _MacsOption = None,
@@ -63,7 +72,9 @@ def choose(
     device: DeviceOption = None,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", help="As torch.set_num_threads; torch's own by default."),
+        typer.Option(
+            "--threads", help="As torch.set_num_threads; torch's own by default, with --beside 1."
+        ),
     ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", help="How long to measure, beside first tries.")
@@ -78,6 +89,7 @@ def choose(
 
     Times each B and Lite model at its own size of images and at neighbouring ones, unless its costs
     already exceed a limit. Accuracies are the published ones, for the size that they were published for.
+    With --beside: two networks and the ratio of their times, beside the paper's.
     """
     call("choose", locals())
 

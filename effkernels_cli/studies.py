@@ -27,13 +27,27 @@ MinutesOption = Annotated[
 ]
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", help="'fashion-mnist' (the default) or 'fashion-mnist:FOLDER'."),
+    typer.Option(
+        "--data",
+        help="'fashion-mnist' (the default), 'fashion-mnist:FOLDER', or a folder of classes, whose "
+        "pictures are reduced to 28 pixels.",
+    ),
 ]
 PicturesOption = Annotated[
     int | None, typer.Option("--pictures", help="To train on; by default the study's.")
 ]
 HeldOutOption = Annotated[
     int | None, typer.Option("--held-out", help="Training pictures that select; 5000 by default.")
+]
+SplitOption = Annotated[
+    int | None,
+    typer.Option("--split-seed", help="Of which pictures are held out, and which trained on; 0."),
+]
+CostOption = Annotated[
+    str,
+    typer.Option(
+        "--cost", help="In the objective: 'macs', or 'latency' (measured here, beside the MACs)."
+    ),
 ]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="By default the study's.")]
 
@@ -57,6 +71,7 @@ def grid(
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
@@ -82,6 +97,7 @@ def compare(
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
@@ -93,22 +109,86 @@ def compare(
     call("study", {"which": "compare", **locals()})
 
 
+def widths(
+    output: OutputOption,
+    targets: Annotated[
+        str, typer.Option(help="MACs over the base's to which each line is widened.")
+    ] = "5,8",
+    seeds: Annotated[int, typer.Option(help="Trainings of each network.")] = 2,
+    data: DataOption = None,
+    pictures: PicturesOption = None,
+    held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
+    epochs: EpochsOption = None,
+    minutes: MinutesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Accuracy against MACs in width, at four pairs of depth and resolution.
+
+    Writes widths.json, widths.md and widths.png.
+    """
+    call("study", {"which": "widths", **locals()})
+
+
+def cam(
+    output: OutputOption,
+    seeds: Annotated[int, typer.Option(help="Trainings of each network.")] = 2,
+    data: DataOption = None,
+    pictures: PicturesOption = None,
+    held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
+    epochs: EpochsOption = None,
+    minutes: MinutesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where the base looks, and the base scaled in depth, width, resolution, or all three (Figure 7).
+
+    Trained weights are kept in the folder weights. Writes cam.json, cam.md and cam.png. For the maps of five
+    checkpoints of your own use 'effkernels cam' with --model and --weights for each.
+    """
+    call("study", {"which": "cam", **locals()})
+
+
 def search(
     output: OutputOption,
     budget: Annotated[int, typer.Option(help="Networks that one search may train.")] = 80,
     times: Annotated[int, typer.Option(help="Replays of each search.")] = 200,
+    cost: CostOption = "macs",
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The search that made B0 against random search, on 216 networks that are trained once.
 
-    Writes search.json, search.md and search.png.
+    Writes search.json, search.md and search.png; with --cost latency search_latency.json ...
     """
     call("study", {"which": "search", **locals()})
+
+
+def mnas(
+    output: OutputOption,
+    budget: Annotated[int, typer.Option(help="Networks that each strategy trains.")] = 40,
+    judges: Annotated[
+        int, typer.Option(help="Seeds, which no search saw, that judge what was chosen.")
+    ] = 2,
+    cost: CostOption = "macs",
+    data: DataOption = None,
+    pictures: PicturesOption = None,
+    held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
+    epochs: EpochsOption = None,
+    minutes: MinutesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The search that made B0 on MNAS's whole space, by evolution and at random.
+
+    Writes mnas.json, mnas.md and mnas.png; with --cost latency mnas_latency.json ...
+    """
+    call("study", {"which": "mnas", **locals()})
 
 
 def final(
@@ -117,6 +197,7 @@ def final(
     data: DataOption = None,
     pictures: PicturesOption = None,
     held_out: HeldOutOption = None,
+    split_seed: SplitOption = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
@@ -128,8 +209,16 @@ def final(
     call("study", {"which": "final", **locals()})
 
 
+def figures(output: OutputOption, as_json: JsonOption = False) -> None:
+    """The paper's Figures 1 and 5 from its Table 2: accuracy against parameters and FLOPs. Trains nothing.
+
+    Writes figures.json, figures.md and figures.png.
+    """
+    call("study", {"which": "figures", **locals()})
+
+
 study = typer.Typer(
     help="The paper's experiments on networks that train in seconds.", no_args_is_help=True
 )
-for command in (grid, compare, search, final):
+for command in (grid, compare, widths, cam, search, mnas, final, figures):
     study.command()(command)

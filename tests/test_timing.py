@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from effkernels import timing
 from effkernels.timing import in_turns, quartiles
@@ -35,3 +38,19 @@ def test_no_more_rounds_than_asked_for() -> None:
 def test_quartiles_of_few_values() -> None:
     assert quartiles([3.0]) == (3.0, 3.0, 3.0)
     assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
+
+
+def test_the_name_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(
+        Path, "read_text", lambda path: "flags : a b\nmodel name\t: Some CPU @ 2 GHz \nmodel : 1\n"
+    )
+    assert timing.device_name(cpu) == "Some CPU @ 2 GHz"
+
+    def absent(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert timing.device_name(cpu) == "aarch64"

@@ -1,6 +1,6 @@
-"""The paper's Table 2 as data, compared with our counts.
+"""The paper's Tables 2 and 4 as data, and Table 2 compared with our counts.
 
-Source: Tan and Le 2019 (arXiv 1905.11946v5), Table 2: ImageNet, single model, single crop. Its
+Source: Tan and Le 2019 (arXiv 1905.11946v5). Table 2: ImageNet, single model, single crop. Its
 FLOPs are MACs. Each group holds one EfficientNet and the networks compared with it; the ratios
 divide a network's parameters or FLOPs by those of the EfficientNet of its group.
 """
@@ -115,6 +115,34 @@ TABLE_2: tuple[Published, ...] = (
         ("GPipe", 84.3, 97.0, 557, None, 8.4, None),
     ),
 )
+
+
+@dataclass(frozen=True)
+class PublishedLatency:
+    """One row of Table 4 as printed: seconds of one picture on one core of a Xeon E5-2690, the mean of 20 runs.
+
+    Attributes:
+        model, top1, seconds: the EfficientNet, its accuracy in percent, and its latency.
+        other, other_top1, other_seconds: of the network beside it.
+        ratio: as printed.
+        torchvision: what torchvision calls that network; None where it has none.
+    """
+
+    model: str
+    top1: float
+    seconds: float
+    other: str
+    other_top1: float
+    other_seconds: float
+    ratio: float
+    torchvision: str | None
+
+
+TABLE_4: tuple[PublishedLatency, ...] = (
+    PublishedLatency("efficientnet_b1", 78.8, 0.098, "ResNet-152", 77.8, 0.554, 5.7, "resnet152"),
+    PublishedLatency("efficientnet_b7", 84.4, 3.1, "GPipe", 84.3, 19.0, 6.1, None),
+)
+"""Latency on a CPU. Its accuracies of B1 and B7 are those of an earlier version than Table 2's."""
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,24 @@ from effkernels.analysis.choice import (
     exceeded,
     mark_front,
 )
+from effkernels.choosing.beside import Beside, Timed, measure_beside
 from effkernels.models import EfficientNet, create_model
 from effkernels.models.options import as_dtype
 from effkernels.models.scaling import check_count, check_number
 from effkernels.timing import in_turns, milliseconds, quartiles
 
-__all__ = ["ACCURACIES", "Accuracy", "Candidate", "Choice", "Latency", "Limits", "choose"]
+__all__ = [
+    "ACCURACIES",
+    "Accuracy",
+    "Beside",
+    "Candidate",
+    "Choice",
+    "Latency",
+    "Limits",
+    "Timed",
+    "choose",
+    "measure_beside",
+]
 
 _PROBE_CALLS = 3
 _WARM_UP = 2

@@ -8,14 +8,15 @@ from typing import Any
 
 from effkernels.analysis.choice import Candidate, Quantity
 from effkernels.choosing import Choice
+from effkernels.choosing.beside import Beside
 from effkernels.train.extras import need
 
-# Of each quantity: its name with a unit, and the factor to that unit.
-_AXES: dict[Quantity, tuple[str, float]] = {
-    "latency": ("latency in ms", 1e3),
-    "memory": ("memory in MB", 1e-6),
-    "macs": ("MACs of one image in 10^9", 1e-9),
-    "parameters": ("parameters in 10^6", 1e-6),
+# Of each quantity: its name with a unit, the factor to that unit, and the unit behind a number.
+_AXES: dict[Quantity, tuple[str, float, str]] = {
+    "latency": ("latency in ms", 1e3, " ms"),
+    "memory": ("memory in MB", 1e-6, " MB"),
+    "macs": ("MACs of one image in 10^9", 1e-9, " * 10^9"),
+    "parameters": ("parameters in 10^6", 1e-6, " * 10^6"),
 }
 _FAMILIES = (("EfficientNet", "tab:red", "o"), ("EfficientNet-Lite", "tab:blue", "s"))
 
@@ -30,7 +31,7 @@ def draw(choice: Choice, path: Path) -> None:
     """
     figures = need("matplotlib.figure", "a picture of the choice")
     quantity = choice.limits.axis
-    title, factor = _AXES[quantity]
+    title, factor, unit = _AXES[quantity]
     figure = figures.Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
     rows = [row for row in choice.rows if row.amount(quantity) is not None]
@@ -46,7 +47,9 @@ def draw(choice: Choice, path: Path) -> None:
     if front:
         axes.plot(*zip(*front, strict=True), color="0.4", linewidth=1, zorder=1, label="front")
     limit = choice.limits.given()[quantity] * factor
-    axes.axvline(limit, color="black", linestyle="--", linewidth=1, label=f"limit {limit:.4g}")
+    axes.axvline(
+        limit, color="black", linestyle="--", linewidth=1, label=f"limit {limit:.4g}{unit}"
+    )
     best = choice.best
     if best is not None and best.accuracy is not None:
         axes.scatter(
@@ -65,14 +68,65 @@ def draw(choice: Choice, path: Path) -> None:
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel(title)
     axes.set_ylabel("published top-1 accuracy in percent")
-    images = "1 image" if choice.batch_size == 1 else f"{choice.batch_size} images"
-    plural = "" if choice.threads == 1 else "s"
-    threads = f", {choice.threads} thread{plural}" if choice.device.type == "cpu" else ""
-    dtype = str(choice.dtype).removeprefix("torch.")
-    axes.set_title(f"{images} of {dtype} on {choice.device}{threads}")
+    axes.set_title(_calls(choice))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)
+
+
+def _calls(measured: Choice | Beside) -> str:
+    """What was timed, in words."""
+    images = "1 image" if measured.batch_size == 1 else f"{measured.batch_size} images"
+    plural = "" if measured.threads == 1 else "s"
+    threads = f", {measured.threads} thread{plural}" if measured.device.type == "cpu" else ""
+    dtype = str(measured.dtype).removeprefix("torch.")
+    return f"{images} of {dtype} on {measured.device}{threads}"
+
+
+def draw_beside(found: Beside, path: Path) -> None:
+    """The latency of each network as a bar, and beside them those that the paper printed, where it has the pair.
+
+    Whiskers are quartiles.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figures = need("matplotlib.figure", "a picture of two networks")
+    figure = figures.Figure(figsize=(11, 3.6), layout="constrained")
+    panels = 1 if found.published is None else 2
+    measured, *printed = figure.subplots(1, panels, squeeze=False)[0]
+    names = [f"{row.model}\n({row.by})" for row in found.rows]
+    bars = [1e3 * row.latency.median for row in found.rows]
+    below = [1e3 * (row.latency.median - row.latency.low) for row in found.rows]
+    above = [1e3 * (row.latency.high - row.latency.median) for row in found.rows]
+    times = f"{found.other.model}: {found.ratio.median:.1f} times {found.ours.model}"
+    title = f"measured: {_calls(found)}\n{times}"
+    _bars(measured, names, bars, title, (below, above))
+    if found.published is not None:
+        row = found.published
+        title = f"published: 1 image, 1 core of a Xeon E5-2690\n{row.other}: {row.ratio} times {row.model}"
+        heights = [1e3 * row.seconds, 1e3 * row.other_seconds]
+        _bars(printed[0], [row.model, row.other], heights, title)
+    figure.savefig(path, dpi=120)
+
+
+def _bars(
+    axes: Any,
+    names: list[str],
+    values: list[float],
+    title: str,
+    whiskers: tuple[list[float], list[float]] | None = None,
+) -> None:
+    """Bars with their values behind them; ``whiskers`` are how far they reach below and above each value."""
+    colours = ["tab:red", *["0.6"] * (len(names) - 1)]
+    bars = axes.barh(names, values, color=colours, capsize=3, xerr=whiskers)
+    labels = [f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms" for value in values]
+    axes.bar_label(bars, labels, padding=6)
+    above = [0.0] * len(values) if whiskers is None else whiskers[1]
+    axes.set_xlim(0, 1.25 * max(map(sum, zip(values, above, strict=True))))
+    axes.invert_yaxis()
+    axes.set_xlabel("latency in ms")
+    axes.set_title(title, fontsize=10)
 
 
 def _draw_family(

@@ -11,6 +11,7 @@ from effkernels.analysis.choice import B_AND_LITE, Candidate
 from effkernels.choosing import Choice
 from effkernels.choosing import choose as find
 from effkernels.choosing.drawing import draw
+from effkernels.cli.beside import beside as measure_beside
 from effkernels.cli.options import check_at_least_1, choose_device, torch_dtype
 from effkernels.cli.output import (
     billions,
@@ -32,6 +33,7 @@ _LIMITS = "--latency, --memory, --macs or --parameters"
 
 def choose(
     *,
+    beside: str | None,
     latency: float | None,
     memory: float | None,
     macs: float | None,
@@ -48,7 +50,12 @@ def choose(
     as_json: bool,
 ) -> None:
     """Print the candidates and the choice; see ``effkernels choose --help``."""
-    if latency is memory is macs is parameters is None:
+    no_limit = latency is memory is macs is parameters is None
+    if beside is not None and not (no_limit and not every_source):
+        raise ValueError(
+            f"--beside measures two networks: it takes no {_LIMITS}, and no --every-source"
+        )
+    if beside is None and no_limit:
         raise ValueError(f"no limit given: pass {_LIMITS}")
     check_at_least_1("--batch-size", batch_size)
     if not 0.0 <= seconds < float("inf"):
@@ -61,8 +68,23 @@ def choose(
         if where.type != "cpu":
             raise ValueError(f"--threads is for the CPU, and --device is {where}")
     before = torch.get_num_threads()
+    if beside is not None and threads is None and where.type == "cpu":
+        threads = 1  # as the paper measured
     try:
         torch.set_num_threads(before if threads is None else threads)
+        if beside is not None:
+            measure_beside(
+                beside,
+                model=model,
+                batch_size=batch_size,
+                dtype=torch_dtype(dtype),
+                device=where,
+                why=why,
+                seconds=seconds,
+                output=output,
+                as_json=as_json,
+            )
+            return
         with progress_bar() as bar:
             task = bar.add_task("measuring", total=None)
             found = find(

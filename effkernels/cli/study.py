@@ -23,10 +23,15 @@ from effkernels.studies import (
     grid,
     grid_study,
     judging,
+    live,
+    maps,
+    published,
     replaying,
     report,
+    widths,
 )
-from effkernels.studies.grids import PAPER, Latencies
+from effkernels.studies.grids import PAPER
+from effkernels.studies.latencies import Latencies
 from effkernels.studies.report import Document
 
 TRAININGS = "trainings.jsonl"
@@ -34,15 +39,19 @@ _UNFINISHED = 3
 
 
 @dataclass(frozen=True)
-class _Study:
+class _Drawn:
     run: Callable[..., Document]
     page: Callable[[Document], str]
     draw: Callable[[Document, Any], None]
+
+
+@dataclass(frozen=True)
+class _Study(_Drawn):
     setting: Setting
 
 
 def study(
-    *, which: str, output: Path, minutes: float | None, as_json: bool, **options: Any
+    *, which: str, output: Path, as_json: bool, minutes: float | None = None, **options: Any
 ) -> None:
     """Run a study, write its three files into ``output``, and print its page; see ``effkernels study --help``.
 
@@ -50,16 +59,27 @@ def study(
     """
     if minutes is not None and not minutes >= 0:
         raise ValueError(f"--minutes must be at least 0, got {minutes:g}")
+    if which in _DRAWN:
+        drawn = _DRAWN[which]
+        _finish(drawn.run(), drawn, output, as_json)
+        return
     chosen = _STUDIES[which]
     setting = _setting(chosen.setting, options)
     store = Store(output / TRAININGS)
     with progress_bar() as bar:
-        trainer = Trainer(store, None if minutes is None else 60 * minutes, _Shown(bar))
+        seconds = None if minutes is None else 60 * minutes
+        trainer = Trainer(store, seconds, _Shown(bar), announce=_announce)
         try:
             document = chosen.run(trainer, setting, output, **options)
         except OutOfTime as stopped:
             console().print(printable(f"{stopped}"), soft_wrap=True)
             raise typer.Exit(_UNFINISHED) from None
+    _finish(document, chosen, output, as_json)
+
+
+def _finish(document: Document, chosen: _Drawn, output: Path, as_json: bool) -> None:
+    """Write the three files and print the page, or the document."""
+    document = report.rounded(document)  # first: the page is then that of the stored document
     page = chosen.page(document)
     paths = report.write(document, page, lambda figure: chosen.draw(document, figure), output)
     if as_json:
@@ -73,14 +93,25 @@ def study(
 def _setting(usual: Setting, options: dict[str, Any]) -> Setting:
     """The study's own, with what the user changed."""
     epochs = options.pop("epochs")
-    names = ("data", "pictures", "held_out")
+    names = ("data", "pictures", "held_out", "split_seed")
     changes = {name: options.pop(name) for name in names}
     given = {name: value for name, value in changes.items() if value is not None}
     try:
         recipe = usual.recipe if epochs is None else replace(usual.recipe, epochs=epochs)
         return replace(usual, recipe=recipe, **given)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"--{str(error).replace('_', '-', 1)}") from None
+        raise ValueError(f"--{_dashes(str(error))}") from None
+
+
+def _dashes(message: str) -> str:
+    """A message that begins with the name of an argument, with that of the option in its place."""
+    name, rest = message.split(" ", 1)
+    return f"{name.replace('_', '-')} {rest}"
+
+
+def _announce(text: str) -> None:
+    """On standard error: it is no part of the result."""
+    typer.echo(f"to do: {text}", err=True)
 
 
 class _Shown:
@@ -129,12 +160,15 @@ def _grid(
     seeds: int,
     pruner: str,
 ) -> Document:
+    classes, channels = setting.shape
     found = candidates(
         grid(step),
         constraint,  # type: ignore[arg-type]
         target=target,
         tolerance=tolerance,
-        measured=Latencies(output / "latencies.json"),
+        num_classes=classes,
+        in_channels=channels,
+        measured=_latencies(setting, output),
     )
     return grid_study.grid_search(
         found,
@@ -164,10 +198,42 @@ def _compare(
     )
 
 
-def _search(
-    trainer: Trainer, setting: Setting, output: Path, *, budget: int, times: int
+def _widths(
+    trainer: Trainer, setting: Setting, output: Path, *, targets: str, seeds: int
 ) -> Document:
-    return replaying.search_study(trainer, setting=setting, budget=budget, times=times)
+    return widths.width_sweep(setting, trainer, targets=_targets(targets), seeds=seeds)
+
+
+def _cam(trainer: Trainer, setting: Setting, output: Path, *, seeds: int) -> Document:
+    return maps.maps_study(setting, trainer, seeds=seeds)
+
+
+def _latencies(setting: Setting, output: Path) -> Latencies:
+    classes, channels = setting.shape
+    return Latencies(output / "latencies.json", num_classes=classes, in_channels=channels)
+
+
+def _measured(cost: str, setting: Setting, output: Path) -> Latencies | None:
+    """What measures the cost; None where it is MACs."""
+    if cost not in ("macs", "latency"):
+        raise ValueError(f"--cost must be macs or latency, got {cost!r}")
+    return _latencies(setting, output) if cost == "latency" else None
+
+
+def _search(
+    trainer: Trainer, setting: Setting, output: Path, *, budget: int, times: int, cost: str
+) -> Document:
+    measured = _measured(cost, setting, output)
+    return replaying.search_study(
+        trainer, setting=setting, budget=budget, times=times, measured=measured
+    )
+
+
+def _mnas(
+    trainer: Trainer, setting: Setting, output: Path, *, budget: int, judges: int, cost: str
+) -> Document:
+    measured = _measured(cost, setting, output)
+    return live.live_search(trainer, setting, budget=budget, judges=judges, measured=measured)
 
 
 def _final(trainer: Trainer, setting: Setting, output: Path, *, seeds: int) -> Document:
@@ -177,6 +243,11 @@ def _final(trainer: Trainer, setting: Setting, output: Path, *, seeds: int) -> D
 _STUDIES = {
     "grid": _Study(_grid, grid_study.page, grid_study.draw, Setting()),
     "compare": _Study(_compare, comparison.page, comparison.draw, Setting()),
+    "widths": _Study(_widths, widths.page, widths.draw, Setting()),
+    "cam": _Study(_cam, maps.page, maps.draw, Setting()),
     "search": _Study(_search, replaying.page, replaying.draw, replaying.TABLE_SETTING),
+    "mnas": _Study(_mnas, live.page, live.draw, replaying.TABLE_SETTING),
     "final": _Study(_final, judging.page, judging.draw, Setting()),
 }
+# Those that train nothing.
+_DRAWN = {"figures": _Drawn(published.figures, published.page, published.draw)}

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from effkernels.analysis.scaled_baselines import TABLE_3, TABLE_7
 from effkernels.models.scaling import round_resolution
 from effkernels.studies.architecture import LARGEST_RESOLUTION, Architecture, small_config
 from effkernels.studies.grids import PAPER, Triple
-from effkernels.studies.report import Document, table, with_error
+from effkernels.studies.report import Document, about_trainings, data_title, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.statistics import PowerLaw, fit_power_law, mean_and_error
 from effkernels.studies.store import Trainer
@@ -24,7 +25,11 @@ from effkernels.studies.training import Training
 
 TARGETS = (1.5, 2.0, 3.0, 4.0)
 """MACs over the base's."""
-_LARGEST_MULTIPLIER, _LARGEST_PHI, _STEPS = 6.0, 4.0, 200
+LARGEST_MULTIPLIER, STEPS = 6.0, 200
+SIZE = (13.0, 5.5)
+"""Of the picture, in inches."""
+_PUBLISHED_TICKS = (0.3, 0.5, 1, 2, 4, 8, 16)
+_LARGEST_PHI = 4.0
 
 
 @dataclass(frozen=True)
@@ -50,30 +55,51 @@ def points(
     Raises:
         ValueError: no targets, or one that is not above 1.
     """
+    check_targets(targets)
+    base_macs = Architecture(small_config()).cost(num_classes, in_channels).macs
+    return [
+        Point(way, float(target), one, architecture, macs)
+        for way, multipliers in _ways(triple).items()
+        for target, (macs, one, architecture) in zip(
+            targets,
+            nearest(
+                multipliers,
+                [target * base_macs for target in targets],
+                num_classes=num_classes,
+                in_channels=in_channels,
+            ),
+            strict=True,
+        )
+    ]
+
+
+def nearest(
+    multipliers: Iterable[Triple],
+    wanted: Sequence[float],
+    *,
+    num_classes: int = 10,
+    in_channels: int = 1,
+) -> list[tuple[int, Triple, Architecture]]:
+    """Of the networks of ``multipliers`` the nearest to each number of MACs, as MACs, multipliers and network."""
+    known: dict[str, tuple[int, Triple, Architecture]] = {}
+    for one in multipliers:
+        architecture = one.apply()
+        name = json.dumps(architecture.to_json())
+        if name not in known:
+            known[name] = architecture.cost(num_classes, in_channels).macs, one, architecture
+    return [min(known.values(), key=lambda row: abs(math.log(row[0] / macs))) for macs in wanted]
+
+
+def check_targets(targets: Sequence[float]) -> None:
+    """Raises ValueError if there are no targets, or one that is not above 1."""
     if not targets or any(not target > 1 for target in targets):
         raise ValueError(f"targets must be ratios above 1, got {list(targets)}")
-    base_macs = Architecture(small_config()).cost(num_classes, in_channels).macs
-    found = []
-    for way, multipliers in _ways(triple).items():
-        known: dict[str, tuple[int, Triple, Architecture]] = {}
-        for one in multipliers:
-            architecture = one.apply()
-            name = json.dumps(architecture.to_json())
-            if name not in known:
-                known[name] = architecture.cost(num_classes, in_channels).macs, one, architecture
-        for target in targets:
-            macs, one, architecture = min(
-                known.values(),
-                key=lambda row: abs(math.log(row[0] / base_macs / target)),
-            )
-            found.append(Point(way, float(target), one, architecture, macs))
-    return found
 
 
 def _ways(triple: Triple) -> dict[str, Iterator[Triple]]:
     largest_side = LARGEST_RESOLUTION / small_config().resolution
-    multipliers = [float(m) for m in np.linspace(1, _LARGEST_MULTIPLIER, _STEPS)]
-    phis = [float(phi) for phi in np.linspace(0, _LARGEST_PHI, _STEPS)]
+    multipliers = [float(m) for m in np.linspace(1, LARGEST_MULTIPLIER, STEPS)]
+    phis = [float(phi) for phi in np.linspace(0, _LARGEST_PHI, STEPS)]
     compound = (Triple(triple.alpha**p, triple.beta**p, triple.gamma**p) for p in phis)
     return {
         "depth": (Triple(m, 1.0, 1.0) for m in multipliers),
@@ -110,18 +136,20 @@ def compare(
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2, for error bars; got {seeds}")
     base = Architecture(small_config()).canonical()
-    chosen = points(triple, targets)
+    classes, channels = setting.shape
+    chosen = points(triple, targets, num_classes=classes, in_channels=channels)
     networks = [base, *(point.architecture for point in chosen)]
     trainings = [Training(a, setting, seed) for seed in range(seeds) for a in networks]
+    trainer.expect(trainings)
     results = trainer.results(trainings)
     by_network = [
         [results[seed * len(networks) + i] for seed in range(seeds)] for i in range(len(networks))
     ]
-    base_row = _row("base", 1.0, Triple(1.0, 1.0, 1.0), base, by_network[0], 1)
+    base_row = row_of("base", 1.0, Triple(1.0, 1.0, 1.0), base, by_network[0], 1)
     base_macs = base_row["macs"]
     base_row["macs_ratio"] = 1.0
     rows = [
-        _row(p.way, p.target, p.multipliers, p.architecture, own, base_macs)
+        row_of(p.way, p.target, p.multipliers, p.architecture, own, base_macs)
         for p, own in zip(chosen, by_network[1:], strict=True)
     ]
     laws = {way: _law(base_row, rows, way) for way in _ways(triple)}
@@ -133,10 +161,20 @@ def compare(
         "base": base_row,
         "rows": rows,
         "power_laws": {way: law.to_json() for way, law in laws.items()},
+        "published": [
+            {
+                "network": row.network,
+                "way": row.scaling,
+                "macs": row.flops,
+                "top1": row.top1,
+                "table": row.table,
+            }
+            for row in (*TABLE_7, *TABLE_3)
+        ],
     }
 
 
-def _row(
+def row_of(
     way: str,
     target: float,
     multipliers: Triple,
@@ -144,6 +182,7 @@ def _row(
     results: Sequence[dict[str, Any]],
     base_macs: int,
 ) -> dict[str, Any]:
+    """A network with its accuracies of all seeds, as plain JSON types; the MACs of the base are for the ratio."""
     accuracies = [result["accuracy"] for result in results]
     mean, error = mean_and_error(accuracies)
     return {
@@ -188,14 +227,21 @@ def page(document: Document) -> str:
                 f"{c['value']:.3f} ({c['low']:.3f} to {c['high']:.3f})",
             ]
         )
-    size = document["setting"]
+    published = [
+        [
+            row["network"],
+            row["way"],
+            f"{row['macs'] / 1e9:g}B",
+            f"{row['top1']:.1f}",
+            row["table"],
+        ]
+        for row in document["published"]
+    ]
     return "\n\n".join(
         [
             "# Depth, width, resolution, or all three",
-            f"Each training: {size['pictures']} pictures of Fashion-MNIST, "
-            f"{size['recipe']['epochs']} epoch; accuracy on {size['held_out']} training pictures "
-            f"held out, mean and standard error over {document['seeds']} seeds. Compound scaling "
-            f"is by alpha, beta, gamma = {', '.join(f'{m:g}' for m in document['triple'])}.",
+            f"{about_trainings(document['setting'])}, mean and standard error over {document['seeds']} seeds. "
+            f"Compound scaling is by alpha, beta, gamma = {', '.join(f'{m:g}' for m in document['triple'])}.",
             table(
                 ["way", "depth, width", "pixels", "MACs", "params", "accuracy, %"],
                 rows,
@@ -204,14 +250,19 @@ def page(document: Document) -> str:
             "-exponent, with intervals of 95 % from resampling the seeds. They say nothing of "
             "other networks on the same line.",
             table(["way", "exponent", "coefficient"], laws),
+            "What the paper printed for ImageNet (Tan and Le 2019, Tables 7 and 3; its FLOPs of networks scaled in one "
+            "dimension run up to a fifth above exact MACs):",
+            table(["network", "scaled in", "FLOPs", "top-1, %", "table"], published),
             f"![accuracy against MACs]({document['study']}.png)",
         ]
     )
 
 
 def draw(document: Document, figure: Any) -> None:
-    """Accuracy against MACs for each way, with error bars and the fitted laws."""
-    axes = figure.subplots()
+    """Accuracy against MACs for each way, with error bars and the fitted laws; beside it the published points."""
+    figure.set_size_inches(*SIZE)
+    axes, beside = figure.subplots(1, 2)
+    _draw_published(document, beside)
     base = document["base"]
     for index, (way, law) in enumerate(document["power_laws"].items()):
         own = [base, *(row for row in document["rows"] if row["way"] == way)]
@@ -239,3 +290,30 @@ def draw(document: Document, figure: Any) -> None:
     axes.set_ylabel("accuracy on pictures held out, %")
     axes.grid(alpha=0.3)
     axes.legend()
+    axes.set_title(f"trained here: small networks, {data_title(document['setting'])}", fontsize=10)
+
+
+def _draw_published(document: Document, axes: Any) -> None:
+    """Each published network that was scaled, joined to its unscaled form."""
+    colours = {way: f"C{index}" for index, way in enumerate(document["power_laws"])}
+    rows = document["published"]
+    for way, colour in colours.items():
+        axes.plot([], [], "o-", color=colour, label=way)
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        x, top1 = own[0]["macs"] / 1e9, own[0]["top1"]
+        axes.plot([x], [top1], "s", color="0.3", zorder=3)
+        place = {"textcoords": "offset points", "fontsize": 8}
+        axes.annotate(network, (x, top1), (0, -14), ha="center", **place)
+        for row in own[1:]:
+            ends = [x, row["macs"] / 1e9], [top1, row["top1"]]
+            axes.plot(*ends, "o-", color=colours[row["way"]], markevery=[1], linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xticks(_PUBLISHED_TICKS, [f"{tick:g}" for tick in _PUBLISHED_TICKS])
+    axes.minorticks_off()
+    axes.margins(x=0.12, y=0.12)
+    axes.set_xlabel("billion FLOPs (multiply-accumulates) as published")
+    axes.set_ylabel("top-1 accuracy on ImageNet as published, %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    axes.set_title("published: Tan and Le 2019, Tables 3 and 7", fontsize=10)

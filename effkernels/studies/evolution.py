@@ -1,4 +1,4 @@
-"""The search that made B0: accuracy against MACs in one objective, and two ways to look for its largest value.
+"""The search that made B0: accuracy against cost in one objective, and two ways to look for its largest value.
 
 Source: Tan and Le 2019 (arXiv 1905.11946), section 4: ACC * (FLOPS / T) ^ w with w = -0.07, by MNAS's search, a
 recurrent controller. Here regularised evolution (Real et al. 2019, arXiv 1802.01548) takes its place, which needs no
@@ -24,15 +24,17 @@ Strategy = Callable[
 _UNTRIED_MUTATIONS = 30
 
 
-def reward(accuracy: float, macs: float, target: float, exponent: float = EXPONENT) -> float:
-    """ACC * (MACs / target) ^ exponent: a network of twice the MACs must be 5 % better, relatively.
+def reward(accuracy: float, cost: float, target: float, exponent: float = EXPONENT) -> float:
+    """ACC * (cost / target) ^ exponent: a network of twice the cost must be 5 % better, relatively.
+
+    The cost is that of MACs, as in the paper, or latency, as in MNAS.
 
     Raises:
-        ValueError: MACs or the target are not above 0.
+        ValueError: the cost or the target are not above 0.
     """
-    if not (macs > 0 and target > 0 and math.isfinite(target)):
-        raise ValueError(f"MACs and their target must be above 0, got {macs:g} and {target:g}")
-    return float(accuracy * (macs / target) ** exponent)
+    if not (cost > 0 and target > 0 and math.isfinite(target)):
+        raise ValueError(f"the cost and its target must be above 0, got {cost:g} and {target:g}")
+    return float(accuracy * (cost / target) ** exponent)
 
 
 @cache

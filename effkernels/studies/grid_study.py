@@ -13,7 +13,7 @@ import numpy as np
 
 from effkernels.studies.grids import PAPER, Candidate, Triple, reference
 from effkernels.studies.halving import Trained, search
-from effkernels.studies.report import Document, percent, table, with_error
+from effkernels.studies.report import Document, about_trainings, percent, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.statistics import at_equal_macs, mean_and_error, shares_of_wins
 from effkernels.studies.store import Trainer
@@ -47,7 +47,7 @@ def grid_search(
         ``paper`` as rows.
     """
     trained = search(candidates, setting, trainer, study, seeds=seeds, pruner=pruner)
-    beside = [_row(reference(t), setting, trainer, seeds) for t in (BASE, PAPER)]
+    beside = [_row(_reference(t, setting), setting, trainer, seeds) for t in (BASE, PAPER)]
     base_macs = beside[0]["macs"]
     rows = [_as_row(one, base_macs) for one in trained]
     moved = [row["mean"] for row in rows]
@@ -81,6 +81,11 @@ def grid_search(
         "base": beside[0],
         "paper": beside[1],
     }
+
+
+def _reference(triple: Triple, setting: Setting) -> Candidate:
+    classes, channels = setting.shape
+    return reference(triple, num_classes=classes, in_channels=channels)
 
 
 def name_of(constraint: str) -> str:
@@ -141,15 +146,13 @@ def page(document: Document) -> str:
     )
     best = document["rows"][0]
     triples = sum(1 + len(row["same_network"]) for row in document["rows"])
-    size = document["setting"]
     return "\n\n".join(
         [
             f"# Grid search for alpha, beta, gamma: {document['constraint']} ratio "
             f"{document['target']:g} ± {document['tolerance']:g}",
-            f"Each training: {size['pictures']} pictures of Fashion-MNIST, "
-            f"{size['recipe']['epochs']} epoch; accuracy on {size['held_out']} training pictures "
-            "held out, mean and standard error over seeds. A candidate that fell behind was "
-            f"stopped after fewer than {document['seeds']} seeds. {len(document['rows'])} networks keep the "
+            f"{about_trainings(document['setting'])}, mean and standard error over seeds. "
+            f"A candidate that fell behind was stopped after fewer than {document['seeds']} seeds. "
+            f"{len(document['rows'])} networks keep the "
             f"constraint; rounding makes them of {triples} triples.",
             f"Best: **{best['name']}**. When the seeds are drawn again, the best triple is {spread}.",
             table(head, lines),

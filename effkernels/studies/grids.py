@@ -8,20 +8,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from statistics import median
 from typing import Any, Literal, get_args
-
-import torch
 
 from effkernels.analysis.memory import inference_memory
 from effkernels.models.scaling import ALPHA, BETA, CONSTRAINT, GAMMA, round_resolution
 from effkernels.studies.architecture import LARGEST_RESOLUTION, Architecture, small_config
-from effkernels.studies.training import one_thread
+from effkernels.studies.latencies import latency
 
 Constraint = Literal["nominal", "macs", "memory", "latency"]
 TARGET = CONSTRAINT
@@ -30,7 +24,6 @@ TOLERANCE = 0.1
 """Absolute, of that ratio."""
 
 _LARGEST = {"alpha": 2.0, "beta": 1.5, "gamma": 2.0}
-_CALLS = 15
 
 
 @dataclass(frozen=True, order=True)
@@ -204,53 +197,3 @@ def reference(triple: Triple, *, num_classes: int = 10, in_channels: int = 1) ->
     architecture = triple.apply()
     costs = _Ratios(Triple(1.0, 1.0, 1.0).apply(), num_classes, in_channels)
     return Candidate(triple, (triple,), architecture, costs.of(architecture))
-
-
-class Latencies:
-    """Measured once and kept in a file: an interrupted search goes on with the same candidates.
-
-    Args:
-        path: of the JSON file; it belongs to one machine.
-
-    Raises:
-        ValueError: the file is something else, or cannot be written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            known = json.loads(path.read_text()) if path.exists() else {}
-            self._known = {str(name): float(seconds) for name, seconds in known.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            raise ValueError(f"{path} holds no latencies, or is damaged: remove it") from None
-
-    def __call__(self, architecture: Architecture) -> float:
-        """Seconds by :func:`latency`."""
-        name = json.dumps(architecture.to_json())
-        if name not in self._known:
-            self._known[name] = latency(architecture)
-            partial = self._path.with_name(f".{self._path.name}.partial")
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                partial.write_text(json.dumps(self._known))
-                os.replace(partial, self._path)
-            except OSError as error:
-                raise ValueError(
-                    f"{self._path} cannot be written: {error.strerror or error}"
-                ) from None
-        return self._known[name]
-
-
-@torch.no_grad()
-def latency(architecture: Architecture, *, num_classes: int = 10, in_channels: int = 1) -> float:
-    """Median seconds of the fused network on one picture in one thread of this processor."""
-    side = architecture.config.resolution
-    with one_thread():
-        model = architecture.build(num_classes, in_channels).eval().fuse()
-        image = torch.zeros(1, in_channels, side, side)
-        times = []
-        for _ in range(_CALLS):
-            start = time.perf_counter()
-            model(image)
-            times.append(time.perf_counter() - start)
-    return median(times[_CALLS // 3 :])

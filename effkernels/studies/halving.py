@@ -68,6 +68,7 @@ def search(
         raise ValueError(f"seeds must be at least 2, for an uncertainty; got {seeds}")
     optuna = need("optuna", "the grid search", extra="studies")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    trainer.expect([t for candidate in candidates for t in _trainings(candidate, setting, seeds)])
     by_name = {str(candidate.triple): candidate for candidate in candidates}
     with _one_line_errors(optuna, path):
         study = _open(optuna, path, pruner, by_name, setting, seeds, trainer)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from effkernels.studies.architecture import Architecture, small_config
-from effkernels.studies.report import Document, table, with_error
+from effkernels.studies.report import Document, data_title, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.statistics import mean_and_error
 from effkernels.studies.store import Trainer
@@ -93,6 +93,7 @@ def judge(folder: Path, setting: Setting, trainer: Trainer, *, seeds: int = 3) -
         for seed in range(seeds)
         for network in networks.values()
     ]
+    trainer.expect(trainings)
     results = trainer.results(trainings)
     rows = []
     for index, name in enumerate(networks):
@@ -128,9 +129,9 @@ def page(document: Document) -> str:
     return "\n\n".join(
         [
             "# What was selected, on the test pictures",
-            f"Trained anew on {size['pictures']} pictures of Fashion-MNIST with "
+            f"Trained anew on {size['pictures']} pictures of {data_title(size)} with "
             f"{document['asked']['seeds']} seeds that had selected nothing; accuracy on the "
-            "10,000 test pictures, which nothing else has used.",
+            "test pictures, which nothing else has used.",
             table(["network", "MACs", "params", "test accuracy, %"], rows),
             f"![test accuracy]({document['study']}.png)",
         ]

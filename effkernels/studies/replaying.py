@@ -8,14 +8,17 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 
 from effkernels.studies.evolution import EXPONENT, STRATEGIES, best_so_far, network_name, reward
-from effkernels.studies.report import Document, percent, table, with_error
+from effkernels.studies.latencies import Latencies
+from effkernels.studies.report import Document, data_title, percent, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.space import TABLED, Choice, SearchSpace
 from effkernels.studies.statistics import RESAMPLES, interval, mean_and_error
 from effkernels.studies.store import Trainer
 from effkernels.studies.training import Training
+from effkernels.timing import device_name
 from effkernels.train.randomness import derive
 
 TABLE_SETTING = Setting(pictures=2000, batch=40)
@@ -47,6 +50,7 @@ def trained_table(
         for seed in range(SEEDS)
         for choice in choices
     ]
+    trainer.expect(trainings)
     results = trainer.results(trainings)
     return {
         choice: [results[seed * len(choices) + i] for seed in range(SEEDS)]
@@ -86,6 +90,7 @@ def search_study(
     *,
     budget: int = 80,
     times: int = 200,
+    measured: Latencies | None = None,
 ) -> Document:
     """Train the table, and replay evolution and random search on it.
 
@@ -93,6 +98,7 @@ def search_study(
         trainer, space, setting: as in :func:`trained_table`.
         budget: networks that a search may train; fewer than the space has.
         times: replays of each strategy.
+        measured: makes latency on this device the cost in place of MACs, both in the objective and beside them.
 
     Raises:
         ValueError: an argument out of range.
@@ -106,19 +112,22 @@ def search_study(
     if times < 2:
         raise ValueError(f"times must be at least 2, got {times}")
     results = trained_table(trainer, space, setting)
-    target = median(results[choice][0]["macs"] for choice in networks.values())
+    if measured is not None:
+        _add_latencies(space, results, networks, measured)
+    cost = "macs" if measured is None else "latency"
+    target = median(results[choice][0][cost] for choice in networks.values())
     rewards: Rewards = {}
     for choice, rows in results.items():
-        first, second = (reward(row["accuracy"], row["macs"], target) for row in rows)
+        first, second = (reward(row["accuracy"], row[cost], target) for row in rows)
         rewards[choice] = first, second
     runs = replay(space, rewards, budget=budget, times=times)
     names = list(networks.values())
     pairs = np.array([rewards[choice] for choice in names])
     order = sorted(names, key=lambda choice: -sum(rewards[choice]))
-    return {
-        "study": "search",
+    document = {
+        "study": "search" if measured is None else "search_latency",
         "setting": setting.to_json(),
-        "objective": {"exponent": EXPONENT, "target_macs": target},
+        "objective": {"exponent": EXPONENT, f"target_{cost}": target},
         "choices": space.size,
         "networks": len(networks),
         "budget": budget,
@@ -132,6 +141,42 @@ def search_study(
         "options": _options(space, results),
         "best_networks": [_described(space, choice, results, rewards) for choice in order[:5]],
     }
+    if measured is not None:
+        document["costs"] = _costs(results, names)
+    return document
+
+
+def _add_latencies(
+    space: SearchSpace,
+    results: dict[Choice, list[dict[str, Any]]],
+    networks: dict[str, Choice],
+    measured: Latencies,
+) -> None:
+    """Put ``latency`` in seconds into each result; all networks take turns."""
+    seconds = measured.of([space.architecture(choice) for choice in networks.values()])
+    by_name = dict(zip(networks, seconds, strict=True))
+    for choice, rows in results.items():
+        took = by_name[network_name(space, choice)]
+        results[choice] = [{**row, "latency": took} for row in rows]
+
+
+def _costs(results: dict[Choice, list[dict[str, Any]]], names: Sequence[Choice]) -> dict[str, Any]:
+    """MACs and seconds of each network, on which machine, and how well the one tells the order of the other."""
+    macs = [results[choice][0]["macs"] for choice in names]
+    seconds = [results[choice][0]["latency"] for choice in names]
+    ranks = np.array([_ranks(values) for values in (macs, seconds)])
+    return {
+        "machine": device_name(torch.device("cpu")),
+        "macs": macs,
+        "latency": seconds,
+        "rank_correlation": float(np.corrcoef(ranks)[0, 1]),
+    }
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The place of each value in their order; equal ones share the mean of their places."""
+    order = np.sort(values)
+    return (np.searchsorted(order, values) + np.searchsorted(order, values, "right") - 1) / 2
 
 
 def _options(
@@ -191,7 +236,7 @@ def _described(
     rows = results[choice]
     return {
         "choice": space.describe(choice),
-        "macs": rows[0]["macs"],
+        **{cost: rows[0][cost] for cost in ("macs", "latency") if cost in rows[0]},
         "accuracies": [row["accuracy"] for row in rows],
         "rewards": list(rewards[choice]),
     }
@@ -209,7 +254,7 @@ def verdict(document: Document) -> str:
 
 def page(document: Document) -> str:
     """The document as Markdown."""
-    size = document["setting"]
+    size, by_latency = document["setting"], "costs" in document
     differences = [
         [
             row["networks"],
@@ -225,6 +270,7 @@ def page(document: Document) -> str:
         [
             ", ".join(f"{name}: {value}" for name, value in row["choice"].items()),
             f"{row['macs'] / 1e6:.3f}M",
+            *([f"{1e3 * row['latency']:.2f}"] if by_latency else []),
             ", ".join(percent(a) for a in row["accuracies"]),
             f"{sum(row['rewards']) / 2:.4f}",
         ]
@@ -239,15 +285,19 @@ def page(document: Document) -> str:
         ]
         for row in document["options"]
     ]
-    target = document["objective"]["target_macs"]
+    objective = document["objective"]
+    if by_latency:
+        target = f"latency / {1e3 * objective['target_latency']:.3f} ms"
+    else:
+        target = f"MACs / {objective['target_macs'] / 1e6:.3f}M"
     return "\n\n".join(
         [
             "# The search that made B0, against random search",
             f"All {document['networks']} networks of a part of MNAS's space "
             f"({document['choices']} choices, some of which make the same network) were trained "
-            f"once with each of two seeds: {size['pictures']} pictures of Fashion-MNIST, "
-            f"{size['recipe']['epochs']} epoch. The objective is ACC * (MACs / "
-            f"{target / 1e6:.3f}M) ^ {document['objective']['exponent']:g}, with the accuracy on "
+            f"once with each of two seeds: {size['pictures']} pictures of {data_title(size)}, "
+            f"{size['recipe']['epochs']} epoch. The objective is ACC * "
+            f"({target}) ^ {objective['exponent']:g}, with the accuracy on "
             f"{size['held_out']} training pictures held out. Each search was replayed "
             f"{document['times']} times on this table. It sees one seed; what it chose is judged "
             "by the other one.",
@@ -265,15 +315,51 @@ def page(document: Document) -> str:
             "in the networks; the rest is luck of a training.",
             "The mean accuracy over all networks that have an option:",
             table(["decision", "stages", "option", "accuracy, %"], options),
-            table(["best of the table", "MACs", "accuracies, %", "mean reward"], best),
+            *([_about_latency(document)] if by_latency else []),
+            table(
+                [
+                    "best of the table",
+                    "MACs",
+                    *(["ms"] if by_latency else []),
+                    "accuracies, %",
+                    "mean reward",
+                ],
+                best,
+            ),
             f"![best so far]({document['study']}.png)",
         ]
     )
 
 
+def _about_latency(document: Document) -> str:
+    costs = document["costs"]
+    pairs = [s / m for s, m in zip(costs["latency"], costs["macs"], strict=True)]
+    return (
+        f"Latency is that of one picture in one thread of {costs['machine']}, fused, the median of turns that all "
+        f"networks took. It and MACs order the networks alike with a rank correlation of "
+        f"{costs['rank_correlation']:.2f}; from the network with the least time for a MAC to that with the most it is "
+        f"a factor of {max(pairs) / min(pairs):.1f}."
+    )
+
+
 def draw(document: Document, figure: Any) -> None:
-    """Best so far over the number of networks trained, with the middle 90 % of the replays."""
-    axes = figure.subplots()
+    """Best so far over the number of networks trained, with the middle 90 % of the replays.
+
+    With latency as the cost, latency against MACs beside it.
+    """
+    if "costs" in document:
+        figure.set_size_inches(12, 5)
+        axes, beside = figure.subplots(1, 2)
+        costs = document["costs"]
+        beside.plot([m / 1e6 for m in costs["macs"]], [1e3 * s for s in costs["latency"]], ".")
+        beside.set_yscale("log")
+        beside.yaxis.set_major_formatter("{x:g}")
+        beside.set_xlabel("million MACs")
+        beside.set_ylabel("measured latency in ms")
+        beside.set_title(f"rank correlation {costs['rank_correlation']:.2f}", fontsize=10)
+        beside.grid(alpha=0.3)
+    else:
+        axes = figure.subplots()
     for name, curve in document["best_so_far"].items():
         x = range(1, len(curve["mean"]) + 1)
         (line,) = axes.plot(x, curve["mean"], label=f"{name}: mean of {document['times']}")

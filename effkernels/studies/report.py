@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effkernels.train.extras import need
+from effkernels.train.sources import FASHION_MNIST
 
 Document = dict[str, Any]
 
@@ -21,9 +22,23 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{digits}f}"
 
 
-def with_error(mean: float, error: float | None) -> str:
+def with_error(mean: float | None, error: float | None) -> str:
     """In percent, with the standard error: "75.1 ± 0.4"."""
     return percent(mean) if error is None else f"{percent(mean)} ± {percent(error)}"
+
+
+def data_title(setting: Mapping[str, Any]) -> str:
+    """What a setting's pictures are, from its JSON."""
+    name = str(setting["data"])
+    return "Fashion-MNIST" if name == FASHION_MNIST else f"a folder ({name.partition(':')[2]})"
+
+
+def about_trainings(setting: Mapping[str, Any]) -> str:
+    """How the networks of a study were trained and measured, without a full stop."""
+    return (
+        f"Each training: {setting['pictures']} pictures of {data_title(setting)}, {setting['recipe']['epochs']} epoch; "
+        f"accuracy on {setting['held_out']} training pictures held out"
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -52,7 +67,7 @@ def write(document: Document, page: str, draw: Callable[[Any], None], folder: Pa
     figure = figures.Figure(figsize=(8, 5), layout="constrained")
     draw(figure)
     name = document["study"]
-    text = json.dumps(_rounded(document), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(rounded(document), indent=1, allow_nan=False) + "\n"
     paths = [folder / f"{name}.{suffix}" for suffix in ("json", "md", "png")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,11 +94,12 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
             partial.unlink()
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """A document with six digits of each number, as :func:`write` stores it."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(inner) for inner in value]
+        return [rounded(inner) for inner in value]
     return value

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,8 +16,14 @@ from torch.nn import functional as F
 from effkernels.studies.architecture import LARGEST_RESOLUTION
 from effkernels.train.randomness import SPLIT, derive
 from effkernels.train.recipe import Recipe
-from effkernels.train.sources import ArraySource, Subset, fashion_mnist, is_fashion_mnist
-from effkernels.train.splits import hold_out
+from effkernels.train.sources import (
+    FASHION_MNIST,
+    ArraySource,
+    FolderSource,
+    fashion_mnist,
+    is_fashion_mnist,
+)
+from effkernels.train.splits import choose
 
 HELD_OUT = 5000
 """Training pictures that select, so that the test pictures stay unseen until the end."""
@@ -48,11 +57,14 @@ class Setting:
     """What all trainings of a study share.
 
     Args:
-        data: ``fashion-mnist``, or ``fashion-mnist:FOLDER``.
+        data: ``fashion-mnist``, ``fashion-mnist:FOLDER``, or a folder with one folder of pictures for each class; also
+            one with such folders in ``train`` and, for the one look at test pictures, in ``test`` or ``val``. Its
+            pictures are cut to squares and reduced to 28 pixels, in colour.
         pictures: to train on, of those that are not held out; the same for all seeds.
         held_out: training pictures whose accuracy counts, of every class alike.
         batch: pictures in a step.
         recipe: epochs, optimiser and schedule; its augmentation, crops and averages are not used.
+        split_seed: of which pictures are held out and which are trained on.
 
     Raises:
         ValueError: too few or too many pictures, or other data.
@@ -63,11 +75,20 @@ class Setting:
     held_out: int = HELD_OUT
     batch: int = 50
     recipe: Recipe = field(default=QUICK)
+    split_seed: int = 0
 
     def __post_init__(self) -> None:
-        if not is_fashion_mnist(self.data):
+        if not is_fashion_mnist(self.data) and not Path(self.data).is_dir():
             raise ValueError(
-                f"data must be 'fashion-mnist' or 'fashion-mnist:FOLDER', got {self.data!r}"
+                f"data must be 'fashion-mnist', 'fashion-mnist:FOLDER' or a folder of classes, got {self.data!r}"
+            )
+        if (
+            isinstance(self.split_seed, bool)
+            or not isinstance(self.split_seed, int)
+            or self.split_seed < 0
+        ):
+            raise ValueError(
+                f"split_seed must be a whole number of at least 0, got {self.split_seed!r}"
             )
         for name in ("pictures", "held_out", "batch"):
             value = getattr(self, name)
@@ -76,13 +97,37 @@ class Setting:
         if self.pictures < self.batch:
             raise ValueError(f"pictures={self.pictures} are fewer than a batch of {self.batch}")
 
+    @cached_property
+    def folder(self) -> FolderSource | None:
+        """The training pictures of a folder; None where the data are Fashion-MNIST.
+
+        Raises:
+            ValueError: it has fewer than two classes, or one of them is empty.
+        """
+        if is_fashion_mnist(self.data):
+            return None
+        inner = Path(self.data) / "train"
+        return FolderSource(inner if inner.is_dir() else Path(self.data))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of classes, and channels of the pictures."""
+        return (10, 1) if self.folder is None else (len(self.folder.classes), 3)
+
+    @cached_property
+    def _data_name(self) -> str:
+        return FASHION_MNIST if self.folder is None else f"folder:{self.folder.fingerprint()}"
+
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types; of the recipe what differs from the defaults. The folder of the data is left out."""
+        """As plain JSON types; of the recipe what differs from the defaults.
+
+        Where the data lie is left out: a folder is known by the names of its pictures and classes.
+        """
         usual = Recipe().to_json()
         recipe = {k: v for k, v in self.recipe.to_json().items() if v != usual[k]}
-        data = self.data.partition(":")[0]
-        shared = {k: v for k, v in asdict(self).items() if k not in ("recipe", "data")}
-        return {"data": data, **shared, "recipe": recipe}
+        shared = {name: getattr(self, name) for name in ("pictures", "held_out", "batch")}
+        split = {"split_seed": self.split_seed} if self.split_seed else {}
+        return {"data": self._data_name, **shared, **split, "recipe": recipe}
 
 
 class Pictures:
@@ -97,30 +142,30 @@ class Pictures:
         ValueError: they are missing or damaged, or fewer than the setting wants.
     """
 
-    channels = 1
-
     def __init__(
         self,
         setting: Setting,
-        source: ArraySource | None = None,
-        test: Callable[[], ArraySource] | None = None,
+        source: ArraySource | FolderSource | None = None,
+        test: Callable[[], ArraySource | FolderSource] | None = None,
     ) -> None:
-        given = fashion_mnist(setting.data, "train") if source is None else source
-        split = hold_out(given, setting.held_out, seed=0)
-        assert isinstance(split.train, Subset)
-        assert isinstance(split.validation, Subset)
+        given = source or setting.folder or fashion_mnist(setting.data, "train")
+        seed = setting.split_seed
+        held, rest = choose(given, setting.held_out, derive(seed, SPLIT), "held_out")
         self.classes = given.classes
-        free = torch.tensor(split.train.indices)
+        free = torch.tensor(rest)
         if setting.pictures > len(free):
             raise ValueError(
                 f"pictures={setting.pictures} are more than the {len(free)} that are not held out"
             )
-        generator = torch.Generator().manual_seed(derive(0, SPLIT, 1))
+        generator = torch.Generator().manual_seed(derive(seed, SPLIT, 1))
         chosen = free[torch.randperm(len(free), generator=generator)[: setting.pictures]]
-        self._train = _Part(given, chosen)
-        self._held = _Part(given, torch.tensor(split.validation.indices))
+        pixels = _pixels(given, chosen.tolist())
+        self.channels = pixels.shape[1]
+        self._scale = _Scale.of(pixels) if isinstance(given, FolderSource) else _FASHION
+        self._train = _Part(pixels, given, chosen.tolist(), self._scale)
+        self._held = _Part(_pixels(given, held), given, held, self._scale)
         self._test: _Part | None = None
-        self._open_test = test or (lambda: fashion_mnist(setting.data, "test"))
+        self._open_test = test or (lambda: _test_pictures(setting))
 
     def train(self, resolution: int) -> tuple[Tensor, Tensor]:
         """(N, 1, resolution, resolution) float32 in channels_last, normalised; and (N,) classes."""
@@ -130,35 +175,103 @@ class Pictures:
         """Those that select."""
         return self._held.at(resolution)
 
+    @property
+    def largest(self) -> int:
+        """The largest resolution that they have."""
+        return self._held.largest
+
+    def pixels_held_out(self, resolution: int) -> Tensor:
+        """Those that select, from 0 to 1 and not normalised."""
+        return self._held.at(resolution)[0] * self._scale.std + self._scale.mean
+
     def test(self, resolution: int) -> tuple[Tensor, Tensor]:
         """Those that judge what was selected."""
         if self._test is None:
             source = self._open_test()
-            self._test = _Part(source, torch.arange(len(source)))
+            if source.classes != self.classes:
+                raise ValueError(
+                    "the test pictures have other classes than those that are trained on"
+                )
+            every = list(range(len(source)))
+            self._test = _Part(_pixels(source, every), source, every, self._scale)
         return self._test.at(resolution)
+
+
+def _test_pictures(setting: Setting) -> ArraySource | FolderSource:
+    if setting.folder is None:
+        return fashion_mnist(setting.data, "test")
+    beside = [Path(setting.data) / name for name in ("test", "val", "valid", "validation")]
+    found = next((folder for folder in beside if folder.is_dir()), None)
+    if found is None or setting.folder.folder == Path(setting.data):
+        raise ValueError(f"no test pictures: {setting.data} has no folders 'train' and 'test'")
+    return FolderSource(found)
+
+
+def _pixels(source: ArraySource | FolderSource, indices: Sequence[int]) -> Tensor:
+    """(N, channels, side, side) uint8; pictures of a folder as squares of the largest resolution."""
+    if isinstance(source, ArraySource):
+        return torch.from_numpy(source.pictures[np.array(indices)])[:, None]
+    side = (LARGEST_RESOLUTION, LARGEST_RESOLUTION)
+    squares = []
+    from PIL.Image import Resampling
+
+    for index in indices:
+        picture = source.picture(index)
+        width, height = picture.size
+        left, top = (width - min(picture.size)) // 2, (height - min(picture.size)) // 2
+        box = (left, top, left + min(picture.size), top + min(picture.size))
+        squares.append(np.asarray(picture.resize(side, Resampling.BOX, box=box)))
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Mean and standard deviation of pixels from 0 to 1, each (channels, 1, 1)."""
+
+    mean: Tensor
+    std: Tensor
+
+    @staticmethod
+    def of(pixels: Tensor) -> _Scale:
+        share = pixels.double() / 255
+        mean, std = share.mean((0, 2, 3)), share.std((0, 2, 3)).clamp(min=1 / 255)
+        return _Scale(mean.float()[:, None, None], std.float()[:, None, None])
+
+
+_FASHION = _Scale(torch.full((1, 1, 1), _MEAN), torch.full((1, 1, 1), _STD))
 
 
 class _Part:
     """Some pictures of a source; keeps those of the last resolutions."""
 
-    def __init__(self, source: ArraySource, indices: Tensor) -> None:
-        self._pixels = torch.from_numpy(source.pictures[indices.numpy()])[:, None]
-        self._labels = torch.tensor(source.labels)[indices]
+    def __init__(
+        self,
+        pixels: Tensor,
+        source: ArraySource | FolderSource,
+        indices: Sequence[int],
+        scale: _Scale,
+    ) -> None:
+        self._pixels, self._scale = pixels, scale
+        self._labels = torch.tensor([source.labels[index] for index in indices])
         self._made: dict[int, Tensor] = {}
 
+    @property
+    def largest(self) -> int:
+        return min(LARGEST_RESOLUTION, self._pixels.shape[-1])
+
     def at(self, resolution: int) -> tuple[Tensor, Tensor]:
-        if resolution > min(LARGEST_RESOLUTION, self._pixels.shape[-1]):
+        if resolution > self.largest:
             raise ValueError(
-                f"resolution must be at most {self._pixels.shape[-1]}, the pictures' own, got {resolution}"
+                f"resolution must be at most {self.largest}, the pictures' own, got {resolution}"
             )
         if resolution not in self._made:
             if len(self._made) == 4:
                 self._made.pop(next(iter(self._made)))
-            self._made[resolution] = _resized(self._pixels, resolution)
+            self._made[resolution] = _resized(self._pixels, resolution, self._scale)
         return self._made[resolution], self._labels
 
 
-def _resized(pixels: Tensor, resolution: int) -> Tensor:
+def _resized(pixels: Tensor, resolution: int, scale: _Scale) -> Tensor:
     side = pixels.shape[-1]
     images = pixels.float() / 255
     if side % resolution == 0:
@@ -168,4 +281,4 @@ def _resized(pixels: Tensor, resolution: int) -> Tensor:
         images = F.interpolate(
             images, size=size, mode="bilinear", align_corners=False, antialias=True
         )
-    return ((images - _MEAN) / _STD).contiguous(memory_format=torch.channels_last)
+    return ((images - scale.mean) / scale.std).contiguous(memory_format=torch.channels_last)

@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from effkernels.models import EfficientNet
+from effkernels.studies.forecast import forecast
 from effkernels.studies.setting import Pictures, Setting
-from effkernels.studies.training import Training, train_network
+from effkernels.studies.training import Training, train_and_keep, train_network
 
 _HEADER = {"effkernels": "trainings", "version": 1}
 # Bytes of the lock file: while a line is written, for `alone`, and from the third one on a byte for each training.
@@ -182,6 +186,7 @@ class Trainer:
         seconds: from now on, after which no training begins; None for no limit.
         watch: called after each training with the number done and the number wanted.
         open_pictures: how to get the pictures of a setting; by default :class:`Pictures`.
+        announce: is told by :meth:`expect` what a study is going to cost.
     """
 
     def __init__(
@@ -190,12 +195,28 @@ class Trainer:
         seconds: float | None = None,
         watch: Callable[[int, int], None] | None = None,
         open_pictures: Callable[[Setting], Pictures] | None = None,
+        announce: Callable[[str], object] | None = None,
     ) -> None:
         self.store = store
+        self._announce = announce
         self._watch = watch or (lambda done, wanted: None)
         self._open = open_pictures or (lambda setting: Pictures(setting))
         self._end = None if seconds is None else time.monotonic() + seconds
         self._pictures: dict[str, Pictures] = {}
+
+    def expect(self, trainings: Sequence[Training], alike: Sequence[Training] = ()) -> None:
+        """Announce what at most these will cost, but for those that are in the store.
+
+        Args:
+            trainings: that the study will want.
+            alike: in the place of those that are not known before others are finished, ones of about their cost. They
+                count while any of ``trainings`` is missing.
+        """
+        self.store.refresh()
+        missing = self._missing(trainings)
+        if missing and self._announce is not None:
+            self.pictures(missing[0].setting)  # an error in the data comes first
+            self._announce(forecast([*missing, *alike], self.store))
 
     def results(self, trainings: Sequence[Training]) -> list[Result]:
         """The results of all of these, in their order; what another process is training is waited for.
@@ -216,6 +237,36 @@ class Trainer:
         self._watch(len(trainings), len(trainings))
         return [self.store._results[training.key] for training in trainings]
 
+    def network(self, training: Training) -> tuple[Result, EfficientNet]:
+        """The result of a training, and the trained network in eval mode.
+
+        Weights are kept in the folder ``weights`` beside the store; where they are not there, it is trained.
+
+        Raises:
+            OutOfTime: the time is over and the network is not trained.
+            ValueError: the weights cannot be written, or are damaged.
+        """
+        path = self.store.path.parent / "weights" / f"{training.key}.pt"
+        pictures = self.pictures(training.setting)
+        self.store.refresh()
+        result = self.store.get(training)
+        if result is None or not path.exists():
+            self._check_time(1)
+            made, model = train_and_keep(training, pictures)
+            _write(model, path)
+            if result is None:
+                self.store.add(training, made)
+                result = made
+        # From the file in any case: the network that was trained computes its layers in another way.
+        return result, _loaded(training, pictures, path)
+
+    def pictures(self, setting: Setting) -> Pictures:
+        """Those of a setting, opened once."""
+        name = json.dumps(setting.to_json())
+        if name not in self._pictures:
+            self._pictures[name] = self._open(setting)
+        return self._pictures[name]
+
     def _missing(self, trainings: Sequence[Training]) -> list[Training]:
         # Several names of one network are one training.
         unique = {training.key: training for training in trainings}
@@ -235,9 +286,26 @@ class Trainer:
                 return True
             missing = self._missing(trainings)
             self._check_time(len(missing))
-            name = json.dumps(training.setting.to_json())
-            if name not in self._pictures:
-                self._pictures[name] = self._open(training.setting)
-            self.store.add(training, train_network(training, self._pictures[name]))
+            self.store.add(training, train_network(training, self.pictures(training.setting)))
         self._watch(len(trainings) - len(missing) + 1, len(trainings))
         return True
+
+
+def _write(model: EfficientNet, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), partial)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _loaded(training: Training, pictures: Pictures, path: Path) -> EfficientNet:
+    model = training.architecture.build(len(pictures.classes), pictures.channels)
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True))
+    except Exception as error:  # whatever a damaged file makes of unpickling
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is damaged: {reason}; remove it") from None
+    return model.eval()

@@ -78,6 +78,11 @@ def train_network(training: Training, pictures: Pictures) -> dict[str, Any]:
         ``accuracy`` (0 to 1) and ``loss`` on the pictures held out, ``test_accuracy`` where it is wanted, ``macs``,
         ``params``, and ``seconds`` of processor time.
     """
+    return train_and_keep(training, pictures)[0]
+
+
+def train_and_keep(training: Training, pictures: Pictures) -> tuple[dict[str, Any], EfficientNet]:
+    """What :func:`train_network` returns, and the trained network."""
     setting, architecture = training.setting, training.architecture
     resolution, classes = architecture.config.resolution, len(pictures.classes)
     start = time.process_time()
@@ -96,7 +101,7 @@ def train_network(training: Training, pictures: Pictures) -> dict[str, Any]:
             result["test_accuracy"], _ = measure(model, *pictures.test(resolution))
     cost = architecture.cost(classes, pictures.channels)
     seconds = round(time.process_time() - start, 2)
-    return {**result, "macs": cost.macs, "params": cost.params, "seconds": seconds}
+    return {**result, "macs": cost.macs, "params": cost.params, "seconds": seconds}, model
 
 
 class _SqueezeExciteByLayers(SqueezeExcite):

@@ -147,10 +147,13 @@ def test_models_really_run() -> None:
 
 def test_pictures(asked: Asked, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    for limits in ({"latency": 0.2}, {"parameters": 2e7}):
+    for limits, label in (
+        ({"latency": 0.2}, "limit 200 ms"),
+        ({"parameters": 2e7}, "limit 20 * 10^6"),
+    ):
         path = tmp_path / f"{next(iter(limits))}.svg"
         draw(choose(**limits, models=[*B, "*lite*"], seconds=0.0), path)  # type: ignore[arg-type]
         text = path.read_text()
         assert "<!-- lite4 at 380 -->" in text or "latency" in limits
-        for said in ("b0", "lite0", "chosen", "front", next(iter(limits))):
+        for said in ("b0", "lite0", "chosen", "front", next(iter(limits)), label):
             assert f"<!-- {said}" in text, said

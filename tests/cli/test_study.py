@@ -11,7 +11,7 @@ import pytest
 import effkernels.studies.store
 from command_line import Run
 from processes import run_python
-from studies import FakeTrainings
+from studies import FakeTrainings, colours
 
 TINY = ("--pictures", 100, "--held-out", 100)
 
@@ -37,8 +37,11 @@ def test_all_studies_in_one_folder(tmp_path: Path, run: Run, fake: FakeTrainings
             ("--seeds", 2, "--step", 0.5, "--tolerance", 0.3, "--constraint", "macs"),
         ),
         ("compare", "comparison", ("--seeds", 2, "--targets", "2,4")),
+        ("widths", "widths", ("--targets", "5")),
         ("search", "search", ("--times", 4, "--budget", 20)),
+        ("mnas", "mnas", ("--budget", 2)),
         ("final", "final", ("--seeds", 2)),
+        ("figures", "figures", ()),
     ):
         done = run("study", which, "--output", tmp_path, *more)
         assert done.exit_code == 0, done.stderr
@@ -77,12 +80,16 @@ def test_time_that_is_over(tmp_path: Path, run: Run, fake: FakeTrainings) -> Non
         (("grid", "--seeds", 1), "seeds must be at least 2"),
         (("grid", "--pictures", 1), "--pictures must be a whole number of at least 2, got 1"),
         (("grid", "--epochs", 0), "--epochs must be at least 1, got 0"),
-        (("grid", "--data", "photos/"), "--data must be 'fashion-mnist' or 'fashion-mnist:FOLDER'"),
+        (("grid", "--data", "photos/"), "--data must be 'fashion-mnist', 'fashion-mnist:FOLDER' or a folder"),
+        (("grid", "--split-seed", -1), "--split-seed must be a whole number of at least 0, got -1"),
         (("grid", "--minutes", -1), "--minutes must be at least 0, got -1"),
         (("compare", "--triple", "1.2"), "--triple must be alpha,beta,gamma such as 1.2,1.1,1.15"),
         (("compare", "--triple", "0.5,1,1"), "alpha must be finite and at least 1, got 0.5"),
         (("compare", "--targets", "2,x"), "--targets must be ratios of MACs such as 1.5,2,3,4"),
+        (("widths", "--targets", "2"), "targets must be above 3.31, the MACs of depth 2 and resolution 1.3"),
         (("search", "--budget", 1), "budget must be from 2 to below the 216 networks of the space"),
+        (("search", "--cost", "flops"), "--cost must be macs or latency, got 'flops'"),
+        (("mnas", "--budget", 1), "budget must be at least 2 networks, got 1"),
         (("final",), "grid.json is needed first: No such file or directory"),
     ],
 )  # fmt: skip
@@ -96,6 +103,38 @@ def test_errors(
     assert line.startswith("effkernels: ")
     assert message in line
     assert not fake.keys
+
+
+def test_a_study_of_a_folder_states_its_cost(tmp_path: Path, run: Run, fake: FakeTrainings) -> None:
+    pytest.importorskip("matplotlib")
+    folder = colours(tmp_path / "data")
+    options = ("--data", folder, "--pictures", 50, "--held-out", 10, "--output", tmp_path / "out")
+    done = run("study", "mnas", *options, "--budget", 2)
+    assert done.exit_code == 0, done.stderr
+    # Two networks for each of two searches, the base as a search would see it, and three networks for two judges.
+    assert done.stderr.startswith("to do: up to 11 trainings, ")
+    assert done.stderr.endswith(
+        "multiply-accumulates; how long that takes is known after the first\n"
+    )
+    assert "50 pictures of a folder (" in done.stdout
+    again = run("study", "mnas", *options, "--budget", 2)
+    assert again.stderr == "", "nothing is left to do"
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (("cats",), "at least two; found only 'cats'"),
+        (("a", "b"), "2 of 2 classes have no pictures"),
+    ],
+)
+def test_folders_that_do_not_do(
+    tmp_path: Path, run: Run, classes: tuple[str, ...], said: str
+) -> None:
+    for name in classes:
+        (tmp_path / "data" / name).mkdir(parents=True)
+    done = run("study", "compare", "--data", tmp_path / "data", "--output", tmp_path / "out")
+    assert said in done.error
 
 
 def test_data_that_is_not_there(tmp_path: Path, run: Run) -> None:

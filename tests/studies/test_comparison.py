@@ -84,6 +84,21 @@ def test_all_ways_start_at_the_base(tmp_path: Path, fake: FakeTrainings) -> None
         assert law["exponent"]["value"] == pytest.approx(0.1, abs=0.04)
     page = comparison.page(json.loads(json.dumps(document)))
     assert "| compound |" in page
+    assert "| EfficientNet-B0 | compound | 1.8B | 81.1 | 7 |" in page
+    assert "| MobileNetV1 | width | 2.2B | 74.2 | 3 |" in page
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    comparison.draw(document, figure)
+    ours, published = figure.axes
+    assert {text.get_text() for text in published.texts} == {
+        row["network"] for row in document["published"]
+    }
+    drawn = {
+        (round(float(line.get_xdata()[-1]), 6), line.get_ydata()[-1])
+        for line in published.lines
+        if len(line.get_xdata())
+    }
+    assert drawn == {(row["macs"] / 1e9, row["top1"]) for row in document["published"]}
+    assert len(ours.get_legend().get_texts()) == 4
     with pytest.raises(ValueError, match="seeds must be at least 2"):
         studies.compare(TINY, trainer_in(tmp_path), seeds=1)
 

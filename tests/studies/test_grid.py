@@ -10,7 +10,7 @@ import pytest
 
 from effkernels import studies
 from effkernels.studies import grid_study
-from effkernels.studies.grids import PAPER, Latencies, reference
+from effkernels.studies.grids import PAPER, reference
 from studies import TINY, FakeTrainings, trainer_in
 
 optuna = pytest.importorskip("optuna")
@@ -53,22 +53,6 @@ def test_candidates_by_what_is_realised() -> None:
     )
     assert {c.architecture.config.resolution for c in pixels} == {20}
     assert studies.latency(studies.Triple(1.0, 1.0, 1.0).apply()) > 0
-
-
-def test_latencies_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([0.25, 0.5])
-    monkeypatch.setattr("effkernels.studies.grids.latency", lambda network: next(times))
-    one, other = studies.Triple(1.0, 1.0, 1.0).apply(), studies.Triple(1.0, 1.4, 1.0).apply()
-    path = tmp_path / "new" / "latencies.json"
-    assert [Latencies(path)(network) for network in (one, one, other, one)] == [
-        0.25,
-        0.25,
-        0.5,
-        0.25,
-    ]
-    path.write_text("[]")
-    with pytest.raises(ValueError, match="holds no latencies, or is damaged"):
-        Latencies(path)
 
 
 def test_the_papers_triple_here() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
 from effkernels import studies
-from effkernels.studies import replaying
+from effkernels.studies import live, replaying
 from effkernels.studies.evolution import best_so_far, network_name
 from effkernels.studies.space import Choice, Decision, SearchSpace
 from studies import TINY, FakeTrainings, trainer_in
@@ -159,6 +161,77 @@ def test_the_study_trains_each_network_with_two_seeds(tmp_path: Path, fake: Fake
         studies.search_study(trainer_in(tmp_path), SMALL, TINY, budget=500)
     with pytest.raises(ValueError, match="too many to train all of them"):
         studies.trained_table(trainer_in(tmp_path), studies.MNAS, TINY)
+
+
+def networks_of(space: SearchSpace) -> int:
+    return len({network_name(space, choice) for choice in space})
+
+
+class FewMacsAreSlow(studies.Latencies):
+    """A network of fewer MACs takes longer, and nothing is measured."""
+
+    def of(self, architectures: Sequence[studies.Architecture]) -> list[float]:
+        return [1e3 / architecture.cost(10, 1).macs for architecture in architectures]
+
+
+def test_latency_as_the_cost(tmp_path: Path, fake: FakeTrainings) -> None:
+    measured = FewMacsAreSlow(tmp_path / "latencies.json")
+    document = studies.search_study(
+        trainer_in(tmp_path), SMALL, TINY, budget=20, times=4, measured=measured
+    )
+    assert document["study"] == "search_latency"
+    costs = document["costs"]
+    assert len(costs["macs"]) == len(costs["latency"]) == networks_of(SMALL)
+    assert costs["rank_correlation"] == pytest.approx(-1.0)
+    target = document["objective"]["target_latency"]
+    assert target == np.median(costs["latency"])
+    for row in document["best_networks"]:
+        assert row["latency"] == 1e3 / row["macs"]
+        wanted = [studies.reward(a, row["latency"], target) for a in row["accuracies"]]
+        assert row["rewards"] == pytest.approx(wanted)
+    page = replaying.page(json.loads(json.dumps(document)))
+    assert "ACC * (latency / " in page
+    assert "rank correlation of -1.00" in page
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    replaying.draw(document, figure)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["networks trained", "million MACs"]
+
+
+@pytest.mark.parametrize("by_latency", [False, True])
+def test_mnas_whole_space(tmp_path: Path, fake: FakeTrainings, by_latency: bool) -> None:
+    measured = FewMacsAreSlow(tmp_path / "latencies.json") if by_latency else None
+    options: dict[str, Any] = {"budget": 20, "judges": 2, "measured": measured}
+    with pytest.raises(studies.OutOfTime):
+        live.live_search(trainer_in(tmp_path, seconds=-1.0), TINY, **options)
+    document = live.live_search(trainer_in(tmp_path), TINY, **options)
+    trained = len(fake.keys)
+    assert len(set(fake.keys)) == trained
+    assert live.live_search(trainer_in(tmp_path), TINY, **options) == document
+    assert len(fake.keys) == trained, "what is in the store is trained again"
+    cost = document["objective"]["cost"]
+    assert document["objective"]["target"] == document["base"][cost]
+    for run in document["strategies"].values():
+        rewards = [row["reward"] for row in run["tried"]]
+        assert len(rewards) == 20
+        assert run["best_so_far"] == list(np.maximum.accumulate(rewards))
+        for row in run["tried"]:
+            wanted = studies.reward(row["accuracy"], row[cost], document["objective"]["target"])
+            assert row["reward"] == pytest.approx(wanted)
+        best = run["tried"][int(np.argmax(rewards))]
+        assert run["choice"]["macs"] == best["macs"]
+        # The judges' seeds are others than the one that the search saw.
+        assert best["accuracy"] not in run["choice"]["accuracies"]
+    page = live.page(json.loads(json.dumps(document)))
+    assert "| evolution's choice |" in page
+    assert ("| ms |" in page) == by_latency
+    live.draw(document, pytest.importorskip("matplotlib.figure").Figure())
+
+
+def test_budgets_that_do_not_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="budget must be at least 2 networks, got 1"):
+        live.live_search(trainer_in(tmp_path), TINY, budget=1)
+    with pytest.raises(ValueError, match="judges must be at least 2 seeds"):
+        live.live_search(trainer_in(tmp_path), TINY, judges=1)
 
 
 def test_a_verdict_needs_an_interval_beside_zero() -> None:

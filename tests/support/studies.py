@@ -27,6 +27,22 @@ def stripes(seed: int = 0, count: int = 320) -> ArraySource:
     return ArraySource(noisy.astype(np.uint8), labels.tolist(), ("across", "along"))
 
 
+def colours(folder: Path, each: int = 30, size: tuple[int, int] = (40, 30)) -> Path:
+    """Red and green pictures with noise; blue is what a square from the centre leaves out of them."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for channel, name in enumerate(("red", "green")):
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            pixels = random.integers(0, 60, (size[1], size[0], 3))
+            pixels[..., channel] += 150
+            ends = (size[0] - size[1]) // 2
+            pixels[:, :ends] = pixels[:, size[0] - ends :] = (0, 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
+    return folder
+
+
 def tiny_pictures(training: Training | None = None) -> Pictures:
     """Those of :data:`TINY`."""
     return Pictures(TINY, stripes(), lambda: stripes(1))
