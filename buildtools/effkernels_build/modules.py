@@ -130,11 +130,11 @@ def _cpp(*folders: Path) -> list[tuple[Path, str]]:
     return [(source, "cpp") for folder in folders for source in sorted(folder.glob("*.cpp"))]
 
 
-def _without_paths(root: Path, torch: Torch, compiler: Compiler) -> tuple[str, ...]:
-    """Flags that make messages show names of files without the paths of this machine, this project's and torch's."""
+def _without_paths(compiler: Compiler, *folders: Path) -> tuple[str, ...]:
+    """Flags that make messages show the names of files in these folders without the paths of this machine."""
     return (
-        *(f"-ffile-prefix-map={folder}{os.sep}=" for folder in (root, torch.include)),
-        # GCC would show where a link to torch's headers leads.
+        *(f"-ffile-prefix-map={folder}{os.sep}=" for folder in folders),
+        # GCC would show where a link to headers leads.
         *(() if "clang" in compiler.version else ("-fno-canonical-system-headers",)),
     )
 
@@ -179,7 +179,7 @@ def cpu_module(
         f"-I{record}",
         each,
         f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}",
-        *_without_paths(root, torch, compiler),
+        *_without_paths(compiler, root, torch.include, pybind11),
         *_system_includes(python, pybind11, torch.include),
     )
     languages = {"cpp": Language(compiler.command, flags, _CXX_DEPFILE)}
@@ -278,7 +278,7 @@ def shim_module(
         *("-Wno-attributes", *sanitize),
         *("-DEFFKERNELS_HOST_SHIM", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"),
         *("-DPy_LIMITED_API=0x030a0000", f"-I{csrc}", f"-I{shim}", f"-I{generated}"),
-        *_without_paths(root, torch, compiler),
+        *_without_paths(compiler, root, torch.include),
         *_system_includes(python, torch.include),
     )
     kernels = [*_cuda_sources(csrc), *_cpp(shim), *((f, "cu") for f in sorted(shim.glob("*.cu")))]
@@ -313,7 +313,7 @@ def cuda_module(
         "-DPy_LIMITED_API=0x030a0000",
         f"-I{csrc}",
         f"-I{generated}",
-        *_without_paths(root, torch, compiler),
+        *_without_paths(compiler, root, torch.include),
         *_system_includes(python, torch.include),
     )
     languages = {"cpp": Language(compiler.command, binding_flags, _CXX_DEPFILE)}

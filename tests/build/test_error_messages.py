@@ -160,9 +160,11 @@ def test_messages_are_complete(package: Path) -> None:
 
 def test_modules_do_not_show_where_they_were_built(package: Path) -> None:
     torch = find_torch()
+    pybind11 = find_pybind11(torch)
     assert isinstance(torch, Torch)
+    assert isinstance(pybind11, Path)
     for name in FILE_NAMES.values():
         binary = (package / name).read_bytes()
         assert b"csrc/binding/" in binary  # names of the files that register operators
-        for folder in (ROOT, torch.include):
+        for folder in (ROOT, torch.include, pybind11):
             assert str(folder).encode() not in binary
