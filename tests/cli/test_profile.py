@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from command_line import Run
 from requirements import needs_cpu_kernels
 
-ARGUMENTS = ["profile", "efficientnet_lite0", "--resolution", "64", "--runs", "1"]
+ARGUMENTS = ["profile", "efficientnet_lite0", "--resolution", "64", "--runs", "1", "--device", "cpu"]
 
 
 @needs_cpu_kernels
@@ -29,6 +30,22 @@ def test_as_json_on_some_threads(run: Run) -> None:
         assert document["machine"]["threads"] == threads
         assert document["rows"][-1]["out_shape"] == [1, 1000]
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--device", "cuda"], "--device 'cuda': torch .*; use --device cpu"),
+        (["--bandwidth", "3000"], "--bandwidth is for --device cuda"),
+        (["--device", "cpu", "--tflops", "700"], "--tflops is for --device cuda"),
+        (["--tflops", "-1"], "--tflops must be above 0, got -1.0"),
+        (["--device", "xpu"], "only cpu and cuda devices"),
+    ],
+    ids=str,
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_a_gpu_is_for(run: Run, options: list[str], said: str) -> None:
+    assert re.search(said, run(*ARGUMENTS, *options).error)
 
 
 @pytest.mark.parametrize("option", ["--resolution", "--batch-size", "--threads", "--runs"])
