@@ -11,7 +11,16 @@ import torch
 from command_line import Run
 from requirements import needs_cpu_kernels
 
-ARGUMENTS = ["profile", "efficientnet_lite0", "--resolution", "64", "--runs", "1", "--device", "cpu"]
+ARGUMENTS = [
+    "profile",
+    "efficientnet_lite0",
+    "--resolution",
+    "64",
+    "--runs",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 @needs_cpu_kernels

@@ -203,7 +203,7 @@ def test_what_does_not_run_as_one_op(change: Callable[..., nn.Module], said: str
 def test_without_a_gpu() -> None:
     with FakeTensorMode():
         x = torch.empty(1, 3, SIZE, SIZE, device="cuda")
-    with pytest.raises(ValueError, match="^profile: the cuda backend is not available: .+"):
+    with pytest.raises(ValueError, match="profile: the cuda backend is not available: "):
         effkernels.profile(nn.Identity(), x)
 
 

@@ -15,7 +15,7 @@ import effkernels
 from effkernels import EfficientNet, Profile, dispatch, profiling
 from effkernels.analysis.cost import LINEAR, LayerCost, model_cost
 from effkernels.profiling.bounds import ACTIVATION_INSTRUCTIONS, Arithmetic, Machine
-from effkernels.profiling.steps import steps_of
+from effkernels.profiling.steps import rows_text, steps_of
 from networks import small
 from requirements import needs_cpu_kernels
 
@@ -188,6 +188,9 @@ def test_a_model_around_a_network() -> None:
     inside = effkernels.profile(around, torch.randn(1, 3, 2 * SIZE, 2 * SIZE), runs=1)
     assert [row.name for row in inside.rows][:2] == ["1.stem", "1.stages.0.0"]
     assert inside.rows[0].in_shape == (1, 3, SIZE, SIZE)
+    with torch.no_grad():
+        steps = steps_of(around, torch.randn(1, 3, 2 * SIZE, 2 * SIZE), "cpu")
+    assert rows_text(steps.around) == "- (avg_pool2d on torch), 2 (addmm on torch)"
 
 
 def hooked(model: EfficientNet) -> EfficientNet:

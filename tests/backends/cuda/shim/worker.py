@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from effkernels._backends.network_layout import NUMBERS
 from effkernels._backends.network_ops import OPS, HeldNetwork, flat_of
 from effkernels.launch_timing import timer_of
 from effkernels.ops._steps import LINEAR, run_by_steps, run_steps
-from effkernels.profiling.gpu import GpuProfile, profile_launches, rates_of
+from effkernels.profiling import gpu
 from networks import network_of, run_network
 from workers import serve
 
@@ -226,7 +227,7 @@ class Worker:
 
     def profiled(
         self, model: EfficientNet, x: Tensor, runs: int, launching: int = 0
-    ) -> tuple[GpuProfile, list[Tensor]]:
+    ) -> tuple[gpu.GpuProfile, list[Tensor]]:
         """By the shim's clocks; and what the model computes before, while each launch is timed, and after.
 
         ``launching``: nanoseconds that the host takes for a launch; as long as usual if 0.
@@ -237,16 +238,17 @@ class Worker:
         results = []
         try:
             with use_backend("cuda"), torch.no_grad():
-                rates = rates_of(timer, x, x.dtype, None, None)
+                rates = gpu.rates_of(timer, x, x.dtype, None, None)
                 results.append(model(x))
                 timer.time("each launch", 0.0)
                 try:
                     results.append(model(x))
                 finally:
                     timer.time(None)
-                found = profile_launches(
-                    model, x, timer, runs, device="shim", rates=rates, wait=lambda: None
-                )
+                with mock.patch.multiple(gpu, _WARM_UP=1, _WARM_UP_SECONDS=0.0):
+                    found = gpu.profile_launches(
+                        model, x, timer, runs, device="shim", rates=rates, wait=lambda: None
+                    )
                 results.append(model(x))
         finally:
             self.library.effkernels_set_launching(ctypes.c_int64(0))
