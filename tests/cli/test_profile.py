@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+import effkernels
 from command_line import Run
 from requirements import needs_cpu_kernels
 
@@ -55,6 +56,22 @@ def test_as_json_on_some_threads(run: Run) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_what_a_gpu_is_for(run: Run, options: list[str], said: str) -> None:
     assert re.search(said, run(*ARGUMENTS, *options).error)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(run: Run) -> None:
+    if effkernels.backends()["cuda"].reason is not None:
+        pytest.skip("no cuda backend")
+    result = run(
+        *ARGUMENTS, "--dtype", "bfloat16", "--device", "cuda", "--bandwidth", "2900", "--json"
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    document = json.loads(result.stdout)
+    assert document["device"] == torch.cuda.get_device_name()
+    assert document["memory_rate"] == 2.9e12
+    assert document["rows"][0]["name"] == "stem"
+    refused = run("profile", "efficientnet_lite0", "--device", "cuda", "--threads", "2")
+    assert "--threads is for --device cpu, not cuda" in refused.error
 
 
 @pytest.mark.parametrize("option", ["--resolution", "--batch-size", "--threads", "--runs"])
