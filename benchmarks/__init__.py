@@ -11,6 +11,7 @@ importing this package puts it last: ``import effkernels`` then finds the instal
         harness       measures a case, which becomes a row
         report        turns rows into tables and plots
         run           the command
+        profiles      kernel by kernel on a GPU
 """
 
 from __future__ import annotations

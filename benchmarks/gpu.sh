@@ -10,6 +10,7 @@
 # The stages; without STAGE all of them run in this order. Each is ended after EFFKERNELS_STAGE_SECONDS (default 480):
 #   build     installs the package with device code for this GPU
 #   tests_cuda, tests_triton   pytest -m gpu: everything but Triton's kernels, and Triton's kernels
+#   profile   times each kernel of B0 and B4 as it is launched: profiles/
 #   layers, networks   the report, in bfloat16. A stage that measures continues, when repeated, where it stopped
 #   memcheck, racecheck   compute-sanitizer over small cases of the CUDA kernels
 #   growth, memory   the other parts of the report
@@ -30,7 +31,7 @@ if (($# < 1)); then
 fi
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
-(($#)) || set -- build tests_cuda tests_triton layers networks memcheck racecheck growth memory \
+(($#)) || set -- build tests_cuda tests_triton profile layers networks memcheck racecheck growth memory \
   full_b0 full_b4 full_b7 full_b2 full_b5 full_lite0 float16 memcheck_triton racecheck_triton sweep join
 
 # pip and pytest on the PATH may belong to another Python, so everything is started by the one that has PyTorch.
@@ -91,6 +92,7 @@ stage_memcheck_triton() {
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck 60 triton "paths and bfloat16"
 }
 stage_racecheck_triton() { sanitizer racecheck 60 triton "paths and bfloat16"; }
+stage_profile() { "$python" -m benchmarks.profiles "$out/profiles"; }
 stage_layers() { report parts/layers --suite depthwise --suite pointwise --suite squeeze --suite stem --suite block; }
 stage_networks() { report parts/networks --suite networks; }
 stage_growth() { report parts/growth --suite batch --suite resolution; }

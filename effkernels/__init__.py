@@ -15,7 +15,7 @@ from effkernels.models import (
 from effkernels.models.named import *  # noqa: F403 - one function per model
 from effkernels.models.variants import VARIANTS
 from effkernels.preprocessing import Preprocessing
-from effkernels.profiling import Profile, profile
+from effkernels.profiling import GpuProfile, Profile, profile
 
 _backends.register()  # after the ops have declared their schemas
 
@@ -28,6 +28,7 @@ __all__ = [
     "EfficientNetFeatures",
     "Explanation",
     "FallbackWarning",
+    "GpuProfile",
     "GraphedModel",
     "Preprocessing",
     "Profile",

@@ -133,6 +133,10 @@ class Launch:
         dependent: whether it may begin before the launch before it has ended.
         part: of the images of a block, from 1.
         parts: in which the block runs, one after the other, because its maps are large.
+        step: of the network.
+        layer: of the block: expand, depthwise, squeeze_excite or project; empty where the step is no block.
+        bytes: that it reads once and writes once, parameters included.
+        flops: two per multiply-add.
     """
 
     kernel: str
@@ -143,6 +147,10 @@ class Launch:
     dependent: bool
     part: int = 1
     parts: int = 1
+    step: int = 0
+    layer: str = ""
+    bytes: int = 0
+    flops: int = 0
 
 
 _launch_records: list[Callable[[bool], list[Launch]]] = []

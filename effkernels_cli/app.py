@@ -124,18 +124,32 @@ def profile(
     resolution: ResolutionOption = None,
     batch_size: BatchSizeOption = 1,
     dtype: DTypeOption = "float32",
+    device: DeviceOption = None,
     threads: Annotated[
         int | None,
         typer.Option("--threads", help="As torch.set_num_threads; torch's own by default."),
     ] = None,
     runs: Annotated[
-        int, typer.Option("--runs", help="Calls; each layer is shown at its fastest.")
+        int,
+        typer.Option(
+            "--runs",
+            help="Calls. On the CPU each layer is shown at its fastest, on a GPU as the mean of the middle half.",
+        ),
     ] = 20,
+    bandwidth: Annotated[
+        float | None,
+        typer.Option("--bandwidth", help="GB/s of the GPU's memory; by its clocks by default."),
+    ] = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option("--tflops", help="TFLOP/s of the GPU; by its clocks by default."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Where the time of MODEL goes on this processor: each layer by kind of work, beside its bound.
+    """Where the time of MODEL goes: each layer on the CPU by kind of work, or each kernel on a GPU, beside its bound.
 
-    Columns are milliseconds; of the kinds of work, those of all threads divided by the number of threads.
+    On the CPU columns are milliseconds; of the kinds of work, those of all threads divided by the number of threads. On
+    a GPU they are microseconds of the device, where the launches of kernels do not overlap.
     """
     call("profile", locals())
 

@@ -14,7 +14,7 @@ PACKAGE = Path(effkernels.__file__).parent
 
 # From the lowest layer up. Modules in one row may import each other and all lower layers.
 LAYERS = (
-    ("dispatch", "unchanged"),
+    ("dispatch", "launch_timing", "unchanged"),
     ("reference",),
     ("ops",),
     ("nn",),
@@ -27,7 +27,7 @@ LAYERS = (
 RANKS = {part: rank for rank, row in enumerate(LAYERS) for part in row}
 # The backends are outside of the layers: they implement what `ops` declares, and no layer imports them.
 BACKENDS = "_backends"
-BELOW_BACKENDS = ("dispatch", "unchanged", "reference", "ops")
+BELOW_BACKENDS = ("dispatch", "launch_timing", "unchanged", "reference", "ops")
 ABOVE_BACKENDS = ("__init__", "cli")
 # Imports that have to point upward, with the reason.
 ALLOWED: dict[tuple[str, str], str] = {}

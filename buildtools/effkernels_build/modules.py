@@ -230,7 +230,7 @@ def _cuda_sources(csrc: Path) -> list[tuple[Path, str]]:
     ]
 
 
-_WITHOUT_STAND_IN = ("device_arch", "device_memory", "tensor_map")
+_WITHOUT_STAND_IN = ("device_arch", "device_memory", "events", "tensor_map")
 
 
 # Of UndefinedBehaviorSanitizer's checks those that find mistakes of kernels: with all of them, kernels take twice as

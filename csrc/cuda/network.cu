@@ -7,10 +7,12 @@
 #include "cuda/common/batch_parts.h"
 #include "cuda/common/device.cuh"
 #include "cuda/common/device_memory.h"
+#include "cuda/common/launch_timer.h"
 #include "cuda/common/tensor_maps.h"
 #include "cuda/conv_bn_act.h"
 #include "cuda/depthwise_conv_bn_act.h"
 #include "cuda/linear.h"
+#include "cuda/network_work.h"
 #include "cuda/pointwise_conv_bn_act.h"
 #include "cuda/squeeze_excite_gate.h"
 
@@ -106,33 +108,37 @@ PlacePointer NetworkPlan::buffer(int64_t image_bytes, ImageRange images) {
   return {Place::kBuffer, static_cast<int>(buffers_.size()) - 1};
 }
 
-void NetworkPlan::call(const LauncherCall& call, ImageRange images) {
-  calls_.push_back({call, images, part_, parts_});
+void NetworkPlan::call(const LauncherCall& call, ImageRange images, const LaunchPurpose& purpose) {
+  calls_.push_back({call, images, purpose});
 }
 
-void NetworkPlan::plan(ConvBnActArgs args) {
+void NetworkPlan::plan(ConvBnActArgs args, Planning& now) {
   const ImageRange all{0, args.out.images};
-  args.x = at_;
-  at_ = buffer(image_bytes(args.out, args.dtype), all);
-  args.y = at_;
-  call(args, all);
+  args.x = now.at;
+  now.at = buffer(image_bytes(args.out, args.dtype), all);
+  args.y = now.at;
+  call(args, all, now.purpose);
 }
 
-void NetworkPlan::plan(const MbconvArgs& args) {
+void NetworkPlan::plan(const MbconvArgs& args, Planning& now) {
   const ImageRange all{0, args.in.images};
-  const PlacePointer x = at_;
   const PlacePointer y = buffer(image_bytes(args.out, args.dtype), all);
-  const int64_t images = images_of_a_part(work_of(args), most_bytes_, device_memory());
-  parts_ = static_cast<int>((all.count + images - 1) / images);
-  for (part_ = 1; part_ <= parts_; ++part_) {
-    const int64_t first = (part_ - 1) * images;
-    plan_part(args, {first, std::min(images, all.count - first)}, x, y);
+  const int64_t images = images_of_a_part(work_of(args), now.most_bytes, device_memory());
+  LaunchPurpose purpose = now.purpose;
+  purpose.parts = static_cast<int>((all.count + images - 1) / images);
+  for (; purpose.part <= purpose.parts; ++purpose.part) {
+    const int64_t first = (purpose.part - 1) * images;
+    plan_part(args, {first, std::min(images, all.count - first)}, now.at, y, purpose);
   }
-  part_ = parts_ = 1;
-  at_ = y;
+  now.at = y;
 }
 
-void NetworkPlan::plan_part(MbconvArgs args, ImageRange images, PlacePointer x, PlacePointer y) {
+void NetworkPlan::plan_part(MbconvArgs args, ImageRange images, PlacePointer x, PlacePointer y,
+                            LaunchPurpose purpose) {
+  const auto add = [&](const char* layer, const LauncherCall& own) {
+    purpose.layer = layer;
+    call(own, images, purpose);
+  };
   args.in.images = args.out.images = images.count;
   PlacePointer at = x;
   if (args.expand_weight != nullptr) {
@@ -146,7 +152,7 @@ void NetworkPlan::plan_part(MbconvArgs args, ImageRange images, PlacePointer x, 
     expand.activation = args.activation;
     at = buffer(image_bytes(with_channels(args.in, args.expanded), args.dtype), images);
     expand.y = at;
-    call(PointwiseCall{expand, nullptr}, images);
+    add("expand", PointwiseCall{expand, nullptr});
   }
 
   DepthwiseConvBnActArgs depthwise{};
@@ -168,12 +174,11 @@ void NetworkPlan::plan_part(MbconvArgs args, ImageRange images, PlacePointer x, 
     const PlacePointer sums = buffer(floats * parts, images);
     const PlacePointer means = buffer(floats, images);
     gate = buffer(floats, images);
-    call(DepthwiseCall{depthwise, sums}, images);
-    call(GateCall{args.gate.with(images.count, nullptr, gate),
-                  PartialSums{sums, parts, args.out.pixels(), means}},
-         images);
+    add("depthwise", DepthwiseCall{depthwise, sums});
+    add("squeeze_excite", GateCall{args.gate.with(images.count, nullptr, gate),
+                                   PartialSums{sums, parts, args.out.pixels(), means}});
   } else {
-    call(DepthwiseCall{depthwise, nullptr}, images);
+    add("depthwise", DepthwiseCall{depthwise, nullptr});
   }
 
   PointwiseConvBnActArgs project{};
@@ -187,39 +192,39 @@ void NetworkPlan::plan_part(MbconvArgs args, ImageRange images, PlacePointer x, 
   if (args.residual) project.residual = x;
   project.activation = Activation::kIdentity;
   project.y = y;
-  call(PointwiseCall{project, nullptr}, images);
+  add("project", PointwiseCall{project, nullptr});
 }
 
-void NetworkPlan::plan(PointwiseConvBnActArgs args) {
+void NetworkPlan::plan(PointwiseConvBnActArgs args, Planning& now) {
   const ImageRange all{0, args.in.images};
-  args.x = at_;
+  args.x = now.at;
   args.y = nullptr;
-  at_ = buffer(args.out_channels * kFloatBytes, all);
-  args.mean = at_;
+  now.at = buffer(args.out_channels * kFloatBytes, all);
+  args.mean = now.at;
   const int64_t floats = pointwise_conv_bn_act_workspace(args);
   PointwiseCall own{args, nullptr};
   if (floats > 0) own.sums = workspace(floats * kFloatBytes);
-  call(own, all);
+  call(own, all, now.purpose);
 }
 
-void NetworkPlan::plan(PointwiseMapArgs args) {
+void NetworkPlan::plan(PointwiseMapArgs args, Planning& now) {
   const ImageRange all{0, args.in.images};
-  args.x = at_;
+  args.x = now.at;
   args.mean = nullptr;
-  at_ = buffer(image_bytes(with_channels(args.in, args.out_channels), args.dtype), all);
-  args.y = at_;
-  call(PointwiseCall{args, nullptr}, all);
+  now.at = buffer(image_bytes(with_channels(args.in, args.out_channels), args.dtype), all);
+  args.y = now.at;
+  call(PointwiseCall{args, nullptr}, all, now.purpose);
 }
 
-void NetworkPlan::plan(LinearArgs args) {
+void NetworkPlan::plan(LinearArgs args, Planning& now) {
   const ImageRange all{0, args.images};
-  args.x = at_;
-  at_ = buffer(static_cast<int64_t>(args.out_features) * size_of(args.dtype), all);
-  args.y = at_;
+  args.x = now.at;
+  now.at = buffer(static_cast<int64_t>(args.out_features) * size_of(args.dtype), all);
+  args.y = now.at;
   LinearCall own{args, nullptr};
   const int64_t bytes = linear_workspace(args);
   if (bytes > 0) own.features = workspace(bytes);
-  call(own, all);
+  call(own, all, now.purpose);
 }
 
 void NetworkPlan::finish() {
@@ -227,15 +232,16 @@ void NetworkPlan::finish() {
   for (const Step& step : steps_) {
     if (const auto* block = std::get_if<MbconvArgs>(&step.args)) blocks.push_back(work_of(*block));
   }
-  most_bytes_ = bytes_to_stay_within(blocks);
+  Planning now{bytes_to_stay_within(blocks)};
   if (const auto* first = std::get_if<MbconvArgs>(&steps_.front().args)) {
     input_image_bytes_ = image_bytes(first->in, first->dtype);
   }
   for (const Step& step : steps_) {
-    std::visit([this](const auto& args) { plan(args); }, step.args);
-    if (step.kept) results_.push_back(at_);
+    std::visit([&](const auto& args) { plan(args, now); }, step.args);
+    if (step.kept) results_.push_back(now.at);
+    ++now.purpose.step;
   }
-  if (results_.empty()) results_.push_back(at_);
+  if (results_.empty()) results_.push_back(now.at);
   steps_.clear();
   // The number of the result that a pointer stands for; of how many there are where it is none.
   const auto result_of = [this](const void* pointer) {
@@ -284,14 +290,17 @@ std::vector<MemoryRange> NetworkPlan::memory_of(Planned planned, const NetworkMe
   return ranges;
 }
 
-const char* NetworkPlan::run(const NetworkMemory& memory, void* handle,
-                             std::vector<LaunchRecord>* records) const {
+const char* NetworkPlan::run(const NetworkMemory& memory, void* handle, std::vector<LaunchRecord>* records,
+                             LaunchTimer* timer) const {
   std::unique_ptr<TensorMaps> maps;
   if (tensor_maps_ != nullptr) {
     maps = tensor_maps_->take();
     maps->begin();
   }
-  Sequence sequence(dependent_launches(), records, maps.get());
+  const bool apart = timer != nullptr && timer->launches_apart();
+  const bool noted = records != nullptr || timer != nullptr;
+  std::vector<LaunchRecord> launches;
+  Sequence sequence(!apart && dependent_launches(), noted ? &launches : nullptr, maps.get(), timer);
   const Stream stream(handle, &sequence);
   if constexpr (kWatchesMemory) {
     std::vector<MemoryRange> all{{memory.buffers, bytes()}};
@@ -314,8 +323,9 @@ const char* NetworkPlan::run(const NetworkMemory& memory, void* handle,
     }
     return nullptr;
   };
-  const char* error = nullptr;
+  const char* error = timer == nullptr ? nullptr : timer->begin(handle, 2 * calls_.size());
   for (Planned planned : calls_) {
+    if (error != nullptr) break;
     if constexpr (kWatchesMemory) {
       const std::vector<MemoryRange> own = memory_of(planned, memory);
       allow_memory(own.data(), static_cast<int>(own.size()));
@@ -327,12 +337,20 @@ const char* NetworkPlan::run(const NetworkMemory& memory, void* handle,
       // No launcher writes to the input or to parameters.
       pointer = static_cast<T*>(const_cast<void*>(address_of(found, planned.images.first)));
     });
-    sequence.set_part(planned.part, planned.parts);
+    sequence.set_purpose(planned.purpose);
+    const size_t first = launches.size();
     error = std::visit([&](const auto& own) { return run_call(own, stream); }, planned.call);
-    if (error != nullptr) break;
+    for (size_t i = first; i < launches.size(); ++i) {
+      launches[i].work = work_of_launch(planned.call, i - first, launches.size() - first);
+    }
   }
   watch_memory(nullptr, 0);
   if (maps != nullptr) tensor_maps_->leave(std::move(maps));
+  if (records != nullptr) records->insert(records->end(), launches.begin(), launches.end());
+  if (timer != nullptr) {
+    const char* late = timer->end(std::move(launches));
+    if (error == nullptr) error = late;
+  }
   return error;
 }
 

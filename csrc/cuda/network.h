@@ -144,8 +144,10 @@ class NetworkPlan {
 
   // Launches everything on a stream, a cudaStream_t; returns nullptr, or a message that says what is wrong.
   // Launches may overlap; see Sequence.
-  // `records` gets all launches, unless it is null.
-  const char* run(const NetworkMemory& memory, void* stream, std::vector<LaunchRecord>* records) const;
+  // `records` gets all launches, unless it is null; so does `timer`, which also times them and waits until
+  // they have ended.
+  const char* run(const NetworkMemory& memory, void* stream, std::vector<LaunchRecord>* records,
+                  LaunchTimer* timer = nullptr) const;
 
  private:
   struct Step {
@@ -163,18 +165,24 @@ class NetworkPlan {
   struct Planned {
     LauncherCall call;
     ImageRange images;
-    int part, parts;
+    LaunchPurpose purpose;
+  };
+  // What is known while steps become calls.
+  struct Planning {
+    int64_t most_bytes;              // that a block should take for its maps
+    PlacePointer at{Place::kInput};  // what the next step reads
+    LaunchPurpose purpose{};         // of the calls that are added
   };
 
   // Adds the calls of a step.
-  void plan(ConvBnActArgs args);
-  void plan(const MbconvArgs& args);
-  void plan(PointwiseConvBnActArgs args);
-  void plan(PointwiseMapArgs args);
-  void plan(LinearArgs args);
+  void plan(ConvBnActArgs args, Planning& now);
+  void plan(const MbconvArgs& args, Planning& now);
+  void plan(PointwiseConvBnActArgs args, Planning& now);
+  void plan(PointwiseMapArgs args, Planning& now);
+  void plan(LinearArgs args, Planning& now);
   // Adds those of a part of a block's images. `x` and `y` are for all images.
-  void plan_part(MbconvArgs args, ImageRange images, PlacePointer x, PlacePointer y);
-  void call(const LauncherCall& call, ImageRange images);
+  void plan_part(MbconvArgs args, ImageRange images, PlacePointer x, PlacePointer y, LaunchPurpose purpose);
+  void call(const LauncherCall& call, ImageRange images, const LaunchPurpose& purpose);
 
   PlacePointer buffer(int64_t image_bytes, ImageRange images);
   PlacePointer workspace(int64_t bytes) { return buffer(bytes, {0, 1}); }
@@ -189,10 +197,7 @@ class NetworkPlan {
   std::vector<MemoryRange> memory_of(Planned planned, const NetworkMemory& memory) const;
 
   std::vector<Step> steps_;  // until it is finished
-  int64_t most_bytes_ = 0;   // that a block should take for its maps
   int64_t input_image_bytes_ = 0;
-  int part_ = 1, parts_ = 1;        // of the calls that are added
-  PlacePointer at_{Place::kInput};  // what the next step reads
   std::vector<Buffer> buffers_;
   std::vector<Planned> calls_;
   MemoryPlan memory_;

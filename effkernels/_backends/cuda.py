@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from effkernels import dispatch
-from effkernels._backends import cuda_network, limits
+from effkernels import dispatch, launch_timing
+from effkernels._backends import cuda_launches, cuda_network, limits
 from effkernels._backends.compiled import compiled_status, cuda_module
 from effkernels._backends.limits import other_dtypes, refusal
 from effkernels.ops._define import define_private
@@ -48,23 +48,12 @@ def refusals() -> dict[str, limits.Refusal]:
     }
 
 
-def _record_launches(on: bool) -> list[dispatch.Launch]:
-    lines: str = torch.ops.effkernels_cuda.record_launches(on)
-    found = []
-    for line in lines.splitlines():
-        kernel, *numbers = line.split()
-        blocks, threads, shared_bytes, cluster, dependent, *part = map(int, numbers)
-        sizes = blocks, threads, shared_bytes, cluster
-        found.append(dispatch.Launch(kernel, *sizes, bool(dependent), *part))
-    return found
-
-
 def register() -> None:
     """Make the backend available where `effkernels._C_cuda` is loaded and there is a GPU."""
     if cuda_module() is None:
         dispatch.mark_unavailable("cuda", compiled_status()["cuda"] or "not loaded")
         return
-    if not cuda_network.same_layout():
+    if not (cuda_network.same_layout() and cuda_launches.there()):
         dispatch.mark_unavailable(
             "cuda", "effkernels._C_cuda was built from other sources: rebuild it"
         )
@@ -73,7 +62,8 @@ def register() -> None:
     for name, refuses in found.items():
         private = define_private(name, "cuda")
         dispatch.register_kernel("cuda", name, private, limits.on_gpu(refuses))
-    dispatch.register_launch_record(_record_launches)
+    dispatch.register_launch_record(cuda_launches.record_launches)
+    launch_timing.register("cuda", cuda_launches.Timer())
     network = cuda_network.define_network()
     refuses = cuda_network.refusal(limits.steps_of_network(found))
     step_by_step = dispatch.Kernel(run_by_steps, limits.on_gpu(limits.network), by_parts=True)

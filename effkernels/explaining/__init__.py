@@ -103,12 +103,16 @@ def _launched(launches: Sequence[dispatch.Launch]) -> Iterator[str]:
     )
     yield ""
     table = [["kernel", "times", "blocks", "threads", "shared KB", "cluster", "overlaps", "part"]]
-    for launch, same in itertools.groupby(launches):
-        sizes = launch.blocks, launch.threads, f"{launch.shared_bytes / 1024:.1f}", launch.cluster
-        overlaps = "yes" if launch.dependent else "no"
-        part = "" if launch.parts == 1 else f"{launch.part} of {launch.parts}"
-        table.append([launch.kernel, str(len(list(same))), *map(str, sizes), overlaps, part])
+    for (kernel, *how), same in itertools.groupby(map(_launch_cells, launches)):
+        table.append([kernel, str(len(list(same))), *how])
     yield from aligned(table, text_columns=1)
+
+
+def _launch_cells(launch: dispatch.Launch) -> list[str]:
+    sizes = launch.blocks, launch.threads, f"{launch.shared_bytes / 1024:.1f}", launch.cluster
+    overlaps = "yes" if launch.dependent else "no"
+    part = "" if launch.parts == 1 else f"{launch.part} of {launch.parts}"
+    return [launch.kernel, *map(str, sizes), overlaps, part]
 
 
 def explain(model: nn.Module, input: Tensor) -> Explanation:

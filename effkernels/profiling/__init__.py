@@ -1,4 +1,4 @@
-"""Where the time of a model goes on the CPU: each layer by kind of work, beside the least that it can take."""
+"""Where the time of a model goes: each layer on the CPU, each kernel on a GPU, beside the least that it can take."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from effkernels import dispatch
 from effkernels.explaining.arguments import check_arguments, model_name
-from effkernels.explaining.recorder import Recorder
 from effkernels.explaining.text import aligned, count_text, dtype_name, shape_text
 from effkernels.models.scaling import check_count
-from effkernels.ops._steps import NETWORK, Network, traced
-from effkernels.profiling.bounds import Arithmetic, Machine, arithmetic, measure, weight_bytes
+from effkernels.profiling.bounds import Machine, measure
+from effkernels.profiling.gpu import GpuProfile, GpuProfileRow, profile_on_gpu
+from effkernels.profiling.steps import Steps, steps_of, weight_dtype
+
+__all__ = ["GpuProfile", "GpuProfileRow", "Profile", "ProfileRow", "profile"]
 
 _WARM_UP = 3
 _WAITING = "waiting"
@@ -24,7 +26,7 @@ _WAITING = "waiting"
 
 @dataclass(frozen=True)
 class ProfileRow:
-    """One step of the network. Times are in seconds.
+    """One step of the network on the CPU. Times are in seconds.
 
     Attributes:
         name: the module that owns the parameters, such as ``stages.2.1``.
@@ -59,7 +61,7 @@ class ProfileRow:
 
 @dataclass(frozen=True)
 class Profile:
-    """Each step as in the call in which it was fastest; ``print`` shows a table. See :func:`profile`.
+    """On the CPU: each step as in the call in which it was fastest; ``print`` shows a table. See :func:`profile`.
 
     Attributes:
         model: the model's name, or the name of its class.
@@ -176,71 +178,72 @@ def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "-"
 
 
-class _Steps(Recorder):  # type: ignore[no-untyped-call]
-    """Also notes what each step of a network computes, and how many calls of networks there are."""
+def profile(
+    model: nn.Module,
+    input: Tensor,
+    *,
+    runs: int = 20,
+    memory_rate: float | None = None,
+    flop_rate: float | None = None,
+) -> Profile | GpuProfile:
+    """Time a model's network, on the CPU every step by kind of work and on a GPU every kernel, beside its bound.
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self.arithmetic: list[Arithmetic] = []
-        self.networks: list[str] = []  # the backend of each call
-        self.weight_bytes = 0
+    The model runs under ``torch.no_grad()`` some times more than ``runs``, with the ``use_backend`` of this thread.
 
-    def _add_steps(
-        self, backend: str, why: str, x: Tensor, tensors: Sequence[Tensor], network: Network
-    ) -> None:
-        self.finish()
-        self.networks.append(backend)
-        self.rows.clear()  # of what ran before the network
-        super()._add_steps(backend, why, x, tensors, network)
-        self.weight_bytes = weight_bytes(tensors)
-        shapes = [tensor.shape for tensor in network.with_matrices(tensors)]
-        images = torch.empty_like(x, device="meta")
-        self.arithmetic = [
-            arithmetic(step, before.shape, after.shape, shapes)
-            for step, before, _, after in traced(images, tensors, network)
-        ]
+    On the CPU it has torch's number of threads. Clocks around each part of a step cost a few percent; ``untimed`` is
+    the time without. The bound of a step is that of its arithmetic at the rate of multiply-adds that was measured on
+    this processor, or of reading and writing its memory once, whichever is longer. SiLU counts as 16 instructions an
+    element, without what a division takes longer than a multiplication.
 
-
-def profile(model: nn.Module, input: Tensor, *, runs: int = 20) -> Profile:
-    """Time every step of a model's network as it runs on the CPU, by kind of work, beside its bound.
-
-    The model runs under ``torch.no_grad()`` some times more than ``runs``, with torch's number of threads and the
-    ``use_backend`` of this thread. Clocks around each part of a step cost a few percent; ``untimed`` is the time
-    without.
-
-    The bound of a step is that of its arithmetic at the rate of multiply-adds that was measured on this processor,
-    or of reading and writing its memory once, whichever is longer. SiLU counts as 16 instructions an element,
-    without what a division takes longer than a multiplication.
+    On a GPU the device is held up until the host has launched everything, and then runs with an event after each
+    launch, on the current stream. Launches do not overlap then. What an event takes is measured and subtracted;
+    :class:`GpuProfile` has the times without events, and with launches that overlap, beside their sum. The bound of a
+    launch is the time of its bytes or of its FLOPs, at rates that the driver's clocks and data sheets allow.
 
     Args:
         model: an EfficientNet in evaluation mode, or a module that calls one network; not a compiled one.
-        input: (N, C, H, W), floating point or uint8, on the CPU, with at least one image.
-        runs: calls. Each step is returned as in that in which it was fastest: other programs disturb few of them.
+        input: (N, C, H, W), floating point or uint8, on the CPU or a GPU, with at least one image.
+        runs: calls. On the CPU each step is returned as in that in which it was fastest, since other programs disturb
+            few of them; on a GPU as the mean of the middle half, which is finer than an event's clock.
+        memory_rate, flop_rate: bytes a second and FLOPs a second of the GPU, in the place of the driver's.
+
+    Returns:
+        On the CPU a :class:`Profile`, on a GPU a :class:`GpuProfile`.
 
     Raises:
         TypeError: ``model`` is not a module, or ``input`` not a floating-point or uint8 tensor.
-        ValueError: ``input`` has another shape, no image, or is not on the CPU; the model does not run as one call of
-            the cpu backend's network (the message says why, and what to do); ``runs`` is below 1.
+        ValueError: ``input`` has another shape, no image, or is elsewhere than the model; the model does not run as
+            one call of the cpu or the cuda backend's network (the message says why, and what to do); ``runs`` is
+            below 1; a rate is not above 0, or given for the CPU.
         Exception: whatever the model raises.
     """
     check_arguments("profile", model, input)
     check_count("profile: runs", runs)
-    if input.device.type != "cpu":
-        raise ValueError(
-            f"profile: input is on {input.device}: profile measures models on the CPU. Move both to the CPU, "
-            "or see the kernels that effkernels.explain lists"
-        )
+    given = {"memory_rate": memory_rate, "flop_rate": flop_rate}
+    for name, rate in given.items():
+        if rate is not None and not rate > 0:
+            raise ValueError(f"profile: {name} must be above 0, got {rate}")
     if input.shape[0] == 0:
         raise ValueError("profile: input has no images: there is nothing to time")
+    if input.device.type == "cuda":
+        with torch.inference_mode(False), torch.no_grad():
+            return profile_on_gpu(model, input, runs, memory_rate, flop_rate)
+    if input.device.type != "cpu":
+        raise ValueError(
+            f"profile: input is on {input.device}: profile measures models on the CPU and on CUDA devices"
+        )
+    for name, rate in given.items():
+        if rate is not None:
+            raise ValueError(f"profile: {name} is for a GPU: that of the CPU is measured")
     stopwatch = dispatch.stopwatch("cpu")
     if stopwatch is None:
         reason = dispatch.backends()["cpu"].reason
         raise ValueError(f"profile: the cpu backend is not available: {reason}")
     with torch.inference_mode(False), torch.no_grad():
-        steps = _steps(model, input)
+        steps = steps_of(model, input, "cpu")
         for _ in range(_WARM_UP):
             model(input)
-        machine = measure(stopwatch, _weight_dtype(model), steps.weight_bytes)
+        machine = measure(stopwatch, weight_dtype(model), steps.weight_bytes)
         timed, untimed = [], []
         for _ in range(runs):
             untimed.append(_seconds(lambda: model(input)))
@@ -255,31 +258,6 @@ def profile(model: nn.Module, input: Tensor, *, runs: int = 20) -> Profile:
         preparation=min(n.seconds - sum(step.seconds for step in n.steps) for n in networks),
         python=min(seconds - network.seconds for seconds, network in timed),
         untimed=min(untimed),
-    )
-
-
-def _weight_dtype(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters() if p.dim() > 1), torch.float32)
-
-
-def _steps(model: nn.Module, input: Tensor) -> _Steps:
-    """The steps of the model's one network, from a pass that is watched."""
-    if any(module.training for module in model.modules()):
-        raise ValueError("profile: the model is in training mode: call model.eval() first")
-    steps = _Steps(model)
-    with dispatch.watching(steps), steps:
-        model(input)
-    if steps.networks == ["cpu"]:
-        return steps
-    if len(steps.networks) > 1:
-        raise ValueError(
-            f"profile: the model calls {len(steps.networks)} networks: profile one of them at a time"
-        )
-    why = "; ".join(dict.fromkeys(steps.notes)) or "it calls no network of effkernels"
-    raise ValueError(
-        f"profile: the model does not run as one call of {NETWORK} on the cpu backend: {why}. Pass an EfficientNet "
-        "in evaluation mode without hooks, outside of autocast and of use_backend of another backend; "
-        "effkernels.explain shows how each of its layers runs"
     )
 
 
@@ -302,7 +280,7 @@ def _timed(
 
 
 def _rows(
-    steps: _Steps, networks: Sequence[dispatch.NetworkTime], machine: Machine
+    steps: Steps, networks: Sequence[dispatch.NetworkTime], machine: Machine
 ) -> Iterator[ProfileRow]:
     by_step = zip(*(network.steps for network in networks), strict=True)
     # What runs after the network has rows of its own.

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from benchmarks import ROOT
+from benchmarks import ROOT, profiles
 from benchmarks.cases import suites
 from benchmarks.harness.device import Device
 from benchmarks.run import _parser
@@ -53,6 +53,9 @@ def test_every_stage_starts_existing_commands(tmp_path: Path) -> None:
     full = [p.only for p in parsed if p.full and p.suite == ["networks"]]
     for case in networks.cases:
         assert sum(only in case.key for only in full) == 1, case.key
+
+    (profiled,) = (call[4:] for call in calls if call[2:4] == ["-m", "benchmarks.profiles"])
+    assert profiles.parser().parse_args(profiled).folder == tmp_path / "out" / "profiles"
 
     tested = [call for call in calls if "gpu" in call]
     assert sum("compute-sanitizer" in call for call in tested) == 4

@@ -54,7 +54,7 @@ CEILINGS = {
     r"squeeze_nhwc_fwd_kernel|scale_nhwc_fwd_kernel": 64,
     r"mean_of_parts_kernel": 40,
     r"narrow_features_kernel": 40,
-    r"device_arch_kernel|dependent_launch_probe_kernel": 16,
+    r"device_arch_kernel|dependent_launch_probe_kernel|hold_up_kernel": 16,
 }
 
 

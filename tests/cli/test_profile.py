@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
 
+import effkernels
 from command_line import Run
 from requirements import needs_cpu_kernels
 
-ARGUMENTS = ["profile", "efficientnet_lite0", "--resolution", "64", "--runs", "1"]
+ARGUMENTS = [
+    "profile",
+    "efficientnet_lite0",
+    "--resolution",
+    "64",
+    "--runs",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 @needs_cpu_kernels
@@ -29,6 +40,38 @@ def test_as_json_on_some_threads(run: Run) -> None:
         assert document["machine"]["threads"] == threads
         assert document["rows"][-1]["out_shape"] == [1, 1000]
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--device", "cuda"], "--device 'cuda': torch .*; use --device cpu"),
+        (["--bandwidth", "3000"], "--bandwidth is for --device cuda"),
+        (["--device", "cpu", "--tflops", "700"], "--tflops is for --device cuda"),
+        (["--tflops", "-1"], "--tflops must be above 0, got -1.0"),
+        (["--device", "xpu"], "only cpu and cuda devices"),
+    ],
+    ids=str,
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_a_gpu_is_for(run: Run, options: list[str], said: str) -> None:
+    assert re.search(said, run(*ARGUMENTS, *options).error)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(run: Run) -> None:
+    if effkernels.backends()["cuda"].reason is not None:
+        pytest.skip("no cuda backend")
+    result = run(
+        *ARGUMENTS, "--dtype", "bfloat16", "--device", "cuda", "--bandwidth", "2900", "--json"
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    document = json.loads(result.stdout)
+    assert document["device"] == torch.cuda.get_device_name()
+    assert document["memory_rate"] == 2.9e12
+    assert document["rows"][0]["name"] == "stem"
+    refused = run("profile", "efficientnet_lite0", "--device", "cuda", "--threads", "2")
+    assert "--threads is for --device cpu, not cuda" in refused.error
 
 
 @pytest.mark.parametrize("option", ["--resolution", "--batch-size", "--threads", "--runs"])

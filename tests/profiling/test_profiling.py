@@ -15,6 +15,7 @@ import effkernels
 from effkernels import EfficientNet, Profile, dispatch, profiling
 from effkernels.analysis.cost import LINEAR, LayerCost, model_cost
 from effkernels.profiling.bounds import ACTIVATION_INSTRUCTIONS, Arithmetic, Machine
+from effkernels.profiling.steps import rows_text, steps_of
 from networks import small
 from requirements import needs_cpu_kernels
 
@@ -38,7 +39,7 @@ def found(request: pytest.FixtureRequest) -> Profile:
 def test_arithmetic_is_that_of_the_cost_model(name: str, activation: str) -> None:
     model = effkernels.create_model(name).eval()
     with torch.no_grad():
-        steps = profiling._steps(model, images())
+        steps = steps_of(model, images(), "cpu")
     cost = model_cost(name, SIZE, batch_size=IMAGES)
     instructions = ACTIVATION_INSTRUCTIONS[activation]
     assert len(steps.arithmetic) == len(steps.rows)
@@ -187,6 +188,9 @@ def test_a_model_around_a_network() -> None:
     inside = effkernels.profile(around, torch.randn(1, 3, 2 * SIZE, 2 * SIZE), runs=1)
     assert [row.name for row in inside.rows][:2] == ["1.stem", "1.stages.0.0"]
     assert inside.rows[0].in_shape == (1, 3, SIZE, SIZE)
+    with torch.no_grad():
+        steps = steps_of(around, torch.randn(1, 3, 2 * SIZE, 2 * SIZE), "cpu")
+    assert rows_text(steps.around) == "- (avg_pool2d on torch), 2 (addmm on torch)"
 
 
 def hooked(model: EfficientNet) -> EfficientNet:
@@ -229,8 +233,8 @@ def test_other_backends_and_devices() -> None:
     ):
         effkernels.profile(model, images())
     with FakeTensorMode():
-        x = torch.empty(1, 3, SIZE, SIZE, device="cuda")
-    with pytest.raises(ValueError, match="input is on cuda:0: profile measures models on the CPU"):
+        x = torch.empty(1, 3, SIZE, SIZE, device="xpu")
+    with pytest.raises(ValueError, match="input is on xpu:0: profile measures models on the CPU"):
         effkernels.profile(nn.Identity(), x)
 
 

@@ -6,6 +6,7 @@
 #include "binding/common/arguments.h"
 #include "binding/cuda/launch.h"
 #include "binding/cuda/launch_records.h"
+#include "binding/cuda/launch_times.h"
 #include "cuda/network.h"
 
 namespace effkernels::binding {
@@ -34,7 +35,9 @@ class Call {
     Tensor space = empty_bytes(first_, plan.bytes());
     const cuda::NetworkMemory memory{input, results, static_cast<char*>(space.mutable_data_ptr()),
                                      parameters};
-    check_launch(op_, plan.run(memory, device_.stream(), launch_records()));
+    const std::unique_ptr<cuda::LaunchTimer> timer = launch_timer();
+    check_launch(op_, plan.run(memory, device_.stream(), launch_records(), timer.get()));
+    if (timer != nullptr) keep_times(timer->times());
   }
 
   // Launches a kernel whose result is described by `depthwise`, which is `args` or a part of it; returns the

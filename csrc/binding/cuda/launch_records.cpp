@@ -2,8 +2,6 @@
 
 #include "binding/cuda/launch_records.h"
 
-#include <string>
-
 #include "binding/common/torch.h"
 
 namespace effkernels::binding {
@@ -16,18 +14,11 @@ struct Records {
 
 thread_local Records records;
 
-// Returns what this thread has launched since it was last asked: a line for each kernel, with its name,
-// blocks, threads of a block, bytes of shared memory, blocks of a cluster, 1 where it may begin before the
-// one before has ended, and for which part of the images of a block it is, of how many.
+// Returns what this thread has launched since it was last asked: a line for each kernel.
 std::string record_launches(bool on) {
   std::string lines;
   for (const cuda::LaunchRecord& launch : records.launches) {
-    lines += launch.kernel;
-    for (const int64_t value :
-         {launch.blocks, int64_t{launch.threads}, launch.shared_bytes, int64_t{launch.cluster},
-          int64_t{launch.dependent}, int64_t{launch.part}, int64_t{launch.parts}}) {
-      lines += ' ' + std::to_string(value);
-    }
+    append_launch(lines, launch);
     lines += '\n';
   }
   records = {on, {}};
@@ -35,6 +26,18 @@ std::string record_launches(bool on) {
 }
 
 }  // namespace
+
+void append_launch(std::string& text, const cuda::LaunchRecord& launch) {
+  const cuda::LaunchPurpose& purpose = launch.purpose;
+  text += launch.kernel;
+  text += purpose.layer[0] == '\0' ? " -" : std::string(" ") + purpose.layer;
+  for (const int64_t value :
+       {launch.blocks, int64_t{launch.threads}, launch.shared_bytes, int64_t{launch.cluster},
+        int64_t{launch.dependent}, int64_t{purpose.part}, int64_t{purpose.parts}, int64_t{purpose.step},
+        launch.work.bytes, launch.work.flops}) {
+    text += ' ' + std::to_string(value);
+  }
+}
 
 std::vector<cuda::LaunchRecord>* launch_records() { return records.on ? &records.launches : nullptr; }
 

@@ -1,4 +1,4 @@
-// What the driver knows of a device's memory. The tests have a stand-in.
+// What the driver knows of a device's memory and of its clocks. The tests have a stand-in.
 
 #include "cuda/common/device_memory.h"
 
@@ -17,9 +17,30 @@ constexpr double kReached = 0.86;
 // 1.98 GHz would have 5.2 TB/s then; not measured.
 constexpr double kL2BytesPerCycle = 20.0;
 
-constexpr cudaDeviceAttr kAsked[] = {cudaDevAttrL2CacheSize, cudaDevAttrMemoryClockRate,
-                                     cudaDevAttrGlobalMemoryBusWidth, cudaDevAttrMultiProcessorCount,
-                                     cudaDevAttrClockRate};
+constexpr cudaDeviceAttr kAsked[] = {
+    cudaDevAttrL2CacheSize,           cudaDevAttrMemoryClockRate, cudaDevAttrGlobalMemoryBusWidth,
+    cudaDevAttrMultiProcessorCount,   cudaDevAttrClockRate,       cudaDevAttrComputeCapabilityMajor,
+    cudaDevAttrComputeCapabilityMinor};
+
+// FLOPs of a multiprocessor in a cycle, from NVIDIA's data sheets: rate / (multiprocessors * clock). Of
+// several devices those of the fastest; GeForce cards have half in products.
+struct FlopsPerCycle {
+  int major, minor;  // compute capability: from this one on
+  double product, vector;
+};
+constexpr FlopsPerCycle kFlopsPerCycle[] = {
+    {7, 0, 1024.0, 128.0},   // V100: 125 TFLOP/s
+    {7, 5, 1024.0, 128.0},   // T4: 65
+    {8, 0, 2048.0, 128.0},   // A100: 312
+    {8, 6, 1024.0, 256.0},   // A10: 125
+    {8, 9, 1024.0, 256.0},   // L40S: 362
+    {9, 0, 4096.0, 256.0},   // H100: 989
+    {10, 0, 8192.0, 256.0},  // B200: 2250
+    {12, 0, 1024.0, 256.0},  // RTX PRO 6000: 504
+};
+// Of what the highest clock allows, what a product reaches: an H100's 132 multiprocessors at 1.98 GHz would
+// have 1070 TFLOP/s, and 766 were measured.
+constexpr double kReachedByProducts = 0.72;
 
 // An attribute, at least 1 once it is known; 0 if the device does not say.
 int attribute(int device, int which) {
@@ -45,6 +66,19 @@ DeviceMemory device_memory() {
   const double memory = asked(1) * 1e-3 * 2.0 * asked(2) / 8.0;
   const double l2 = asked(3) * asked(4) * 1e-3 * kL2BytesPerCycle;
   return {attribute(device, 0), kReached * memory, l2};
+}
+
+DeviceArithmetic device_arithmetic() {
+  int device = 0;
+  cudaGetDevice(&device);
+  const double cycles = 1e3 * attribute(device, 3) * static_cast<double>(attribute(device, 4));
+  const int major = attribute(device, 5), minor = attribute(device, 6);
+  DeviceArithmetic found{0.0, 0.0};
+  for (const FlopsPerCycle& row : kFlopsPerCycle) {
+    if (row.major > major || (row.major == major && row.minor > minor)) break;
+    found = {kReachedByProducts * cycles * row.product, cycles * row.vector};
+  }
+  return found;
 }
 
 }  // namespace effkernels::cuda

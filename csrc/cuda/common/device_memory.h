@@ -1,6 +1,6 @@
 #pragma once
 
-// How fast a device's memory is, and how large and fast its L2 cache.
+// How fast a device's memory is, how large and fast its L2 cache; and how fast it computes.
 
 #include <cstdint>
 
@@ -13,5 +13,13 @@ struct DeviceMemory {
 
 // Of the current device; asked once for each.
 DeviceMemory device_memory();
+
+struct DeviceArithmetic {
+  double product_rate;  // FLOPs a second of products of 16-bit elements, added in float32
+  double vector_rate;   // of multiply-adds of float32; 0 where the device does not say
+};
+
+// Of the current device.
+DeviceArithmetic device_arithmetic();
 
 }  // namespace effkernels::cuda

@@ -13,6 +13,19 @@ struct MemoryRange {
   int64_t bytes;
 };
 
+// What a launch of a network is for.
+struct LaunchPurpose {
+  int step = 0;             // of the network
+  const char* layer = "";   // of the step, where it has several
+  int part = 1, parts = 1;  // of the images of a block
+};
+
+// What a launch does at least: bytes that it reads once and writes once, wherever they are; and FLOPs, two
+// for a multiplication and an addition.
+struct LaunchWork {
+  int64_t bytes = 0, flops = 0;
+};
+
 // A launch as it was made.
 struct LaunchRecord {
   const char* kernel;
@@ -21,10 +34,15 @@ struct LaunchRecord {
   int64_t shared_bytes;
   int cluster;
   bool dependent;
-  int part = 1, parts = 1;  // of the images of a block
+  LaunchPurpose purpose{};
+  LaunchWork work{};
 };
 
-class TensorMaps;  // see tensor_maps.h
+class TensorMaps;   // see tensor_maps.h
+class LaunchTimer;  // see launch_timer.h
+
+// Tells a timer of a launch that was just made.
+void after_launch(LaunchTimer& timer);
 
 // Launches on one stream with nothing between them, of kernels that keep to these rules: all but the first
 // may begin before the one before has ended (programmatic dependent launch). Until it has waited for it
@@ -34,30 +52,30 @@ class TensorMaps;  // see tensor_maps.h
 class Sequence {
  public:
   // `dependent`: whether they may indeed; see `dependent_launches`. `records`: gets all launches, unless it
-  // is null. `maps`: what the run before has left, or null.
-  explicit Sequence(bool dependent, std::vector<LaunchRecord>* records = nullptr, TensorMaps* maps = nullptr)
-      : dependent_(dependent), records_(records), maps_(maps) {}
+  // is null. `maps`: what the run before has left, or null. `timer`: is told of all launches, unless it is
+  // null.
+  explicit Sequence(bool dependent, std::vector<LaunchRecord>* records = nullptr, TensorMaps* maps = nullptr,
+                    LaunchTimer* timer = nullptr)
+      : dependent_(dependent), records_(records), maps_(maps), timer_(timer) {}
 
   bool next_is_dependent() const { return dependent_ && begun_; }
   TensorMaps* maps() const { return maps_; }
   void add(LaunchRecord record) {
     begun_ = true;
-    record.part = part_;
-    record.parts = parts_;
+    record.purpose = purpose_;
     if (records_ != nullptr) records_->push_back(record);
+    if (timer_ != nullptr) after_launch(*timer_);
   }
 
-  // The launches from now on are for this part of the images.
-  void set_part(int part, int parts) {
-    part_ = part;
-    parts_ = parts;
-  }
+  // Of the launches from now on.
+  void set_purpose(const LaunchPurpose& purpose) { purpose_ = purpose; }
 
  private:
   bool dependent_, begun_ = false;
-  int part_ = 1, parts_ = 1;
+  LaunchPurpose purpose_;
   std::vector<LaunchRecord>* records_;
   TensorMaps* maps_;
+  LaunchTimer* timer_;
 };
 
 // A cudaStream_t, and the sequence that a launch belongs to, if any.

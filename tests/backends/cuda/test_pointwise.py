@@ -159,6 +159,17 @@ def test_gates_are_rounded_as_in_memory(runner: Runner) -> None:
             assert torch.equal(y, rounded.repeat(1, 9, 1, 1)[:, :columns])
 
 
+def test_float32_sums_are_not_one_chain(runner: Runner) -> None:
+    """Terms that are too small beside the sum so far count together: 16 of them are added first."""
+    small = 2.0**-25
+    x = torch.full((1, 1280, 1, 1), small)
+    x[:, 0] = 1.0
+    arguments = {"x": x, "weight": torch.ones(8, 1280), "activation": "identity"}
+    (y,) = runner("pointwise_conv_bn_act", arguments)
+    exact = 1.0 + 1279 * small
+    assert (y.double() - exact).abs().max() <= 16 * small
+
+
 def test_a_row_that_is_not_finite_leaves_the_others_alone(runner: Runner, seed: int) -> None:
     torch.manual_seed(seed)
     for size in ((7, 7), (20, 20)):

@@ -317,6 +317,7 @@ const char* run(const std::function<void()>& kernel, const cuda::Grid& grid, con
     if (scheduler.error.empty()) scheduler.error = waits_left(stream);
     if (!scheduler.error.empty()) return scheduler.error.c_str();
   }
+  clock_launch(grid, stream.next_is_dependent());
   if (stream.sequence() != nullptr) stream.sequence()->add(grid.record(stream.next_is_dependent()));
   return nullptr;
 }

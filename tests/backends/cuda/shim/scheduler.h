@@ -82,7 +82,10 @@ std::string waits_left(const cuda::Stream& stream);
 // Ends the launch if a copy that is started now, from or to this address, touches what is hidden.
 void check_copy(const void* address, const std::string& place);
 
-// Of warpgroup.cpp: the same of products.
+// Of clocks.cpp: the clocks go on by a launch.
+void clock_launch(const cuda::Grid& grid, bool dependent);
+
+// Of warpgroup.cpp: as start_copies and copies_left, of products.
 void start_warpgroups(int threads);
 std::string products_left(int threads);
 

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ from effkernels import EfficientNet, EfficientNetFeatures, dispatch, explain, op
 from effkernels._backends.compiled import cuda_module
 from effkernels._backends.network_layout import NUMBERS
 from effkernels._backends.network_ops import OPS, HeldNetwork, flat_of
+from effkernels.launch_timing import timer_of
 from effkernels.ops._steps import LINEAR, run_by_steps, run_steps
+from effkernels.profiling import gpu
 from networks import network_of, run_network
 from workers import serve
 
@@ -221,6 +224,35 @@ class Worker:
         with use_backend("cuda"):
             found = explain(model, x)
         return list(found.launches), str(found)
+
+    def profiled(
+        self, model: EfficientNet, x: Tensor, runs: int, launching: int = 0
+    ) -> tuple[gpu.GpuProfile, list[Tensor]]:
+        """By the shim's clocks; and what the model computes before, while each launch is timed, and after.
+
+        ``launching``: nanoseconds that the host takes for a launch; as long as usual if 0.
+        """
+        timer = timer_of("cuda")
+        assert timer is not None
+        self.library.effkernels_set_launching(ctypes.c_int64(launching))
+        results = []
+        try:
+            with use_backend("cuda"), torch.no_grad():
+                rates = gpu.rates_of(timer, x, x.dtype, None, None)
+                results.append(model(x))
+                timer.time("each launch", 0.0)
+                try:
+                    results.append(model(x))
+                finally:
+                    timer.time(None)
+                with mock.patch.multiple(gpu, _WARM_UP=1, _WARM_UP_SECONDS=0.0):
+                    found = gpu.profile_launches(
+                        model, x, timer, runs, device="shim", rates=rates, wait=lambda: None
+                    )
+                results.append(model(x))
+        finally:
+            self.library.effkernels_set_launching(ctypes.c_int64(0))
+        return found, results
 
     def broken_network(self, model: EfficientNet, x: Tensor, broken: str) -> Tensor:
         """The op, given arguments that do not belong together."""
