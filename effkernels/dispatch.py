@@ -423,6 +423,39 @@ def choose(
     return _choice.watcher.chosen(decision, run)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A kernel that :func:`choose` takes for some arguments, wherever it is not told otherwise."""
+
+    backend: Backend
+    op: str
+    kernel: Kernel
+
+    def holds(self) -> bool:
+        """Whether nothing is requested or watched in this thread, and the backend is as it was."""
+        backend = self.backend
+        return (
+            _choice.name is None
+            and _choice.watcher is None
+            and _BACKENDS[backend.name] is backend
+            and backend.unavailable is None
+            and backend.kernels.get(self.op) is self.kernel
+        )
+
+
+def choice(name: str, op: str, arguments: tuple[Any, ...]) -> Choice | None:
+    """The kernel of a backend that :func:`choose` takes for these arguments; None if it does not."""
+    backend = _BACKENDS[name]
+    kernel = backend.kernels.get(op)
+    if kernel is None or kernel.by_parts:
+        return None
+    made = Choice(backend, op, kernel)
+    device_type = arguments[0].device.type
+    if not made.holds() or choose(op, device_type, arguments, composite=True) is not kernel.run:
+        return None
+    return made
+
+
 def decline(op: str, reason: str) -> None:
     """Tell the watcher, if there is one, why ``op`` is not even tried."""
     if _choice.watcher is not None:

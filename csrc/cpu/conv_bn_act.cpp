@@ -113,10 +113,33 @@ void with_image_type(const ConvBnActArgs& a, const F& f) {
   }
 }
 
+#if defined(__AVX2__)
+// Pixels of three channels from planes that are `plane` elements apart. With all three in one loop compilers
+// use shuffles: 0.22 (AVX-512) to 0.43 (AVX2) of the time of one plane after the other, but without AVX2 up
+// to 1.7.
+template <class T>
+void interleave_three(const T* __restrict__ in, int64_t plane, const float* centre, int count,
+                      float* __restrict__ row) {
+  const T *second = in + plane, *third = second + plane;
+  const float a = centre[0], b = centre[1], c = centre[2];
+  for (int i = 0; i < count; ++i) {
+    row[3 * i] = widen(in[i]) - a;
+    row[3 * i + 1] = widen(second[i]) - b;
+    row[3 * i + 2] = widen(third[i]) - c;
+  }
+}
+#endif
+
 // Interleaves the first `count` pixels of row `y` of an image from its planes.
 void gather_planes(const ConvBnActArgs& a, const float* centre, int64_t image, int y, int count, float* row) {
   const int channels = a.in.channels;
   with_image_type(a, [&](const auto* type) {
+#if defined(__AVX2__)
+    if (channels == 3) {
+      const auto* in = static_cast<decltype(type)>(a.x) + (image * 3 * a.in.height + y) * a.in.width;
+      return interleave_three(in, a.in.pixels(), centre, count, row);
+    }
+#endif
     for (int c = 0; c < channels; ++c) {
       const int64_t plane = (image * channels + c) * a.in.height + y;
       const auto* in = static_cast<decltype(type)>(a.x) + plane * a.in.width;

@@ -222,6 +222,17 @@ void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, PairProduc
   }
 }
 
+// What is packed after this task: probably this worker's next chunk, because the other workers take those in
+// between; after the last ones of a group the projection's first chunk.
+Ahead weights_after(const MbconvArgs& a, const Plan& p, int64_t task) {
+  const int64_t next = task + p.workers;
+  if (p.group > 1 || next < p.tasks(1)) {
+    const int64_t first = next / p.bands % p.chunks * p.width;
+    return weights_ahead(a.expand_weight, a.dtype, first, a.expanded, a.in.channels, p.width);
+  }
+  return weights_ahead(a.project_weight, a.dtype, 0, a.out.channels, a.expanded, chunk_width(a.out.channels));
+}
+
 void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared& s, int64_t group_first,
               int64_t task) {
   const int band = static_cast<int>(task % p.bands), chunk = static_cast<int>(task / p.bands % p.chunks);
@@ -272,9 +283,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
     }
     return m.clock.lap(Work::kDepthwise);
   }
-  // Probably this worker's next chunk: the other workers take those in between.
-  const int64_t next = (task + p.workers) / p.bands % p.chunks * p.width;
-  Ahead ahead = weights_ahead(a.expand_weight, a.dtype, next, a.expanded, a.in.channels, p.width);
+  Ahead ahead = weights_after(a, p, task);
   PairProduct product;
   float* buffer = m.buffer + p.margin * width;
   const int64_t floats = buffer_floats(a, p, width);

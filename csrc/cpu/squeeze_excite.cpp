@@ -93,10 +93,11 @@ void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
   const bool alone = a.in.images * pixels * a.in.channels < kWorthSharing;
   const Threads crew{alone ? 1 : threads.count, threads.run, threads.ticks};
   // Calls body(x, y, image, pixels, sums) for each band. In both passes a band has the same worker, whose
-  // cache holds it.
-  const auto for_bands = [&](const auto& body) {
+  // cache holds it: the second pass goes backwards, because of a large map only the end is still there.
+  const auto for_bands = [&](bool backwards, const auto& body) {
     share_evenly(a.in.images * bands, crew, [&](int64_t from, int64_t to, int) {
-      for (int64_t task = from; task < to; ++task) {
+      for (int64_t i = from; i < to; ++i) {
+        const int64_t task = backwards ? from + to - 1 - i : i;
         const int64_t image = task / bands, band = task % bands;
         const int64_t begin = pixels * band / bands, end = pixels * (band + 1) / bands;
         with_dtype(a.dtype, [&](const auto* type) {
@@ -108,12 +109,12 @@ void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
       }
     });
   };
-  for_bands([&](const auto* x, auto*, int64_t, int64_t count, float* sums) {
+  for_bands(false, [&](const auto* x, auto*, int64_t, int64_t count, float* sums) {
     add_pixels(x, count, a.in.channels, sums);
   });
   mean_of_bands(m.sums, a.in.images, bands, stride, a.in, m.pooled);
   squeeze_excite_gate.run(gate_of(a, m), m.rest, threads);
-  for_bands([&](const auto* x, auto* y, int64_t image, int64_t count, float*) {
+  for_bands(true, [&](const auto* x, auto* y, int64_t image, int64_t count, float*) {
     scale_pixels(x, m.gate + image * a.in.channels, count, a.in.channels, y);
   });
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 from effkernels import reference
 from effkernels.ops._arguments import BatchNorm, check_beside
 from effkernels.ops._define import Op, define, nhwc_empty
+from effkernels.ops._repeated import NO_NORM, Repeats
 from effkernels.ops._schema import Norm, Pair, Sides, named, schema
 from effkernels.ops._window import checked, flops, result_size
 
@@ -52,6 +53,7 @@ _OP = define(
         named(ConvArguments, flops),
     )
 )
+_repeats = Repeats(_OP)
 
 
 def conv_bn_act(
@@ -92,6 +94,13 @@ def conv_bn_act(
             ``weight`` differ outside of autocast.
     """
     op = "conv_bn_act"
+    kinds = None
+    if mean is None and std is None:
+        kinds = _repeats.kinds(x, weight, bias, bn, stride, padding, dilation, activation)
+    if kinds is not None:
+        y: Tensor | None = _repeats.call(kinds, x, weight, bias, *(bn or NO_NORM))
+        if y is not None:
+            return y
     window = checked(
         op, x, weight, bias, bn, stride, padding, dilation, activation, depthwise=False
     )
@@ -100,5 +109,7 @@ def conv_bn_act(
             check_beside(op, name, vector, x, (x.shape[1],))
         elif other is not None:
             raise ValueError(f"{op}: {name} is None: to normalise x, pass both mean and std")
-    y: Tensor = _OP(*ConvArguments(*window, mean=mean, std=std))
-    return y
+    arguments = ConvArguments(*window, mean=mean, std=std)
+    result: Tensor = _OP(*arguments)
+    _repeats.remember(kinds, arguments, others=6)
+    return result

@@ -9,6 +9,7 @@ from torch import Tensor
 from effkernels import reference
 from effkernels.ops._arguments import BatchNorm
 from effkernels.ops._define import Op, define, nhwc_empty
+from effkernels.ops._repeated import NO_NORM, Repeats
 from effkernels.ops._schema import named, schema
 from effkernels.ops._window import WindowArguments, checked, flops, result_size
 from effkernels.reference.elementwise import accumulate_dtype
@@ -41,6 +42,7 @@ DEPTHWISE_POOL = define(
         named(WindowArguments, flops),
     )
 )
+_repeats, _repeats_pool = Repeats(DEPTHWISE), Repeats(DEPTHWISE_POOL)
 
 
 def depthwise_conv_bn_act(
@@ -80,11 +82,17 @@ def depthwise_conv_bn_act(
             autocast.
     """
     op = "depthwise_conv_bn_act"
+    kinds = _repeats.kinds(x, weight, bias, bn, stride, padding, dilation, activation)
+    if kinds is not None:
+        y: Tensor | None = _repeats.call(kinds, x, weight, bias, *(bn or NO_NORM))
+        if y is not None:
+            return y
     arguments = checked(
         op, x, weight, bias, bn, stride, padding, dilation, activation, depthwise=True
     )
-    y: Tensor = DEPTHWISE(*arguments)
-    return y
+    result: Tensor = DEPTHWISE(*arguments)
+    _repeats.remember(kinds, arguments, others=4)
+    return result
 
 
 def depthwise_conv_bn_act_pool(
@@ -108,8 +116,16 @@ def depthwise_conv_bn_act_pool(
     Arguments, errors and what NaN does are those of :func:`depthwise_conv_bn_act`.
     """
     op = "depthwise_conv_bn_act_pool"
+    kinds = _repeats_pool.kinds(x, weight, bias, bn, stride, padding, dilation, activation)
+    if kinds is not None:
+        both: tuple[Tensor, Tensor] | None = _repeats_pool.call(
+            kinds, x, weight, bias, *(bn or NO_NORM)
+        )
+        if both is not None:
+            return both
     arguments = checked(
         op, x, weight, bias, bn, stride, padding, dilation, activation, depthwise=True
     )
     y, pooled = DEPTHWISE_POOL(*arguments)
+    _repeats_pool.remember(kinds, arguments, others=4)
     return y, pooled

@@ -6,6 +6,7 @@ Source: Sandler et al. 2018 (arXiv 1801.04381) with the squeeze-excitation of Ta
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -15,6 +16,7 @@ from effkernels import reference
 from effkernels.ops._arguments import Conv, Gate, channels_last, check_images
 from effkernels.ops._arguments import cast as autocast
 from effkernels.ops._define import Op, define, nhwc_empty
+from effkernels.ops._repeated import NO_NORM, Repeats
 from effkernels.ops._schema import ConvNorm, Pair, Sides, named, schema
 from effkernels.ops._window import flops as window_flops
 from effkernels.ops.depthwise_conv_bn_act import DEPTHWISE, DEPTHWISE_POOL
@@ -211,6 +213,11 @@ _OP = define(
         composed=named(MbconvArguments, _of_ops),
     )
 )
+_repeats = Repeats(_OP)
+
+
+def _flat(conv: Conv | None) -> tuple[Any, ...]:
+    return _NO_CONV if conv is None else (conv.weight, conv.bias, *(conv.bn or NO_NORM))
 
 
 def mbconv(
@@ -246,6 +253,14 @@ def mbconv(
         TypeError: a tensor is not floating point, or dtypes differ outside of autocast.
     """
     op = "mbconv"
+    kinds = _repeats.kinds(
+        x, expand, depthwise, gate, project, stride, padding, residual, activation
+    )
+    if kinds is not None:
+        convs = (_flat(expand), _flat(depthwise), gate or _NO_GATE, _flat(project))
+        y: Tensor | None = _repeats.call(kinds, x, *itertools.chain.from_iterable(convs))
+        if y is not None:
+            return y
     check_images(op, x)
     x = channels_last(autocast(x))
     n, c_in, height, width = x.shape
@@ -267,5 +282,7 @@ def mbconv(
             )
     groups = (*first, *second, *weights, *last)
     window = (strides, sides, residual, activation)
-    y: Tensor = _OP(*MbconvArguments(x, *groups, *window))
-    return y
+    arguments = MbconvArguments(x, *groups, *window)
+    result: Tensor = _OP(*arguments)
+    _repeats.remember(kinds, arguments, others=4)
+    return result

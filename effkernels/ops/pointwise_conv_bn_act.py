@@ -19,6 +19,7 @@ from effkernels.ops._arguments import (
     matrix,
 )
 from effkernels.ops._define import Op, define, nhwc_empty
+from effkernels.ops._repeated import NO_NORM, Repeats
 from effkernels.ops._schema import Norm, named, schema
 from effkernels.reference.elementwise import accumulate_dtype
 
@@ -86,6 +87,7 @@ POINTWISE = define(
         named(PointwiseArguments, _flops),
     )
 )
+_repeats = Repeats(POINTWISE)
 
 
 def _with_mean(run: Callable[..., Tensor], a: PointwisePoolArguments) -> tuple[Tensor, Tensor]:
@@ -110,6 +112,7 @@ POINTWISE_POOL = define(
         named(PointwisePoolArguments, _flops),
     )
 )
+_repeats_pool = Repeats(POINTWISE_POOL)
 
 
 def _reference_squeeze(a: PointwisePoolArguments) -> tuple[Tensor, Tensor]:
@@ -165,6 +168,11 @@ def pointwise_conv_bn_act(
         TypeError: a tensor is not floating point, or dtypes differ outside of autocast.
     """
     op = "pointwise_conv_bn_act"
+    kinds = _repeats.kinds(x, weight, bias, bn, gate, residual, activation)
+    if kinds is not None:
+        y: Tensor | None = _repeats.call(kinds, x, weight, bias, *(bn or NO_NORM), gate, residual)
+        if y is not None:
+            return y
     x, weight, norm = _checked(op, x, weight, bias, bn, activation)
     n, c_in, height, width = x.shape
     if gate is not None:
@@ -173,8 +181,10 @@ def pointwise_conv_bn_act(
         residual = cast(residual)
         check_beside(op, "residual", residual, x, (n, weight.shape[0], height, width), dtype=True)
         residual = channels_last(residual)
-    y: Tensor = POINTWISE(*PointwiseArguments(x, weight, *norm, gate, residual, activation))
-    return y
+    arguments = PointwiseArguments(x, weight, *norm, gate, residual, activation)
+    result: Tensor = POINTWISE(*arguments)
+    _repeats.remember(kinds, arguments, others=1)
+    return result
 
 
 def pointwise_conv_bn_act_pool(
@@ -194,9 +204,16 @@ def pointwise_conv_bn_act_pool(
 
     Arguments and errors are those of :func:`pointwise_conv_bn_act`.
     """
+    kinds = _repeats_pool.kinds(x, weight, bias, bn, activation)
+    if kinds is not None:
+        pooled: Tensor | None = _repeats_pool.call(kinds, x, weight, bias, *(bn or NO_NORM))
+        if pooled is not None:
+            return pooled
     x, weight, norm = _checked("pointwise_conv_bn_act_pool", x, weight, bias, bn, activation)
-    pooled: Tensor = POINTWISE_POOL(*PointwisePoolArguments(x, weight, *norm, activation))
-    return pooled
+    arguments = PointwisePoolArguments(x, weight, *norm, activation)
+    result: Tensor = POINTWISE_POOL(*arguments)
+    _repeats_pool.remember(kinds, arguments, others=1)
+    return result
 
 
 def pointwise_conv_bn_act_squeeze(

@@ -15,6 +15,7 @@ from effkernels.ops._arguments import (
     check_images,
 )
 from effkernels.ops._define import Op, define, nhwc_empty
+from effkernels.ops._repeated import Repeats
 from effkernels.ops._schema import named, schema
 from effkernels.ops.squeeze_excite_gate import GateArguments, checked_gate, gate_flops
 
@@ -55,6 +56,7 @@ _OP = define(
         named(SqueezeExciteArguments, _flops),
     )
 )
+_repeats = Repeats(_OP)
 
 
 def squeeze_excite(
@@ -81,10 +83,18 @@ def squeeze_excite(
         TypeError: a tensor is not floating point.
     """
     op = "squeeze_excite"
+    given = (x, reduce_weight, reduce_bias, expand_weight, expand_bias)
+    kinds = _repeats.kinds(*given, activation)
+    if kinds is not None:
+        y: Tensor | None = _repeats.call(kinds, *given)
+        if y is not None:
+            return y
     check_images(op, x)
     x = channels_last(cast(x))
     weights = Gate(reduce_weight, reduce_bias, expand_weight, expand_bias)
     weights = checked_gate(op, x, weights, x.shape[1])
     check_activation(op, activation)
-    y: Tensor = _OP(*SqueezeExciteArguments(x, *weights, activation))
-    return y
+    arguments = SqueezeExciteArguments(x, *weights, activation)
+    result: Tensor = _OP(*arguments)
+    _repeats.remember(kinds, arguments, others=1)
+    return result

@@ -9,6 +9,7 @@ from torch import Tensor
 from effkernels import reference
 from effkernels.ops._arguments import Gate, check_activation, check_beside, matrix
 from effkernels.ops._define import Op, define
+from effkernels.ops._repeated import Repeats
 from effkernels.ops._schema import named, schema
 
 
@@ -46,6 +47,7 @@ GATE = define(
         named(GateArguments, _flops),
     )
 )
+_repeats = Repeats(GATE)
 
 
 def checked_gate(op: str, x: Tensor, gate: Gate, channels: int) -> Gate:
@@ -89,11 +91,19 @@ def squeeze_excite_gate(
         TypeError: a tensor is not floating point.
     """
     op = "squeeze_excite_gate"
+    given = (pooled, reduce_weight, reduce_bias, expand_weight, expand_bias)
+    kinds = _repeats.kinds(*given, activation)
+    if kinds is not None:
+        y: Tensor | None = _repeats.call(kinds, *given)
+        if y is not None:
+            return y
     if pooled.dim() != 2:
         raise ValueError(f"{op}: pooled must be (N, C), got shape {tuple(pooled.shape)}")
     check_beside(op, "pooled", pooled, pooled, pooled.shape)
     weights = Gate(reduce_weight, reduce_bias, expand_weight, expand_bias)
     weights = checked_gate(op, pooled, weights, pooled.shape[1])
     check_activation(op, activation)
-    gate: Tensor = GATE(*GateArguments(pooled.contiguous(), *weights, activation))
-    return gate
+    arguments = GateArguments(pooled.contiguous(), *weights, activation)
+    result: Tensor = GATE(*arguments)
+    _repeats.remember(kinds, arguments, others=1)
+    return result

@@ -1,5 +1,7 @@
 #include "binding/common/arguments.h"
 
+#include <array>
+
 namespace effkernels::binding {
 
 using torch::headeronly::MemoryFormat;
@@ -128,28 +130,45 @@ const float* Arguments::floats(const Tensor& tensor, int64_t count) {
   return static_cast<const float*>(like(tensor, count, Dtype::kFloat));
 }
 
-Tensor empty_map(const Tensor& like, const Shape& s) {
-  const Ints sizes{s.images, s.channels, s.height, s.width};
-  return torch::stable::empty(sizes, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
-                              MemoryFormat::ChannelsLast);
-}
-
 namespace {
 
-Tensor empty_of(const Tensor& like, ScalarType type, const Ints& sizes) {
-  return torch::stable::empty(sizes, type, std::nullopt, like.device());
+// By torch's C function. Calls by name, like that of torch::stable::empty, take several times as long.
+template <size_t kDims>
+Tensor empty_strided(const Tensor& like, int32_t type, const std::array<int64_t, kDims>& sizes,
+                     const std::array<int64_t, kDims>& strides) {
+  int32_t device_type, device_index;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  AtenTensorHandle made;
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(kDims, sizes.data(), strides.data(), type, device_type, device_index, &made));
+  return Tensor(made);
+}
+
+int32_t type_of(const Tensor& tensor) {
+  int32_t type;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &type));
+  return type;
 }
 
 }  // namespace
 
+Tensor empty_map(const Tensor& like, const Shape& s) {
+  const int64_t row = int64_t{s.width} * s.channels;
+  return empty_strided<4>(like, type_of(like), {s.images, s.channels, s.height, s.width},
+                          {s.height * row, 1, row, s.channels});
+}
+
 Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns) {
-  return empty_of(like, ScalarType::Float, {rows, columns});
+  return empty_strided<2>(like, aoti_torch_dtype_float32(), {rows, columns}, {columns, 1});
 }
 
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t columns) {
-  return empty_of(like, like.scalar_type(), {rows, columns});
+  return empty_strided<2>(like, type_of(like), {rows, columns}, {columns, 1});
 }
 
-Tensor empty_bytes(const Tensor& like, int64_t bytes) { return empty_of(like, ScalarType::Byte, {bytes}); }
+Tensor empty_bytes(const Tensor& like, int64_t bytes) {
+  return empty_strided<1>(like, aoti_torch_dtype_uint8(), {bytes}, {1});
+}
 
 }  // namespace effkernels::binding

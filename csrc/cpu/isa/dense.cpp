@@ -17,8 +17,8 @@ constexpr int kPairStripRows = PairProduct::kRows;
 // How a product is split: into groups of rows, and each group into chunks of output channels.
 struct Cut {
   bool gate_rows;      // multiply the gate into the rows; else into the weights, per image
-  int64_t group_rows;  // one image if packed weights or means differ per image; else what stays in the
-                       // second-level cache
+  int64_t group_rows;  // one image if packed weights or means differ per image; else as many as stay in the
+                       // second-level cache with their results, of which each chunk writes a part
   int64_t groups;
   int width, chunks;
   int packing_rows;  // multiplying so many rows with a chunk costs as much as packing its weights
@@ -39,7 +39,8 @@ Cut cut(const Dense& d, int threads) {
   c.gate_rows = d.gate != nullptr && (pairs || (d.images > 1 && d.pixels < 128));
   const bool by_image = d.mean != nullptr || (d.gate != nullptr && !c.gate_rows);
   c.group_rows =
-      by_image ? d.pixels : smaller(rows, larger<int64_t>(512, (int64_t{1} << 18) / d.in_channels));
+      by_image ? d.pixels
+               : smaller(rows, larger<int64_t>(512, (int64_t{1} << 17) / (d.in_channels + d.out_channels)));
   c.groups = divide_up(rows, c.group_rows);
   c.width = chunk_width(d.out_channels);
   c.chunks = divide_up(d.out_channels, c.width);
@@ -109,7 +110,8 @@ PairRows pair_rows(const Dense& d, const Cut& c, const Memory& m, int64_t group,
   return {rows + (begin - first) * stride, stride, d.in_channels};
 }
 
-// Multiplies `count` rows of a group from `begin` by a chunk's packed weights, activated, into m.strip.
+// Multiplies `count` rows of a group from `begin` by a chunk's packed weights, into m.strip. Results of pairs
+// are activated there, too.
 void multiply_strip(const Dense& d, const Cut& c, const Memory& m, PairProduct& product, int64_t group,
                     int64_t begin, int count, int width, Ahead& ahead) {
   if (by_pairs(d.dtype)) {
@@ -134,17 +136,44 @@ void multiply_strip(const Dense& d, const Cut& c, const Memory& m, PairProduct& 
   }
   multiply(rows, 0, count, m.packed, width, m.shift, m.strip, width, ahead);
   m.clock.lap(Work::kProduct);
-  activate(d.activation, d.dtype, m.strip, static_cast<int64_t>(count) * width, m.strip);
-  m.clock.lap(Work::kActivation);
+}
+
+// Whether results are floats that nothing is added to, in whole vectors: they are stored as they are
+// activated.
+bool stores_activated(const Dense& d, int channels) {
+  return d.dtype == Dtype::kFloat && d.y != nullptr && d.mean == nullptr && d.residual == nullptr &&
+         channels % kLanes == 0;
+}
+
+// Stores the activations of a strip's results in rows of y, `stride` apart.
+void activate_rows(Activation activation, const float* strip, int count, int width, float* y,
+                   int64_t stride) {
+  with_vectors(width, [&](auto vectors) {
+    constexpr int kVectors = vectors;
+    for (int i = 0; i < count; ++i, strip += kVectors * kLanes, y += stride) {
+      Vec row[kVectors];
+      for (int v = 0; v < kVectors; ++v) row[v] = load(strip + v * kLanes);
+      activate(activation, Dtype::kFloat, row);
+      for (int v = 0; v < kVectors; ++v) store(y + v * kLanes, row[v]);
+    }
+  });
 }
 
 void run_strip(const Dense& d, const Cut& c, const Memory& m, PairProduct& product, int64_t group,
                int64_t begin, int count, int64_t channel, int channels, Ahead& ahead) {
   const int width = round_up(channels, kLanes);
   multiply_strip(d, c, m, product, group, begin, count, width, ahead);
+  const int64_t at = (group + begin) * d.out_channels + channel;
+  if (stores_activated(d, channels)) {
+    activate_rows(d.activation, m.strip, count, width, static_cast<float*>(d.y) + at, d.out_channels);
+    return m.clock.lap(Work::kActivation);
+  }
+  if (!by_pairs(d.dtype)) {
+    activate(d.activation, d.dtype, m.strip, static_cast<int64_t>(count) * width, m.strip);
+    m.clock.lap(Work::kActivation);
+  }
   if (d.y != nullptr) {
-    store_rows(d.dtype, m.strip, count, width, channels, d.residual, d.y,
-               (group + begin) * d.out_channels + channel, d.out_channels);
+    store_rows(d.dtype, m.strip, count, width, channels, d.residual, d.y, at, d.out_channels);
   }
   if (d.mean != nullptr) {
     for (int v = 0; v < width; v += kLanes) {
