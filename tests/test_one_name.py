@@ -20,12 +20,12 @@ OTHERS = {
     "csrc/cpu": {"depthwise_conv_wgrad", "kernels", "linear"},
     # Kernels that an op chooses for some of its arguments; and those of networks, beside what is no kernel.
     "csrc/cuda": {"depthwise_tensor_core", "stem_conv_bn_act", "sums_gate"}
-    | {"device_arch", "linear", "network"},
+    | {"device_arch", "linear", "network", "network_work"},
     "csrc/binding/common": {"arguments", "errors", "held", "linear", "network", "torch"},
     "csrc/binding/cpu": {"hold", "limits", "module", "network", "objects", "run", "step_times"}
-    | {"depthwise_conv_wgrad", "workspace"},
+    | {"depthwise_conv_wgrad", "new_memory", "workspace"},
     "csrc/binding/cuda": {"call", "device_arch", "hold", "launch", "launch_records", "limits"}
-    | {"module", "network"},
+    | {"launch_times", "module", "network", "new_memory"},
     "effkernels/_backends/triton": {"__init__", "elementwise", "launch", "tuning"},
     "effkernels/reference": {"__init__", "convolution", "elementwise"},
 }

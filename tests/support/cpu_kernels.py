@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from effkernels import ops, use_backend
-from effkernels._backends.compiled import cpu_module
+from effkernels._backends.compiled import compiled_status, cpu_module
 from specs.case import Case, Check
 from specs.oracle import Arguments, in_float64, run_reference, tensors, threads
 from specs.tolerance import assert_within_eager
@@ -42,13 +42,24 @@ def instruction_set(name: str) -> Iterator[None]:
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """New tensors, results as well as workspace, hold NaN until they are written."""
+    """New tensors, results as well as workspace, hold NaN until they are written.
+
+    The compiled modules allocate on CPUs without asking PyTorch's setting, and have their own.
+    """
     assert torch.utils.deterministic.fill_uninitialized_memory
+    fills = [
+        getattr(torch.ops, f"effkernels_{backend}").fill_new_memory
+        for backend, why_not in compiled_status().items()
+        if why_not is None
+    ]
     torch.use_deterministic_algorithms(True)
+    before = [fill(True) for fill in fills]
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
+        for fill, filled in zip(fills, before, strict=True):
+            fill(filled)
 
 
 def run_kernels(call: Callable[..., Any], arguments: Arguments) -> tuple[Tensor, ...]:

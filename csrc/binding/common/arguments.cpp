@@ -1,6 +1,8 @@
 #include "binding/common/arguments.h"
 
 #include <array>
+#include <atomic>
+#include <cstring>
 
 namespace effkernels::binding {
 
@@ -132,6 +134,16 @@ const float* Arguments::floats(const Tensor& tensor, int64_t count) {
 
 namespace {
 
+std::atomic<bool> fills_new_memory{false};
+
+void fill(AtenTensorHandle tensor) {
+  void* data;
+  int64_t bytes;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(tensor, &data));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor, &bytes));
+  std::memset(data, 0xFF, static_cast<size_t>(bytes));
+}
+
 // By torch's C function. Calls by name, like that of torch::stable::empty, take several times as long.
 template <size_t kDims>
 Tensor empty_strided(const Tensor& like, int32_t type, const std::array<int64_t, kDims>& sizes,
@@ -142,7 +154,9 @@ Tensor empty_strided(const Tensor& like, int32_t type, const std::array<int64_t,
   AtenTensorHandle made;
   TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(kDims, sizes.data(), strides.data(), type, device_type, device_index, &made));
-  return Tensor(made);
+  Tensor owner(made);
+  if (device_type == aoti_torch_device_type_cpu() && fills_new_memory) fill(made);
+  return owner;
 }
 
 int32_t type_of(const Tensor& tensor) {
@@ -152,6 +166,8 @@ int32_t type_of(const Tensor& tensor) {
 }
 
 }  // namespace
+
+bool fill_new_memory(bool on) { return fills_new_memory.exchange(on); }
 
 Tensor empty_map(const Tensor& like, const Shape& s) {
   const int64_t row = int64_t{s.width} * s.channels;

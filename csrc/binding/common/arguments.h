@@ -80,6 +80,10 @@ Tensor empty_floats(const Tensor& like, int64_t rows, int64_t columns);
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t columns);
 Tensor empty_bytes(const Tensor& like, int64_t bytes);
 
+// Whether these fill what they allocate on CPUs with NaN, in all threads; returns whether they did before.
+// They do not follow torch.utils.deterministic.fill_uninitialized_memory there.
+bool fill_new_memory(bool on);
+
 inline float* floats_of(Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
 
 }  // namespace effkernels::binding

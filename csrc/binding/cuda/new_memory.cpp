@@ -1,0 +1,12 @@
+// effkernels_cuda: fill_new_memory.
+
+#include "binding/common/arguments.h"
+
+STABLE_TORCH_LIBRARY_FRAGMENT(effkernels_cuda, library) {
+  library.def("fill_new_memory(bool on) -> (bool before)");
+}
+
+// It has no tensors that could select a device.
+STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, CompositeExplicitAutograd, library) {
+  library.impl("fill_new_memory", TORCH_BOX(&effkernels::binding::fill_new_memory));
+}
