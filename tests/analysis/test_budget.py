@@ -161,7 +161,7 @@ def test_no_warning_for_the_papers_coefficients() -> None:
         ({"max_macs": 1e9, "batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"max_macs": 1e9, "alpha": 0.5}, "alpha must be finite and at least 1"),
         ({"max_macs": 1e9, "execution": "level3"}, "execution must be 'eager', 'level1' or"),
-        ({"max_macs": 1e9, "base": "resnet50"}, "no model named 'resnet50'"),
+        ({"max_macs": 1e9, "base": "resnet51"}, "no model named 'resnet51'"),
         ({"max_params": 1e30}, "not used up even at phi=38.02"),
     ],
 )

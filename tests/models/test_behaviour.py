@@ -319,14 +319,16 @@ def test_the_largest_is_built_in_under_three_seconds() -> None:
     assert min(times) < 3.0
 
 
-def test_import_costs_under_half_a_second_beyond_torch() -> None:
+def test_import_costs_little_beside_that_of_torch() -> None:
+    """A fifth to a third of it was measured, about 0.4 s on an idle machine."""
     code = (
-        "import time, torch; start = time.perf_counter(); import effkernels\n"
-        "print(time.perf_counter() - start)"
+        "import time; start = time.perf_counter()\n"
+        "import torch; then = time.perf_counter()\n"
+        "import effkernels; print((time.perf_counter() - then) / (then - start))"
     )
-    times = []
+    ratios = []
     for _ in range(3):
         run = run_python("-c", code)
         assert (run.returncode, run.stderr) == (0, "")
-        times.append(float(run.stdout))
-    assert min(times) < 0.5
+        ratios.append(float(run.stdout))
+    assert min(ratios) < 0.4

@@ -166,7 +166,7 @@ void run_strip(const Dense& d, const Cut& c, const Memory& m, PairProduct& produ
   const int64_t at = (group + begin) * d.out_channels + channel;
   if (stores_activated(d, channels)) {
     activate_rows(d.activation, m.strip, count, width, static_cast<float*>(d.y) + at, d.out_channels);
-    return m.clock.lap(Work::kActivation);
+    return m.clock.lap(d.activation == Activation::kIdentity ? Work::kOutput : Work::kActivation);
   }
   if (!by_pairs(d.dtype)) {
     activate(d.activation, d.dtype, m.strip, static_cast<int64_t>(count) * width, m.strip);

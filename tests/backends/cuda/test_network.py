@@ -151,16 +151,14 @@ def test_maps_of_other_images(shim: HostShim, kind: str) -> None:
 
 
 def test_a_backbone_is_one_op(shim: HostShim) -> None:
-    """As a call, as it is explained, and in what it allocates: its maps, and a workspace."""
+    """As a call, and as it is explained."""
     model, x = backbone(out_indices=(0, 2)), torch.randn(1, 3, 33, 40)
     assert shim.call("ops_of_a_forward", model, x) == ["effkernels_cuda.network_maps.default"]
     launches, text = shim.call("explained", model, x)
     assert [launch.dependent for launch in launches] == [False] + [True] * (len(launches) - 1)
     assert "1 op call, 0 rows of PyTorch's own operators" in text
     operators, functions = shim.call("host_path", model, x)
-    assert operators.count("effkernels_cuda::network_maps_held") == 1
-    assert operators.count("aten::empty") == 3
-    assert len(operators) == 4, operators
+    assert operators == ["effkernels_cuda::network_maps_held"]
     assert len(functions) <= 4, functions
 
 
@@ -358,11 +356,9 @@ def test_launches_do_not_overlap_where_they_must_not(shim: HostShim) -> None:
 
 
 def test_what_the_host_does_in_a_call(shim: HostShim) -> None:
-    """One op, which allocates a result and a workspace, whatever the network; and hardly any Python."""
+    """One op, whatever the network, which calls none of PyTorch's by name; and hardly any Python."""
     for name in ("efficientnet_b0", "efficientnet_lite0"):
         operators, functions = shim.call("host_path", tiny(name), torch.randn(1, 3, 33, 40))
-        assert operators.count("effkernels_cuda::network_held") == 1
-        assert operators.count("aten::empty") == 2
-        assert len(operators) == 3, operators
+        assert operators == ["effkernels_cuda::network_held"]
         # The call of the network, and PyTorch's call of an operator.
         assert len(functions) <= 3, functions
