@@ -220,13 +220,17 @@ class _Place:
         """The way to run a network that takes the least time, in words and as a call."""
         layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
         runs = {
-            f"eager, {title}{how}": self.call(
-                copy.deepcopy(form).to(memory_format=layout), side, layout
-            )
+            f"eager, {title}{how}": self.call(_copy(form, layout), side, layout)
             for how, form in _forms(network)
             for title, layout in layouts.items()
         }
         return min(runs.items(), key=lambda row: self.fastest_of(row[1]))
+
+
+def _copy(network: Any, layout: torch.memory_format) -> nn.Module:
+    """``Any``, because the types of older releases of PyTorch do not know the argument."""
+    copied: nn.Module = copy.deepcopy(network).to(memory_format=layout)
+    return copied
 
 
 def _forms(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
