@@ -320,15 +320,15 @@ def test_the_largest_is_built_in_under_three_seconds() -> None:
 
 
 def test_import_costs_little_beside_that_of_torch() -> None:
-    """A fifth to a third of it was measured, about 0.4 s on an idle machine."""
+    """In processor time, because other programs do not change the ratio: 0.21 to 0.24 was measured, of 1.5 to 2.7 s."""
     code = (
-        "import time; start = time.perf_counter()\n"
-        "import torch; then = time.perf_counter()\n"
-        "import effkernels; print((time.perf_counter() - then) / (then - start))"
+        "import time; start = time.process_time()\n"
+        "import torch; then = time.process_time()\n"
+        "import effkernels; print((time.process_time() - then) / (then - start))"
     )
     ratios = []
     for _ in range(3):
         run = run_python("-c", code)
         assert (run.returncode, run.stderr) == (0, "")
         ratios.append(float(run.stdout))
-    assert min(ratios) < 0.4
+    assert min(ratios) < 0.35
