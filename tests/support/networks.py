@@ -31,6 +31,13 @@ def tiny(name: str = "efficientnet_b0") -> EfficientNet:
     return randomise(build(config, num_classes=10)).eval().requires_grad_(False)
 
 
+def model_on_gpu(name: str, dtype: torch.dtype = torch.bfloat16) -> EfficientNet:
+    """A named model at its full size, in eval mode, on the current GPU."""
+    with effkernels.use_backend("torch"):
+        model = randomise(effkernels.create_model(name)).eval().requires_grad_(False)
+    return model.to(dtype).cuda()
+
+
 def backbone_of(model: EfficientNet, **options: Any) -> EfficientNetFeatures:
     """What makes the maps of a network, with its weights, in eval mode."""
     features = EfficientNetFeatures(model.config, **options).eval().requires_grad_(False)

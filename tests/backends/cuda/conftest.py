@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from cuda_kernels import Shim
+from effkernels import use_backend
 from effkernels._backends.compiled import compiled_status
 from effkernels_build.ninja_build import CompileError
 from host_shim import HostShim, ShimMissingError
@@ -46,6 +48,13 @@ def gpu() -> Gpu:
     if reason is not None:
         pytest.skip(f"no _C_cuda: {reason}")
     return Gpu("cuda")
+
+
+@pytest.fixture
+def on_the_kernels(gpu: Gpu) -> Iterator[None]:
+    """Networks run on the CUDA kernels, without gradients."""
+    with use_backend("cuda"), torch.no_grad():
+        yield
 
 
 @pytest.fixture(

@@ -12,31 +12,13 @@ from torch import Tensor, nn
 
 import effkernels
 from changes import CHANGES
-from effkernels import EfficientNet
-from effkernels._backends.compiled import compiled_status
 from effkernels._backends.network_ops import OPS, HeldNetwork
 from effkernels.ops._steps import run_by_steps, run_steps
-from networks import backbone_of, network_of
-from randomise import randomise
+from networks import backbone_of, model_on_gpu, network_of
 from specs.style import DTYPES
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("on_the_kernels")]
 SWITCH = "EFFKERNELS_DEPENDENT_LAUNCH"
-
-
-@pytest.fixture(autouse=True)
-def _on_the_kernels() -> Iterator[None]:
-    reason = compiled_status()["cuda"]
-    if reason is not None:
-        pytest.skip(f"no _C_cuda: {reason}")
-    with effkernels.use_backend("cuda"), torch.no_grad():
-        yield
-
-
-def model_of(name: str, dtype: torch.dtype = torch.bfloat16) -> EfficientNet:
-    with effkernels.use_backend("torch"):
-        model = randomise(effkernels.create_model(name)).eval().requires_grad_(False)
-    return model.to(dtype).cuda()
 
 
 def images(count: int = 2, size: int = 96, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -58,7 +40,7 @@ def test_it_is_the_same_as_its_steps(
     name: str, dtype: torch.dtype, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit, each time, whether launches overlap or not."""
-    model, x = model_of(name, dtype), images(count, dtype=dtype)
+    model, x = model_on_gpu(name, dtype), images(count, dtype=dtype)
     network, tensors = network_of(model, x)
     features = run_steps(x, network.with_matrices(tensors), network.steps[:-1])
     weight, bias = network.steps[-1].arguments(tensors)
@@ -77,7 +59,7 @@ def test_it_is_the_same_as_its_steps(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_maps_are_those_of_the_steps(dtype: torch.dtype, kind: str) -> None:
     """Bit for bit, each time; also where tensor maps are kept and the workspace moves."""
-    model, x = model_of("efficientnet_b0", dtype), images(9, dtype=dtype)
+    model, x = model_on_gpu("efficientnet_b0", dtype), images(9, dtype=dtype)
     source = model if kind == "the last map" else backbone_of(model.cpu()).to(dtype).cuda()
     network, tensors = network_of(source, x, maps=True)
     expected = run_by_steps(x, tensors, network)
@@ -90,7 +72,7 @@ def test_maps_are_those_of_the_steps(dtype: torch.dtype, kind: str) -> None:
 
 
 def test_launches_overlap_where_the_device_can() -> None:
-    model, x = model_of("efficientnet_b0"), images()
+    model, x = model_on_gpu("efficientnet_b0"), images()
     launches = effkernels.explain(model, x).launches
     capable = torch.cuda.get_device_capability() >= (9, 0)
     assert [launch.dependent for launch in launches] == [False] + [capable] * (len(launches) - 1)
@@ -98,7 +80,7 @@ def test_launches_overlap_where_the_device_can() -> None:
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_held_is_read_anew(change: str) -> None:
-    model, x = model_of("efficientnet_b0"), images()
+    model, x = model_on_gpu("efficientnet_b0"), images()
     network, tensors = network_of(model, x)
     held = HeldNetwork(OPS["cuda"], tensors, network)
     held(x)
@@ -108,7 +90,7 @@ def test_what_is_held_is_read_anew(change: str) -> None:
 
 def test_weights_are_read_after_what_wrote_them() -> None:
     """The first launch must not overtake a kernel that writes weights: here one that is late."""
-    model, x = model_of("efficientnet_b0"), images(1)
+    model, x = model_on_gpu("efficientnet_b0"), images(1)
     for _ in range(3):
         model(x)
     weight = model.stem.conv.weight
@@ -125,7 +107,7 @@ def test_weights_are_read_after_what_wrote_them() -> None:
 
 
 def test_side_streams() -> None:
-    model, x = model_of("efficientnet_b0"), images()
+    model, x = model_on_gpu("efficientnet_b0"), images()
     for _ in range(3):
         expected = model(x)
     torch.cuda.synchronize()
@@ -140,7 +122,7 @@ def test_side_streams() -> None:
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
 def test_the_second_device() -> None:
-    model, x = model_of("efficientnet_b0"), images()
+    model, x = model_on_gpu("efficientnet_b0"), images()
     expected = model(x).cpu()
     second = model.to("cuda:1")
     for _ in range(3):
@@ -155,7 +137,7 @@ def test_the_second_device() -> None:
 
 def test_threads_share_a_model() -> None:
     """Each on a stream of its own, with images of its own."""
-    model = model_of("efficientnet_b0")
+    model = model_on_gpu("efficientnet_b0")
     inputs = [images(1 + i) for i in range(4)]
     for _ in range(3):
         expected = [model(x) for x in inputs]
@@ -178,7 +160,7 @@ def test_threads_share_a_model() -> None:
 
 def test_graphs_of_ones_own() -> None:
     """With other operators around."""
-    model, x = model_of("efficientnet_b0"), images()
+    model, x = model_on_gpu("efficientnet_b0"), images()
     for _ in range(3):
         expected = (model(x * 2) + 1).softmax(-1)
     torch.cuda.synchronize()
@@ -198,7 +180,7 @@ def test_graphs_of_ones_own() -> None:
 
 @pytest.mark.parametrize("count", [1, 8])
 def test_graphs_of_models(count: int) -> None:
-    model, x = model_of("efficientnet_b0"), images(count)
+    model, x = model_on_gpu("efficientnet_b0"), images(count)
     graphed = effkernels.graph(model, x)
     for _ in range(5):
         assert torch.equal(graphed(x), model(x))
@@ -209,7 +191,7 @@ def test_graphs_of_models(count: int) -> None:
 
 
 def test_memory_is_given_back() -> None:
-    model, x = model_of("efficientnet_b0"), images(16, 224)
+    model, x = model_on_gpu("efficientnet_b0"), images(16, 224)
     for _ in range(3):
         y = model(x)
     torch.cuda.synchronize()
@@ -232,7 +214,7 @@ def test_memory_is_given_back() -> None:
 
 
 def test_what_does_not_fit_the_op_runs_as_before() -> None:
-    model, x = model_of("efficientnet_b0"), images()
+    model, x = model_on_gpu("efficientnet_b0"), images()
     expected = model(x)
     handle = model.stages[2].register_forward_hook(lambda *_: None)
     torch.testing.assert_close(model(x), expected, rtol=2e-2, atol=2e-2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,25 +10,13 @@ from torch import Tensor, nn
 
 import effkernels
 from effkernels import EfficientNet, GpuProfile
-from effkernels._backends.compiled import compiled_status
-from randomise import randomise
+from networks import model_on_gpu
 
-pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(autouse=True)
-def _on_the_kernels() -> Iterator[None]:
-    reason = compiled_status()["cuda"]
-    if reason is not None:
-        pytest.skip(f"no _C_cuda: {reason}")
-    with effkernels.use_backend("cuda"), torch.no_grad():
-        yield
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("on_the_kernels")]
 
 
 def b0(dtype: torch.dtype = torch.bfloat16) -> EfficientNet:
-    with effkernels.use_backend("torch"):
-        model = randomise(effkernels.create_model("efficientnet_b0")).eval()
-    return model.requires_grad_(False).to(dtype).cuda()
+    return model_on_gpu("efficientnet_b0", dtype)
 
 
 def images(count: int, size: int = 224, dtype: torch.dtype = torch.bfloat16) -> Tensor:
