@@ -1,6 +1,6 @@
 """Use a CUDA module that was built over another torch: all releases since 2.11 load the same one.
 
-reuse_cuda.py bindings       check that its bindings compile with the installed torch, whose headers nothing else includes
+reuse_cuda.py bindings       check that its bindings compile with the installed torch; nothing else includes its headers
 reuse_cuda.py adopt FOLDER   copy FOLDER's module and its record into the installed package, which has none
 """
 
