@@ -213,13 +213,26 @@ def busy_seconds() -> float:
 
 
 def cpu_model() -> str:
-    """The processor's name as the system reports it."""
+    """The processor's name as the system reports it; one without a number, as virtual machines have, with the
+    numbers that tell its generation."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor() or platform.machine()
-    found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1).strip() if found else platform.machine()
+    return named_processor(text) or platform.machine()
+
+
+def named_processor(cpuinfo: str) -> str | None:
+    """The name of the first processor in the text of /proc/cpuinfo: ``"AMD EPYC (family 25, model 1)"``."""
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        field, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(field.strip(), value.strip())
+    name = fields.get("model name") or fields.get("Model")
+    if name is None or any(c.isdigit() for c in name) or "cpu family" not in fields:
+        return name
+    return f"{name} (family {fields['cpu family']}, model {fields['model']})"
 
 
 def commit() -> str | None:

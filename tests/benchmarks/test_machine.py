@@ -39,6 +39,22 @@ def test_limits_are_measured_in_the_precision_of_the_device(
     assert set(seen) == {allowed}
 
 
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        (["model name\t: AMD EPYC"], "AMD EPYC (family 25, model 1)"),
+        (["model name\t: AMD EPYC 7763 64-Core Processor"], "AMD EPYC 7763 64-Core Processor"),
+        ([], None),
+    ],
+)
+def test_processors_without_a_number_are_named_by_their_generation(
+    lines: list[str], name: str | None
+) -> None:
+    first = ["processor\t: 0", "cpu family\t: 25", "model\t\t: 1", *lines]
+    assert machine.named_processor("\n".join([*first, "", "processor\t: 1"])) == name
+    assert machine.named_processor("Model\t\t: Raspberry Pi 5") == "Raspberry Pi 5"
+
+
 def test_only_environment_variables_that_change_results_are_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
