@@ -32,6 +32,10 @@ struct Constant {
   static constexpr bool value = kValue;
 };
 
+// A launch of more threads than a kernel is compiled for is refused.
+static_assert(kMostGroups * kWarp <= threads_at_a_time(3) / 2 &&
+              kMostGroups * kWarp <= threads_at_a_time(5) / 2);
+
 template <class T, int kKernel, int kStride, bool kSilu>
 EFFKERNELS_KERNEL(threads_at_a_time(kKernel) / 2, 2)
 depthwise_rows_nhwc_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap in_boxes,

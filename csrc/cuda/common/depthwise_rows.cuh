@@ -30,13 +30,8 @@ constexpr int kTable = 256;
 
 // Threads that a multiprocessor has registers for: 96 each for 3x3, so that two blocks of 8 groups are there
 // at a time, or 5 of 4 groups; 128 for 5x5, so that 2 or 4 are. With fewer the kernels spill, and 5x5
-// takes 1.7 times as long. Code for 12.x needs more of them, and there shared memory leaves room for fewer
-// blocks.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
-EFFKERNELS_HOST_DEVICE int threads_at_a_time(int kernel) { return kernel == 3 ? 512 : 384; }
-#else
+// takes 1.7 times as long.
 EFFKERNELS_HOST_DEVICE int threads_at_a_time(int kernel) { return kernel == 3 ? 640 : 512; }
-#endif
 
 // How one call is cut into blocks. Bytes are of shared memory.
 struct Plan {

@@ -129,30 +129,34 @@ EFFKERNELS_DEVICE void mbarrier_wait(uint32_t barrier, uint32_t parity) {
   } while (!done);
 }
 
+// A copy to the block's own shared memory, as PTX calls it from 8.6 on. Before, it could only be one to some
+// block of the cluster: with that, code for 12.0 looks each time whose memory it is, and has a call for that
+// of others, which takes a frame and 13 registers.
+#if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1208
+#define EFFKERNELS_TO_OWN_BLOCK "shared::cta.global.mbarrier::complete_tx::bytes"
+#else
+#define EFFKERNELS_TO_OWN_BLOCK "shared::cluster.global.mbarrier::complete_tx::bytes"
+#endif
+
 // Starts to copy a box, all bytes of which the mbarrier is told of; `to` is aligned to 128 bytes. One thread
 // does this for all.
 EFFKERNELS_DEVICE void tma_load(uint32_t to, const TensorMap& map, int i, int j, uint32_t barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
-      "[%4];" ::"r"(to),
-      "l"(&map), "r"(i), "r"(j), "r"(barrier)
-      : "memory");
+  asm volatile("cp.async.bulk.tensor.2d." EFFKERNELS_TO_OWN_BLOCK " [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+               "l"(&map), "r"(i), "r"(j), "r"(barrier)
+               : "memory");
 }
 EFFKERNELS_DEVICE void tma_load(uint32_t to, const TensorMap& map, int i, int j, int k, uint32_t barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
-      "[%5];" ::"r"(to),
-      "l"(&map), "r"(i), "r"(j), "r"(k), "r"(barrier)
-      : "memory");
+  asm volatile("cp.async.bulk.tensor.3d." EFFKERNELS_TO_OWN_BLOCK
+               " [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
+               "l"(&map), "r"(i), "r"(j), "r"(k), "r"(barrier)
+               : "memory");
 }
 EFFKERNELS_DEVICE void tma_load(uint32_t to, const TensorMap& map, int i, int j, int k, int l,
                                 uint32_t barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, "
-      "%5}], "
-      "[%6];" ::"r"(to),
-      "l"(&map), "r"(i), "r"(j), "r"(k), "r"(l), "r"(barrier)
-      : "memory");
+  asm volatile("cp.async.bulk.tensor.4d." EFFKERNELS_TO_OWN_BLOCK
+               " [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(to),
+               "l"(&map), "r"(i), "r"(j), "r"(k), "r"(l), "r"(barrier)
+               : "memory");
 }
 
 // What this thread has written to shared memory, and what a barrier has shown it of others who have come here
