@@ -56,14 +56,14 @@ depthwise_nhwc_fwd_kernel(const DepthwiseConvBnActArgs a, const Plan p, float* s
   wait_for_copies();
   barrier();
 
+  if (sums != nullptr) sums += (tile.image * p.tiles() + tile.index) * a.out.channels + channel;
   const Lane lane = Lane::of(p.chunk);
   float total[kPair] = {};
   compute_patches<Traits>(a, p, tile, Staged<T>{inputs, p.chunk, weights, folded, channel, channels}, lane,
                           total);
   if (sums != nullptr) {
     add_groups(total, lane.group, lane.groups, lane.index, p.chunk, channels,
-               reinterpret_cast<float*>(shared_memory()),
-               sums + (tile.image * p.tiles() + tile.index) * a.out.channels + channel);
+               reinterpret_cast<float*>(shared_memory()), sums);
   }
 }
 

@@ -64,8 +64,8 @@ EFFKERNELS_DEVICE void reduce(const SqueezeExciteGateArgs& a, bool vectors, cons
                               const float* pooled, int images, float* hidden) {
   [[maybe_unused]] constexpr int kUnroll = kChannels<kImages>;
   const int lane = thread_index() % kWarp;
-  for (int r = thread_index() / kWarp; r < a.squeezed; r += kWarps) {
-    const T* row = weights + int64_t{r} * a.channels;
+  const T* row = weights + int64_t{thread_index() / kWarp} * a.channels;
+  for (int r = thread_index() / kWarp; r < a.squeezed; r += kWarps, row += int64_t{kWarps} * a.channels) {
     float dots[kImages] = {};
 #pragma unroll kUnroll
     for (int c = lane * kTogether; c < a.channels; c += kWarp * kTogether) {

@@ -27,8 +27,8 @@ needs_cuda_module = pytest.mark.skipif(WHY_NOT is not None, reason=f"no _C_cuda:
 # As in "9.0a"; of these there is machine code.
 ARCHS = [arch.removesuffix("+PTX") for arch in compiled.build_info()["cuda_archs"] or ()]
 
-# Registers per thread, by a part of the architecture and the mangled name; the first match counts. They let as many
-# blocks fit on a multiprocessor as the kernels intend: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
+# Registers per thread, by a part of the mangled name; the first match counts. They let as many blocks fit on a
+# multiprocessor as the kernels intend: 2 of 256 threads with 128 registers, 3 with 80, 4 with 64.
 CEILINGS = {
     r"depthwise_nhwc_fwd_kernel.*TraitsILi[35]E": 128,
     r"depthwise_nhwc_fwd_kernel.*TraitsILi7E": 208,
@@ -40,9 +40,7 @@ CEILINGS = {
     r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi3E": 128,
     r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi2E": 168,
     r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi1E": 255,
-    # 640 threads on a multiprocessor of 3x3, 512 of 5x5; where there is less shared memory 512 and 384.
-    r"^12.0 .*depthwise_rows_nhwc_fwd_kernel.*Li3ELi[12]E": 128,
-    r"^12.0 .*depthwise_rows_nhwc_fwd_kernel.*Li5ELi[12]E": 168,
+    # 640 threads on a multiprocessor of 3x3, 512 of 5x5.
     r"depthwise_rows_nhwc_fwd_kernel.*Li3ELi[12]E": 96,
     r"depthwise_rows_nhwc_fwd_kernel.*Li5ELi[12]E": 128,
     r"conv_nhwc_fwd_kernel": 128,
@@ -55,18 +53,6 @@ CEILINGS = {
     r"mean_of_parts_kernel": 40,
     r"narrow_features_kernel": 40,
     r"device_arch_kernel|dependent_launch_probe_kernel|hold_up_kernel": 16,
-}
-
-
-# Bytes of a thread's stack, where a kernel keeps what it has no registers for: a multiple of 8. Since two elements
-# share a reciprocal in SiLU, some kernels at their ceilings miss one register to three. The rows on 12.0 have a frame
-# in which nothing is: ptxas reports no spills, and they use fewer registers than they may. None elsewhere.
-STACK = {
-    ("depthwise_conv_bn_act", "10.0"): 8,
-    ("depthwise_conv_bn_act", "12.0"): 16,
-    ("depthwise_tensor_core", "12.0"): 8,
-    ("tiles", "9.0a"): 8,
-    ("squeeze_excite_gate", "9.0a"): 8,
 }
 
 # Instructions of the loops of depthwise_tensor_core.cu that multiply a row and store the one before, with SiLU: 256
@@ -111,10 +97,8 @@ def kernels(cuobjdump: str, arch: str) -> list[Kernel]:
     return all_kernels(cuobjdump)[device_archs([arch])[0]]
 
 
-def ceiling(arch: str, kernel: str) -> int:
-    return next(
-        most for pattern, most in CEILINGS.items() if re.search(pattern, f"{arch} {kernel}")
-    )
+def ceiling(kernel: str) -> int:
+    return next(most for pattern, most in CEILINGS.items() if re.search(pattern, kernel))
 
 
 @needs_cuda_module
@@ -134,8 +118,18 @@ def test_every_source_has_kernels(arch: str, cuobjdump: str) -> None:
 @pytest.mark.parametrize("arch", ARCHS)
 def test_registers_and_spills(arch: str, cuobjdump: str) -> None:
     found = kernels(cuobjdump, arch)
-    assert {k: k.registers for k in found if k.registers > ceiling(arch, k.name)} == {}
-    assert {k: k.stack for k in found if k.stack > STACK.get((k.source, arch), 0)} == {}
+    assert {k: k.registers for k in found if k.registers > ceiling(k.name)} == {}
+    assert {k: k.stack for k in found if k.stack > 0} == {}
+
+
+@needs_cuda_module
+@pytest.mark.skipif("9.0a" not in ARCHS, reason="no code for 9.0a")
+def test_warpgroups_pass_registers_on(cuobjdump: str) -> None:
+    """Those that take more wait for ever if the launch had fewer than `WarpgroupConfig::kLaunched` a thread."""
+    passing = r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi[23]E"
+    found = [k for k in kernels(cuobjdump, "9.0a") if re.search(passing, k.name)]
+    assert found
+    assert {k: k.registers for k in found if k.registers != ceiling(k.name)} == {}
 
 
 @needs_cuda_module

@@ -13,8 +13,9 @@ constexpr int kGroup = 32;                // output channels that a warp compute
 constexpr int kEight = 8;                 // of them a lane's, neighbours
 
 // Warps of a block along pixels and along output channels. A warp has kFragments times 16 pixels and kGroups
-// times 32 channels; sums of 16 x 8 are 4 registers of a thread.
-template <int kWarpRows_, int kWarpColumns_, int kFragments_, int kGroups_, int kStages_, int kBlocks_>
+// times 32 channels; sums of 16 x 8 are 4 registers of a thread. kMeans: whether it also computes means.
+template <int kWarpRows_, int kWarpColumns_, int kFragments_, int kGroups_, int kStages_, int kBlocks_,
+          bool kMeans_ = false>
 struct TileConfig {
   static constexpr int kWarpRows = kWarpRows_, kWarpColumns = kWarpColumns_;
   static constexpr int kFragments = kFragments_, kGroups = kGroups_;
@@ -23,6 +24,7 @@ struct TileConfig {
   static constexpr int kThreads = kWarpRows * kWarpColumns * kWarp;
   static constexpr int kStages = kStages_;  // at most
   static constexpr int kBlocks = kBlocks_;  // on a multiprocessor, for which registers must suffice
+  static constexpr bool kMeans = kMeans_;
 };
 
 // All of them, counted on the shapes of B0 to B7 and not measured yet. Stages and blocks fill the shared
@@ -31,7 +33,7 @@ using Narrow = TileConfig<8, 1, 1, 1, 3, 3>;  // 128 x 32: every output of a pro
 using Middle = TileConfig<8, 1, 1, 2, 4, 2>;  // 128 x 64: the same
 using Wide = TileConfig<8, 1, 1, 3, 3, 2>;    // 128 x 96: pads 144, 176, 192 or 672 channels less than 128 do
 using Square = TileConfig<4, 2, 2, 2, 3, 2>;  // 128 x 128: what is read of shared memory serves most products
-using Low = TileConfig<2, 4, 2, 1, 6, 2>;     // 64 x 128: few pixels, as of late layers; means
+using Low = TileConfig<2, 4, 2, 1, 6, 2, true>;  // 64 x 128: few pixels, as of late layers; means
 static_assert(Low::kStages <= kMostOpenGroups + 2);
 
 struct TilePlan {

@@ -280,7 +280,7 @@ pointwise_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, const TilePlan p, floa
   }
   char* memory = shared_memory();
   Folded* folded = reinterpret_cast<Folded*>(memory + p.folded);
-  float* totals = a.mean == nullptr ? nullptr : reinterpret_cast<float*>(memory + p.totals);
+  float* totals = Config::kMeans && a.mean != nullptr ? reinterpret_cast<float*>(memory + p.totals) : nullptr;
 
   Copier<T, Config, kGated> copier(a, p, column, segment, tile, count);
   if (p.resident) {
