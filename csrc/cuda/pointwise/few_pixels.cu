@@ -14,8 +14,7 @@ constexpr int kEight = 8;      // output channels of a product
 constexpr int kChannels = 32;  // input channels of a step: 8 neighbours for each of 4 lanes, in two products
 constexpr int kShares = 15;    // warps that multiply, at most
 // Steps whose loads are on their way at the same time: so many as registers hold.
-template <int kEights, bool kGated>
-constexpr int kTogether = kEights > 1 && kGated ? 2 : 3;
+EFFKERNELS_HOST_DEVICE int together(int eights, bool gated) { return eights > 1 && gated ? 2 : 3; }
 constexpr int kThreads = (kShares + 1) * kWarp;
 
 using Words = Elements<uint32_t, 4>;
@@ -65,7 +64,7 @@ pointwise_few_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, int64_t pixels, in
 #pragma unroll
       for (int h = 0; h < 2; ++h) gates[h] = a.gate + smaller(row[h], pixels - 1) / of_image * channels;
     }
-    constexpr int kLoads = kTogether<kEights, kGated>;
+    constexpr int kLoads = together(kEights, kGated);
     float sums[kEights][4] = {};
     Words factors[kLoads][kEights];
     const auto load_factors = [&](int step) {
@@ -158,26 +157,60 @@ pointwise_few_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, int64_t pixels, in
   }
 }
 
-template <class T, int kEights, bool kGated>
-const char* launch_few(const PointwiseConvBnActArgs& a, const Stream& stream) {
-  const int64_t pixels = a.in.images * a.in.pixels();
-  const int column_blocks = divide_up(a.out_channels, kEights * kEight);
+// How a call is cut into blocks.
+struct FewPlan {
+  int eights;  // products' worth of output channels of a block
+  int shares;  // warps that multiply
+  int column_blocks;
+  int64_t blocks;
+
+  int threads() const { return (shares + 1) * kWarp; }
+};
+
+FewPlan make_few_plan(const PointwiseConvBnActArgs& a) {
+  const int64_t tiles = divide_up<int64_t>(a.in.images * a.in.pixels(), kPixels);
+  const auto columns = [&](int eights) { return divide_up(a.out_channels, eights * kEight); };
+  FewPlan p;
+  // Twice the channels read pixels half as often, but must leave enough blocks.
+  p.eights = tiles * columns(2) >= blocks_to_fill() / 2 ? 2 : 1;
+  p.column_blocks = columns(p.eights);
+  p.blocks = tiles * p.column_blocks;
   // As few warps as do with one round of loads, but 7 where there is something for each: on an H100, 1152
   // channels take 4.3 us with 8 warps and 2.9 with 16.
   const int steps = divide_up(a.in.channels, kChannels);
-  const int shares =
-      smaller(kShares, larger(smaller(steps, 7), divide_up(steps, kTogether<kEights, kGated>)));
-  const Grid grid{"pointwise_few_nhwc_fwd", divide_up<int64_t>(pixels, kPixels) * column_blocks,
-                  (shares + 1) * kWarp,
-                  kEights * (kEight * static_cast<int64_t>(sizeof(Folded)) + shares * kWarp * 16)};
-  return launch(pointwise_few_nhwc_fwd_kernel<T, kEights, kGated>, grid, stream, a, pixels, column_blocks);
+  p.shares =
+      smaller(kShares, larger(smaller(steps, 7), divide_up(steps, together(p.eights, a.gate != nullptr))));
+  return p;
 }
 
-template <class T, int kEights>
-const char* launch_few(const PointwiseConvBnActArgs& a, const Stream& stream) {
-  return a.gate != nullptr ? launch_few<T, kEights, true>(a, stream)
-                           : launch_few<T, kEights, false>(a, stream);
+template <class T, int kEights, bool kGated>
+const char* launch_few(const PointwiseConvBnActArgs& a, const FewPlan& p, const Stream& stream) {
+  const Grid grid{"pointwise_few_nhwc_fwd", p.blocks, p.threads(),
+                  kEights * (kEight * static_cast<int64_t>(sizeof(Folded)) + p.shares * kWarp * 16)};
+  return launch(pointwise_few_nhwc_fwd_kernel<T, kEights, kGated>, grid, stream, a,
+                a.in.images * a.in.pixels(), p.column_blocks);
 }
+
+template <class T>
+const char* launch_few(const PointwiseConvBnActArgs& a, const Stream& stream) {
+  const FewPlan p = make_few_plan(a);
+  if (a.gate != nullptr) {
+    return p.eights == 2 ? launch_few<T, 2, true>(a, p, stream) : launch_few<T, 1, true>(a, p, stream);
+  }
+  return p.eights == 2 ? launch_few<T, 2, false>(a, p, stream) : launch_few<T, 1, false>(a, p, stream);
+}
+
+// Microseconds on an H100. Each of these blocks reads all channels of its pixels and all weights of its own
+// channels, at 4.2 MB a microsecond at best: 1152 > 320 channels take 2.3 more where 160 blocks of 16 warps
+// are launched, which do not run at a time, in place of 80.
+double few_pixels_time(const PointwiseConvBnActArgs& a, const FewPlan& p) {
+  const int64_t rows = kPixels + p.eights * kEight;
+  return static_cast<double>(p.blocks * rows * a.in.channels * size_of(a.dtype)) / 4.2e6;
+}
+
+// Tiles read them less often, but one after the other: 98 tiles of 64 pixels take 9.2 for 672 > 192 channels
+// and 12.7 for 1152 > 192, and fewer take no longer.
+double tiles_time(const PointwiseConvBnActArgs& a) { return 4.5 + 0.45 * divide_up(a.in.channels, kStep); }
 
 }  // namespace
 
@@ -185,17 +218,15 @@ const char* launch_few(const PointwiseConvBnActArgs& a, const Stream& stream) {
 // of few channels, each of these small blocks has too little to do.
 bool has_few_pixels(const PointwiseConvBnActArgs& a) {
   const int64_t pixels = a.in.images * a.in.pixels();
-  return a.mean == nullptr && pixels <= 4096 &&
-         divide_up<int64_t>(pixels, 64) * divide_up(a.out_channels, 128) < blocks_to_fill() / 2;
+  if (a.mean != nullptr || pixels > 4096 ||
+      divide_up<int64_t>(pixels, 64) * divide_up(a.out_channels, 128) >= blocks_to_fill() / 2) {
+    return false;
+  }
+  return few_pixels_time(a, make_few_plan(a)) <= tiles_time(a);
 }
 
 const char* run_few_pixels(const PointwiseConvBnActArgs& a, const Stream& stream) {
-  const int64_t pixels = a.in.images * a.in.pixels();
-  // Twice the channels read pixels half as often, but must leave enough blocks.
-  const bool many =
-      divide_up<int64_t>(pixels, kPixels) * divide_up(a.out_channels, 2 * kEight) >= blocks_to_fill() / 2;
-  if (a.dtype == Dtype::kHalf) return many ? launch_few<Half, 2>(a, stream) : launch_few<Half, 1>(a, stream);
-  return many ? launch_few<BFloat16, 2>(a, stream) : launch_few<BFloat16, 1>(a, stream);
+  return a.dtype == Dtype::kHalf ? launch_few<Half>(a, stream) : launch_few<BFloat16>(a, stream);
 }
 
 }  // namespace effkernels::cuda::pointwise

@@ -120,6 +120,30 @@ def test_what_warpgroups_do_not_take(hopper: HostShim, name: str, seed: int) -> 
     assert hopper.call("warpgroups", True) == before
 
 
+# Images, input and output channels, side, gates; and whether few_pixels.cu takes it on an H100.
+SMALL = {
+    "B0, an image": ((1, 1152, 192, 7, True), True),
+    "B0, an image, expanding": ((1, 24, 144, 56, False), True),
+    "B0, 8 images": ((8, 1152, 320, 7, True), True),
+    "B0, 32 images": ((32, 672, 192, 7, True), False),
+    "B4, an image, expanding": ((1, 160, 960, 24, False), True),
+    "B4, an image": ((1, 2688, 448, 12, True), True),
+    "B4, 8 images": ((8, 2688, 448, 12, True), False),
+    "B7, an image": ((1, 2304, 384, 19, True), True),
+    "B7, an image, more channels": ((1, 3840, 640, 19, True), False),
+    "tiles fill the GPU": ((8, 640, 3840, 19, False), False),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_few_pixels_of_an_h100(hopper: HostShim, name: str) -> None:
+    """Not where its small blocks would read more, and longer, than larger tiles."""
+    (images, channels, out_channels, side, gated), taken = SMALL[name]
+    hopper.call("device", 132, 227 * 1024)
+    shape = (images, channels, out_channels, side, side, gated)
+    assert hopper.call("has_few_pixels", *shape) == taken
+
+
 def _offset(t: Tensor) -> Tensor:
     """The same values from the second element of a storage on."""
     moved = torch.empty(t.numel() + 1, dtype=t.dtype)[1:].as_strided(t.shape, t.stride())

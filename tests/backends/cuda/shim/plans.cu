@@ -1,9 +1,10 @@
-// How depthwise_tensor_core.cu would cut a call on a device, and where buffers would lie, for the tests.
+// How kernels would be chosen and cut on a device, and where buffers would lie, for the tests.
 
 #include "cuda/common/depthwise_rows.cuh"
 #include "cuda/common/memory_plan.h"
 #include "cuda/common/tensor_maps.h"
 #include "cuda/depthwise_tensor_core.h"
+#include "cuda/pointwise/kernels.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -28,6 +29,20 @@ EXPORT void effkernels_depthwise_plan(const int64_t* shape, int multiprocessors,
                            p.unit,        p.table,  int64_t{p.shares} * p.strips * p.chunks,
                            p.shared_bytes};
   for (const int64_t value : found) *plan++ = value;
+}
+
+// Whether few_pixels.cu would take a convolution on the device: `shape` is images, input and output channels,
+// height, width, and whether there are gates.
+EXPORT bool effkernels_has_few_pixels(const int64_t* shape) {
+  using namespace effkernels;
+  static const float gate = 0.0f;
+  PointwiseConvBnActArgs a{};
+  const auto side = [&](int i) { return static_cast<int>(shape[i]); };
+  a.in = {shape[0], side(3), side(4), side(1)};
+  a.out_channels = side(2);
+  a.dtype = Dtype::kHalf;
+  a.gate = shape[5] != 0 ? &gate : nullptr;
+  return cuda::pointwise::has_few_pixels(a);
 }
 
 // Whether kernels with tensor memory are there from now on.

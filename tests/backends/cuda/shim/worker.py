@@ -87,6 +87,12 @@ class Worker:
         )
         return list(found)
 
+    def has_few_pixels(self, *shape: int) -> bool:
+        """See `plans.cu`."""
+        found = self.library.effkernels_has_few_pixels
+        found.restype = ctypes.c_bool
+        return bool(found((ctypes.c_int64 * len(shape))(*shape)))
+
     def op(self, name: str, arguments: dict[str, Any], seed: int) -> Results:
         """Twice, with blocks and threads in another order: not a bit may differ."""
         found: list[Results] = []
