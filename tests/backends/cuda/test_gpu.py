@@ -152,6 +152,12 @@ POINTWISE = [
     (176, 1056, 29, False),
     (1056, 176, 29, True),
     (1824, 304, 15, True),
+    # As many pixels as they have with more images: each of the warpgroups' other configurations runs with 9.
+    (240, 80, 28, True),
+    (480, 112, 28, True),
+    (240, 176, 33, True),
+    (40, 24, 56, False),
+    (72, 64, 28, False),
 ]
 
 
