@@ -9,16 +9,21 @@
 #
 # The stages; without STAGE all of them run in this order. Each is ended after EFFKERNELS_STAGE_SECONDS (default 480):
 #   build     installs the package with device code for this GPU
-#   tests_cuda, tests_triton   pytest -m gpu: everything but Triton's kernels, and Triton's kernels
+#   tests_cuda   pytest -m gpu: everything but Triton's kernels
 #   profile   times each kernel of B0 and B4 as it is launched: profiles/
-#   layers, networks   the report, in bfloat16. A stage that measures continues, when repeated, where it stopped
+#   layers, networks   the report, in bfloat16. A stage that measures continues, when repeated, where it stopped, and
+#             parts/ has a report of each row as soon as it is measured
+#   join      joins the parts that the bfloat16 stages have written so far into report/; once more at the end
+#   tests_triton   pytest -m gpu: Triton's kernels
 #   memcheck, racecheck   compute-sanitizer over small cases of the CUDA kernels
 #   growth, memory   the other parts of the report
 #   full_b0, full_b4, full_b7, full_b2, full_b5, full_lite0   a network with every contestant, including max-autotune
 #   float16   B0 and B4 again in float16, as a separate report
 #   memcheck_triton, racecheck_triton   compute-sanitizer over small cases of Triton's kernels, in bfloat16
 #   sweep     layers again with every configuration of Triton's kernels: picks/ says which is fastest for each shape
-#   join      joins the parts that the bfloat16 stages have written into report/
+#
+# Where a machine is there for ten minutes at a time: `build tests_cuda profile layers` first, then, with the same
+# FOLDER, `build layers networks join` until both say that everything was measured before.
 #
 # The stages write to FOLDER: a log each, their measurements in parts/, and the report. The last lines printed say how
 # each stage ended. No two stages write the same file, so once the package is built, two of these commands with different
@@ -31,7 +36,7 @@ if (($# < 1)); then
 fi
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 shift
-(($#)) || set -- build tests_cuda tests_triton profile layers networks memcheck racecheck growth memory \
+(($#)) || set -- build tests_cuda profile layers networks join tests_triton memcheck racecheck growth memory \
   full_b0 full_b4 full_b7 full_b2 full_b5 full_lite0 float16 memcheck_triton racecheck_triton sweep join
 
 # pip and pytest on the PATH may belong to another Python, so everything is started by the one that has PyTorch.
