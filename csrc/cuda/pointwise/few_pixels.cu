@@ -200,9 +200,9 @@ const char* launch_few(const PointwiseConvBnActArgs& a, const Stream& stream) {
   return p.eights == 2 ? launch_few<T, 2, false>(a, p, stream) : launch_few<T, 1, false>(a, p, stream);
 }
 
-// Microseconds on an H100. Each of these blocks reads all channels of its pixels and all weights of its own
-// channels, at 4.2 MB a microsecond at best: 1152 > 320 channels take 2.3 more where 160 blocks of 16 warps
-// are launched, which do not run at a time, in place of 80.
+// Estimates, in microseconds on an H100. Each of these blocks reads all channels of its pixels and all
+// weights of its own channels, at 4.2 MB a microsecond at best: 1152 > 320 channels take 2.3 more where 160
+// blocks of 16 warps are launched, which do not run at a time, in place of 80.
 double few_pixels_time(const PointwiseConvBnActArgs& a, const FewPlan& p) {
   const int64_t rows = kPixels + p.eights * kEight;
   return static_cast<double>(p.blocks * rows * a.in.channels * size_of(a.dtype)) / 4.2e6;
