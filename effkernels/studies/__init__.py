@@ -9,8 +9,10 @@
                                    constraint="nominal", target=2.0, tolerance=0.1)
 
 Networks are B0's blocks on Fashion-MNIST, or on a folder of pictures, at 14 to 28 pixels (:func:`small_config`); or any
-configuration on a folder's pictures at their full size (:meth:`Setting.full`, :class:`Machine`). A finished training is in the :class:`Store` and is never done again, whichever study wants it. The grid search needs
-Optuna and pictures need matplotlib, which are imported when they are needed: ``pip install "effkernels[studies]"``.
+configuration, scaled, on a folder's pictures at their full size (:meth:`Setting.full`, :class:`Machine`). A finished
+training is in the :class:`Store` and is never done again, whichever study wants it. The grid search needs Optuna and
+pictures need matplotlib, which are imported when they are needed: ``pip install "effkernels[studies]"``; crops and
+augmentation at full size need torchvision: ``pip install "effkernels[train]"``.
 """
 
 from effkernels.studies.architecture import Architecture, small_config

@@ -164,5 +164,5 @@ def _memory(missing: Sequence[Training], machine: Machine) -> str:
 def _duration(seconds: float) -> str:
     for unit, name in ((_DAY, "days"), (_HOUR, "hours"), (_MINUTE, "minutes")):
         if seconds >= 2 * unit:
-            return f"{seconds / unit:.2g} {name}"
-    return f"{seconds:.2g} seconds"
+            return f"{seconds / unit:.{0 if seconds >= 10 * unit else 1}f} {name}"
+    return f"{max(seconds, 1):.0f} seconds"

@@ -287,7 +287,9 @@ class Trainer:
                         self.store.add(training, made)
                         result = made
         # From the file in any case: the network that was trained computes its layers in another way.
-        return result, _loaded(training, path)
+        setting = training.setting
+        opened = self.pictures(setting) if setting.config is None else self.full_pictures(setting)
+        return result, _loaded(training, len(opened.classes), opened.channels, path)
 
     def pictures(self, setting: Setting) -> Pictures:
         """Those of a setting, opened once."""
@@ -375,9 +377,8 @@ def _write(model: EfficientNet, path: Path) -> None:
         raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def _loaded(training: Training, path: Path) -> EfficientNet:
-    base = training.setting.base
-    model = training.architecture.build(base.num_classes, base.in_channels)
+def _loaded(training: Training, classes: int, channels: int, path: Path) -> EfficientNet:
+    model = training.architecture.build(classes, channels)
     try:
         model.load_state_dict(torch.load(path, weights_only=True))
     except Exception as error:  # whatever a damaged file makes of unpickling

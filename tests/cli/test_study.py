@@ -109,6 +109,7 @@ def test_a_study_of_a_folder_states_its_cost(tmp_path: Path, run: Run, fake: Fak
     pytest.importorskip("matplotlib")
     folder = colours(tmp_path / "data")
     options = ("--data", folder, "--pictures", 50, "--held-out", 10, "--output", tmp_path / "out")
+    options = (*options, "--small")
     done = run("study", "mnas", *options, "--budget", 2)
     assert done.exit_code == 0, done.stderr
     # Two networks for each of two searches, the base as a search would see it, and three networks for two judges.
