@@ -54,8 +54,8 @@ def networks(
     for depth, resolution in pairs:
         if base.side(resolution) > base.largest:
             raise ValueError(
-                f"resolution {resolution:g} of a pair makes pictures larger than their own {base.largest} pixels: begin "
-                f"below the {base.config.resolution} pixels of {base.config.name}"
+                f"resolution {resolution:g} of a pair makes pictures larger than their own {base.largest} pixels: "
+                f"begin below the {base.config.resolution} pixels of {base.config.name}"
             )
         multipliers = Triple(depth, 1.0, resolution)
         own = multipliers.apply(base)

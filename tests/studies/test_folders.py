@@ -88,7 +88,7 @@ def test_networks_learn_colours_and_are_tested(tmp_path: Path) -> None:
     (tmp_path / "test" / "yellow").mkdir()
     (tmp_path / "test" / "yellow" / "1.png").write_bytes((tmp_path / "test/red/1.png").read_bytes())
     with pytest.raises(ValueError, match="the test pictures have other classes"):
-        studies.Pictures(long).test(14)
+        studies.Pictures(replace(long)).test(14)
 
 
 def test_forecasts() -> None:
