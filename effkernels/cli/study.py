@@ -1,7 +1,8 @@
-"""``effkernels study``: the paper's experiments on small networks, with a bar while they train."""
+"""``effkernels study``: the paper's experiments, with a bar while networks train."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +11,16 @@ from typing import Any
 import typer
 from rich.progress import Progress, TaskID
 
+from effkernels.cli.options import choose_device
 from effkernels.cli.output import console, print_json, printable
 from effkernels.cli.progress import progress_bar
+from effkernels.cli.train import default_workers
+from effkernels.models import EfficientNetConfig
+from effkernels.models.config_file import read_config
+from effkernels.models.registry import get_config
 from effkernels.studies import (
+    Foretold,
+    Machine,
     OutOfTime,
     Setting,
     Store,
@@ -33,8 +41,12 @@ from effkernels.studies import (
 from effkernels.studies.grids import PAPER
 from effkernels.studies.latencies import Latencies
 from effkernels.studies.report import Document
+from effkernels.studies.setting import FULL
+from effkernels.train.recipe import RECIPES, Recipe
+from effkernels.train.sources import is_fashion_mnist
 
 TRAININGS = "trainings.jsonl"
+DEFAULT_BASE = "efficientnet_b0"
 _UNFINISHED = 3
 
 
@@ -48,10 +60,20 @@ class _Drawn:
 @dataclass(frozen=True)
 class _Study(_Drawn):
     setting: Setting
+    full: bool = True
+    """Whether it works on pictures at full size."""
 
 
 def study(
-    *, which: str, output: Path, as_json: bool, minutes: float | None = None, **options: Any
+    *,
+    which: str,
+    output: Path,
+    as_json: bool,
+    minutes: float | None = None,
+    dry_run: bool = False,
+    device: str | None = None,
+    workers: int | None = None,
+    **options: Any,
 ) -> None:
     """Run a study, write its three files into ``output``, and print its page; see ``effkernels study --help``.
 
@@ -64,13 +86,19 @@ def study(
         _finish(drawn.run(), drawn, output, as_json)
         return
     chosen = _STUDIES[which]
-    setting = _setting(chosen.setting, options)
+    setting = _setting(which, chosen, options)
     store = Store(output / TRAININGS)
     with progress_bar() as bar:
         seconds = None if minutes is None else 60 * minutes
-        trainer = Trainer(store, seconds, _Shown(bar), announce=_announce)
+        shown = _Shown(bar)
+        machine = _machine(setting, device, workers, shown)
+        trainer = Trainer(
+            store, seconds, shown, announce=_announce, machine=machine, only_forecast=dry_run
+        )
         try:
             document = chosen.run(trainer, setting, output, **options)
+        except Foretold:
+            return
         except OutOfTime as stopped:
             console().print(printable(f"{stopped}"), soft_wrap=True)
             raise typer.Exit(_UNFINISHED) from None
@@ -90,23 +118,81 @@ def _finish(document: Document, chosen: _Drawn, output: Path, as_json: bool) -> 
     out.print(printable(f"\nwritten: {', '.join(map(str, paths))}"), soft_wrap=True)
 
 
-def _setting(usual: Setting, options: dict[str, Any]) -> Setting:
-    """The study's own, with what the user changed."""
-    epochs = options.pop("epochs")
-    names = ("data", "pictures", "held_out", "split_seed")
-    changes = {name: options.pop(name) for name in names}
-    given = {name: value for name, value in changes.items() if value is not None}
+def _setting(which: str, chosen: _Study, options: dict[str, Any]) -> Setting:
+    """The study's own, with what the user changed; or one of a base at full size."""
+    small, base, side = (options.pop(name) for name in ("small", "base", "resolution"))
+    named = options.pop("recipe")
+    changes = {name: options.pop(name) for name in ("epochs", "lr")}
+    names = ("data", "pictures", "held_out", "split_seed", "batch_size")
+    given = {name: value for name in names if (value := options.pop(name)) is not None}
+    given = {"batch" if name == "batch_size" else name: value for name, value in given.items()}
+    data = given.get("data", chosen.setting.data)
+    fitted = {"--base": base, "--resolution": side, "--recipe": named}
+    wants_full = [name for name, value in fitted.items() if value is not None]
+    if small and wants_full:
+        raise ValueError(f"--small and {wants_full[0]} contradict each other: pass one of them")
     try:
-        recipe = usual.recipe if epochs is None else replace(usual.recipe, epochs=epochs)
-        return replace(usual, recipe=recipe, **given)
+        if small or not (wants_full or _is_folder(data)):
+            return replace(
+                chosen.setting, recipe=_recipe(chosen.setting.recipe, **changes), **given
+            )
+        if not chosen.full:
+            raise ValueError(
+                f"'study {which}' searches among small networks alone: pass --small, which reduces the pictures to 28 "
+                "pixels; at full size there are grid, compare, widths, cam and final"
+            )
+        if named is not None and named not in RECIPES:
+            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {named!r}")
+        recipe = _recipe(FULL if named is None else RECIPES[named], **changes)
+        return Setting.full(**{"data": data, **given}, config=_base(base, side), recipe=recipe)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"--{_dashes(str(error))}") from None
+        raise ValueError(_as_option(str(error))) from None
 
 
-def _dashes(message: str) -> str:
-    """A message that begins with the name of an argument, with that of the option in its place."""
-    name, rest = message.split(" ", 1)
-    return f"{name.replace('_', '-')} {rest}"
+def _is_folder(data: str) -> bool:
+    return not is_fashion_mnist(data) and Path(data).is_dir()
+
+
+def _recipe(usual: Recipe, *, epochs: int | None, lr: float | None) -> Recipe:
+    """A recipe of so many epochs, of which the warm-up is a fifth at most, and with this learning rate."""
+    if lr is not None:
+        usual = replace(usual, lr=lr, lr_batch=None)
+    if epochs is None:
+        return usual
+    usual = replace(usual, epochs=epochs)
+    return replace(usual, warmup_epochs=min(usual.warmup_epochs, epochs / 5))
+
+
+def _base(given: str | None, side: int | None) -> EfficientNetConfig:
+    name = DEFAULT_BASE if given is None else given
+    config = read_config(name) if name.endswith(".json") else get_config(name)
+    if side is None:
+        return config
+    if side < 1:
+        raise ValueError(f"resolution must be at least 1, got {side}")
+    return replace(config, coefficients=replace(config.coefficients, resolution=side))
+
+
+def _machine(setting: Setting, device: str | None, workers: int | None, shown: _Shown) -> Machine:
+    if setting.config is None:
+        for name, value in (("device", device), ("workers", workers)):
+            if value is not None and value not in ("cpu", 0):
+                raise ValueError(
+                    f"--{name} is for networks at full size: the small ones train in one thread of the processor"
+                )
+        return Machine()
+    if workers is not None and workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {workers}")
+    where, _ = choose_device(device)
+    return Machine(
+        where, default_workers() if workers is None else workers, shown.note, shown.progress
+    )
+
+
+def _as_option(message: str) -> str:
+    """``held_out must be ...`` as ``--held-out must be ...``."""
+    message = re.sub(r"^batch(?= must be )", "batch_size", message)
+    return re.sub(r"^(\w+)(?= must be )", lambda found: f"--{found[1].replace('_', '-')}", message)
 
 
 def _announce(text: str) -> None:
@@ -115,14 +201,24 @@ def _announce(text: str) -> None:
 
 
 class _Shown:
-    """Shows in a bar how many trainings are done."""
+    """Shows in a bar how many trainings are done, and notes above it, once each."""
 
     def __init__(self, bar: Progress) -> None:
-        self._bar = bar
+        self._bar, self._done = bar, 0
+        self._noted: set[str] = set()
         self._task: TaskID = bar.add_task("trainings", total=None)
 
     def __call__(self, done: int, wanted: int) -> None:
+        self._done = done
         self._bar.update(self._task, completed=done, total=wanted)
+
+    def progress(self, share: float) -> None:
+        self._bar.update(self._task, completed=self._done + share)
+
+    def note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            typer.echo(f"effkernels: skipped: {text}", err=True)
 
 
 def _triple(text: str | None, output: Path) -> Triple:
@@ -160,14 +256,12 @@ def _grid(
     seeds: int,
     pruner: str,
 ) -> Document:
-    classes, channels = setting.shape
     found = candidates(
-        grid(step),
+        grid(step, setting.base.largest_factor),
         constraint,  # type: ignore[arg-type]
         target=target,
         tolerance=tolerance,
-        num_classes=classes,
-        in_channels=channels,
+        base=setting.base,
         measured=_latencies(setting, output),
     )
     return grid_study.grid_search(
@@ -209,8 +303,7 @@ def _cam(trainer: Trainer, setting: Setting, output: Path, *, seeds: int) -> Doc
 
 
 def _latencies(setting: Setting, output: Path) -> Latencies:
-    classes, channels = setting.shape
-    return Latencies(output / "latencies.json", num_classes=classes, in_channels=channels)
+    return Latencies(output / "latencies.json", setting.base)
 
 
 def _measured(cost: str, setting: Setting, output: Path) -> Latencies | None:
@@ -245,8 +338,8 @@ _STUDIES = {
     "compare": _Study(_compare, comparison.page, comparison.draw, Setting()),
     "widths": _Study(_widths, widths.page, widths.draw, Setting()),
     "cam": _Study(_cam, maps.page, maps.draw, Setting()),
-    "search": _Study(_search, replaying.page, replaying.draw, replaying.TABLE_SETTING),
-    "mnas": _Study(_mnas, live.page, live.draw, replaying.TABLE_SETTING),
+    "search": _Study(_search, replaying.page, replaying.draw, replaying.TABLE_SETTING, False),
+    "mnas": _Study(_mnas, live.page, live.draw, replaying.TABLE_SETTING, False),
     "final": _Study(_final, judging.page, judging.draw, Setting()),
 }
 # Those that train nothing.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from effkernels.analysis.cost import ModelCost, model_cost
 from effkernels.models import EfficientNet, EfficientNetConfig, StageConfig
+from effkernels.models.config_file import config_from_json, config_to_json
 from effkernels.models.scaling import Coefficients
 
 # B0's blocks (Tan and Le 2019, Table 1) for pictures of 14 pixels: two reductions in place of five.
@@ -22,6 +23,7 @@ LARGEST_RESOLUTION = 28
 
 # What a stage's tuple holds in JSON.
 _STAGE = ("repeats", "kernel_size", "stride", "expand_ratio", "out_channels", "se_ratio", "block")
+_MOST_REDUCTIONS = 2
 
 
 def small_config(
@@ -41,7 +43,7 @@ def small_config(
     Raises:
         ValueError: over two reductions, or a resolution above 28.
     """
-    if sum(stage.stride > 1 for stage in stages) > 2:
+    if _reductions(stages) > _MOST_REDUCTIONS:
         raise ValueError("stages must reduce at most twice: maps of 14 pixels would shrink to 2")
     if resolution > LARGEST_RESOLUTION:
         raise ValueError(
@@ -61,9 +63,28 @@ def small_config(
     )
 
 
+def _reductions(stages: tuple[StageConfig, ...]) -> int:
+    return sum(stage.stride > 1 for stage in stages)
+
+
+def _is_small(config: EfficientNetConfig) -> bool:
+    """Whether :func:`small_config` makes it, but for multipliers of width and depth, and its name."""
+    plain = small_config()
+    same = replace(
+        config,
+        name=plain.name,
+        coefficients=plain.coefficients,
+        stages=plain.stages,
+        stem_channels=plain.stem_channels,
+        head_channels=plain.head_channels,
+    )
+    fits = _reductions(config.stages) <= _MOST_REDUCTIONS
+    return same == plain and fits and config.resolution <= LARGEST_RESOLUTION
+
+
 @dataclass(frozen=True)
 class Architecture:
-    """A network of :func:`small_config`.
+    """A network of a study.
 
     Args:
         config: of the whole network.
@@ -106,18 +127,29 @@ class Architecture:
                     stage.block,
                 )
             )
-        changed = small_config(
-            tuple(rows),
-            resolution=config.resolution,
+        changed = replace(
+            config,
+            name="small" if _is_small(config) else "scaled",
+            coefficients=Coefficients(1.0, 1.0, config.resolution, config.dropout),
+            stages=tuple(rows),
             stem_channels=config.scaled_stem_channels,
-            head_channels=config.scaled_head_channels,
+            # Without a head, what the last block makes is pooled.
+            head_channels=config.scaled_head_channels if config.head_channels else 0,
         )
+        if list(changed.blocks()) != blocks:  # inner widths of bottlenecks are rounded on their own
+            changed = replace(config, name=changed.name)
         adding = {block.stage for block in blocks if block.same_shape}
         return Architecture(changed, tuple(s for s in sorted(set(self.no_skip)) if s in adding))
 
     def to_json(self) -> dict[str, Any]:
         """The canonical network as plain JSON types; equal networks give equal ones."""
         same = self.canonical()
+        if not _is_small(same.config):
+            return {
+                "resolution": same.config.resolution,
+                "config": config_to_json(same.config),
+                "no_skip": list(same.no_skip),
+            }
         return {
             "resolution": same.config.resolution,
             "stem": same.config.stem_channels,
@@ -129,6 +161,8 @@ class Architecture:
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Architecture:
         """What :meth:`to_json` wrote."""
+        if "config" in document:
+            return Architecture(config_from_json(document["config"]), tuple(document["no_skip"]))
         stages = tuple(StageConfig(**dict(zip(_STAGE, s, strict=True))) for s in document["stages"])
         config = small_config(
             stages,

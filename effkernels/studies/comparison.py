@@ -14,15 +14,23 @@ from typing import Any
 import numpy as np
 
 from effkernels.analysis.scaled_baselines import TABLE_3, TABLE_7
-from effkernels.models.scaling import round_resolution
-from effkernels.studies.architecture import LARGEST_RESOLUTION, Architecture, small_config
+from effkernels.studies.architecture import Architecture
+from effkernels.studies.base import SMALL, Base
 from effkernels.studies.grids import PAPER, Triple
-from effkernels.studies.report import Document, about_trainings, data_title, table, with_error
+from effkernels.studies.report import (
+    Document,
+    about_trainings,
+    base_title,
+    data_title,
+    table,
+    with_error,
+)
 from effkernels.studies.setting import Setting
 from effkernels.studies.statistics import PowerLaw, fit_power_law, mean_and_error
 from effkernels.studies.store import Trainer
 from effkernels.studies.training import Training
 
+WAYS = ("depth", "width", "resolution", "compound")
 TARGETS = (1.5, 2.0, 3.0, 4.0)
 """MACs over the base's."""
 LARGEST_MULTIPLIER, STEPS = 6.0, 200
@@ -46,47 +54,44 @@ class Point:
 def points(
     triple: Triple = PAPER,
     targets: Sequence[float] = TARGETS,
-    *,
-    num_classes: int = 10,
-    in_channels: int = 1,
+    base: Base = SMALL,
 ) -> list[Point]:
     """The networks to compare: depth, width, resolution, compound by ``triple``, at each target.
 
     Raises:
-        ValueError: no targets, or one that is not above 1.
+        ValueError: no targets, or one that is not above 1; or a dimension of the base cannot be scaled at all.
     """
     check_targets(targets)
-    base_macs = Architecture(small_config()).cost(num_classes, in_channels).macs
-    return [
+    base_macs = base.cost(base.network).macs
+    made = [
         Point(way, float(target), one, architecture, macs)
-        for way, multipliers in _ways(triple).items()
+        for way, multipliers in _ways(triple, base).items()
         for target, (macs, one, architecture) in zip(
             targets,
-            nearest(
-                multipliers,
-                [target * base_macs for target in targets],
-                num_classes=num_classes,
-                in_channels=in_channels,
-            ),
+            nearest(multipliers, [target * base_macs for target in targets], base),
             strict=True,
         )
     ]
+    for way in WAYS:
+        if all(point.macs == base_macs for point in made if point.way == way):
+            raise ValueError(
+                f"targets {', '.join(f'{t:g}' for t in targets)} leave {way} alone at the base, which has "
+                f"{base.config.resolution} pixels of the pictures' {base.largest}: pass larger targets, or begin with "
+                "fewer pixels (--resolution)"
+            )
+    return made
 
 
 def nearest(
-    multipliers: Iterable[Triple],
-    wanted: Sequence[float],
-    *,
-    num_classes: int = 10,
-    in_channels: int = 1,
+    multipliers: Iterable[Triple], wanted: Sequence[float], base: Base = SMALL
 ) -> list[tuple[int, Triple, Architecture]]:
     """Of the networks of ``multipliers`` the nearest to each number of MACs, as MACs, multipliers and network."""
     known: dict[str, tuple[int, Triple, Architecture]] = {}
     for one in multipliers:
-        architecture = one.apply()
+        architecture = one.apply(base)
         name = json.dumps(architecture.to_json())
         if name not in known:
-            known[name] = architecture.cost(num_classes, in_channels).macs, one, architecture
+            known[name] = base.cost(architecture).macs, one, architecture
     return [min(known.values(), key=lambda row: abs(math.log(row[0] / macs))) for macs in wanted]
 
 
@@ -96,21 +101,16 @@ def check_targets(targets: Sequence[float]) -> None:
         raise ValueError(f"targets must be ratios above 1, got {list(targets)}")
 
 
-def _ways(triple: Triple) -> dict[str, Iterator[Triple]]:
-    largest_side = LARGEST_RESOLUTION / small_config().resolution
+def _ways(triple: Triple, base: Base) -> dict[str, Iterator[Triple]]:
     multipliers = [float(m) for m in np.linspace(1, LARGEST_MULTIPLIER, STEPS)]
     phis = [float(phi) for phi in np.linspace(0, _LARGEST_PHI, STEPS)]
     compound = (Triple(triple.alpha**p, triple.beta**p, triple.gamma**p) for p in phis)
     return {
         "depth": (Triple(m, 1.0, 1.0) for m in multipliers),
         "width": (Triple(1.0, m, 1.0) for m in multipliers),
-        "resolution": (Triple(1.0, 1.0, m) for m in multipliers if m <= largest_side),
-        "compound": (t for t in compound if _side(t) <= LARGEST_RESOLUTION),
+        "resolution": (Triple(1.0, 1.0, m) for m in multipliers if m <= base.largest_factor),
+        "compound": (t for t in compound if base.side(t.gamma) <= base.largest),
     }
-
-
-def _side(triple: Triple) -> int:
-    return round_resolution(small_config().resolution * triple.gamma)
 
 
 def compare(
@@ -135,9 +135,8 @@ def compare(
     """
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2, for error bars; got {seeds}")
-    base = Architecture(small_config()).canonical()
-    classes, channels = setting.shape
-    chosen = points(triple, targets, num_classes=classes, in_channels=channels)
+    base = setting.base.network
+    chosen = points(triple, targets, setting.base)
     networks = [base, *(point.architecture for point in chosen)]
     trainings = [Training(a, setting, seed) for seed in range(seeds) for a in networks]
     trainer.expect(trainings)
@@ -152,10 +151,10 @@ def compare(
         row_of(p.way, p.target, p.multipliers, p.architecture, own, base_macs)
         for p, own in zip(chosen, by_network[1:], strict=True)
     ]
-    laws = {way: _law(base_row, rows, way) for way in _ways(triple)}
+    laws = {way: _law(base_row, rows, way, setting.held_out) for way in WAYS}
     return {
         "study": "comparison",
-        "setting": setting.to_json(),
+        "setting": setting.describe(),
         "seeds": seeds,
         "triple": [triple.alpha, triple.beta, triple.gamma],
         "base": base_row,
@@ -199,9 +198,11 @@ def row_of(
     }
 
 
-def _law(base: dict[str, Any], rows: Sequence[dict[str, Any]], way: str) -> PowerLaw:
+def _law(base: dict[str, Any], rows: Sequence[dict[str, Any]], way: str, held_out: int) -> PowerLaw:
     own = [base, *(row for row in rows if row["way"] == way)]
-    return fit_power_law({row["macs"]: [1 - a for a in row["accuracies"]] for row in own})
+    least = 1 / (2 * held_out)  # half a picture in the place of none, whose logarithm is infinite
+    errors = {row["macs"]: [max(1 - a, least) for a in row["accuracies"]] for row in own}
+    return fit_power_law(errors)
 
 
 def page(document: Document) -> str:
@@ -290,7 +291,8 @@ def draw(document: Document, figure: Any) -> None:
     axes.set_ylabel("accuracy on pictures held out, %")
     axes.grid(alpha=0.3)
     axes.legend()
-    axes.set_title(f"trained here: small networks, {data_title(document['setting'])}", fontsize=10)
+    size = base_title(document["setting"]) or "small networks"
+    axes.set_title(f"trained here: {size}, {data_title(document['setting'])}", fontsize=10)
 
 
 def _draw_published(document: Document, axes: Any) -> None:

@@ -46,8 +46,10 @@ def grid_search(
         with all seeds, with the share of resamples of the seeds in which each of these is the best; ``base`` and
         ``paper`` as rows.
     """
-    trained = search(candidates, setting, trainer, study, seeds=seeds, pruner=pruner)
-    beside = [_row(_reference(t, setting), setting, trainer, seeds) for t in (BASE, PAPER)]
+    references = [reference(triple, setting.base) for triple in (BASE, PAPER)]
+    also = [Training(c.architecture, setting, seed) for c in references for seed in range(seeds)]
+    trained = search(candidates, setting, trainer, study, seeds=seeds, pruner=pruner, also=also)
+    beside = [_row(candidate, setting, trainer, seeds) for candidate in references]
     base_macs = beside[0]["macs"]
     rows = [_as_row(one, base_macs) for one in trained]
     moved = [row["mean"] for row in rows]
@@ -72,7 +74,7 @@ def grid_search(
         "constraint": constraint,
         "target": target,
         "tolerance": tolerance,
-        "setting": setting.to_json(),
+        "setting": setting.describe(),
         "seeds": seeds,
         "pruner": pruner,
         "best": rows[0]["triple"],
@@ -81,11 +83,6 @@ def grid_search(
         "base": beside[0],
         "paper": beside[1],
     }
-
-
-def _reference(triple: Triple, setting: Setting) -> Candidate:
-    classes, channels = setting.shape
-    return reference(triple, num_classes=classes, in_channels=channels)
 
 
 def name_of(constraint: str) -> str:

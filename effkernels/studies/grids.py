@@ -5,6 +5,7 @@ Source: Tan and Le 2019 (arXiv 1905.11946), section 3.3, step 1: phi is 1 and al
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -13,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from effkernels.analysis.memory import inference_memory
-from effkernels.models.scaling import ALPHA, BETA, CONSTRAINT, GAMMA, round_resolution
-from effkernels.studies.architecture import LARGEST_RESOLUTION, Architecture, small_config
+from effkernels.models.scaling import ALPHA, BETA, CONSTRAINT, GAMMA
+from effkernels.studies.architecture import Architecture
+from effkernels.studies.base import SMALL, Base
 from effkernels.studies.latencies import latency
 
 Constraint = Literal["nominal", "macs", "memory", "latency"]
@@ -49,18 +51,13 @@ class Triple:
         """alpha * beta^2 * gamma^2."""
         return self.alpha * self.beta**2 * self.gamma**2
 
-    def apply(self, phi: float = 1.0) -> Architecture:
-        """The small base scaled by it.
+    def apply(self, base: Base = SMALL) -> Architecture:
+        """A base scaled by it.
 
         Raises:
             ValueError: the resolution exceeds the pictures' own.
         """
-        config = small_config(
-            depth=self.alpha**phi,
-            width=self.beta**phi,
-            resolution=round_resolution(small_config().resolution * self.gamma**phi),
-        )
-        return Architecture(config).canonical()
+        return base.scaled(depth=self.alpha, width=self.beta, resolution=self.gamma)
 
     def __str__(self) -> str:
         """Such as "1.2, 1.1, 1.15"."""
@@ -96,16 +93,15 @@ class Candidate:
         }
 
 
-def grid(step: float = 0.1, largest_gamma: float | None = None) -> list[Triple]:
-    """All triples from 1 on in steps: alpha to 2, beta to 1.5, gamma as far as the pictures go.
+def grid(step: float = 0.1, largest_gamma: float = SMALL.largest_factor) -> list[Triple]:
+    """All triples from 1 on in steps: alpha to 2, beta to 1.5, gamma to 2 or as far as the pictures go.
 
     Raises:
         ValueError: the step is not from 0.01 to 1.
     """
     if not 0.01 <= step <= 1:
         raise ValueError(f"step must be from 0.01 to 1, got {step:g}")
-    limits = dict(_LARGEST)
-    limits["gamma"] = largest_gamma or LARGEST_RESOLUTION / small_config().resolution
+    limits = {**_LARGEST, "gamma": min(_LARGEST["gamma"], largest_gamma)}
     values = [
         [round(1 + i * step, 6) for i in range(int((limits[name] - 1) / step + 1e-9) + 1)]
         for name in ("alpha", "beta", "gamma")
@@ -119,8 +115,7 @@ def candidates(
     *,
     target: float = TARGET,
     tolerance: float = TOLERANCE,
-    num_classes: int = 10,
-    in_channels: int = 1,
+    base: Base = SMALL,
     measured: Callable[[Architecture], float] | None = None,
 ) -> list[Candidate]:
     """The networks of ``triples`` that keep a constraint, those nearest to the target first.
@@ -131,7 +126,7 @@ def candidates(
             base: MACs of a picture, estimated memory of inference, or measured latency.
         target: at least 1.
         tolerance: above 0.
-        num_classes, in_channels: of the networks.
+        base: what they scale.
         measured: seconds of a network, for ``latency``; by default :func:`latency`.
 
     Raises:
@@ -149,22 +144,23 @@ def candidates(
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance must be above 0, got {tolerance:g}")
     if measured is None:
-        measured = latency
-    base = Triple(1.0, 1.0, 1.0).apply()
+        measured = functools.partial(latency, base=base)
     by_network: dict[str, list[Triple]] = {}
     for triple in triples:
         if constraint == "nominal" and abs(triple.nominal - target) > tolerance + 1e-9:
             continue
-        name = json.dumps(triple.apply().to_json())
+        if base.side(triple.gamma) > base.largest:
+            continue
+        name = json.dumps(triple.apply(base).to_json())
         by_network.setdefault(name, []).append(triple)
-    costs = _Ratios(base, num_classes, in_channels)
+    costs = _Ratios(base)
     found, nearest = [], (math.inf, "")
     for same in by_network.values():
         same.sort(key=lambda t: (abs(t.nominal - target), t))
-        architecture = same[0].apply()
+        architecture = same[0].apply(base)
         ratios = costs.of(architecture)
         if constraint == "latency":
-            ratios["latency"] = measured(architecture) / measured(base)
+            ratios["latency"] = measured(architecture) / measured(base.network)
         value = same[0].nominal if constraint == "nominal" else ratios[constraint]
         nearest = min(nearest, (abs(value - target), f"{same[0]} with {value:.3f}"))
         if abs(value - target) <= tolerance + 1e-9:
@@ -180,20 +176,19 @@ def candidates(
 
 
 class _Ratios:
-    def __init__(self, base: Architecture, num_classes: int, in_channels: int) -> None:
-        self._shape = num_classes, in_channels
-        self._base = self._costs(base)
+    def __init__(self, base: Base) -> None:
+        self._from = base
+        self._base = self._costs(base.network)
 
     def _costs(self, architecture: Architecture) -> dict[str, float]:
-        cost = architecture.cost(*self._shape)
+        cost = self._from.cost(architecture)
         return {"macs": cost.macs, "memory": inference_memory(cost).eager}
 
     def of(self, architecture: Architecture) -> dict[str, float]:
         return {name: cost / self._base[name] for name, cost in self._costs(architecture).items()}
 
 
-def reference(triple: Triple, *, num_classes: int = 10, in_channels: int = 1) -> Candidate:
+def reference(triple: Triple, base: Base = SMALL) -> Candidate:
     """A candidate for comparison, whatever its cost: the paper's triple, for instance."""
-    architecture = triple.apply()
-    costs = _Ratios(Triple(1.0, 1.0, 1.0).apply(), num_classes, in_channels)
-    return Candidate(triple, (triple,), architecture, costs.of(architecture))
+    architecture = triple.apply(base)
+    return Candidate(triple, (triple,), architecture, _Ratios(base).of(architecture))

@@ -44,6 +44,7 @@ def search(
     *,
     seeds: int = 5,
     pruner: str = "halving",
+    also: Sequence[Training] = (),
 ) -> list[Trained]:
     """Train ``candidates``.
 
@@ -54,6 +55,7 @@ def search(
         path: Optuna's study, an SQLite file. A study that was interrupted goes on.
         seeds: of a candidate that is not pruned.
         pruner: ``halving``, ``median`` (below the median of the others at as many seeds) or ``none``.
+        also: what the caller is going to train after it: announced with the rest.
 
     Raises:
         ValueError: an argument out of range; ``path`` is no study, one of something else, or locked.
@@ -68,7 +70,7 @@ def search(
         raise ValueError(f"seeds must be at least 2, for an uncertainty; got {seeds}")
     optuna = need("optuna", "the grid search", extra="studies")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    trainer.expect([t for candidate in candidates for t in _trainings(candidate, setting, seeds)])
+    trainer.expect([*(t for c in candidates for t in _trainings(c, setting, seeds)), *also])
     by_name = {str(candidate.triple): candidate for candidate in candidates}
     with _one_line_errors(optuna, path):
         study = _open(optuna, path, pruner, by_name, setting, seeds, trainer)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from effkernels.studies.architecture import Architecture, small_config
-from effkernels.studies.report import Document, data_title, table, with_error
+from effkernels.studies.architecture import Architecture
+from effkernels.studies.report import Document, data_title, rounded, table, with_error
 from effkernels.studies.setting import Setting
 from effkernels.studies.statistics import mean_and_error
 from effkernels.studies.store import Trainer
@@ -19,16 +19,19 @@ FIRST_SEED = 100
 _AT = 2.0
 
 
-def selected(folder: Path) -> dict[str, Architecture]:
+def selected(folder: Path, setting: Setting) -> dict[str, Architecture]:
     """The base, and what ``grid.json`` and ``comparison.json`` name at about twice its MACs.
 
     Raises:
-        ValueError: one of them is missing or damaged.
+        ValueError: one of them is missing or damaged, or of other pictures or another base.
     """
-    grid, comparison = read(folder / "grid.json"), read(folder / "comparison.json")
+    grid, comparison = (read(folder / f"{name}.json") for name in ("grid", "comparison"))
+    base = setting.base.network
     try:
+        for document in (grid, comparison):
+            _check_same(document, setting, rounded(base.to_json()), folder)
         found = {
-            "base": Architecture(small_config()).canonical(),
+            "base": base,
             f"grid search: {grid['rows'][0]['name']}": _network(grid["rows"][0]),
             f"the paper's: {grid['paper']['name']}": _network(grid["paper"]),
         }
@@ -38,6 +41,15 @@ def selected(folder: Path) -> dict[str, Architecture]:
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{folder}: a study's JSON lacks {error}") from None
     return found
+
+
+def _check_same(document: Document, setting: Setting, base: dict[str, Any], folder: Path) -> None:
+    data = setting.to_json()["data"]
+    if (document["setting"]["data"], document["base"]["network"]) != (data, base):
+        raise ValueError(
+            f"{folder}: {document['study']}.json is of other pictures or another base: pass the --data, --base and "
+            "--resolution of then"
+        )
 
 
 def _network(row: Mapping[str, Any]) -> Architecture:
@@ -76,9 +88,9 @@ def judge(folder: Path, setting: Setting, trainer: Trainer, *, seeds: int = 3) -
     """
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2, for error bars; got {seeds}")
-    networks = selected(folder)
+    networks = selected(folder, setting)
     asked = {
-        "setting": setting.to_json(),
+        "setting": setting.describe(),
         "seeds": seeds,
         "networks": {name: network.to_json() for name, network in networks.items()},
     }

@@ -10,7 +10,8 @@ from statistics import median
 
 import torch
 
-from effkernels.studies.architecture import Architecture, small_config
+from effkernels.studies.architecture import Architecture
+from effkernels.studies.base import SMALL, Base
 from effkernels.studies.training import one_thread
 from effkernels.timing import in_turns
 
@@ -28,14 +29,14 @@ class Latencies:
 
     Args:
         path: of the JSON file; it belongs to one machine.
-        num_classes, in_channels: of the networks.
+        base: what the networks scale.
 
     Raises:
         ValueError: the file is something else, or cannot be written.
     """
 
-    def __init__(self, path: Path, *, num_classes: int = 10, in_channels: int = 1) -> None:
-        self._path, self._shape = path, (num_classes, in_channels)
+    def __init__(self, path: Path, base: Base = SMALL) -> None:
+        self._path, self._base = path, base
         try:
             known = json.loads(path.read_text()) if path.exists() else {}
             self._known = {str(name): float(seconds) for name, seconds in known.items()}
@@ -61,15 +62,15 @@ class Latencies:
     def _name(self, architecture: Architecture) -> str:
         """Of a network with these classes and channels; without them that of Fashion-MNIST's."""
         document = architecture.to_json()
-        if self._shape != _FASHION_MNIST:
-            document["classes"], document["channels"] = self._shape
+        shape = self._base.num_classes, self._base.in_channels
+        if shape != _FASHION_MNIST:
+            document["classes"], document["channels"] = shape
         return json.dumps(document)
 
     def _measure(self, missing: dict[str, Architecture]) -> None:
-        base = Architecture(small_config()).canonical()
+        base = self._base.network
         all_of_them = {self._name(base): base, **missing}
-        classes, channels = self._shape
-        seconds = latencies(list(all_of_them.values()), num_classes=classes, in_channels=channels)
+        seconds = latencies(list(all_of_them.values()), self._base)
         scale = self._known.get(self._name(base), seconds[0]) / seconds[0]
         measured = {name: scale * s for name, s in zip(all_of_them, seconds, strict=True)}
         self._known = {**measured, **self._known}
@@ -83,12 +84,10 @@ class Latencies:
 
 
 @torch.no_grad()
-def latencies(
-    architectures: Sequence[Architecture], *, num_classes: int = 10, in_channels: int = 1
-) -> list[float]:
+def latencies(architectures: Sequence[Architecture], base: Base = SMALL) -> list[float]:
     """Median seconds of fused networks on one picture in one thread of this processor, timed in turns."""
     with one_thread():
-        runs = [_call(architecture, num_classes, in_channels) for architecture in architectures]
+        runs = [_call(architecture, base) for architecture in architectures]
         rounds = in_turns(
             runs,
             seconds=_SECONDS * len(runs),
@@ -100,13 +99,13 @@ def latencies(
     return [median(took) / 1e3 for took in zip(*rounds, strict=True)]
 
 
-def latency(architecture: Architecture, *, num_classes: int = 10, in_channels: int = 1) -> float:
+def latency(architecture: Architecture, base: Base = SMALL) -> float:
     """Median seconds of a fused network on one picture in one thread of this processor."""
-    return latencies([architecture], num_classes=num_classes, in_channels=in_channels)[0]
+    return latencies([architecture], base)[0]
 
 
-def _call(architecture: Architecture, num_classes: int, in_channels: int) -> Callable[[], object]:
+def _call(architecture: Architecture, base: Base) -> Callable[[], object]:
     side = architecture.config.resolution
-    model = architecture.build(num_classes, in_channels).eval().fuse()
-    image = torch.zeros(1, in_channels, side, side)
+    model = architecture.build(base.num_classes, base.in_channels).eval().fuse()
+    image = torch.zeros(1, base.in_channels, side, side)
     return lambda: model(image)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from effkernels.studies.architecture import Architecture, small_config
+from effkernels.studies.architecture import Architecture
 from effkernels.studies.evolution import EXPONENT, STRATEGIES, best_so_far, reward
 from effkernels.studies.latencies import Latencies
 from effkernels.studies.replaying import TABLE_SETTING
 from effkernels.studies.report import Document, data_title, table, with_error
-from effkernels.studies.setting import Setting
+from effkernels.studies.setting import Setting, epochs_of
 from effkernels.studies.space import MNAS, Choice, SearchSpace
 from effkernels.studies.statistics import mean_and_error
 from effkernels.studies.store import Result, Trainer
@@ -61,7 +61,7 @@ def live_search(
         raise ValueError(f"judges must be at least 2 seeds, for error bars; got {judges}")
     random = Random(0)
     drawn = [space.architecture(space.random(random)) for _ in range(budget)]
-    base = Architecture(small_config()).canonical()
+    base = setting.base.network
     known = [Training(network, setting, SEEN) for network in (*drawn, base)]
     known += [Training(base, setting, SEEN + 1 + judge) for judge in range(judges)]
     trainer.expect(
@@ -105,7 +105,7 @@ class _Judge:
     def __init__(self, trainer: Trainer, setting: Setting, measured: Latencies | None) -> None:
         self._trainer, self._setting, self._measured = trainer, setting, measured
         self.cost = "macs" if measured is None else "latency"
-        base = Architecture(small_config()).canonical()
+        base = setting.base.network
         self.target: float = self._trained(base, [SEEN])[0][self.cost]
 
     def _trained(self, architecture: Architecture, seeds: list[int]) -> list[Result]:
@@ -157,7 +157,7 @@ def page(document: Document) -> str:
         [
             "# The search that made B0, on MNAS's whole space",
             f"Of {document['choices']:,} choices each strategy trained {document['budget']} networks: "
-            f"{size['pictures']} pictures of {data_title(size)}, {size['recipe']['epochs']} epoch, one seed. "
+            f"{size['pictures']} pictures of {data_title(size)}, {epochs_of(size)} epoch, one seed. "
             f"The objective is ACC * ({'latency' if by_latency else 'MACs'} / the base's) ^ "
             f"{objective['exponent']:g}, with the accuracy on "
             f"{size['held_out']} training pictures held out. What each chose, and the base, were then trained with "

@@ -6,6 +6,9 @@ Zhou et al. 2016 (arXiv 1512.04150). Maps of networks for ImageNet are drawn by 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,8 @@ MEASURED = 1000
 _BACKGROUND = 0.1
 """Pixels above this, of 0 to 1, are of the object: the background is black."""
 _SIZE = (12.0, 8.6)
+_DRAWN_SIDE = 96
+"""Pixels of a picture in the record, at most."""
 
 
 def five() -> dict[str, Triple]:
@@ -59,17 +64,12 @@ def maps_study(setting: Setting, trainer: Trainer, *, seeds: int = 2) -> Documen
     """
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2, for error bars; got {seeds}")
-    networks = {way: multipliers.apply() for way, multipliers in five().items()}
+    networks = {way: multipliers.apply(setting.base) for way, multipliers in five().items()}
     trainer.expect([Training(a, setting, seed) for seed in range(seeds) for a in networks.values()])
-    pictures = trainer.pictures(setting)
-    side = pictures.largest
-    pixels = pictures.pixels_held_out(side)[:MEASURED]
-    labels = pictures.held_out(side)[1][:MEASURED]
-    on_object = pixels.amax(1) > _BACKGROUND
-    on_black = (
-        setting.folder is None
-    )  # Fashion-MNIST's objects lie on black; a folder's may lie on anything
-    shown = _shown(labels, len(pictures.classes))
+    seen = _Seen.of(setting, trainer)
+    labels = seen.labels
+    shown = _shown(labels, len(seen.classes))
+    pixels = seen.pixels(shown)  # one that cannot be read is an error before trainings
     models, drawn = [], {}
     for way, multipliers in five().items():
         architecture = networks[way]
@@ -77,12 +77,12 @@ def maps_study(setting: Setting, trainer: Trainer, *, seeds: int = 2) -> Documen
         for seed in range(seeds):
             result, network = trainer.network(Training(architecture, setting, seed))
             results.append(result)
-            images, _ = pictures.held_out(architecture.config.resolution)
-            images = images[:MEASURED]
-            if on_black:
-                shares.append(_share(network, images, labels, on_object))
+            side = architecture.config.resolution
+            if seen.on_object is not None:
+                every = range(len(labels))
+                shares.append(_share(network, seen.images(side, every), labels, seen.on_object))
             if seed == 0:
-                drawn[way] = _looked(network, images[shown], labels[shown])
+                drawn[way] = _looked(network, seen.images(side, shown), labels[shown])
         accuracies = [result["accuracy"] for result in results]
         mean, error = mean_and_error(accuracies)
         share, share_error = mean_and_error(shares) if shares else (None, None)
@@ -103,21 +103,61 @@ def maps_study(setting: Setting, trainer: Trainer, *, seeds: int = 2) -> Documen
         )
     return {
         "study": "cam",
-        "setting": setting.to_json(),
+        "setting": setting.describe(),
         "seeds": seeds,
         "measured_on": len(labels),
-        "object_pixels": float(on_object.float().mean()) if on_black else None,
+        "object_pixels": None if seen.on_object is None else float(seen.on_object.float().mean()),
         "models": models,
         "pictures": [
             {
-                "class": pictures.classes[int(labels[index])],
-                "pixels": (pixels[index].mean(0) * 255).round().int().tolist(),
+                "class": seen.classes[int(labels[index])],
+                "pixels": (one.mean(0) * 255).round().int().tolist(),
                 "maps": {way: rows[place] for way, rows in drawn.items()},
             }
-            for place, index in enumerate(shown)
+            for place, (index, one) in enumerate(zip(shown, pixels, strict=True))
         ],
-        "classes": list(pictures.classes),
+        "classes": list(seen.classes),
     }
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The pictures held out on which networks look: the first ones.
+
+    Attributes:
+        classes, labels: of them.
+        images: (N, channels, side, side), by the side and indices of pictures.
+        pixels: from 0 to 1, by indices.
+        on_object: (N, side, side); None where the background is not black.
+    """
+
+    classes: Sequence[str]
+    labels: Tensor
+    images: Callable[[int, Sequence[int]], Tensor]
+    pixels: Callable[[Sequence[int]], Tensor]
+    on_object: Tensor | None
+
+    @staticmethod
+    def of(setting: Setting, trainer: Trainer) -> _Seen:
+        if setting.config is not None:
+            full = trainer.full_pictures(setting)
+            labels = torch.tensor(full.data.validation.labels)
+            side = min(_DRAWN_SIDE, setting.base.largest)
+            return _Seen(
+                full.classes, labels, full.held_out, partial(full.pixels_held_out, side), None
+            )
+        pictures = trainer.pictures(setting)
+        pixels = pictures.pixels_held_out(pictures.largest)[:MEASURED]
+        labels = pictures.held_out(pictures.largest)[1][:MEASURED]
+        # Fashion-MNIST's objects lie on black; a folder's may lie on anything.
+        on_object = pixels.amax(1) > _BACKGROUND if setting.folder is None else None
+        return _Seen(
+            pictures.classes,
+            labels,
+            lambda side, indices: pictures.held_out(side)[0][list(indices)],
+            lambda indices: pixels[list(indices)],
+            on_object,
+        )
 
 
 def _shown(labels: Tensor, classes: int) -> list[int]:

@@ -13,7 +13,7 @@ import torch
 from effkernels.studies.evolution import EXPONENT, STRATEGIES, best_so_far, network_name, reward
 from effkernels.studies.latencies import Latencies
 from effkernels.studies.report import Document, data_title, percent, table, with_error
-from effkernels.studies.setting import Setting
+from effkernels.studies.setting import Setting, epochs_of
 from effkernels.studies.space import TABLED, Choice, SearchSpace
 from effkernels.studies.statistics import RESAMPLES, interval, mean_and_error
 from effkernels.studies.store import Trainer
@@ -296,7 +296,7 @@ def page(document: Document) -> str:
             f"All {document['networks']} networks of a part of MNAS's space "
             f"({document['choices']} choices, some of which make the same network) were trained "
             f"once with each of two seeds: {size['pictures']} pictures of {data_title(size)}, "
-            f"{size['recipe']['epochs']} epoch. The objective is ACC * "
+            f"{epochs_of(size)} epoch. The objective is ACC * "
             f"({target}) ^ {objective['exponent']:g}, with the accuracy on "
             f"{size['held_out']} training pictures held out. Each search was replayed "
             f"{document['times']} times on this table. It sees one seed; what it chose is judged "

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from effkernels.studies.setting import epochs_of
 from effkernels.train.extras import need
 from effkernels.train.sources import FASHION_MNIST
 
@@ -33,10 +34,19 @@ def data_title(setting: Mapping[str, Any]) -> str:
     return "Fashion-MNIST" if name == FASHION_MNIST else f"a folder ({name.partition(':')[2]})"
 
 
+def base_title(setting: Mapping[str, Any]) -> str | None:
+    """The base of networks at full size, from its JSON; None for the small one."""
+    base = setting.get("base")
+    return None if base is None else f"{base['name']} at {base['resolution']} pixels, scaled"
+
+
 def about_trainings(setting: Mapping[str, Any]) -> str:
     """How the networks of a study were trained and measured, without a full stop."""
+    base, epochs = base_title(setting), epochs_of(setting)
     return (
-        f"Each training: {setting['pictures']} pictures of {data_title(setting)}, {setting['recipe']['epochs']} epoch; "
+        ("" if base is None else f"{base}. ")
+        + f"Each training: {setting['pictures']} pictures of {data_title(setting)}, "
+        f"{epochs} epoch{'' if epochs == 1 else 's'}; "
         f"accuracy on {setting['held_out']} training pictures held out"
     )
 

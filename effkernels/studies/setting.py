@@ -1,11 +1,12 @@
-"""On which pictures and how the networks of a study are trained."""
+"""On which pictures and how the networks of a study are trained; pictures of small networks in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from effkernels.models import EfficientNetConfig
 from effkernels.studies.architecture import LARGEST_RESOLUTION
+from effkernels.studies.base import SMALL, Base
 from effkernels.train.randomness import SPLIT, derive
 from effkernels.train.recipe import Recipe
 from effkernels.train.sources import (
     FASHION_MNIST,
     ArraySource,
     FolderSource,
+    Source,
     fashion_mnist,
     is_fashion_mnist,
 )
@@ -48,6 +52,30 @@ QUICK = Recipe(
 )
 """Of a training of seconds; a one-cycle schedule on whole pictures."""
 
+FULL = Recipe(
+    epochs=30,
+    optimizer="adamw",
+    lr=4e-3,
+    lr_batch=256,
+    eps=None,
+    weight_decay=0.05,
+    decay_biases=False,
+    schedule="cosine",
+    warmup_epochs=2.0,
+    ema=0.0,
+    area=0.35,
+    augment="none",
+    bn_momentum=0.1,
+)
+"""Of networks at full size: short for what they are, with crops at random and no further augmentation."""
+
+FASHION_TESTED = 10_000
+"""Fashion-MNIST's test pictures."""
+
+_SIZES = 200
+"""Pictures whose sizes are looked at."""
+_SMALLEST_SHARE = 5
+
 # Fashion-MNIST's training pixels, from 0 to 1.
 _MEAN, _STD = 0.286, 0.353
 
@@ -58,13 +86,14 @@ class Setting:
 
     Args:
         data: ``fashion-mnist``, ``fashion-mnist:FOLDER``, or a folder with one folder of pictures for each class; also
-            one with such folders in ``train`` and, for the one look at test pictures, in ``test`` or ``val``. Its
-            pictures are cut to squares and reduced to 28 pixels, in colour.
+            one with such folders in ``train`` and, for the one look at test pictures, in ``test`` or ``val``.
         pictures: to train on, of those that are not held out; the same for all seeds.
         held_out: training pictures whose accuracy counts, of every class alike.
         batch: pictures in a step.
-        recipe: epochs, optimiser and schedule; its augmentation, crops and averages are not used.
+        recipe: how a network learns; of the small ones epochs, optimiser and schedule.
         split_seed: of which pictures are held out and which are trained on.
+        config: of the network that is scaled, on pictures at their full size; see :meth:`full`. None for the small
+            one: the pictures of a folder are then cut to squares and reduced to 28 pixels, in colour.
 
     Raises:
         ValueError: too few or too many pictures, or other data.
@@ -76,6 +105,45 @@ class Setting:
     batch: int = 50
     recipe: Recipe = field(default=QUICK)
     split_seed: int = 0
+    config: EfficientNetConfig | None = None
+
+    @staticmethod
+    def full(
+        data: str,
+        config: EfficientNetConfig,
+        *,
+        pictures: int | None = None,
+        held_out: int | None = None,
+        batch: int = 32,
+        recipe: Recipe = FULL,
+        split_seed: int = 0,
+    ) -> Setting:
+        """Of networks that see the pictures at full size.
+
+        Args:
+            data, batch, recipe, split_seed: as of the setting.
+            config: of the network that is scaled.
+            pictures: None for all that are not held out.
+            held_out: None for a fifth, up to 5000.
+
+        Raises:
+            ValueError: as of the setting; or the pictures do not suffice, or are smaller than the network's.
+        """
+        probe = Setting(data, max(2, batch), 2, batch, recipe, split_seed, config)
+        count = len(probe.source)
+        held = min(HELD_OUT, count // _SMALLEST_SHARE) if held_out is None else held_out
+        rest = count - held
+        if rest < batch or held < 2:
+            raise ValueError(
+                f"held_out must be at least 2 and leave a batch of {batch} of the {count} training pictures, got {held}"
+            )
+        if pictures is not None and pictures > rest:
+            raise ValueError(
+                f"pictures must be at most {rest}, those that are not held out, got {pictures}"
+            )
+        made = replace(probe, pictures=rest if pictures is None else pictures, held_out=held)
+        _ = made.base  # pictures that are too small are the next error
+        return made
 
     def __post_init__(self) -> None:
         if not is_fashion_mnist(self.data) and not Path(self.data).is_dir():
@@ -109,10 +177,41 @@ class Setting:
         inner = Path(self.data) / "train"
         return FolderSource(inner if inner.is_dir() else Path(self.data))
 
+    @cached_property
+    def source(self) -> ArraySource | FolderSource:
+        """The pictures to train on and to hold out.
+
+        Raises:
+            ValueError: they are missing or damaged.
+        """
+        return self.folder or fashion_mnist(self.data, "train")
+
+    @cached_property
+    def test_source(self) -> ArraySource | FolderSource:
+        """The test pictures.
+
+        Raises:
+            ValueError: they are missing or damaged.
+        """
+        return _test_pictures(self)
+
     @property
-    def shape(self) -> tuple[int, int]:
-        """Number of classes, and channels of the pictures."""
-        return (10, 1) if self.folder is None else (len(self.folder.classes), 3)
+    def test_count(self) -> int:
+        """How many these are."""
+        return FASHION_TESTED if self.folder is None else len(self.test_source)
+
+    @cached_property
+    def base(self) -> Base:
+        """What is scaled, for these pictures.
+
+        Raises:
+            ValueError: the pictures are missing, damaged, or smaller than the base's.
+        """
+        if self.config is None:
+            if self.folder is None:
+                return SMALL
+            return replace(SMALL, num_classes=len(self.folder.classes), in_channels=3)
+        return Base(self.config, _side(self.source), len(self.source.classes), 3)
 
     @cached_property
     def _data_name(self) -> str:
@@ -127,7 +226,20 @@ class Setting:
         recipe = {k: v for k, v in self.recipe.to_json().items() if v != usual[k]}
         shared = {name: getattr(self, name) for name in ("pictures", "held_out", "batch")}
         split = {"split_seed": self.split_seed} if self.split_seed else {}
-        return {"data": self._data_name, **shared, **split, "recipe": recipe}
+        size = {} if self.config is None else {"size": "full"}
+        return {"data": self._data_name, **size, **shared, **split, "recipe": recipe}
+
+    def describe(self) -> dict[str, Any]:
+        """For the record of a study: :meth:`to_json`, and which base it is at full size."""
+        if self.config is None:
+            return self.to_json()
+        base = {"name": self.config.name, "resolution": self.config.resolution}
+        return {**self.to_json(), "base": base}
+
+
+def epochs_of(setting: Mapping[str, Any]) -> int:
+    """Of a setting as JSON, which leaves out what is usual."""
+    return int(setting["recipe"].get("epochs", Recipe().epochs))
 
 
 class Pictures:
@@ -148,7 +260,7 @@ class Pictures:
         source: ArraySource | FolderSource | None = None,
         test: Callable[[], ArraySource | FolderSource] | None = None,
     ) -> None:
-        given = source or setting.folder or fashion_mnist(setting.data, "train")
+        given = source or setting.source
         seed = setting.split_seed
         held, rest = choose(given, setting.held_out, derive(seed, SPLIT), "held_out")
         self.classes = given.classes
@@ -165,7 +277,7 @@ class Pictures:
         self._train = _Part(pixels, given, chosen.tolist(), self._scale)
         self._held = _Part(_pixels(given, held), given, held, self._scale)
         self._test: _Part | None = None
-        self._open_test = test or (lambda: _test_pictures(setting))
+        self._open_test = test or (lambda: setting.test_source)
 
     def train(self, resolution: int) -> tuple[Tensor, Tensor]:
         """(N, 1, resolution, resolution) float32 in channels_last, normalised; and (N,) classes."""
@@ -188,13 +300,39 @@ class Pictures:
         """Those that judge what was selected."""
         if self._test is None:
             source = self._open_test()
-            if source.classes != self.classes:
-                raise ValueError(
-                    "the test pictures have other classes than those that are trained on"
-                )
+            check_classes(self.classes, source)
             every = list(range(len(source)))
             self._test = _Part(_pixels(source, every), source, every, self._scale)
         return self._test.at(resolution)
+
+
+def check_classes(classes: Sequence[str], test: Source) -> None:
+    """Raises ValueError if test pictures have other classes than those that are trained on."""
+    if tuple(classes) != test.classes:
+        raise ValueError("the test pictures have other classes than those that are trained on")
+
+
+def _side(source: ArraySource | FolderSource) -> int:
+    """The median of the pictures' shorter sides, of some of them; unreadable ones do not count."""
+    if isinstance(source, ArraySource):
+        return int(min(source.pictures.shape[1:3]))
+    some = sorted({i * len(source) // _SIZES for i in range(_SIZES)})
+    sides = [side for index in some if (side := _shorter_side(source.paths[index]))]
+    if not sides:
+        source.picture(some[0])  # raises with the reason
+        raise ValueError(f"{source.folder}: no picture could be read")
+    return median_low(sides)
+
+
+def _shorter_side(path: Path) -> int:
+    """In pixels, by the file's header; 0 if it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            return int(min(opened.size))
+    except Exception:  # decoders may raise anything on corrupt data
+        return 0
 
 
 def _test_pictures(setting: Setting) -> ArraySource | FolderSource:

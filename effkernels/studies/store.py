@@ -6,16 +6,18 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from effkernels.models import EfficientNet
-from effkernels.studies.forecast import forecast
+from effkernels.studies.forecast import forecast, forecast_full
+from effkernels.studies.full_size import FullPictures, Machine, train_full
 from effkernels.studies.setting import Pictures, Setting
 from effkernels.studies.training import Training, train_and_keep, train_network
 
@@ -178,6 +180,10 @@ class OutOfTime(Exception):  # noqa: N818 - no error: what is done is kept, and 
         self.missing = missing
 
 
+class Foretold(Exception):  # noqa: N818 - no error: what is left to do has been said, and nothing more was wanted
+    """A study of a trainer that only forecasts ends with it."""
+
+
 class Trainer:
     """Trains what a store does not have, until a time.
 
@@ -185,8 +191,10 @@ class Trainer:
         store: of results.
         seconds: from now on, after which no training begins; None for no limit.
         watch: called after each training with the number done and the number wanted.
-        open_pictures: how to get the pictures of a setting; by default :class:`Pictures`.
-        announce: is told by :meth:`expect` what a study is going to cost.
+        open_pictures: how to get the pictures of a setting; by default :class:`Pictures`, or those at full size.
+        announce: is told by :meth:`expect` what a study is going to cost, in lines.
+        machine: where networks at full size are trained.
+        only_forecast: end with :class:`Foretold` once that is said.
     """
 
     def __init__(
@@ -196,13 +204,18 @@ class Trainer:
         watch: Callable[[int, int], None] | None = None,
         open_pictures: Callable[[Setting], Pictures] | None = None,
         announce: Callable[[str], object] | None = None,
+        machine: Machine | None = None,
+        only_forecast: bool = False,
     ) -> None:
         self.store = store
         self._announce = announce
+        self._machine = machine or Machine()
+        self._only_forecast = only_forecast
         self._watch = watch or (lambda done, wanted: None)
         self._open = open_pictures or (lambda setting: Pictures(setting))
         self._end = None if seconds is None else time.monotonic() + seconds
         self._pictures: dict[str, Pictures] = {}
+        self._full: dict[str, FullPictures] = {}
 
     def expect(self, trainings: Sequence[Training], alike: Sequence[Training] = ()) -> None:
         """Announce what at most these will cost, but for those that are in the store.
@@ -211,12 +224,27 @@ class Trainer:
             trainings: that the study will want.
             alike: in the place of those that are not known before others are finished, ones of about their cost. They
                 count while any of ``trainings`` is missing.
+
+        Raises:
+            ValueError: the pictures do not do, or a network at full size does not fit into memory.
+            Foretold: nothing more was wanted.
         """
         self.store.refresh()
         missing = self._missing(trainings)
         if missing and self._announce is not None:
-            self.pictures(missing[0].setting)  # an error in the data comes first
-            self._announce(forecast([*missing, *alike], self.store))
+            for line in self._forecast([*missing, *alike]):
+                self._announce(line)
+        if self._only_forecast:
+            raise Foretold
+
+    def _forecast(self, missing: Sequence[Training]) -> list[str]:
+        setting = missing[0].setting
+        if setting.config is None:
+            self.pictures(setting)  # an error in the data comes first
+            return [forecast(missing, self.store)]
+        if any(training.test for training in missing):
+            _ = self.full_pictures(setting).test
+        return forecast_full(missing, self.store, self.full_pictures(setting), self._machine)
 
     def results(self, trainings: Sequence[Training]) -> list[Result]:
         """The results of all of these, in their order; what another process is training is waited for.
@@ -247,25 +275,29 @@ class Trainer:
             ValueError: the weights cannot be written, or are damaged.
         """
         path = self.store.path.parent / "weights" / f"{training.key}.pt"
-        pictures = self.pictures(training.setting)
-        self.store.refresh()
-        result = self.store.get(training)
-        if result is None or not path.exists():
-            self._check_time(1)
-            made, model = train_and_keep(training, pictures)
-            _write(model, path)
-            if result is None:
-                self.store.add(training, made)
-                result = made
+        with self._claim(training):
+            self.store.refresh()
+            result = self.store.get(training)
+            if result is None or not path.exists():
+                self._check_time(1)
+                with self._made(training, keep=True) as (made, model):
+                    assert model is not None
+                    _write(model, path)
+                    if result is None:
+                        self.store.add(training, made)
+                        result = made
         # From the file in any case: the network that was trained computes its layers in another way.
-        return result, _loaded(training, pictures, path)
+        setting = training.setting
+        opened = self.pictures(setting) if setting.config is None else self.full_pictures(setting)
+        return result, _loaded(training, len(opened.classes), opened.channels, path)
 
     def pictures(self, setting: Setting) -> Pictures:
         """Those of a setting, opened once."""
-        name = json.dumps(setting.to_json())
-        if name not in self._pictures:
-            self._pictures[name] = self._open(setting)
-        return self._pictures[name]
+        return _once(self._pictures, setting, self._open)
+
+    def full_pictures(self, setting: Setting) -> FullPictures:
+        """Those of a setting at full size, opened once."""
+        return _once(self._full, setting, FullPictures)
 
     def _missing(self, trainings: Sequence[Training]) -> list[Training]:
         # Several names of one network are one training.
@@ -286,9 +318,53 @@ class Trainer:
                 return True
             missing = self._missing(trainings)
             self._check_time(len(missing))
-            self.store.add(training, train_network(training, self.pictures(training.setting)))
+            with self._made(training) as (result, _):
+                self.store.add(training, result)
         self._watch(len(trainings) - len(missing) + 1, len(trainings))
         return True
+
+    @contextmanager
+    def _claim(self, training: Training) -> Iterator[None]:
+        """Wait until no other process trains this."""
+        while True:
+            with self.store.claimed(training.key) as free:
+                if free:
+                    yield
+                    return
+            self._check_time(1)
+            time.sleep(_POLL_SECONDS)
+
+    @contextmanager
+    def _made(
+        self, training: Training, *, keep: bool = False
+    ) -> Iterator[tuple[Result, EfficientNet | None]]:
+        """A training's result, with the network where it is to ``keep``. What an interrupted one at full size goes on
+        from is removed afterwards: then the result is stored."""
+        if training.setting.config is None:
+            pictures = self.pictures(training.setting)
+            if keep:
+                yield train_and_keep(training, pictures)
+            else:
+                yield train_network(training, pictures), None
+            return
+        folder = self.store.path.parent / "unfinished" / training.key
+        full = self.full_pictures(training.setting)
+        yield train_full(training, full, folder, self._machine)
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # others are at work there
+            folder.parent.rmdir()
+
+
+_Opened = TypeVar("_Opened", Pictures, FullPictures)
+
+
+def _once(
+    opened: dict[str, _Opened], setting: Setting, open_: Callable[[Setting], _Opened]
+) -> _Opened:
+    name = json.dumps(setting.to_json())
+    if name not in opened:
+        opened[name] = open_(setting)
+    return opened[name]
 
 
 def _write(model: EfficientNet, path: Path) -> None:
@@ -301,8 +377,8 @@ def _write(model: EfficientNet, path: Path) -> None:
         raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def _loaded(training: Training, pictures: Pictures, path: Path) -> EfficientNet:
-    model = training.architecture.build(len(pictures.classes), pictures.channels)
+def _loaded(training: Training, classes: int, channels: int, path: Path) -> EfficientNet:
+    model = training.architecture.build(classes, channels)
     try:
         model.load_state_dict(torch.load(path, weights_only=True))
     except Exception as error:  # whatever a damaged file makes of unpickling

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from effkernels.models.scaling import round_resolution
-from effkernels.studies.architecture import LARGEST_RESOLUTION, Architecture, small_config
+from effkernels.studies.architecture import Architecture
+from effkernels.studies.base import SMALL, Base
 from effkernels.studies.comparison import (
     LARGEST_MULTIPLIER,
     STEPS,
@@ -35,9 +35,7 @@ TARGETS = (5.0, 8.0)
 def networks(
     targets: Sequence[float] = TARGETS,
     pairs: Sequence[tuple[float, float]] = PAIRS,
-    *,
-    num_classes: int = 10,
-    in_channels: int = 1,
+    base: Base = SMALL,
 ) -> list[list[tuple[float, Triple, Architecture]]]:
     """For each pair the network of width 1, and those nearest to the targets in MACs.
 
@@ -51,17 +49,17 @@ def networks(
     check_targets(targets)
     if not pairs:
         raise ValueError("pairs must hold at least one pair of depth and resolution")
-    shape = {"num_classes": num_classes, "in_channels": in_channels}
-    base = Architecture(small_config()).cost(**shape).macs
+    base_macs = base.cost(base.network).macs
     first: dict[tuple[float, float], tuple[float, Triple, Architecture]] = {}
     for depth, resolution in pairs:
-        if round_resolution(small_config().resolution * resolution) > LARGEST_RESOLUTION:
+        if base.side(resolution) > base.largest:
             raise ValueError(
-                f"resolution {resolution:g} of a pair makes pictures larger than their own {LARGEST_RESOLUTION} pixels"
+                f"resolution {resolution:g} of a pair makes pictures larger than their own {base.largest} pixels: "
+                f"begin below the {base.config.resolution} pixels of {base.config.name}"
             )
         multipliers = Triple(depth, 1.0, resolution)
-        own = multipliers.apply()
-        first[depth, resolution] = own.cost(**shape).macs / base, multipliers, own
+        own = multipliers.apply(base)
+        first[depth, resolution] = base.cost(own).macs / base_macs, multipliers, own
     (depth, resolution), (most, *_) = max(first.items(), key=lambda row: row[1][0])
     if most >= min(targets):
         raise ValueError(
@@ -73,14 +71,14 @@ def networks(
         widths = (
             Triple(depth, float(w), resolution) for w in np.linspace(1, LARGEST_MULTIPLIER, STEPS)
         )
-        wanted = [target * base for target in targets]
+        wanted = [target * base_macs for target in targets]
         lines.append(
             [
                 first[depth, resolution],
                 *(
                     (float(target), triple, architecture)
                     for target, (_, triple, architecture) in zip(
-                        targets, nearest(widths, wanted, **shape), strict=True
+                        targets, nearest(widths, wanted, base), strict=True
                     )
                 ),
             ]
@@ -110,13 +108,12 @@ def width_sweep(
     """
     if seeds < 2:
         raise ValueError(f"seeds must be at least 2, for error bars; got {seeds}")
-    classes, channels = setting.shape
-    lines = networks(targets, pairs, num_classes=classes, in_channels=channels)
+    lines = networks(targets, pairs, setting.base)
     every = [network for line in lines for *_, network in line]
     trainings = [Training(a, setting, seed) for seed in range(seeds) for a in every]
     trainer.expect(trainings)
     results = trainer.results(trainings)
-    base_macs = Architecture(small_config()).cost(classes, channels).macs
+    base_macs = setting.base.cost(setting.base.network).macs
     made, place = [], 0
     for (depth, resolution), line in zip(pairs, lines, strict=True):
         rows = []
@@ -127,7 +124,7 @@ def width_sweep(
         made.append({"depth": depth, "resolution": resolution, "rows": rows})
     return {
         "study": "widths",
-        "setting": setting.to_json(),
+        "setting": setting.describe(),
         "seeds": seeds,
         "targets": list(targets),
         "lines": made,

@@ -30,13 +30,15 @@ class Built:
     classes: tuple[str, ...] | None
 
 
-def scaled_config(model: str, width: float = 1.0, depth: float = 1.0) -> EfficientNetConfig:
-    """The architecture of a named model with its width and depth multiplied.
+def scaled_config(
+    model: str | EfficientNetConfig, width: float = 1.0, depth: float = 1.0
+) -> EfficientNetConfig:
+    """The architecture of a model, by name or as it is, with its width and depth multiplied.
 
     Raises:
         ValueError: no such model, or a factor that is not above 0.
     """
-    config = get_config(model)
+    config = get_config(model) if isinstance(model, str) else model
     for name, value in (("width", width), ("depth", depth)):
         if not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
@@ -45,12 +47,12 @@ def scaled_config(model: str, width: float = 1.0, depth: float = 1.0) -> Efficie
     old = config.coefficients
     coefficients = replace(old, width=old.width * width, depth=old.depth * depth)
     return replace(
-        config, name=f"{model}(width={width:g}, depth={depth:g})", coefficients=coefficients
+        config, name=f"{config.name}(width={width:g}, depth={depth:g})", coefficients=coefficients
     )
 
 
 def new_model(
-    model: str,
+    model: str | EfficientNetConfig,
     num_classes: int,
     *,
     width: float = 1.0,
@@ -65,7 +67,7 @@ def new_model(
     Where the number of classes differs, the classifier is new, and begins with zeros.
 
     Args:
-        model, weights, source, use_ema: as in :func:`effkernels.create_model`.
+        model, weights, source, use_ema: as in :func:`effkernels.create_model`; or ``model`` as a configuration.
         num_classes: of the classifier.
         width, depth: factors, as in :func:`scaled_config`.
         options: others of ``create_model``.

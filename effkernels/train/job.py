@@ -9,7 +9,10 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from effkernels.models import EfficientNetConfig
+from effkernels.models.config_file import config_to_json
 from effkernels.train.recipe import Recipe
+from effkernels.train.splits import Data
 
 Precision = Literal["float32", "bfloat16", "float16", "float64"]
 
@@ -19,9 +22,9 @@ class Job:
     """Arguments of :func:`run`.
 
     Args:
-        model: a name, as in :func:`effkernels.create_model`.
+        model: a name, as in :func:`effkernels.create_model`; or a configuration.
         data: a folder with ``train`` and ``val``, or of classes; ``fashion-mnist``,
-            ``datasets:PLACE``, or shards: ``train-{000..099}.tar``. See :func:`open_data`.
+            ``datasets:PLACE``, or shards: ``train-{000..099}.tar``. See :func:`open_data`. Or what that returns.
         output: folder for weights, state and logs.
         recipe: what decides how it learns; from :func:`recipe_for`.
         validation, holdout: the pictures to validate with; see :func:`open_data`.
@@ -47,8 +50,8 @@ class Job:
         ValueError: a value out of range.
     """
 
-    model: str
-    data: str
+    model: str | EfficientNetConfig
+    data: str | Data
     output: Path
     recipe: Recipe
     validation: str | None = None
@@ -116,4 +119,6 @@ class Job:
             *("source", "use_ema", "teacher", "seed", "sync_bn"),
         )
         own = {name: getattr(self, name) for name in names}
+        if isinstance(self.model, EfficientNetConfig):
+            own["model"] = config_to_json(self.model)
         return {**own, **self.recipe.to_json(), "processes": world, **pictures}

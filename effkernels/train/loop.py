@@ -87,7 +87,11 @@ class _Training:
             raise ValueError(
                 f"{self.path} exists: pass --resume to go on with that training, or another --output"
             )
-        self.data = open_data(job.data, job.validation, job.holdout, job.seed, job.subset)
+        self.data = (
+            open_data(job.data, job.validation, job.holdout, job.seed, job.subset)
+            if isinstance(job.data, str)
+            else job.data
+        )
         self.classes = self.data.classes
         if isinstance(self.data.train, ShardSource):
             check_shards(self.data.train, processes.world, job.workers)

@@ -5,6 +5,7 @@ Where a CPU's memory does not suffice, no exception is raised: the system ends t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -67,6 +68,21 @@ def _below_limit() -> int | None:
     return max(int(limit) - used + int(counts.get("inactive_file", 0)), 0)
 
 
+def fitting_batch(needed: Callable[[int], int], batch_size: int, free: int) -> int:
+    """The largest batch below ``batch_size`` that needs at most ``free`` bytes; 0 for none.
+
+    Args:
+        needed: bytes of a step, by the number of its pictures.
+        batch_size: what does not fit.
+        free: bytes.
+    """
+    low, high = 0, batch_size  # low fits, if anything does; high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if needed(middle) <= free else (low, middle)
+    return low
+
+
 def check_memory(
     config: EfficientNetConfig,
     batch_size: int,
@@ -112,10 +128,7 @@ def check_memory(
 
     if needed(batch_size) <= free:
         return
-    low, high = 0, batch_size  # low fits, if anything does; high does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if needed(middle) <= free else (low, middle)
+    low = fitting_batch(needed, batch_size, free)
     fits = (
         f"--batch-size {low} would fit (with --accumulate {-(-batch_size // low)} for about the same step)"
         if low

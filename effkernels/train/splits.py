@@ -82,7 +82,7 @@ def open_data(
     if subset is None:
         return opened
     chosen, _ = choose(opened.train, subset, derive(seed, SUBSET), "--subset")
-    _check_every_class(opened.train, chosen, f"--subset {subset:g} has")
+    check_every_class(opened.train, chosen, f"--subset {subset:g} has")
     return Data(Subset(opened.train, chosen), opened.validation)
 
 
@@ -130,11 +130,12 @@ def hold_out(source: Source, holdout: float, seed: int) -> Data:
         ValueError: as :func:`choose`; or a class would have no pictures left to train on.
     """
     held, kept = choose(source, holdout, derive(seed, SPLIT), "--holdout")
-    _check_every_class(source, kept, f"--holdout {holdout:g} leaves")
+    check_every_class(source, kept, f"--holdout {holdout:g} leaves")
     return Data(Subset(source, kept), Subset(source, held))
 
 
-def _check_every_class(source: Source, indices: Sequence[int], cause: str) -> None:
+def check_every_class(source: Source, indices: Sequence[int], cause: str) -> None:
+    """Raises ValueError if a class has no picture among those of ``indices``; the message begins with ``cause``."""
     left = {source.labels[index] for index in indices}
     for label, name in enumerate(source.classes):
         if label not in left:

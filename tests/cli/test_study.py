@@ -10,8 +10,10 @@ import pytest
 
 import effkernels.studies.store
 from command_line import Run
+from effkernels.models.config_file import write_config
+from oracles import oracle
 from processes import run_python
-from studies import FakeTrainings, colours
+from studies import FakeTrainings, colours, little
 
 TINY = ("--pictures", 100, "--held-out", 100)
 
@@ -109,6 +111,7 @@ def test_a_study_of_a_folder_states_its_cost(tmp_path: Path, run: Run, fake: Fak
     pytest.importorskip("matplotlib")
     folder = colours(tmp_path / "data")
     options = ("--data", folder, "--pictures", 50, "--held-out", 10, "--output", tmp_path / "out")
+    options = (*options, "--small")
     done = run("study", "mnas", *options, "--budget", 2)
     assert done.exit_code == 0, done.stderr
     # Two networks for each of two searches, the base as a search would see it, and three networks for two judges.
@@ -119,6 +122,61 @@ def test_a_study_of_a_folder_states_its_cost(tmp_path: Path, run: Run, fake: Fak
     assert "50 pictures of a folder (" in done.stdout
     again = run("study", "mnas", *options, "--budget", 2)
     assert again.stderr == "", "nothing is left to do"
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    """Options of a study at full size."""
+    made = tmp_path_factory.mktemp("data")
+    colours(made / "train", 20, (60, 48))
+    write_config(little(), made / "little.json")
+    return ("--data", made, "--base", made / "little.json", "--epochs", 1, "--batch-size", 8,
+            "--workers", 0, "--device", "cpu")  # fmt: skip
+
+
+def test_a_study_at_full_size(tmp_path: Path, run: Run, full: tuple[object, ...]) -> None:
+    oracle("torchvision")
+    pytest.importorskip("matplotlib")
+    options = ("compare", *full, "--targets", "2", "--seeds", 2, "--output", tmp_path)
+    said = run("study", *options, "--dry-run")
+    assert (said.exit_code, said.stdout) == (0, "")
+    lines = said.stderr.splitlines()
+    assert lines[0].startswith("to do: up to 10 trainings, ")
+    assert lines[-1].startswith("to do: time: about ")
+    assert not list(tmp_path.glob("*.json*"))
+    done = run("study", *options)
+    assert done.exit_code == 0, done.stderr
+    assert "little at 32 pixels, scaled. Each training: 32 pictures of a folder (" in done.stdout
+    document = json.loads((tmp_path / "comparison.json").read_text())
+    assert document["setting"]["base"] == {"name": "little", "resolution": 32}
+    assert len((tmp_path / "trainings.jsonl").read_text().splitlines()) == 1 + 10
+    assert run("study", *options).stderr == "", "nothing is left to do"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("search",), "'study search' searches among small networks alone: pass --small"),
+        (("compare", "--small"), "--small and --base contradict each other"),
+        (("compare", "--base", "efficientnet_b0"), "--resolution must be at most 48, the pictures' own, got 224"),
+        (("compare", "--base", "efficientnet_b99"), "no model named 'efficientnet_b99'"),
+        (("compare", "--resolution", 48), "48 pixels of the pictures' 48"),
+        (("compare", "--resolution", 0), "--resolution must be at least 1, got 0"),
+        (("compare", "--recipe", "best"), "recipe must be one of paper, sgd, adamw, transfer"),
+        (("compare", "--held-out", 39), "--held-out must be at least 2 and leave a batch of 8"),
+        (("compare", "--device", "toaster"), "is no device"),
+        (("compare", "--workers", -1), "--workers must be at least 0, got -1"),
+        (("widths", "--resolution", 40), "makes pictures larger than their own 48 pixels"),
+        (("cam",), "at most 48, the pictures' own, got 64"),
+    ],
+)  # fmt: skip
+def test_what_does_not_do_at_full_size(
+    tmp_path: Path, run: Run, full: tuple[object, ...], arguments: tuple[object, ...], said: str
+) -> None:
+    which, *more = arguments
+    done = run("study", which, *full, *more, "--output", tmp_path / "out")
+    assert said in done.error
+    assert not list(tmp_path.rglob("trainings.jsonl"))
 
 
 @pytest.mark.parametrize(

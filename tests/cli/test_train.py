@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from command_line import Run
 from effkernels.cli import train as command
+from effkernels.train.building import load_trained, new_model
 from oracles import oracle
 from processes import run_python
 from training import make_pictures
@@ -71,6 +73,40 @@ def test_tensorboard(run: Run, pictures: Path, tmp_path: Path) -> None:
 
     board = EventAccumulator(str(output / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("top1")] == [1, 2]
+
+
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize(
+    ("model", "make"),
+    [
+        ("resnet50", "torchvision.models.resnet50"),
+        ("mobilenet_v2", "torchvision.models.mobilenet_v2"),
+        ("mobilenet_v1", "timm.models.mobilenetv1_100"),
+    ],
+)
+def test_networks_of_other_kinds(
+    run: Run, pictures: Path, tmp_path: Path, model: str, make: str, weights: bool
+) -> None:
+    options = (*QUICK, "--model", model, "--epochs", 1, "--ema", 0, "--freeze", 0)
+    if weights:
+        module, name = make.rsplit(".", 1)
+        torch.save(getattr(oracle(module), name)().state_dict(), tmp_path / "start.pth")
+        options = (*options, "--weights", tmp_path / "start.pth", "--width", 1, "--depth", 1)
+    output = tmp_path / "run"
+    done = run("train", "--data", pictures, "--output", output, *options)
+    assert (done.exit_code, done.stderr) == (0, "")
+    trained = load_trained(
+        model, str(output / "model.safetensors"), None, torch.device("cpu")
+    ).model
+    assert trained.num_classes == 2
+    if weights:
+        begun = new_model(model, 2, weights=str(tmp_path / "start.pth"))
+        # The stem is frozen: it is that of the weights.
+        stem = trained.stem.conv.weight  # type: ignore[union-attr]
+        assert torch.equal(stem, begun.stem.conv.weight)  # type: ignore[union-attr]
+        assert not torch.equal(
+            next(trained.stages[1].parameters()), next(begun.stages[1].parameters())
+        )
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ def selected(folder: Path) -> None:
     (folder / "comparison.json").write_text(json.dumps(document))
     row = {"name": "1, 1.4, 1", "network": document["rows"][1]["network"]}
     paper = {"name": "1.2, 1.1, 1.15", "network": document["rows"][3]["network"]}
-    (folder / "grid.json").write_text(json.dumps({"rows": [row], "paper": paper}))
+    same = {"study": "grid", "setting": document["setting"], "base": document["base"]}
+    (folder / "grid.json").write_text(json.dumps({**same, "rows": [row], "paper": paper}))
 
 
 def test_the_test_pictures_are_looked_at_once(tmp_path: Path, fake: FakeTrainings) -> None:
@@ -128,7 +129,7 @@ def test_the_test_pictures_are_looked_at_once(tmp_path: Path, fake: FakeTraining
     with pytest.raises(ValueError, match="the test pictures have judged other networks already"):
         studies.judge(tmp_path, TINY, trainer_in(tmp_path), seeds=3)
     (tmp_path / "grid.json").write_text("{}")
-    with pytest.raises(ValueError, match="a study's JSON lacks 'rows'"):
+    with pytest.raises(ValueError, match="a study's JSON lacks 'setting'"):
         studies.judge(tmp_path, TINY, trainer_in(tmp_path), seeds=2)
     (tmp_path / "grid.json").write_text("{")
     with pytest.raises(ValueError, match=r"grid\.json is damaged"):

@@ -21,7 +21,7 @@ def setting(folder: Path, **changes: object) -> studies.Setting:
 
 def test_pictures_of_a_folder(tmp_path: Path) -> None:
     given = setting(colours(tmp_path))
-    assert given.shape == (2, 3)
+    assert (given.base.num_classes, given.base.in_channels) == (2, 3)
     pictures = studies.Pictures(given)
     assert (pictures.classes, pictures.channels, pictures.largest) == (("green", "red"), 3, 28)
     images, labels = pictures.train(28)
@@ -88,7 +88,7 @@ def test_networks_learn_colours_and_are_tested(tmp_path: Path) -> None:
     (tmp_path / "test" / "yellow").mkdir()
     (tmp_path / "test" / "yellow" / "1.png").write_bytes((tmp_path / "test/red/1.png").read_bytes())
     with pytest.raises(ValueError, match="the test pictures have other classes"):
-        studies.Pictures(long).test(14)
+        studies.Pictures(replace(long)).test(14)
 
 
 def test_forecasts() -> None:
@@ -96,7 +96,7 @@ def test_forecasts() -> None:
     macs = base.cost(10, 1).macs
     whole = TINY.to_json()
     assert work(macs, whole) == macs * (3 * 200 + 100)
-    assert work(macs, whole, test=True) == macs * (3 * 200 + 100 + 10_000)
+    assert work(macs, whole, 10_000) == macs * (3 * 200 + 100 + 10_000)
     row = {"macs": macs, "setting": whole, "test": False, "seconds": 2.0}
     assert speed([row, {**row, "seconds": 0.0}]) == work(macs, whole) / 2
     assert speed([]) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,20 +24,21 @@ def test_what_is_measured_later_is_scaled_by_the_base(
 ) -> None:
     asked: list[list[Architecture]] = []
     pace = iter([1.0, 3.0])
+    seven = replace(studies.SMALL, num_classes=7, in_channels=3)
     seconds = {BASE: 0.25, WIDE: 0.5, DEEP: 0.75}
 
-    def measured(networks: Sequence[Architecture], **shape: int) -> list[float]:
-        assert shape == {"num_classes": 7, "in_channels": 3}
+    def measured(networks: Sequence[Architecture], base: studies.Base) -> list[float]:
+        assert base == seven
         asked.append(list(networks))
         slower = next(pace)
         return [slower * seconds[network] for network in networks]
 
     monkeypatch.setattr("effkernels.studies.latencies.latencies", measured)
     path = tmp_path / "new" / "latencies.json"
-    first = Latencies(path, num_classes=7, in_channels=3)
+    first = Latencies(path, seven)
     assert first.of([WIDE, WIDE]) == [0.5, 0.5]
     assert first(BASE) == 0.25
-    again = Latencies(path, num_classes=7, in_channels=3)
+    again = Latencies(path, seven)
     assert again.of([DEEP, WIDE, BASE]) == [0.75, 0.5, 0.25]
     assert again(DEEP) == 0.75
     assert asked == [[BASE, WIDE], [BASE, DEEP]]

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from effkernels.models import EfficientNetConfig, StageConfig
+from effkernels.models.scaling import Coefficients
 from effkernels.studies import Pictures, Setting, Store, Trainer, Training
-from effkernels.train import ArraySource
+from effkernels.train import ArraySource, Recipe
 
 TINY = Setting(pictures=200, held_out=100, batch=20)
 
@@ -41,6 +43,38 @@ def colours(folder: Path, each: int = 30, size: tuple[int, int] = (40, 30)) -> P
             pixels[:, :ends] = pixels[:, size[0] - ends :] = (0, 0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
     return folder
+
+
+def little() -> EfficientNetConfig:
+    """A base for pictures of 48 pixels, of 32 itself."""
+    stages = (StageConfig(1, 3, 1, 1, 8), StageConfig(2, 3, 2, 4, 16), StageConfig(1, 3, 2, 4, 24))
+    return EfficientNetConfig(
+        "little",
+        Coefficients(1.0, 1.0, 32, 0.0),
+        stages,
+        stem_channels=8,
+        head_channels=32,
+        dropout=0.0,
+        drop_path=0.0,
+        bn_momentum=0.3,
+        channel_divisor=4,
+    )
+
+
+PLAIN = Recipe(
+    epochs=2,
+    optimizer="adamw",
+    lr=0.01,
+    lr_batch=None,
+    eps=None,
+    schedule="cosine",
+    warmup_epochs=0.2,
+    ema=0.0,
+    crop="centre",
+    augment="none",
+    bn_momentum=0.3,
+)
+"""Needs no torchvision."""
 
 
 def tiny_pictures(training: Training | None = None) -> Pictures:
