@@ -28,6 +28,7 @@ from effkernels._backends import compiled
 from effkernels_build.toolchain import Compiler, find_compiler
 from source_tree import ROOT
 from suite_guard import (
+    absent_emulator,
     absent_oracle,
     first_problem,
     installed_package,
@@ -63,6 +64,7 @@ LONG_FILES = (
     "build/test_install.py",
     "backends/cuda/test_network.py",
     "backends/cpu/test_thread_sanitizer.py",
+    "backends/cpu/test_arm.py",
     "benchmarks/test_session.py",
     "models/test_surgery.py",
     "cli/test_entry.py",
@@ -162,7 +164,10 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.skipped and absent_oracle(str(report.longrepr), os.environ):
+    reason = str(report.longrepr)
+    if report.skipped and (
+        absent_oracle(reason, os.environ) or absent_emulator(reason, os.environ)
+    ):
         report.outcome = "failed"
     if report.failed:
         tier = "-m slow " if item.get_closest_marker("slow") else ""

@@ -154,15 +154,17 @@ def cpu_module(
     pybind11: Path,
     record: Path,
     sanitizers: Sequence[str] = (),
+    machine: str | None = None,
 ) -> Module:
     """`_C`; `record` is the folder of the generated build_record.h and network_layout.h.
 
+    The compiler must compile for `machine`, as `platform.machine()` names it; this one by default.
     With sanitizers it has the kernels of `tile_twin`, and none of instruction sets that share their code with
     others: the twin has avx2's vectors, the newer sets have those of avx512. The bindings, which hand tensors'
     addresses and sizes to the kernels, are compiled as without: most of their code is torch's.
     """
     csrc = root / "csrc"
-    isas = understood(compiler)
+    isas = understood(compiler, instruction_sets(machine))
     if sanitizers:
         isas = {n: f for n, f in with_twin(isas).items() if n != "avx2" and n not in _NEWER}
     each = "-DEFFKERNELS_FOR_EACH_ISA(f)=" + " ".join(f"f({isa})" for isa in isas)

@@ -187,10 +187,12 @@ class TestKernels:
 
     COMPILER = Compiler(("c++",), "c++ 1")
 
-    def module(self, sanitizers: tuple[str, ...] = ()) -> Module:
+    def module(self, sanitizers: tuple[str, ...] = (), machine: str | None = None) -> Module:
         nowhere = Path("/nonexistent")
         torch = Torch("2.15.0", None, nowhere)
-        return cpu_module(ROOT, self.COMPILER, torch, nowhere, nowhere, nowhere, sanitizers)
+        return cpu_module(
+            *(ROOT, self.COMPILER, torch, nowhere, nowhere, nowhere, sanitizers), machine=machine
+        )
 
     def test_kernels_once_for_each_instruction_set(self) -> None:
         module = self.module()
@@ -206,6 +208,21 @@ class TestKernels:
             assert set(flags) < set(module.languages[isa].flags)
             assert f"-DEFFKERNELS_ISA={isa}" in module.languages[isa].flags
             assert any(f"f({isa})" in flag for flag in module.languages["cpp"].flags)
+
+    @pytest.mark.parametrize("sanitizers", [(), ("address",)])
+    @pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+    def test_for_arm(self, machine: str, sanitizers: tuple[str, ...]) -> None:
+        """Every kernel once. NEON is in every 64-bit Arm processor, and compilers use it without a flag."""
+        module = self.module(sanitizers, machine)
+        assert set(module.languages) == {"cpp", "neon"}
+        assert "-DEFFKERNELS_FOR_EACH_ISA(f)=f(neon)" in module.languages["cpp"].flags
+        for how in module.languages.values():
+            assert not [flag for flag in how.flags if flag.startswith("-m")]
+        csrc = ROOT / "csrc" / "cpu"
+        kernels = sorted([*csrc.glob("*.cpp"), *csrc.glob("isa/*.cpp")])
+        assert sorted(path for path, language in module.sources if language == "neon") == kernels
+        chosen = sorted(csrc.glob("runtime/*.cpp"))
+        assert {(path, "cpp") for path in chosen} < set(module.sources)
 
     def test_sanitizers_are_in_every_command_but_those_of_bindings(self) -> None:
         plain, module = self.module(), self.module(("address", "undefined"))

@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from effkernels import ops, use_backend
 from effkernels._backends.compiled import compiled_status, cpu_module
 from specs.case import Case, Check
-from specs.oracle import Arguments, in_float64, run_reference, tensors, threads
+from specs.oracle import Arguments, Results, in_float64, run_reference, tensors, threads
 from specs.tolerance import assert_within_eager
+
+# The backend composes it of two ops.
+COMPOSED = ("pointwise_conv_bn_act_squeeze",)
 
 
 def module() -> Any:
@@ -62,7 +64,7 @@ def poisoned() -> Iterator[None]:
             fill(filled)
 
 
-def run_kernels(call: Callable[..., Any], arguments: Arguments) -> tuple[Tensor, ...]:
+def run_kernels(call: Callable[..., Any], arguments: Arguments) -> Results:
     """The results of the cpu backend, which must not fall back, and must write all of them."""
     with poisoned(), use_backend("cpu", fallback=False):
         return tensors(call(**arguments))
@@ -70,20 +72,32 @@ def run_kernels(call: Callable[..., Any], arguments: Arguments) -> tuple[Tensor,
 
 def assert_kernels_match(case: Case, *, but: tuple[str, ...] = ()) -> None:
     """Check the case's ops, except those in ``but``, with every instruction set, by the tolerance rule."""
+
+    def run(check: Check, name: str) -> Results:
+        with instruction_set(name), threads(case.style.threads):
+            return run_kernels(getattr(ops, check.op), check.arguments)
+
     for check in case.checks():
         if check.op not in but:
-            _assert_matches(check, case.style.threads)
+            expected = Expected(check)
+            for name in usable_instruction_sets():
+                expected.assert_matched(run(check, name), name)
 
 
-def _assert_matches(check: Check, thread_count: int) -> None:
-    call = getattr(ops, check.op)
-    exact = run_reference(call, in_float64(check.arguments))
-    eager = run_reference(call, check.arguments)
-    for name in usable_instruction_sets():
-        with instruction_set(name), threads(thread_count):
-            actual = run_kernels(call, check.arguments)
-        assert len(actual) == len(exact)
-        for result, theirs, oracle in zip(actual, eager, exact, strict=True):
+class Expected:
+    """What an op should return: the reference's results in the dtypes of the arguments, and exact ones."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        call = getattr(ops, check.op)
+        self._exact = run_reference(call, in_float64(check.arguments))
+        self.eager = run_reference(call, check.arguments)
+
+    def assert_matched(self, actual: Results, name: str) -> None:
+        """Check the results of the kernels of this name."""
+        assert len(actual) == len(self._exact)
+        check = self._check
+        for result, theirs, oracle in zip(actual, self.eager, self._exact, strict=True):
             try:
                 assert_within_eager(
                     *(result, theirs, oracle), magnitude=check.magnitude, depth=check.depth

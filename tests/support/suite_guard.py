@@ -7,6 +7,8 @@ fallback would pass in its place. Environment variables state what a run needs:
         EFFKERNELS_TEST_COPY      a folder with another build of the package, to be tested instead of the
         installed
                                   one: PYTHONPATH must name it too
+        EFFKERNELS_TEST_EMULATOR  "required": a test that is skipped because the cross-compiler or the emulator for
+                                  Arm is missing fails
         EFFKERNELS_TEST_EXPECT    exactly the compiled modules that must be loaded: "_C,_C_cuda", ""
         EFFKERNELS_TEST_MINIMUM   how many tests must pass
         EFFKERNELS_TEST_ORACLES   "required": a test that is skipped because a package is missing fails
@@ -20,6 +22,9 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution
 from pathlib import Path
 from urllib.parse import unquote, urlparse
+
+NO_EMULATOR = "for Arm, which is not installed"
+"""In the reason of a test that is skipped for lack of a tool."""
 
 
 def installed_package(distributions: Iterable[Distribution]) -> Path | None:
@@ -108,6 +113,11 @@ def absent_oracle(skip: str, env: Mapping[str, str]) -> bool:
     """Whether a test was skipped because a package is missing although every oracle is required."""
     required = env.get("EFFKERNELS_TEST_ORACLES") == "required"
     return required and ("could not import" in skip or "does not import" in skip)
+
+
+def absent_emulator(skip: str, env: Mapping[str, str]) -> bool:
+    """Whether a test was skipped because the cross-compiler or the emulator is missing although they are required."""
+    return env.get("EFFKERNELS_TEST_EMULATOR") == "required" and NO_EMULATOR in skip
 
 
 def first_problem(problems: Iterable[str | None]) -> str | None:

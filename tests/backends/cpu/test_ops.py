@@ -11,6 +11,7 @@ import torch
 from hypothesis import example, given
 
 from cpu_kernels import (
+    COMPOSED,
     assert_kernels_match,
     instruction_set,
     run_kernels,
@@ -34,9 +35,6 @@ from specs.pointwise_conv_bn_act import Pointwise
 from specs.squeeze_excite import Squeeze
 from specs.squeeze_excite_gate import Gate
 from specs.style import DTYPES, Style
-
-# This backend composes it of two ops.
-COMPOSED = ("pointwise_conv_bn_act_squeeze",)
 
 
 @pytest.fixture(params=DTYPES, ids=str)

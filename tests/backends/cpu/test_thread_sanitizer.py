@@ -6,17 +6,13 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cpu_kernels import usable_instruction_sets
-from effkernels_build import ninja_build
-from effkernels_build.modules import cpu_module
-from effkernels_build.ninja_build import CompileError
-from effkernels_build.toolchain import Compiler, Torch, find_compiler, find_ninja
-from source_tree import ROOT
+from effkernels_build.toolchain import Compiler, find_compiler
+from kernel_programs import build_program
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +20,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The driver and the kernels, compiled as for the package."""
-    compiler, ninja = find_compiler(os.environ), find_ninja(os.environ)
-    if not isinstance(compiler, Compiler) or not isinstance(ninja, str):
-        pytest.skip("no C++ compiler or no ninja")
+    compiler = find_compiler(os.environ)
+    if not isinstance(compiler, Compiler):
+        pytest.skip(compiler.reason)
     folder = tmp_path_factory.mktemp("thread_sanitizer")
     trial = subprocess.run(
         [*compiler.command, "-fsanitize=thread", "-x", "c++", "-", "-o", str(folder / "trial")],
@@ -37,26 +33,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     if trial.returncode != 0:
         pytest.skip(f"{compiler.version} has no ThreadSanitizer: {trial.stderr}")
-    nowhere = folder / "no torch"
-    module = cpu_module(
-        ROOT, compiler, Torch("none", None, nowhere), nowhere, nowhere, nowhere, ("thread",)
-    )
-    kernels = [(p, isa) for p, isa in module.sources if p.is_relative_to(ROOT / "csrc" / "cpu")]
-    assert len(kernels) > 20
-    how = module.languages["cpp"]
-    driver = replace(how, flags=(*how.flags, "-fsanitize=thread", "-O1", "-g1"))
-    alone = replace(
-        module,
-        languages={**module.languages, "driver": driver},
-        sources=((Path(__file__).with_name("thread_sanitizer.cpp"), "driver"), *kernels),
-        link=(*compiler.command, "-fsanitize=thread", "-pthread"),
-        link_flags=(),
-    )
-    try:
-        ninja_build.build(alone, ROOT, folder, folder / "thread_sanitizer", ninja, None)
-    except CompileError as error:
-        pytest.fail(error.log)
-    return folder / "thread_sanitizer"
+    driver = Path(__file__).with_name("thread_sanitizer.cpp")
+    return build_program(driver, compiler, folder, sanitizers=("thread",))
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

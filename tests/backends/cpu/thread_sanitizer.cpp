@@ -1,5 +1,6 @@
 // Runs every op of every instruction set on plain threads, without torch: one caller on one thread, one
-// caller on several, several callers at once. Compiled with ThreadSanitizer by test_thread_sanitizer.py.
+// caller on several, several callers at once. Compiled with ThreadSanitizer by test_thread_sanitizer.py, for
+// Arm by test_arm.py.
 //
 // thread_sanitizer          runs everything; the last line is "ok", or names the results that differ
 // thread_sanitizer race     makes a data race, which the sanitizer must find
@@ -7,7 +8,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -19,19 +19,13 @@
 #include "cpu/kernels.h"
 #include "cpu/runtime/instruction_sets.h"
 #include "cpu/runtime/processor.h"
+#include "plain_threads.h"
 
 namespace {
 
 using namespace effkernels;
 using namespace effkernels::cpu;
 using Floats = std::vector<float>;
-
-void run_on_threads(int workers, void (*body)(const void* context, int worker), const void* context) {
-  std::vector<std::thread> others;
-  for (int worker = 1; worker < workers; ++worker) others.emplace_back(body, context, worker);
-  body(context, 0);
-  for (std::thread& other : others) other.join();
-}
 
 // Makes the same numbers between -1 and 1 each time, and owns them for the whole run.
 class Numbers {
@@ -93,16 +87,10 @@ Call call(const Op<Args>* const Kernels::* op, Args args, int64_t results,
           void (*place)(Args& args, float* results)) {
   return [=](int count) {
     constexpr float kNothing = std::numeric_limits<float>::quiet_NaN();
-    const Op<Args>& chosen = *(kernels().*op);
     Floats written(static_cast<size_t>(results), kNothing);
     Args mine = args;
     place(mine, written.data());
-    const auto floats = static_cast<size_t>(chosen.scratch_floats(mine, count));
-    // Aligned like torch's tensors.
-    const std::unique_ptr<float, decltype(&std::free)> scratch(
-        static_cast<float*>(std::aligned_alloc(64, (floats / 16 + 1) * 64)), std::free);
-    for (size_t i = 0; i < floats; ++i) scratch.get()[i] = kNothing;
-    chosen.run(mine, scratch.get(), {count, run_on_threads});
+    run_op(op, mine, count);
     if constexpr (requires { mine.dtype; }) {
       if (mine.dtype == Dtype::kBFloat16) return widened(written);
     }
