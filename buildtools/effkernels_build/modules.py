@@ -147,7 +147,7 @@ def network_layout_header(root: Path) -> str:
 
 
 def checks_as_calls(compiler: Compiler) -> tuple[str, ...]:
-    """AddressSanitizer's checks are calls instead of code in place: kernels compile in a third to a half of the time."""
+    """AddressSanitizer's checks as calls instead of code in place: kernels compile in a third to a half of the time."""
     if "clang" in compiler.version:
         return ()
     return ("--param", "asan-instrumentation-with-call-threshold=0")

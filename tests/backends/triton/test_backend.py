@@ -116,7 +116,9 @@ def test_it_takes_cuda_tensors(pretended: FakeTensorMode, label: str) -> None:
 @needs_triton
 @pytest.mark.skipif(torch.version.cuda is None, reason="PyTorch without CUDA: no tensors there")
 @pytest.mark.parametrize(
-    ("name", "dtype"), [(TO_B7[0], torch.float32), *((name, torch.bfloat16) for name in TO_B7)], ids=str
+    ("name", "dtype"),
+    [(TO_B7[0], torch.float32), *((name, torch.bfloat16) for name in TO_B7)],
+    ids=str,
 )
 def test_every_convolution_of_b0_to_b7_runs_on_a_kernel(
     pretended: FakeTensorMode, name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
