@@ -146,6 +146,13 @@ def network_layout_header(root: Path) -> str:
     return header
 
 
+def checks_as_calls(compiler: Compiler) -> tuple[str, ...]:
+    """AddressSanitizer's checks as calls instead of code in place: kernels compile in a third to a half of the time."""
+    if "clang" in compiler.version:
+        return ()
+    return ("--param", "asan-instrumentation-with-call-threshold=0")
+
+
 def cpu_module(
     root: Path,
     compiler: Compiler,
@@ -172,9 +179,8 @@ def cpu_module(
     if sanitizers:
         # At full optimisation, instrumented kernels take ten minutes to compile.
         instrument += ["-O1", "-fno-sanitize-recover=all", "-g1", "-fno-omit-frame-pointer"]
-    if "address" in sanitizers and "clang" not in compiler.version:
-        # Checks are calls instead of code in place: depthwise_row.cpp compiles in a third of the time.
-        instrument += ["--param", "asan-instrumentation-with-call-threshold=0"]
+    if "address" in sanitizers:
+        instrument += checks_as_calls(compiler)
     base = (*_CXX_FLAGS, f"-I{csrc}")
     flags = (
         *base,
@@ -266,6 +272,8 @@ def shim_module(
     sanitize = tuple(f"-fsanitize={name}" for name in sanitizers)
     if sanitizers:
         sanitize += ("-fno-sanitize-recover=all", "-DEFFKERNELS_SANITIZED")
+    if "address" in sanitizers:
+        sanitize += checks_as_calls(compiler)
     flags = (
         *(
             f"-std=c++{CXX_STANDARD}",

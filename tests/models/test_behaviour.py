@@ -311,8 +311,8 @@ def test_block_without_expansion_or_gate() -> None:
 
 
 def test_the_largest_is_built_in_under_three_seconds() -> None:
-    times = []
-    for _ in range(3):
+    times: list[float] = []
+    while len(times) < 3 and not any(seconds < 3.0 for seconds in times):
         start = time.perf_counter()
         effkernels.efficientnet_b7()
         times.append(time.perf_counter() - start)
@@ -326,8 +326,8 @@ def test_import_costs_little_beside_that_of_torch() -> None:
         "import torch; then = time.process_time()\n"
         "import effkernels; print((time.process_time() - then) / (then - start))"
     )
-    ratios = []
-    for _ in range(3):
+    ratios: list[float] = []
+    while len(ratios) < 3 and not any(ratio < 0.35 for ratio in ratios):
         run = run_python("-c", code)
         assert (run.returncode, run.stderr) == (0, "")
         ratios.append(float(run.stdout))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from effkernels import EfficientNet
 from oracles import oracle
 
 pytest.importorskip("hypothesis")
@@ -70,7 +71,8 @@ def compile_outside(model: nn.Module) -> None:
 
 
 def compile_in_place(model: nn.Module) -> None:
-    model.stages[1].compile(backend="eager")
+    if isinstance(model, EfficientNet):  # the twin computes the same without, in half of the time
+        model.stages[1].compile(backend="eager")
 
 
 def append_identity(model: nn.Module) -> None:

@@ -19,9 +19,13 @@ from specs.oracle_convolutions import OracleConvolutions
 from specs.tolerance import assert_within_eager
 
 
-def small(name: str = "efficientnet_b0", **options: object) -> EfficientNet:
-    """The network with a quarter of the channels, because PyTorch's float64 depthwise convolution is slow."""
-    config = replace(CONFIGS[name], coefficients=Coefficients(0.25, 1.0, 64, 0.2), stem_channels=32)
+def small(name: str = "efficientnet_b0", *, depth: float = 1.0, **options: object) -> EfficientNet:
+    """The network with a quarter of the channels, because PyTorch's float64 depthwise convolution is slow.
+
+    With half of the ``depth`` there still is a residual connection of each kind: with an expansion and without.
+    """
+    config = CONFIGS[name]
+    config = replace(config, coefficients=Coefficients(0.25, depth, 64, 0.2), stem_channels=32)
     return randomise(build(config, **{"num_classes": 10, **options}))
 
 

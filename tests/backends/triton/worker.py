@@ -113,6 +113,18 @@ def patch_interpreter() -> None:
 
     interpreter._patch_lang = patch_once
 
+    # Otherwise each operation on a block would make a table of all types again.
+    numpy_type: Callable[[Any], Any] = interpreter._get_np_dtype
+    known: dict[str, Any] = {}
+
+    def numpy_type_once(dtype: Any) -> Any:
+        scalar = dtype.scalar
+        if scalar.name not in known:
+            known[scalar.name] = numpy_type(scalar)
+        return known[scalar.name]
+
+    interpreter._get_np_dtype = numpy_type_once
+
     # Round as a GPU does; the interpreter truncates to bfloat16, which errs twice as much and always towards
     # zero.
     cast = interpreter.InterpreterBuilder.cast_impl
