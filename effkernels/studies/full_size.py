@@ -33,6 +33,10 @@ _TIMED_STEPS = 3
 """Of which the first warms up, where there are so many."""
 
 
+def _ignore(said: object) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where networks at full size are trained.
@@ -46,8 +50,8 @@ class Machine:
 
     device: torch.device = field(default=torch.device("cpu"))
     workers: int = 0
-    note: Callable[[str], object] = lambda text: None
-    progress: Callable[[float], object] = lambda share: None
+    note: Callable[[str], object] = field(default_factory=lambda: _ignore)
+    progress: Callable[[float], object] = field(default_factory=lambda: _ignore)
 
     @property
     def name(self) -> str:
