@@ -128,7 +128,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "network_layout.h").write_text(modules.network_layout_header(ROOT))
     (package / FILE_NAME).write_text(record.as_json())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(modules, "instruction_sets", lambda: {"baseline": ()})
+        patch.setattr(modules, "instruction_sets", lambda machine: {"baseline": ()})
         built = (
             # Compiled as usual: a compiler cache then knows the objects.
             cpu_module(ROOT, compiler, torch, python, pybind11, folder),
