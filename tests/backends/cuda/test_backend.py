@@ -72,7 +72,7 @@ def ours(calls: Calls) -> dict[str, int]:
     return {name: n for name, n in calls.counts.items() if name.startswith("effkernels")}
 
 
-# What a kernel is chosen by depends on the type only in whether it is one of these.
+# One network in every type: how a type chooses between kernels is the same for all of them.
 NETWORKS = [
     *(("efficientnet_b0", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
     ("efficientnet_b5", torch.bfloat16),
