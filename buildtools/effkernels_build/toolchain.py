@@ -64,6 +64,11 @@ class Torch:
     root: Path
 
     @property
+    def release(self) -> tuple[int, ...]:
+        """Major and minor number."""
+        return tuple(int(number) for number in self.version.split(".")[:2])
+
+    @property
     def include(self) -> Path:
         return self.root / "include"
 
@@ -120,11 +125,15 @@ def find_ninja(env: Mapping[str, str]) -> str | Missing:
 
 
 def find_torch() -> Torch | Missing:
-    """The torch of this Python."""
+    """The torch that this Python imports; if there is none, its environment's, which isolated builds do not see."""
     spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
+    hidden = Path(sysconfig.get_path("purelib")) / "torch"
+    if spec is not None and spec.origin is not None:
+        root = Path(spec.origin).parent
+    elif (hidden / "version.py").is_file():
+        root = hidden
+    else:
         return Missing("torch is not installed in the environment that builds")
-    root = Path(spec.origin).parent
     try:
         values = runpy.run_path(str(root / "version.py"))
         return Torch(version=str(values["__version__"]), cuda=values["cuda"], root=root)

@@ -15,7 +15,9 @@ def test_what_ci_reads() -> None:
     spec.loader.exec_module(checks)
 
     readme = (ROOT / "README.md").read_text()
-    assert checks.readme_command(readme, 1) == 'pip install ".[demo]" && effkernels demo'
+    assert checks.readme_command(readme, 1) == (
+        'pip install torch && pip install ".[demo]" && effkernels demo'
+    )
     assert (
         checks.readme_command(readme, 2)
         == 'pip install ".[test,oracles]" && pytest -n 2 --dist loadfile'
