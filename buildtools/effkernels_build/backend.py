@@ -48,8 +48,8 @@ def torch_requirements() -> list[str]:
 
 
 def get_requires_for_build_wheel(config_settings: Settings = None) -> list[str]:
-    return build_meta.get_requires_for_build_wheel(config_settings) + torch_requirements()
+    return [*build_meta.get_requires_for_build_wheel(config_settings), *torch_requirements()]
 
 
 def get_requires_for_build_editable(config_settings: Settings = None) -> list[str]:
-    return build_meta.get_requires_for_build_editable(config_settings) + torch_requirements()
+    return [*build_meta.get_requires_for_build_editable(config_settings), *torch_requirements()]

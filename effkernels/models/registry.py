@@ -168,7 +168,8 @@ def build(
     if dtype is not None:
         model.to(dtype)
     if not modes:
-        model.to_empty(device=where)
+        # As to_empty does, but empty_like of tensors without storage imports sympy, which takes most of a second.
+        model._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=where))
     model.initialise()
     if found is not None:
         if isinstance(model, EfficientNet) and isinstance(weights, str) and weights == "imagenet":

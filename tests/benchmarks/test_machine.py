@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,18 @@ def test_limits_are_measured_in_the_precision_of_the_device(
     machine.measure_limits(Device("cpu", "tf32" if allowed else "float32"))
     assert seen
     assert set(seen) == {allowed}
+
+
+def test_processors_that_compute_16_bits_slowly_may_convert_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fastest(run: Any, budget: float) -> float:
+        return 50.0 if run.args[0].dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(machine, "_fastest", fastest)
+    monkeypatch.setattr(machine, "_COPIES", [2**10])
+    expected = machine.measure_limits().flops
+    assert machine.measure_limits(Device("cpu", "bfloat16")).flops == expected
 
 
 @pytest.mark.parametrize(
