@@ -1,8 +1,8 @@
 """The build backend that pyproject.toml names: setuptools', which builds for the PyTorch that is installed.
 
-Build isolation hides an environment's packages from the build. If torch were a fixed requirement of the build, pip would
-install its newest release for the build alone (5.5 GB with CUDA), whichever release the environment has, and compile
-for that one.
+Build isolation hides an environment's packages from the build. If torch were a fixed requirement of the build, pip
+would install its newest release for the build alone (5.5 GB with CUDA), whichever release the environment has, and
+compile for that one.
 """
 
 from __future__ import annotations
