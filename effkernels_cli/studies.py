@@ -98,6 +98,13 @@ def _shared(
         int | None,
         typer.Option("--workers", help="Processes that read pictures at full size; 0 for none."),
     ] = None,
+    bad_pictures: Annotated[
+        int | None,
+        typer.Option(
+            "--bad-pictures",
+            help="Unreadable pictures at full size to skip in a training before giving up; 100.",
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ def study(
     dry_run: bool = False,
     device: str | None = None,
     workers: int | None = None,
+    bad_pictures: int | None = None,
     **options: Any,
 ) -> None:
     """Run a study, write its three files into ``output``, and print its page; see ``effkernels study --help``.
@@ -91,7 +92,8 @@ def study(
     with progress_bar() as bar:
         seconds = None if minutes is None else 60 * minutes
         shown = _Shown(bar)
-        machine = _machine(setting, device, workers, shown)
+        given = {"device": device, "workers": workers, "bad_pictures": bad_pictures}
+        machine = _machine(setting, given, shown)
         trainer = Trainer(
             store, seconds, shown, announce=_announce, machine=machine, only_forecast=dry_run
         )
@@ -173,20 +175,22 @@ def _base(given: str | None, side: int | None) -> EfficientNetConfig:
     return replace(config, coefficients=replace(config.coefficients, resolution=side))
 
 
-def _machine(setting: Setting, device: str | None, workers: int | None, shown: _Shown) -> Machine:
+def _machine(setting: Setting, given: Mapping[str, Any], shown: _Shown) -> Machine:
+    """What it takes from the options ``given``; those that are None were not."""
+    for option, value in given.items():
+        name = f"--{option.replace('_', '-')}"
+        if setting.config is None and value not in (None, "cpu", 0):
+            raise ValueError(
+                f"{name} is for networks at full size: the small ones train in one thread of the processor"
+            )
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
     if setting.config is None:
-        for name, value in (("device", device), ("workers", workers)):
-            if value is not None and value not in ("cpu", 0):
-                raise ValueError(
-                    f"--{name} is for networks at full size: the small ones train in one thread of the processor"
-                )
         return Machine()
-    if workers is not None and workers < 0:
-        raise ValueError(f"--workers must be at least 0, got {workers}")
-    where, _ = choose_device(device)
-    return Machine(
-        where, default_workers() if workers is None else workers, shown.note, shown.progress
-    )
+    where, _ = choose_device(given["device"])
+    usual = {"workers": default_workers(), "bad_pictures": Machine.bad_pictures}
+    chosen = {name: value if given[name] is None else given[name] for name, value in usual.items()}
+    return Machine(where, **chosen, note=shown.note, progress=shown.progress)
 
 
 def _as_option(message: str) -> str:

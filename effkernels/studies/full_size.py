@@ -44,12 +44,14 @@ class Machine:
     Args:
         device: a torch device.
         workers: processes that read pictures; 0 to read them between the steps.
+        bad_pictures: that cannot be read and are skipped before a training stops.
         note: is told, once each, of pictures that cannot be read.
         progress: is told the share of a training that is done.
     """
 
     device: torch.device = field(default=torch.device("cpu"))
     workers: int = 0
+    bad_pictures: int = Job.bad_pictures
     note: Callable[[str], object] = field(default_factory=lambda: _ignore)
     progress: Callable[[float], object] = field(default_factory=lambda: _ignore)
 
@@ -164,6 +166,7 @@ def _job(training: Training, pictures: FullPictures, folder: Path, machine: Mach
         seed=training.seed,
         workers=machine.workers,
         device=machine.device,
+        bad_pictures=machine.bad_pictures,
         resume=True,
         curves=False,
     )

@@ -99,7 +99,7 @@ class _Training:
         if not self.steps:
             raise ValueError(
                 f"{len(self.data.train)} training pictures do not fill one step of {self._pictures()}: pass a "
-                f"smaller --batch-size or --accumulate"
+                f"smaller --batch-size{' or --accumulate' if job.accumulate > 1 else ''}"
             )
         # What the recipe needs and is not installed is said at once.
         TrainingTransform(recipe, Preprocessing())

@@ -205,6 +205,11 @@ def test_unreadable_pictures(tmp_path: Path) -> None:
     assert set(noted) == {
         f"cannot read picture '{data / 'red' / '3.png'}': not a picture in a format that Pillow reads"
     }
+    strict = studies.Trainer(
+        studies.Store(tmp_path / "others.jsonl"), machine=studies.Machine(bad_pictures=0)
+    )
+    with pytest.raises(ValueError, match="1 pictures cannot be read, more than --bad-pictures 0"):
+        strict.results([training])
     for path in data.rglob("*.png"):
         path.write_bytes(b"no picture")
     with pytest.raises(ValueError, match="cannot read picture"):
