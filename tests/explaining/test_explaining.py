@@ -304,7 +304,7 @@ def test_layers_in_one_kernel_are_one_row() -> None:
 
 
 def test_as_text() -> None:
-    model = small_copy().eval()
+    model = small_copy(depth=1.0).eval()
     with effkernels.use_backend("torch"):
         found = effkernels.explain(model, images())
     lines = str(found).splitlines()
