@@ -36,7 +36,9 @@ def with_preprocessing(source: str) -> effkernels.EfficientNet:
 def test_resolve_data_config_of_fresh_models(name):
     timm = oracle("timm")
     config = VARIANTS[name].config
-    model = build(replace(config, stages=config.stages[:1]), device="meta")  # its preprocessing is that of all stages
+    model = build(
+        replace(config, stages=config.stages[:1]), device="meta"
+    )  # its preprocessing is that of all stages
     found = timm.data.resolve_data_config({}, model=model)
     ours = model.preprocessing
     assert found == {
