@@ -244,7 +244,7 @@ SHAPES = [
 PROJECT = Pointwise(
     *(9, 16, 24, (5, 6)), gated=True, residual=True, activation="identity", style=STYLE
 )
-NETWORK = NetworkCase("efficientnet_b0", 64, 5, HALVES)
+NETWORK = NetworkCase("efficientnet_b0", 32, 3, HALVES)
 IN_HALVES: list[tuple[Case, tuple[Contestant, ...]]] = [
     *((LayerCase(shape, HALVES), FOR_LAYERS) for shape in SHAPES),
     (PointwiseCase(PROJECT, HALVES), PRODUCTS),
