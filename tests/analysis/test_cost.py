@@ -191,25 +191,23 @@ def test_real_network_has_these_parameters_and_flops(name: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "options"),
     [
-        ((1, 3, 224, 224), {}),
         ((3, 3, 97, 64), {}),
         ((2, 4, 33, 1), {"in_channels": 4, "num_classes": 10}),
         ((2, 3, 31, 57), {"num_classes": 0}),
         ((0, 3, 32, 32), {}),
     ],
 )
-@pytest.mark.parametrize(
-    "name", ["efficientnet_b0", "efficientnet_b3", "efficientnet_lite2", *ARCHETYPES]
-)
-@pytest.mark.parametrize("training", [False, True])
-def test_unfused_flops_at_any_size(
-    name: str, shape: tuple[int, ...], options: dict[str, int], training: bool
-) -> None:
-    model = network(name, **options).train(training)
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite2", *ARCHETYPES])
+def test_flops_at_any_size(name: str, shape: tuple[int, ...], options: dict[str, int]) -> None:
+    """With half of the blocks of a named network, which still has each kind of them."""
     config = CONFIGURATIONS[name]
+    if name not in ARCHETYPES:
+        config = replace(config, coefficients=replace(config.coefficients, depth=0.5))
+    model = build(config, device="meta", **options)  # type: ignore[call-overload]
     cost = model_cost(config, (shape[2], shape[3]), batch_size=shape[0], **options)
     assert cost.params == sum(p.numel() for p in model.parameters())
-    assert counted_flops(model, *shape) == cost.flops
+    for training in (False, True):
+        assert counted_flops(model.train(training), *shape) == cost.flops
 
 
 @pytest.mark.usefixtures("through_ops")
@@ -257,7 +255,7 @@ def test_bytes_moved_of_bottlenecks_by_hand() -> None:
 @pytest.mark.usefixtures("through_ops")
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
 @pytest.mark.parametrize("shape", [(1, 3, 224, 224), (3, 3, 97, 64)])
-@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b3", "efficientnet_lite2"])
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite2"])
 def test_flops_of_the_ops(name: str, shape: tuple[int, ...], padding: str) -> None:
     cost = model_cost(name, (shape[2], shape[3]), batch_size=shape[0])
     model = network(name, padding=padding).eval()

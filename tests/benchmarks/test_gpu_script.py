@@ -114,7 +114,11 @@ def test_two_may_run_at_a_time_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_unknown_stages_are_refused(tmp_path: Path) -> None:
-    command = [str(SCRIPT), str(tmp_path), "nonsense"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    script(tmp_path / "python", "exit 0")
+    command, environment = (
+        [str(SCRIPT), str(tmp_path), "nonsense"],
+        {"PYTHON": str(tmp_path / "python")},
+    )
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert "no stage is called nonsense" in done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,10 +24,15 @@ def b0_state(_b0: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in _b0.items()}
 
 
-@pytest.fixture
-def b0() -> effkernels.EfficientNet:
-    """A model to load into, with fresh weights."""
+@pytest.fixture(scope="session")
+def _fresh() -> effkernels.EfficientNet:
     return effkernels.create_model("efficientnet_b0")
+
+
+@pytest.fixture
+def b0(_fresh: effkernels.EfficientNet) -> effkernels.EfficientNet:
+    """A model to load into, with fresh weights: a copy, because drawing them takes longer."""
+    return copy.deepcopy(_fresh)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from effkernels.checkpoints import (
     detect_format,
     export_state,
     load_into,
+    source_semantics,
 )
 from effkernels.checkpoints.formats import get_format, structure_of
 from effkernels.checkpoints.loading import looks_like
@@ -41,6 +44,7 @@ ENTRIES = {
 }
 
 
+@functools.cache
 def ours(name: str, **options) -> dict[str, torch.Tensor]:
     return effkernels.create_model(name, device="meta", **options).state_dict()
 
@@ -49,37 +53,45 @@ def shapes(state_dict) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in state_dict.items()}
 
 
-@pytest.mark.parametrize(("name", "entries"), ENTRIES.items())
-def test_entries(name, entries):
-    assert len(ours(name)) == entries
+def assert_known(theirs: torch.nn.Module, name: str, fmt: str, source: str, padding: str) -> None:
+    """The exported keys and shapes are exactly those of the other code base's model, and BatchNorm is its own."""
+    state = theirs.state_dict()
+    assert shapes(export_state(ours(name), fmt)) == shapes(state)
+    assert detect_format(state) == fmt
+    found = {(m.eps, m.momentum) for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert len(found) == 1
+    semantics = source_semantics(f"{fmt}/{source}")
+    assert (semantics.bn_eps, semantics.bn_momentum) == pytest.approx(found.pop(), rel=1e-12)
+    assert semantics.padding == padding
 
 
 class TestAgainstTheirModels:
-    """The exported keys and shapes are exactly those of the other code base's model."""
-
-    @pytest.mark.parametrize("name", ENTRIES)
-    def test_timm(self, name):
+    # Without "tf_" the shapes are the same, and so are BatchNorm and padding of all of them.
+    @pytest.mark.parametrize(
+        ("name", "prefix"),
+        [(n, "tf_") for n in ENTRIES] + [("efficientnet_b0", ""), ("efficientnet_lite0", "")],
+    )
+    def test_timm(self, name, prefix):
         timm = oracle("timm")
         with torch.device("meta"):
-            theirs = timm.create_model(f"tf_{name}").state_dict()
-        assert shapes(export_state(ours(name), "timm")) == shapes(theirs)
-        assert detect_format(theirs) == "timm"
+            theirs = timm.create_model(prefix + name)
+        dynamic_same = type(theirs.conv_stem).__name__ == "Conv2dSame"
+        padding = "same" if dynamic_same else "symmetric"
+        assert_known(theirs, name, "timm", prefix + name, padding)
 
     @pytest.mark.parametrize("name", TO_B7)
     def test_torchvision(self, name):
         models = oracle("torchvision.models")
         with torch.device("meta"):
-            theirs = getattr(models, name)().state_dict()
-        assert shapes(export_state(ours(name), "torchvision")) == shapes(theirs)
-        assert detect_format(theirs) == "torchvision"
+            theirs = getattr(models, name)()
+        assert_known(theirs, name, "torchvision", name, "symmetric")
 
     @pytest.mark.parametrize("name", [*TO_B7, "efficientnet_b8", "efficientnet_l2"])
     def test_lukemelas(self, name):
         lukemelas = oracle("efficientnet_pytorch")
         with torch.device("meta"):
-            theirs = lukemelas.EfficientNet.from_name(name.replace("_", "-")).state_dict()
-        assert shapes(export_state(ours(name), "lukemelas")) == shapes(theirs)
-        assert detect_format(theirs) == "lukemelas"
+            theirs = lukemelas.EfficientNet.from_name(name.replace("_", "-"))
+        assert_known(theirs, name, "lukemelas", name, "same")
 
     @pytest.mark.parametrize(
         ("name", "fmt", "make"),

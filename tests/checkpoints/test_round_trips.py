@@ -34,8 +34,9 @@ def assert_same_state(found: nn.Module, expected: nn.Module) -> None:
     assert all(torch.equal(value, wanted[key]) for key, value in found.state_dict().items())
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-@pytest.mark.parametrize("name", ["efficientnet_b0", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("efficientnet_b0", "pth"), ("tf_efficientnet_lite0", "safetensors")]
+)
 def test_timm(name, suffix, tmp_path: Path):
     timm = oracle("timm")
     theirs = scrambled(timm.create_model(name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-import torch
 
 from effkernels.checkpoints import Semantics, parse_source, source_semantics
 from effkernels.checkpoints.published import is_named
@@ -22,43 +21,8 @@ from oracles import oracle
 EVERY_MODEL = [*TO_B7, "efficientnet_b8", "efficientnet_l2", *LITE]
 
 
-def batch_norm(model: torch.nn.Module) -> tuple[float, float | None]:
-    """The constants that all BatchNorms of a model share."""
-    found = {(m.eps, m.momentum) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)}
-    assert len(found) == 1
-    return found.pop()
-
-
-class TestBatchNormAndPadding:
-    @pytest.mark.parametrize("name", EVERY_MODEL)
-    @pytest.mark.parametrize("prefix", ["", "tf_"])
-    def test_timm(self, name, prefix):
-        timm = oracle("timm")
-        with torch.device("meta"):
-            model = timm.create_model(prefix + name)
-        ours = source_semantics(f"timm/{prefix}{name}")
-        assert (ours.bn_eps, ours.bn_momentum) == batch_norm(model)
-        dynamic_same = type(model.conv_stem).__name__ == "Conv2dSame"
-        assert ours.padding == ("same" if dynamic_same else "symmetric")
-
-    @pytest.mark.parametrize("name", TO_B7)
-    def test_torchvision(self, name):
-        models = oracle("torchvision.models")
-        with torch.device("meta"):
-            model = getattr(models, name)()
-        ours = source_semantics(f"torchvision/{name}")
-        assert (ours.bn_eps, ours.bn_momentum) == batch_norm(model)
-        assert ours.padding == "symmetric"
-
-    @pytest.mark.parametrize("name", [*TO_B7, "efficientnet_b8", "efficientnet_l2"])
-    def test_lukemelas(self, name):
-        lukemelas = oracle("efficientnet_pytorch")
-        with torch.device("meta"):
-            model = lukemelas.EfficientNet.from_name(name.replace("_", "-"))
-        ours = source_semantics(f"lukemelas/{name}")
-        eps, momentum = batch_norm(model)
-        assert (ours.bn_eps, ours.bn_momentum) == (eps, pytest.approx(momentum))
-        assert ours.padding == "same"
+class TestPreprocessing:
+    """BatchNorm and padding are compared in ``test_formats.py``, where the others' models are built anyway."""
 
     def test_rangilyu(self):
         ours = source_semantics("rangilyu/efficientnet_lite3")
@@ -67,8 +31,6 @@ class TestBatchNormAndPadding:
             (0.498,) * 3, (0.502,) * 3, 280, 280 / 312, "bicubic"
         )
 
-
-class TestPreprocessing:
     def test_every_weight_that_timm_lists(self):
         models = oracle("timm.models")
         listed = [

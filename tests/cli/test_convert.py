@@ -35,8 +35,7 @@ def ours(weights: Path) -> torch.Tensor:
     return logits
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("target", ["torchvision", "timm"])
+@pytest.mark.parametrize(("target", "suffix"), [("torchvision", ".pth"), ("timm", ".safetensors")])
 def test_the_other_code_base_computes_the_same(
     run: Run, torchvision_like: Path, tmp_path: Path, target: str, suffix: str
 ) -> None:

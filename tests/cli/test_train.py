@@ -75,22 +75,17 @@ def test_tensorboard(run: Run, pictures: Path, tmp_path: Path) -> None:
     assert [event.step for event in board.Scalars("top1")] == [1, 2]
 
 
-@pytest.mark.parametrize("weights", [False, True])
+# From the weights of the other two: tests/models/test_baselines.py loads them.
 @pytest.mark.parametrize(
-    ("model", "make"),
-    [
-        ("resnet50", "torchvision.models.resnet50"),
-        ("mobilenet_v2", "torchvision.models.mobilenet_v2"),
-        ("mobilenet_v1", "timm.models.mobilenetv1_100"),
-    ],
+    ("model", "weights"), [("resnet50", False), ("mobilenet_v1", False), ("mobilenet_v2", True)]
 )
 def test_networks_of_other_kinds(
-    run: Run, pictures: Path, tmp_path: Path, model: str, make: str, weights: bool
+    run: Run, pictures: Path, tmp_path: Path, model: str, weights: bool
 ) -> None:
     options = (*QUICK, "--model", model, "--epochs", 1, "--ema", 0, "--freeze", 0)
     if weights:
-        module, name = make.rsplit(".", 1)
-        torch.save(getattr(oracle(module), name)().state_dict(), tmp_path / "start.pth")
+        theirs = getattr(oracle("torchvision.models"), model)()
+        torch.save(theirs.state_dict(), tmp_path / "start.pth")
         options = (*options, "--weights", tmp_path / "start.pth", "--width", 1, "--depth", 1)
     output = tmp_path / "run"
     done = run("train", "--data", pictures, "--output", output, *options)
@@ -175,25 +170,24 @@ def test_evaluating_other_classes_is_one_line(
     assert "efficientnet_b99" in run("evaluate", pictures / "val", "-m", "efficientnet_b99").error
 
 
-def test_without_torchvision_the_error_is_one_line(pictures: Path, tmp_path: Path) -> None:
-    code = "import sys; sys.modules['torchvision'] = None; import effkernels_cli as c; c.main()"
+def test_imports_stay_light_and_without_torchvision_the_error_is_one_line(
+    pictures: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; sys.modules['torchvision'] = None; import effkernels\n"
+        "before = set(sys.modules); import effkernels.train, effkernels.studies\n"
+        "heavy = {'timm', 'matplotlib', 'optuna', 'tensorboard', 'torchmetrics', 'PIL'}\n"
+        "print(*sorted(heavy & set(sys.modules)), 'effkernels.train' in before)\n"
+        "import effkernels_cli as c; c.main()"
+    )
     quick = [value for value in QUICK if value not in ("--crop", "centre")]
     arguments = ["train", "--data", str(pictures), "--output", str(tmp_path / "run"), *quick]
     done = run_python("-c", code, *arguments)
-    assert done.returncode == 2
+    assert (done.returncode, done.stdout) == (2, "False\n")
     assert done.stderr == (
         "effkernels: augmentation needs torchvision, which is not installed: "
         'pip install "effkernels[train]"\n'
     )
-
-
-def test_imports_stay_light() -> None:
-    code = (
-        "import sys, effkernels; before = set(sys.modules); import effkernels.train\n"
-        "heavy = {'torchvision', 'timm', 'matplotlib', 'tensorboard', 'torchmetrics', 'PIL'}\n"
-        "print(*sorted(heavy & set(sys.modules)), 'effkernels.train' in before)"
-    )
-    assert run_python("-c", code).stdout.split() == ["False"]
 
 
 def test_the_default_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from effkernels import EfficientNet, Explanation, dispatch, ops
 from effkernels.analysis.cost import LayerCost, ModelCost, elements, model_cost
 from effkernels.nn import ConvBnAct
 from effkernels.ops._define import defined
-from networks import small
+from networks import small_copy, tiny
 from requirements import needs_cpu_kernels
 
 SIZE, IMAGES = 64, 2
@@ -143,7 +143,7 @@ def test_a_model_with_global_hooks_runs_module_by_module(name: str) -> None:
 
 @needs_cpu_kernels
 def test_a_hook_inside_of_a_block() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     model.stages[1][0].depthwise.conv.register_forward_hook(lambda *_: None)
     found = effkernels.explain(model, images())
     rows = {row.name: row for row in found.rows}
@@ -166,7 +166,7 @@ def test_a_hook_inside_of_a_block() -> None:
 
 @needs_cpu_kernels
 def test_why_a_faster_backend_did_not_take_it() -> None:
-    model = small().double().eval()
+    model = small_copy().double().eval()
     found = effkernels.explain(model, torch.randn(1, 3, 16, 16, dtype=torch.float64))
     assert {row.backend for row in found.rows} == {"torch"}
     reasons = {row.why for row in found.rows if row.op == "depthwise_conv_bn_act_pool"}
@@ -200,7 +200,7 @@ def test_parts_say_why_their_block_is_not_one_call() -> None:
 
 
 def test_training_leaves_the_model_as_it_was() -> None:
-    model, x = small(dropout=0.5), images()
+    model, x = small_copy(dropout=0.5), images()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     random = torch.get_rng_state()
     found = effkernels.explain(model, x)
@@ -209,16 +209,16 @@ def test_training_leaves_the_model_as_it_was() -> None:
         assert torch.equal(value, before[key]), key
     assert model.training
     rows = {row.name: row for row in found.rows}
-    assert rows["stages.2.1.expand"].why == "BatchNorm is in training mode"
-    assert "native_batch_norm" in rows["stages.2.1.expand"].op
-    assert rows["stages.2.1.squeeze_excite"].op == "squeeze_excite"  # which has no BatchNorm
+    assert rows["stages.3.1.expand"].why == "BatchNorm is in training mode"
+    assert "native_batch_norm" in rows["stages.3.1.expand"].op
+    assert rows["stages.3.1.squeeze_excite"].op == "squeeze_excite"  # which has no BatchNorm
     assert found.notes == (
         "layer by layer, not by one call of network: the model is in training mode",
     )
 
 
 def test_names_of_a_fused_copy() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     with effkernels.use_backend("torch"):
         names = [row.name for row in effkernels.explain(model, images()).rows]
         assert [row.name for row in effkernels.explain(model.fuse(), images()).rows] == names
@@ -237,7 +237,7 @@ def test_names_in_another_model() -> None:
 
 
 def test_casts_of_autocast_show() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     with torch.autocast("cpu", torch.bfloat16), effkernels.use_backend("torch"):
         found = effkernels.explain(model, images())
     casts = [row for row in found.rows if row.call is None and row.name == "stem"]
@@ -263,7 +263,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fast")
 def test_the_reasons_of_all_faster_backends_are_shown() -> None:
-    rows = {row.name: row for row in effkernels.explain(small().eval(), images()).rows}
+    rows = {row.name: row for row in effkernels.explain(small_copy().eval(), images()).rows}
     assert (rows["stem"].backend, rows["stem"].why) == ("cuda", "the fastest backend takes it")
     assert (rows["head"].backend, rows["head"].why) == (
         "torch",
@@ -283,7 +283,7 @@ def test_layers_in_one_kernel_are_one_row() -> None:
         return reason if arguments[0].shape[2] < 16 else None
 
     dispatch.register_kernel("cuda", EXPAND_DEPTHWISE, contract.reference, rejects)
-    model, x = small().eval(), images()
+    model, x = small_copy().eval(), images()
     found = effkernels.explain(model, x)
     with effkernels.use_backend("torch"):
         apart = {row.name: row for row in effkernels.explain(model, x).rows}
@@ -304,7 +304,7 @@ def test_layers_in_one_kernel_are_one_row() -> None:
 
 
 def test_as_text() -> None:
-    model = small().eval()
+    model = small_copy(depth=1.0).eval()
     with effkernels.use_backend("torch"):
         found = effkernels.explain(model, images())
     lines = str(found).splitlines()
@@ -337,7 +337,7 @@ def counting() -> tuple[list[int], Any]:
 
 def test_compiled_code_stays_compiled() -> None:
     torch._dynamo.reset()
-    model, x = small().eval(), images()
+    model, x = tiny(stages=3), images()
     count, backend = counting()
     compiled = torch.compile(model.forward, backend=backend, fullgraph=True)
     with torch.no_grad():
@@ -348,7 +348,7 @@ def test_compiled_code_stays_compiled() -> None:
 
 
 def test_grad_and_inference_mode_do_not_matter() -> None:
-    model, x = small().eval(), images()
+    model, x = small_copy().eval(), images()
     found = effkernels.explain(model, x)
     assert isinstance(found, Explanation)
     with torch.inference_mode():
@@ -357,7 +357,7 @@ def test_grad_and_inference_mode_do_not_matter() -> None:
 
 
 def test_an_error_of_the_model_ends_the_recording() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     with pytest.raises(ValueError, match="the input must have 3 channels"):
         effkernels.explain(model, torch.ones(1, 4, 8, 8))
     assert dispatch._choice.watcher is None
@@ -405,7 +405,7 @@ def test_bad_arguments(model: Any, x: Any, error: type[Exception], said: str) ->
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_compiled_models_are_refused(in_place: bool) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     if in_place:
         model.compile()
     wrapped = model if in_place else torch.compile(model)
@@ -416,4 +416,4 @@ def test_compiled_models_are_refused(in_place: bool) -> None:
 def test_fallbacks_still_warn(fast: None) -> None:
     said = "pointwise_conv_bn_act: not on the cuda backend: it has no kernel for this op"
     with pytest.warns(effkernels.FallbackWarning, match=said):
-        effkernels.explain(small().eval(), images())
+        effkernels.explain(small_copy().eval(), images())

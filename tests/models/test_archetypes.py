@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import effkernels
-from archetypes import ARCHETYPES, BOTTLENECK, FUSED
+from archetypes import ARCHETYPES, BOTTLENECK, FUSED, HEADLESS
 from effkernels.checkpoints import export_state, save_checkpoint
 from effkernels.models import EfficientNet, EfficientNetFeatures, StageConfig, build
 from effkernels.models.scaling import compound_scale
@@ -142,6 +142,23 @@ class TestTracing:
         exported = torch.export.export(model, (X,))
         torch.testing.assert_close(exported.module()(X), model(X), rtol=1e-4, atol=1e-5)
 
+    # Fewer blocks, because each takes a second: fused without and with an expansion, with a residual and without;
+    # bottlenecks with squeeze-excitation, and in the headless network without.
+    @pytest.mark.parametrize(
+        "config",
+        [
+            replace(
+                FUSED,
+                stages=(
+                    replace(FUSED.stages[0], repeats=1),
+                    FUSED.stages[1],
+                    BOTTLENECK.stages[2],
+                ),
+            ),
+            HEADLESS,
+        ],
+        ids=["mixed", "headless"],
+    )
     @torch.no_grad()
     def test_compile(self, model: EfficientNet) -> None:
         torch._dynamo.reset()

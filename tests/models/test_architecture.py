@@ -8,26 +8,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import effkernels
 
-# name: parameters, MACs of convolutions and classifier in G at the model's resolution, state-dict
-# entries, trainable tensors, BN layers. From torchvision, timm and the block tables.
+# name: parameters, state-dict entries, trainable tensors, BN layers. From torchvision, timm and the block tables.
 TABLE = {
-    "efficientnet_b0": (5_288_548, 0.3858, 360, 213, 49),
-    "efficientnet_b1": (7_794_184, 0.6868, 508, 301, 69),
-    "efficientnet_b2": (9_109_994, 0.9936, 508, 301, 69),
-    "efficientnet_b3": (12_233_232, 1.8271, 574, 340, 78),
-    "efficientnet_b4": (19_341_616, 4.3938, 706, 418, 96),
-    "efficientnet_b5": (30_389_784, 10.2664, 854, 506, 116),
-    "efficientnet_b6": (43_040_704, 19.0676, 986, 584, 134),
-    "efficientnet_b7": (66_347_960, 37.7459, 1200, 711, 163),
-    "efficientnet_b8": (87_413_142, 62.5975, 1332, 789, 181),
-    "efficientnet_l2": (480_309_308, 475.70, 1914, 1134, 260),
-    "efficientnet_lite0": (4_652_008, 0.385, None, None, None),
-    "efficientnet_lite1": (5_416_680, 0.600, None, None, None),
-    "efficientnet_lite2": (6_092_072, 0.860, None, None, None),
-    "efficientnet_lite3": (8_197_096, 1.383, None, None, None),
-    "efficientnet_lite4": (13_006_568, 2.553, None, None, None),
+    "efficientnet_b0": (5_288_548, 360, 213, 49),
+    "efficientnet_b1": (7_794_184, 508, 301, 69),
+    "efficientnet_b2": (9_109_994, 508, 301, 69),
+    "efficientnet_b3": (12_233_232, 574, 340, 78),
+    "efficientnet_b4": (19_341_616, 706, 418, 96),
+    "efficientnet_b5": (30_389_784, 854, 506, 116),
+    "efficientnet_b6": (43_040_704, 986, 584, 134),
+    "efficientnet_b7": (66_347_960, 1200, 711, 163),
+    "efficientnet_b8": (87_413_142, 1332, 789, 181),
+    "efficientnet_l2": (480_309_308, 1914, 1134, 260),
+    "efficientnet_lite0": (4_652_008, None, None, None),
+    "efficientnet_lite1": (5_416_680, None, None, None),
+    "efficientnet_lite2": (6_092_072, None, None, None),
+    "efficientnet_lite3": (8_197_096, None, None, None),
+    "efficientnet_lite4": (13_006_568, None, None, None),
 }
-DIGITS = {name: 2 if name.endswith("l2") else 3 if "lite" in name else 4 for name in TABLE}
 
 
 def on_meta(name: str, **options: object) -> effkernels.EfficientNet:
@@ -43,7 +41,7 @@ def test_the_table_is_complete() -> None:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_counts(name: str) -> None:
-    parameters, _, entries, trainable, norms = TABLE[name]
+    parameters, entries, trainable, norms = TABLE[name]
     model = on_meta(name)
     assert sum(p.numel() for p in model.parameters()) == parameters
     if entries is not None:
@@ -54,16 +52,20 @@ def test_counts(name: str) -> None:
         assert {(m.eps, m.momentum) for m in found} == {(1e-3, 0.01)}
 
 
+# Those of the others: test_published_counts of tests/analysis/test_cost.py for the cost model, which its
+# test_real_network_has_these_parameters_and_flops compares with each network.
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("name", TABLE)
-def test_macs(name: str, fused: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "giga"), [("efficientnet_b0", 0.3858), ("efficientnet_lite0", 0.3850)]
+)
+def test_macs(name: str, giga: float, fused: bool) -> None:
     # Fused: the ops, in eval mode. Not fused: in training mode, module by module.
     model = on_meta(name, drop_path=0.0).train(not fused)
     size = model.config.resolution
     with FlopCounterMode(display=False, depth=0) as counter, torch.no_grad():
         model(torch.empty(1, 3, size, size, device="meta"))
     macs = counter.get_total_flops() / 2 / 1e9
-    assert round(macs, DIGITS[name]) == TABLE[name][1]
+    assert round(macs, 4 if name.endswith("b0") else 3) == giga
 
 
 @pytest.mark.parametrize(("phi", "parameters"), [(0.5, 8_441_486), (1, 9_109_994), (7, 68_741_810)])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from effkernels.models import EfficientNet
-from networks import images, small
+from networks import images, small_copy
 from oracles import oracle
 
 # float64 runs in PyTorch.
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::effkernels.FallbackWarning")
 
 @pytest.fixture
 def model() -> EfficientNet:
-    return small().double().eval()
+    return small_copy().double().eval()
 
 
 def scaled(maps: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def test_the_grad_cam_package_finds_the_same() -> None:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     # Modules of a model that records no gradient are one call: the package hooks the layer and needs them.
-    model, x = small().eval(), torch.randn(2, 3, 64, 96)
+    model, x = small_copy().eval(), torch.randn(2, 3, 64, 96)
     with grad_cam_package.GradCAM(model, [model.head]) as theirs:
         targets = [ClassifierOutputTarget(index) for index in (7, 2)]
         theirs(x, targets)
@@ -83,7 +83,7 @@ def test_gradients_flow_and_16_bits_are_summed_in_32(model: EfficientNet) -> Non
     model.cam(x, 1).sum().backward()
     assert x.grad is not None
     assert x.grad.any()
-    half = small().bfloat16().eval()
+    half = small_copy().bfloat16().eval()
     with torch.inference_mode():
         assert half.cam(images(1, 3, 64, 64).bfloat16(), 0).dtype == torch.float32
 

@@ -26,7 +26,7 @@ import effkernels
 from effkernels import EfficientNet
 from effkernels._backends.network_ops import OPS, HeldNetwork
 from effkernels.models import inference
-from networks import small
+from networks import small_copy
 
 pytestmark = pytest.mark.skipif(
     not effkernels.backends()["cpu"].available, reason="the cpu backend is not built"
@@ -117,7 +117,7 @@ def test_functions_and_tensors_of_a_forward(grad: Any, options: dict[str, int]) 
 @torch.no_grad()
 def test_what_follows_the_features_is_seen(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing does, no module is called; and it is noticed when something does."""
-    model = small(num_classes=0).eval()
+    model = small_copy(num_classes=0).eval()
     before = bound(model)
     twice: Callable[[Any, Tensor], Tensor] = lambda _, y: y * 2  # noqa: E731
     if change == "hook":
@@ -171,7 +171,7 @@ def test_time_of_a_forward_without_kernels() -> None:
 
 
 def test_images_of_one_size_share_what_is_held() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     for images in (1, 2, 3):
         bound(model, torch.randn(images, 3, 32, 32))
     bound(model, torch.randn(1, 3, 40, 32))
@@ -256,7 +256,7 @@ CHANGES: dict[str, Callable[[EfficientNet], None]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_changed_behind_a_bound_plan_is_seen(change: str) -> None:
-    model = small(num_classes=50).eval()
+    model = small_copy(num_classes=50).eval()
     before = bound(model)
     CHANGES[change](model)
     for _ in range(BOUND + 1):
@@ -270,7 +270,7 @@ def test_a_tensor_of_another_class_is_seen() -> None:
     class Mine(nn.Parameter):
         pass
 
-    model = small().eval()
+    model = small_copy().eval()
     expected = bound(model)
     model.stages[2][0].project.conv.weight.__class__ = Mine
     with noted() as (held, explicit), torch.no_grad():
@@ -281,7 +281,7 @@ def test_a_tensor_of_another_class_is_seen() -> None:
 
 @pytest.mark.parametrize("name", ["forward", "_conv_forward", "__call__"])
 def test_a_patched_class_is_seen(name: str) -> None:
-    model = small(num_classes=50).eval()
+    model = small_copy(num_classes=50).eval()
     before = bound(model)
     original = getattr(nn.Conv2d, name)
 
@@ -297,7 +297,7 @@ def test_a_patched_class_is_seen(name: str) -> None:
 
 
 def test_a_patched_method_of_the_network_is_seen() -> None:
-    model = small(num_classes=50).eval()
+    model = small_copy(num_classes=50).eval()
     before = bound(model)
     original = EfficientNet.forward_head
     patched = lambda self, x, pre_logits=False: original(self, x, pre_logits) * 2  # noqa: E731
@@ -307,7 +307,7 @@ def test_a_patched_method_of_the_network_is_seen() -> None:
 
 
 def test_a_hook_for_all_modules_is_seen() -> None:
-    model, seen = small().eval(), []
+    model, seen = small_copy().eval(), []
     bound(model)
     handle = nn.modules.module.register_module_forward_hook(lambda m, *_: seen.append(type(m)))
     try:
@@ -319,7 +319,7 @@ def test_a_hook_for_all_modules_is_seen() -> None:
 
 
 def test_what_does_not_matter_keeps_the_plan() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     model.note = model.stages[1].note = "mine"
     bound(model)
     plan = inference._plans[model]
@@ -336,7 +336,7 @@ def test_what_does_not_matter_keeps_the_plan() -> None:
 
 
 def test_gradients_end_the_shortcut() -> None:
-    model = small().eval().requires_grad_(False)
+    model = small_copy().eval().requires_grad_(False)
     bound(model)
     model(X)  # nothing wants a gradient
     x = X.clone().requires_grad_()
@@ -361,7 +361,7 @@ def test_modes_of_pytorch_see_the_tensors() -> None:
             return func(*args, **(kwargs or {}))
 
     calls: list[Any] = []
-    model = small().eval()
+    model = small_copy().eval()
     expected = bound(model)
     with torch.no_grad(), Seen():  # type: ignore[no-untyped-call]
         torch.testing.assert_close(model(X), expected)
@@ -376,7 +376,7 @@ def test_modes_of_pytorch_see_the_tensors() -> None:
 
 
 def test_autocast_and_other_backends_end_the_shortcut() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     bound(model)
     with noted() as (held, _), torch.no_grad():
         with effkernels.use_backend("torch"):
@@ -388,7 +388,7 @@ def test_autocast_and_other_backends_end_the_shortcut() -> None:
 
 
 def test_errors_are_those_of_the_first_call() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     bound(model)
     for x, said in ((X[0], r"must be \(N, C, H, W\)"), (X[:, :2], "must have 3 channels")):
         with pytest.raises(ValueError, match=said):
@@ -399,7 +399,7 @@ def test_errors_are_those_of_the_first_call() -> None:
 
 def test_tensors_that_come_and_go_are_not_held() -> None:
     """As ``torch.func.functional_call`` brings them: other weights for a call, then the own ones."""
-    model = small(num_classes=50).eval()
+    model = small_copy(num_classes=50).eval()
     expected = bound(model)
     others = {name: value.detach() * 1.25 for name, value in model.named_parameters()}
     wanted = layer_by_layer(copy.deepcopy(model))
@@ -418,7 +418,7 @@ def test_tensors_that_come_and_go_are_not_held() -> None:
 @pytest.mark.parametrize("way", ["to", "load_state_dict"])
 def test_tensors_can_be_swapped(way: str) -> None:
     """Which PyTorch does only where nobody else holds them."""
-    model = small(num_classes=50).eval()
+    model = small_copy(num_classes=50).eval()
     bound(model)
     state = {name: _reversed(value) for name, value in model.state_dict().items() if value.dim()}
     torch.__future__.set_swap_module_params_on_conversion(True)
@@ -433,7 +433,7 @@ def test_tensors_can_be_swapped(way: str) -> None:
 
 
 def test_where_tensors_may_be_swapped_none_are_held() -> None:
-    model = small(num_classes=50).eval()
+    model = small_copy(num_classes=50).eval()
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
         with noted() as (held, _), torch.no_grad():
@@ -450,7 +450,7 @@ def test_where_tensors_may_be_swapped_none_are_held() -> None:
 
 @pytest.mark.parametrize("assign", [False, True])
 def test_replaced_weights_are_freed(assign: bool) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     bound(model)
     old = weakref.ref(model.stem.conv.weight)
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -460,7 +460,7 @@ def test_replaced_weights_are_freed(assign: bool) -> None:
 
 
 def test_what_is_held_goes_with_the_model() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     bound(model)
     watch = inference._plans[model]._watch
     assert watch is not None
@@ -477,7 +477,7 @@ def test_what_is_held_goes_with_the_model() -> None:
 
 
 def test_copies_are_bound_to_their_own_tensors() -> None:
-    model = small(num_classes=50).eval()
+    model = small_copy(num_classes=50).eval()
     expected = bound(model)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), copy.copy(model)):
         assert other not in inference._plans
@@ -493,7 +493,7 @@ def test_copies_are_bound_to_their_own_tensors() -> None:
 
 def test_threads_share_a_model_whose_weights_are_replaced() -> None:
     """Each result is that of the one or the other weights, and afterwards of the last."""
-    model = small(num_classes=50).eval()
+    model = small_copy(num_classes=50).eval()
     conv = model.stages[1][0].project.conv
     weights = [conv.weight, nn.Parameter(-conv.weight.detach())]
     expected = []
@@ -525,7 +525,7 @@ def test_threads_share_a_model_whose_weights_are_replaced() -> None:
 
 def test_plans_without_compiled_code_look_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effkernels.unchanged, "_compiled", None)
-    model = small(num_classes=50).eval()
+    model = small_copy(num_classes=50).eval()
     with torch.no_grad(), noted() as (held, explicit):
         for _ in range(4):
             before = model(X)

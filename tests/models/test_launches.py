@@ -20,7 +20,7 @@ from effkernels.models import inference
 from effkernels.ops import _define
 from effkernels.ops._define import defined
 from effkernels.ops._steps import NETWORK
-from networks import small
+from networks import small, small_copy
 from stand_in import KERNELS, reference, stand_in
 
 X = torch.randn(2, 3, 40, 33)
@@ -68,7 +68,7 @@ def expected_calls(model: EfficientNet) -> list[str]:
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
 @torch.no_grad()
 def test_kernels_are_chosen_once(name: str, calls: list[str], choices: list[str]) -> None:
-    model = small(name).eval()
+    model = small_copy(name).eval()
     expected = layer_by_layer(model, X)
     for turn in range(3):
         calls.clear()
@@ -83,7 +83,7 @@ def test_kernels_are_chosen_once(name: str, calls: list[str], choices: list[str]
 def test_another_shape_dtype_or_backend_is_chosen_again(
     calls: list[str], choices: list[str]
 ) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     model(X)
     for x in (X[:1], X[:, :, :32, :32], X[..., :32], torch.randint(256, X.shape).byte()):
         choices.clear()
@@ -118,11 +118,11 @@ def _swapped(model: EfficientNet) -> None:
 
 
 def _loaded(model: EfficientNet) -> None:
-    model.load_state_dict(small().state_dict())
+    model.load_state_dict(small(depth=0.5).state_dict())
 
 
 def _untied(model: EfficientNet) -> None:
-    bn = model.stages[2][1].expand.bn
+    bn = model.stages[3][1].expand.bn
     bn.bias = nn.Parameter(torch.randn_like(bn.bias))
 
 
@@ -131,8 +131,8 @@ def _untied(model: EfficientNet) -> None:
 def test_other_weights_need_no_new_choice(
     change: Callable[[EfficientNet], None], calls: list[str], choices: list[str]
 ) -> None:
-    model = small().eval()
-    bn = model.stages[2][1].expand.bn
+    model = small_copy().eval()
+    bn = model.stages[3][1].expand.bn
     bn.bias = bn.weight  # tied until _untied
     before = model(X)
     change(model)
@@ -147,9 +147,9 @@ def test_other_weights_need_no_new_choice(
 @torch.no_grad()
 def test_weights_of_another_shape_are_noticed(calls: list[str], choices: list[str]) -> None:
     """Pruned in place to their first channels: their address stays the same."""
-    model = small().eval()
+    model = small_copy().eval()
     model(X)
-    squeeze = model.stages[2][1].squeeze_excite
+    squeeze = model.stages[3][1].squeeze_excite
     squeeze.reduce.weight.data = squeeze.reduce.weight.data[:1]
     squeeze.reduce.bias.data = squeeze.reduce.bias.data[:1]
     squeeze.expand.weight.data = squeeze.expand.weight.data[:, :1]
@@ -160,9 +160,9 @@ def test_weights_of_another_shape_are_noticed(calls: list[str], choices: list[st
 
 @torch.no_grad()
 def test_a_later_change_of_a_layer_is_noticed(calls: list[str]) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     model(X)
-    model.stages[2][1].depthwise.act = nn.ReLU()
+    model.stages[3][1].depthwise.act = nn.ReLU()
     torch.testing.assert_close(model(X), layer_by_layer(model, X), rtol=1e-4, atol=1e-4)
     model.stages[3][0].project.bn.eps = 0.5
     torch.testing.assert_close(model(X), layer_by_layer(model, X), rtol=1e-4, atol=1e-4)
@@ -171,9 +171,9 @@ def test_a_later_change_of_a_layer_is_noticed(calls: list[str]) -> None:
 @torch.no_grad()
 def test_a_model_that_fits_no_steps_runs_module_by_module(calls: list[str]) -> None:
     """Its layers raise the error; no kernel reads out of bounds."""
-    model = small().eval()
+    model = small_copy().eval()
     model(X)
-    model.head = small(num_classes=3).eval().head
+    model.head = small_copy(num_classes=3).eval().head
     conv = model.head.conv
     conv.weight = nn.Parameter(torch.randn(conv.out_channels, conv.in_channels + 1, 1, 1))
     calls.clear()
@@ -201,7 +201,7 @@ def test_maps_are_freed_after_their_last_use() -> None:
 
         return kernel
 
-    model = small().eval()
+    model = small_copy().eval()
     with stand_in({op: counting(op) for op in KERNELS}):
         for _ in range(2):
             most.clear()
@@ -257,7 +257,7 @@ def test_composites_with_other_computation_are_not_replayed(
         assert op.composed is not None
         return op.composed(*arguments) * 1.5
 
-    model = small().eval()
+    model = small_copy().eval()
     monkeypatch.setitem(_define._defined, "mbconv", replace(op, composed=composed))
     with stand_in({name: reference(name, []) for name in KERNELS}):
         first = model(X)
@@ -268,7 +268,7 @@ def test_composites_with_other_computation_are_not_replayed(
 @torch.no_grad()
 def test_a_forced_backend_that_lacks_an_op_refuses_at_every_call() -> None:
     kernels = {op: reference(op, []) for op in KERNELS if op != "squeeze_excite_gate"}
-    model = small().eval()
+    model = small_copy().eval()
     with stand_in(kernels), effkernels.use_backend("triton", fallback=False):
         for _ in range(2):
             with pytest.raises(NotImplementedError, match="squeeze_excite_gate: not on the triton"):
@@ -276,7 +276,7 @@ def test_a_forced_backend_that_lacks_an_op_refuses_at_every_call() -> None:
 
 
 def test_plans_are_freed_with_their_models(calls: list[str]) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     with torch.no_grad():
         model(X)
     assert model in inference._plans
@@ -301,7 +301,7 @@ def test_rejections_see_the_arguments_of_kernels() -> None:
         kernels["pointwise_conv_bn_act"] = dispatch.Kernel(
             kernels["pointwise_conv_bn_act"].run, rejects
         )
-        model = small().eval()
+        model = small_copy().eval()
         expected = layer_by_layer(model, X)
         model(X)
         calls.clear()

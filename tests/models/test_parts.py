@@ -20,7 +20,7 @@ from effkernels import EfficientNet, dispatch
 from effkernels.models.efficientnet import _METHODS
 from effkernels.models.parts import Parts, plain_parts
 from effkernels.nn import Conv2dSame, ConvBnAct, DropPath, MBConv, SqueezeExcite
-from networks import small
+from networks import small_copy
 from stand_in import KERNELS, reference, stand_in
 
 X = torch.randn(2, 3, 40, 33)
@@ -74,7 +74,7 @@ def compiled_stage(model: EfficientNet) -> None:
         return run
 
     torch._dynamo.reset()  # compilations of other tests count towards its limit
-    model.stages[3] = torch.compile(model.stages[3], backend=backend)
+    model.stages[0] = torch.compile(model.stages[0], backend=backend)  # of one block
 
 
 INSTANCES: dict[str, Callable[[EfficientNet], Any]] = {
@@ -121,7 +121,7 @@ def layer_by_layer(model: EfficientNet, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("change", INSTANCES)
 @torch.no_grad()
 def test_changes_of_one_model_take_effect(change: str, backend: str) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     other = copy.deepcopy(model)  # first run after it was changed
     model(X)
     for one in (model, other):
@@ -143,7 +143,7 @@ CLASSES = [
 def test_changes_of_a_class_take_effect(
     cls: type[nn.Module], backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     before = model(X)
     forward = cls.forward
 
@@ -165,7 +165,7 @@ def test_changes_of_a_class_take_effect(
 def test_changed_methods_of_the_classifiers_class_take_effect(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     model(X)
     features = EfficientNet.forward_features
     monkeypatch.setattr(EfficientNet, "forward_features", lambda s, x: noted(features(s, x)))
@@ -177,7 +177,7 @@ def test_changed_methods_of_the_classifiers_class_take_effect(
 @pytest.mark.parametrize("fused", [False, True])
 @torch.no_grad()
 def test_a_compiled_stage_is_called(fused: bool) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     model = model.fuse() if fused else model
     expected = model(X)
     traced: list[int] = []
@@ -187,12 +187,10 @@ def test_a_compiled_stage_is_called(fused: bool) -> None:
         return graph
 
     torch._dynamo.reset()
-    model.stages[2] = torch.compile(model.stages[2], backend=noting)
-    torch.testing.assert_close(model(X), expected, rtol=1e-4, atol=1e-4)
-    assert traced
-    traced.clear()
-    torch._dynamo.reset()
-    model.stages[1][0].compile(backend=noting)
+    if fused:
+        model.stages[0] = torch.compile(model.stages[0], backend=noting)
+    else:  # the other way: see above
+        model.stages[1][0].compile(backend=noting)
     torch.testing.assert_close(model(X), expected, rtol=1e-4, atol=1e-4)
     assert traced
 
@@ -215,7 +213,7 @@ def replica_of(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("fused", [False, True])
 @torch.no_grad()
 def test_replicas_run_module_by_module(fused: bool, backend: str) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     model = model.fuse() if fused else model
     expected = model(X)
     replica = replica_of(model)
@@ -230,7 +228,7 @@ MISSING = ["stem", "stages", "head", "dropout", "classifier"]
 @pytest.mark.parametrize("name", MISSING)
 def test_a_missing_part_is_a_reason_not_an_error(name: str) -> None:
     for value in (None, 3, nn.Identity(), nn.Sequential()):
-        model = small().eval()
+        model = small_copy().eval()
         delattr(model, name)
         found = plain_parts(model, _METHODS)
         assert isinstance(found, str)
@@ -246,8 +244,8 @@ def test_a_missing_part_is_a_reason_not_an_error(name: str) -> None:
 @pytest.mark.parametrize("part", ["conv", "bn", "act"])
 @pytest.mark.parametrize("value", [None, nn.Identity().eval(), "gone"])
 def test_parts_of_layers_may_be_anything(part: str, value: Any) -> None:
-    model = small().eval()
-    layer = model.stages[2][1].project
+    model = small_copy().eval()
+    layer = model.stages[3][1].project
     if value == "gone":
         delattr(layer, part)
     else:
@@ -257,10 +255,10 @@ def test_parts_of_layers_may_be_anything(part: str, value: Any) -> None:
 
 
 def test_tensors_that_are_missing(backend: str) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     with torch.no_grad():
         model(X)
-        del model.stages[2][1].project.conv._parameters["weight"]
+        del model.stages[3][1].project.conv._parameters["weight"]
         with pytest.raises(AttributeError, match="weight"):
             model(X)
 
@@ -269,7 +267,7 @@ def test_tensors_that_are_missing(backend: str) -> None:
 @torch.no_grad()
 def test_counters_that_use_hooks_see_every_layer(hooked: str, backend: str) -> None:
     """Multiply-adds as third-party counters find them, from the shapes that hooks see."""
-    model = small().eval()
+    model = small_copy().eval()
     model(X)
     counted: list[int] = []
 
@@ -311,7 +309,7 @@ class KnowsTheOps(CountsPlainOperators):
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_counters_that_know_only_plain_operators_count_all(gradients: bool) -> None:
-    model = small().eval()
+    model = small_copy().eval()
     with flop_counter.FlopCounterMode(display=False) as known:
         model(X)
     with torch.set_grad_enabled(gradients), CountsPlainOperators() as plain:
@@ -325,7 +323,7 @@ def test_counters_that_know_only_plain_operators_count_all(gradients: bool) -> N
 
 def test_replaced_hook_dictionaries_are_watched() -> None:
     """Tools that remove hooks give modules new dictionaries; hooks in these count too."""
-    model = small().eval()
+    model = small_copy().eval()
     with torch.no_grad():
         model(X)
         stage = model.stages[3]
@@ -338,7 +336,7 @@ def test_replaced_hook_dictionaries_are_watched() -> None:
 
 @torch.no_grad()
 def test_transforms_and_traces_do_not_use_one_op() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     heard: list[str] = []
 
     class Hearing:
@@ -356,6 +354,6 @@ def test_transforms_and_traces_do_not_use_one_op() -> None:
 
 
 def test_unfolded_same_convolution_is_known() -> None:
-    model = small(padding="same").eval()
+    model = small_copy(padding="same").eval()
     assert isinstance(model.stem.conv, Conv2dSame)
     assert isinstance(plain_parts(model, _METHODS), Parts)

@@ -26,7 +26,7 @@ from surgery_comparison import CONFIGURATIONS, check, pair
 EXAMPLES_GIVEN = os.environ.get("EFFKERNELS_SURGERY_EXAMPLES")
 # A fifth of a second each on an idle core; with compilation, one or two seconds.
 MANY = int(EXAMPLES_GIVEN or min(12, settings.default.max_examples))
-FEW = max(MANY // 8, 1)
+FEW = max(MANY // 12, 1)
 
 
 def draws(*, compiled: bool = False) -> st.SearchStrategy[tuple[str, list[Surgery]]]:
@@ -41,17 +41,15 @@ def draws(*, compiled: bool = False) -> st.SearchStrategy[tuple[str, list[Surger
     return st.sampled_from(sorted(CONFIGURATIONS)).flatmap(of)
 
 
-@pytest.mark.parametrize("one_op", [False, True], ids=["layer by layer", "by one op"])
-@given(drawn=draws(), look_between=st.booleans())
+@given(drawn=draws(), one_op=st.booleans(), look_between=st.booleans())
 @settings(max_examples=MANY)
-def test_random_surgery(one_op: bool, drawn: tuple[str, list[Surgery]], look_between: bool) -> None:
+def test_random_surgery(drawn: tuple[str, list[Surgery]], one_op: bool, look_between: bool) -> None:
     check(*drawn, one_op=one_op, look_between=look_between)
 
 
-@pytest.mark.parametrize("one_op", [False, True], ids=["layer by layer", "by one op"])
-@given(drawn=draws(compiled=True))
+@given(drawn=draws(compiled=True), one_op=st.booleans())
 @settings(max_examples=FEW)
-def test_random_surgery_and_compiled_parts(one_op: bool, drawn: tuple[str, list[Surgery]]) -> None:
+def test_random_surgery_and_compiled_parts(drawn: tuple[str, list[Surgery]], one_op: bool) -> None:
     torch._dynamo.reset()
     check(*drawn, one_op=one_op, look_between=False)
 
@@ -66,13 +64,26 @@ def both(layer: str, module: Callable[[], nn.Module]) -> Callable[[nn.Module], N
     return change
 
 
+class Uncompiled(nn.Module):
+    """With the names of ``torch.compile``: the twin computes the same without it, in half of the time."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._orig_mod(x)
+
+
 def compile_outside(model: nn.Module) -> None:
-    model.stages[1] = torch.compile(model.stages[1], backend="eager")
+    stage = model.stages[2]
+    ours = isinstance(model, EfficientNet)
+    model.stages[2] = torch.compile(stage, backend="eager") if ours else Uncompiled(stage)
 
 
 def compile_in_place(model: nn.Module) -> None:
-    if isinstance(model, EfficientNet):  # the twin computes the same without, in half of the time
-        model.stages[1].compile(backend="eager")
+    if isinstance(model, EfficientNet):
+        model.stages[2].compile(backend="eager")
 
 
 def append_identity(model: nn.Module) -> None:
@@ -136,7 +147,7 @@ EXAMPLES: dict[str, Callable[[nn.Module], None]] = {
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_surgery_that_works_on_other_models(example: str) -> None:
     torch._dynamo.reset()
-    check("silu", EXAMPLES[example])
+    check("silu", EXAMPLES[example], one_backend="compiled" in example)
 
 
 @pytest.mark.parametrize("wanted", [1, 6])
@@ -256,10 +267,10 @@ def test_parts_of_fused_copies_may_be_compiled() -> None:
     model, x = copy.deepcopy(pair("silu")[0]).eval(), torch.randn(2, 3, 32, 32)
     want = model(x)
     for made in (model.fuse(), model):
-        made.stages[1] = torch.compile(made.stages[1], backend="eager")
+        made.stages[2] = torch.compile(made.stages[2], backend="eager")
         torch.testing.assert_close(made(x), want, rtol=1e-4, atol=1e-4)
     fused = model.fuse()
     torch.testing.assert_close(fused(x), want, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
-        fused.stages[1]._orig_mod[0].project.conv.weight.zero_()
+        fused.stages[2]._orig_mod[0].project.conv.weight.zero_()
     torch.testing.assert_close(model(x), want, rtol=1e-4, atol=1e-4)

@@ -11,16 +11,16 @@ from torch import nn
 
 import effkernels
 from effkernels.nn import DropPath
-from networks import images, small, unfused
+from networks import images, small_copy, unfused
 
 
 def test_training_mode_uses_batch_statistics_and_drops() -> None:
-    model = small()
+    model = small_copy()
     x = torch.randn(4, 3, 32, 32)
     before = model.stem.bn.running_mean.clone()
     assert not torch.equal(model(x), model(x))
     assert not torch.equal(before, model.stem.bn.running_mean)
-    still = small(dropout=0.0, drop_path=0.0)
+    still = small_copy(dropout=0.0, drop_path=0.0)
     torch.testing.assert_close(still(x), still(x))
 
 
@@ -37,11 +37,11 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
 
 
 def test_frozen_batch_norm_runs_fused_and_trains_the_rest() -> None:
-    model = small(dropout=0.0, drop_path=0.0).double()
+    model = small_copy(dropout=0.0, drop_path=0.0).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    block = model.stages[1][1]
+    block = model.stages[3][1]
     assert model.training
     assert block.fusible() == "silu"
     x = images(2, 3, 32, 32)
@@ -55,7 +55,7 @@ def test_frozen_batch_norm_runs_fused_and_trains_the_rest() -> None:
 
 
 def test_grad_checkpointing_changes_no_gradient() -> None:
-    model = small(dropout=0.0, drop_path=0.0).double()
+    model = small_copy(dropout=0.0, drop_path=0.0).double()
     x = images(2, 3, 32, 32)
     grads = []
     for enable in (False, True):
@@ -68,7 +68,7 @@ def test_grad_checkpointing_changes_no_gradient() -> None:
 
 def test_grad_checkpointing_updates_statistics_once() -> None:
     x = images(2, 3, 32, 32)
-    plain = small(dropout=0.0, drop_path=0.0).double()
+    plain = small_copy(dropout=0.0, drop_path=0.0).double()
     kept = copy.deepcopy(plain)
     kept.set_grad_checkpointing()
     before = int(kept.stages[3][0].project.bn.num_batches_tracked)
@@ -85,7 +85,7 @@ def test_grad_checkpointing_calls_wrapped_stages() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) * 2
 
-    model, x = small(dropout=0.0, drop_path=0.0).double(), images(2, 3, 32, 32)
+    model, x = small_copy(dropout=0.0, drop_path=0.0).double(), images(2, 3, 32, 32)
     model.stages = Doubled(*model.stages)
     want = model(x)
     model.set_grad_checkpointing()
@@ -101,7 +101,7 @@ def test_gradients_have_the_strides_of_their_parameters(
 ) -> None:
     # DistributedDataParallel copies gradients with other strides at each step, and warns about
     # them.
-    model = small(padding=padding)
+    model = small_copy(padding=padding)
     if channels_last:
         model.to(memory_format=torch.channels_last)
     model.set_grad_checkpointing(checkpointing)
@@ -117,7 +117,7 @@ def test_gradients_have_the_strides_of_their_parameters(
 
 @pytest.mark.parametrize("training", [False, True])
 def test_public_methods_return_the_layout_of_their_input(training: bool) -> None:
-    model, x = small().train(training), torch.randn(2, 3, 64, 64)
+    model, x = small_copy().train(training), torch.randn(2, 3, 64, 64)
     nhwc = x.contiguous(memory_format=torch.channels_last)
     picture = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
     for nchw in (x, x[:, :, :33, :40], picture):
@@ -128,12 +128,12 @@ def test_public_methods_return_the_layout_of_their_input(training: bool) -> None
         features = model.forward_features(one)
         assert features.is_contiguous(memory_format=torch.channels_last)
     assert model.forward_head(features).is_contiguous()
-    grey = small(in_channels=1).train(training)
+    grey = small_copy(in_channels=1).train(training)
     assert grey.forward_features(x[:, :1]).is_contiguous()
 
 
 def test_feature_maps_are_channels_last() -> None:
-    backbone = small(features_only=True).eval()
+    backbone = small_copy(features_only=True).eval()
     for fmap in backbone(torch.randn(2, 3, 64, 64)):
         assert fmap.is_contiguous(memory_format=torch.channels_last)
 
@@ -154,7 +154,7 @@ def test_distributed_data_parallel(tmp_path: Path) -> None:
 
 
 def test_weights_are_initialised_without_biases_too() -> None:
-    model = small()
+    model = small_copy()
     model.classifier = nn.Linear(model.classifier.in_features, 5, bias=False)
     model.stem.bn = nn.SyncBatchNorm(model.stem.conv.out_channels)
     model.stem.bn.running_mean.fill_(3.0)

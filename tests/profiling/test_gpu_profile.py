@@ -21,7 +21,7 @@ from effkernels.profiling.gpu import (
     profile_launches,
     rates_of,
 )
-from networks import small
+from networks import small_copy
 from requirements import needs_cpu_kernels
 
 SIZE = 64
@@ -195,7 +195,7 @@ def test_what_does_not_run_as_one_op(change: Callable[..., nn.Module], said: str
     x = torch.zeros(1, 3, SIZE, SIZE)
     options: dict[str, Any] = {"device": "", "rates": (1.0, 1.0), "wait": lambda: None}
     with torch.no_grad(), pytest.raises(ValueError, match=f"^profile: .*{said}") as error:
-        profile_launches(change(small().eval()), x, Timer(), 1, **options)
+        profile_launches(change(small_copy().eval()), x, Timer(), 1, **options)
     assert "\n" not in str(error.value)
 
 

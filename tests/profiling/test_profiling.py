@@ -16,7 +16,7 @@ from effkernels import EfficientNet, Profile, dispatch, profiling
 from effkernels.analysis.cost import LINEAR, LayerCost, model_cost
 from effkernels.profiling.bounds import ACTIVATION_INSTRUCTIONS, Arithmetic, Machine
 from effkernels.profiling.steps import rows_text, steps_of
-from networks import small
+from networks import small_copy
 from requirements import needs_cpu_kernels
 
 SIZE, IMAGES = 64, 2
@@ -29,7 +29,7 @@ def images(count: int = IMAGES, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.fixture(scope="module", params=["efficientnet_b0", "efficientnet_lite0"])
 def found(request: pytest.FixtureRequest) -> Profile:
-    return effkernels.profile(small(request.param).eval(), images(), runs=3)
+    return effkernels.profile(small_copy(request.param).eval(), images(), runs=3)
 
 
 @needs_cpu_kernels
@@ -67,7 +67,7 @@ def test_the_number_of_threads_stays() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        found = effkernels.profile(small().eval(), images(), runs=1)
+        found = effkernels.profile(small_copy().eval(), images(), runs=1)
         assert (torch.get_num_threads(), found.machine.threads) == (2, 2)
     finally:
         torch.set_num_threads(before)
@@ -75,7 +75,7 @@ def test_the_number_of_threads_stays() -> None:
 
 @needs_cpu_kernels
 def test_rows_are_those_of_explain() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     explained = effkernels.explain(model, images()).rows
     rows = effkernels.profile(model, images(), runs=1).rows
     of_explain = [(r.name, r.op, r.in_shape, r.out_shape, r.flops, r.bytes) for r in explained]
@@ -113,7 +113,7 @@ def test_time_is_spent_on_what_a_step_does(found: Profile) -> None:
 @needs_cpu_kernels
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_16_bits(dtype: torch.dtype) -> None:
-    found = effkernels.profile(small().eval().to(dtype), images(dtype=dtype), runs=1)
+    found = effkernels.profile(small_copy().eval().to(dtype), images(dtype=dtype), runs=1)
     assert found.dtype == dtype
     assert min(row.work["product"] for row in found.rows) > 0.0
 
@@ -121,7 +121,7 @@ def test_16_bits(dtype: torch.dtype) -> None:
 @needs_cpu_kernels
 def test_all_images_are_timed_where_they_go_through_in_chunks() -> None:
     """Their maps have 1.6 MB an image, and chunks of images at most 8."""
-    found = effkernels.profile(small().eval(), torch.randn(12, 3, 224, 224), runs=2)
+    found = effkernels.profile(small_copy().eval(), torch.randn(12, 3, 224, 224), runs=2)
     assert found.preparation < 0.5 * found.seconds
 
 
@@ -140,7 +140,7 @@ def test_a_bound_is_the_longer_of_arithmetic_and_memory() -> None:
 
 @needs_cpu_kernels
 def test_nothing_is_noted_unless_asked_for_and_in_this_thread() -> None:
-    model, x = small().eval(), images()
+    model, x = small_copy().eval(), images()
     stopwatch = dispatch.stopwatch("cpu")
     assert stopwatch is not None
     effkernels.profile(model, x, runs=1)
@@ -181,7 +181,7 @@ def test_feature_maps() -> None:
 
 @needs_cpu_kernels
 def test_a_model_around_a_network() -> None:
-    model = small("efficientnet_lite0", num_classes=0).eval()
+    model = small_copy("efficientnet_lite0", num_classes=0).eval()
     around = nn.Sequential(
         nn.AvgPool2d(2), model, nn.Linear(model.head.conv.weight.shape[0], 3)
     ).eval()
@@ -211,7 +211,7 @@ def hooked(model: EfficientNet) -> EfficientNet:
 )
 def test_what_does_not_run_as_one_op(change: Callable[..., nn.Module], said: str) -> None:
     with pytest.raises(ValueError, match=f"^profile: .*{said}"):
-        effkernels.profile(change(small().eval()), images())
+        effkernels.profile(change(small_copy().eval()), images())
 
 
 class _Again(nn.Module):
@@ -226,7 +226,7 @@ class _Again(nn.Module):
 
 @needs_cpu_kernels
 def test_other_backends_and_devices() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     with (
         effkernels.use_backend("torch"),
         pytest.raises(ValueError, match=r"^profile: .*torch was requested .*use_backend"),
@@ -240,7 +240,7 @@ def test_other_backends_and_devices() -> None:
 
 @needs_cpu_kernels
 def test_bad_arguments() -> None:
-    model = small().eval()
+    model = small_copy().eval()
     with pytest.raises(ValueError, match="profile: runs must be"):
         effkernels.profile(model, images(), runs=0)
     with pytest.raises(ValueError, match="profile: input has no images"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +30,32 @@ def small(name: str = "efficientnet_b0", *, depth: float = 1.0, **options: objec
     return randomise(build(config, **{"num_classes": 10, **options}))
 
 
-def tiny(name: str = "efficientnet_b0") -> EfficientNet:
-    """One block per stage, for tests in which a kernel takes a second: has every kind of block."""
-    config = replace(CONFIGS[name], coefficients=Coefficients(0.25, 0.25, 64, 0.2), stem_channels=8)
-    return randomise(build(config, num_classes=10)).eval().requires_grad_(False)
+@functools.cache
+def _drawn_once(name: str, depth: float, options: tuple[tuple[str, object], ...]) -> EfficientNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return small(name, depth=depth, **dict(options))
+
+
+def small_copy(
+    name: str = "efficientnet_b0", *, depth: float = 0.5, **options: object
+) -> EfficientNet:
+    """A copy of a :func:`small` network whose weights are drawn once per process, always the same."""
+    return copy.deepcopy(_drawn_once(name, depth, tuple(options.items())))
+
+
+def tiny(name: str = "efficientnet_b0", *, stages: int = 7, **options: object) -> EfficientNet:
+    """One block per stage, for tests in which a kernel takes a second: has every kind of block.
+
+    Three ``stages`` are enough where each block takes a second to trace: without and with an expansion, both kernels.
+    """
+    config = replace(
+        CONFIGS[name],
+        coefficients=Coefficients(0.25, 0.25, 64, 0.2),
+        stages=CONFIGS[name].stages[:stages],
+        stem_channels=8,
+    )
+    return randomise(build(config, **{"num_classes": 10, **options})).eval().requires_grad_(False)
 
 
 def model_on_gpu(name: str, dtype: torch.dtype = torch.bfloat16) -> EfficientNet:

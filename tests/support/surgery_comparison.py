@@ -107,13 +107,17 @@ def check(
     *,
     one_op: bool = True,
     look_between: bool = True,
+    one_backend: bool = False,
 ) -> None:
-    """Ours computes what the twin computes after the same surgery. ``one_op``: whether it may run as one op."""
+    """Ours computes what the twin computes after the same surgery. ``one_op``: whether it may run as one op.
+
+    ``one_backend``: only by the CPU kernels, where they are built, because each compilation takes a second.
+    """
     if not isinstance(surgery, list):
         surgery = [Surgery("call", "", surgery)]
     backends = [("torch", torch.float64), *([("cpu", torch.float32)] if CPU_KERNELS else [])]
     shortcut = nullcontext() if one_op else _without_one_op()
-    for backend, dtype in backends:
+    for backend, dtype in backends[-1:] if one_backend else backends:
         with effkernels.use_backend(backend), shortcut:
             _check(configuration, surgery, backend, dtype, look_between)
 

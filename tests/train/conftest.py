@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training import make_pictures
+from effkernels import train
+from training import make_job, make_pictures
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +17,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_pictures(folder / "train", {"blue": 8, "green": 7, "red": 7})
     make_pictures(folder / "val", {"blue": 3, "green": 3, "red": 3}, seed=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights that one epoch leaves: to start from, or a teacher's."""
+    output = tmp_path_factory.mktemp("trained")
+    return str(train.run(make_job(pictures, output, epochs=1)).weights)

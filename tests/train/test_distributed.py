@@ -27,23 +27,26 @@ STILL: dict[str, Any] = {
 }
 
 
-def two_processes(pictures: Path, output: Path, accumulate: int, batch_norm: str) -> None:
+@pytest.fixture(scope="module")
+def two(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders with what two processes have trained, named after BatchNorm's mode and the accumulated batches."""
+    output = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, str(WORKER), str(pictures), str(output), str(accumulate), batch_norm],
-        cwd=output.parent,
+        [*command, str(WORKER), str(pictures), str(output), "batch-1", "running-1", "running-2"],
+        cwd=output,
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
+    return output
 
 
 @pytest.mark.slow  # two processes import PyTorch
-def test_all_processes_validate_what_is_saved(pictures: Path, tmp_path: Path) -> None:
-    two_processes(pictures, tmp_path / "two", 1, "batch")
-    history = state.load(tmp_path / "two" / state.RESUME).history
-    weights = str(tmp_path / "two" / state.WEIGHTS)
+def test_all_processes_validate_what_is_saved(pictures: Path, two: Path) -> None:
+    history = state.load(two / "batch-1" / state.RESUME).history
+    weights = str(two / "batch-1" / state.WEIGHTS)
     built = load_trained(MODEL, weights, None, torch.device("cpu"), torch.float64)
     source = train.FolderSource(pictures / "val")
     assert built.classes is not None
@@ -54,14 +57,14 @@ def test_all_processes_validate_what_is_saved(pictures: Path, tmp_path: Path) ->
 @pytest.mark.slow  # two processes import PyTorch
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_are_one_with_the_doubled_batch(
-    pictures: Path, tmp_path: Path, accumulate: int
+    pictures: Path, two: Path, tmp_path: Path, accumulate: int
 ) -> None:
-    two_processes(pictures, tmp_path / "two", accumulate, "running")
     one = make_job(
         pictures, tmp_path / "one", batch_size=4 // accumulate, accumulate=accumulate, **STILL
     )
     result = train.run(one)
-    found, want = (state.load(tmp_path / name / state.RESUME) for name in ("two", "one"))
+    found = state.load(two / f"running-{accumulate}" / state.RESUME)
+    want = state.load(tmp_path / "one" / state.RESUME)
     assert len(want.history) == 1
     for part in ("model", "average"):
         for name, value in want.tensors[part].items():

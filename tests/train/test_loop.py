@@ -116,7 +116,7 @@ def test_accumulated_batches_are_one_batch(pictures: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_sixteen_bits(pictures: Path, tmp_path: Path, precision: str) -> None:
-    result = train.run(make_job(pictures, tmp_path, precision=precision, clip=1.0))
+    result = train.run(make_job(pictures, tmp_path, precision=precision, clip=1.0, epochs=1))
     found = read_state_dict(result.weights).state_dict
     assert found["stem.conv.weight"].dtype == torch.float32
     assert all(value.isfinite().all() for value in found.values())
@@ -203,12 +203,9 @@ def test_progressive_resizing(
     assert built.model.preprocessing.size == 32
 
 
-def test_transfer_keeps_what_is_frozen(pictures: Path, tmp_path: Path) -> None:
-    first = train.run(make_job(pictures, tmp_path / "first", epochs=1))
-    weights = dict(read_state_dict(first.weights).state_dict)
-    job = make_job(
-        pictures, tmp_path / "second", weights=str(first.weights), freeze=2, epochs=1, ema=0.0
-    )
+def test_transfer_keeps_what_is_frozen(pictures: Path, trained: str, tmp_path: Path) -> None:
+    weights = dict(read_state_dict(Path(trained)).state_dict)
+    job = make_job(pictures, tmp_path, weights=trained, freeze=2, epochs=1, ema=0.0)
     second = train.run(job)
     after = read_state_dict(second.weights).state_dict
     for name, value in weights.items():
@@ -217,21 +214,19 @@ def test_transfer_keeps_what_is_frozen(pictures: Path, tmp_path: Path) -> None:
             assert torch.equal(value, after[name]) == frozen, name
 
 
-def test_a_new_head_favours_no_class(pictures: Path, tmp_path: Path) -> None:
-    first = train.run(make_job(pictures, tmp_path, epochs=1))
-    model = new_model(MODEL, 7, width=0.25, depth=0.25, weights=str(first.weights)).eval()
+def test_a_new_head_favours_no_class(trained: str) -> None:
+    model = new_model(MODEL, 7, width=0.25, depth=0.25, weights=trained).eval()
     assert not model(torch.randn(2, 3, 32, 32)).any()
-    same = new_model(MODEL, 3, width=0.25, depth=0.25, weights=str(first.weights)).eval()
+    same = new_model(MODEL, 3, width=0.25, depth=0.25, weights=trained).eval()
     assert same.classifier.weight.any()
 
 
-def test_a_new_head_for_other_classes(pictures: Path, tmp_path: Path) -> None:
-    first = train.run(make_job(pictures, tmp_path / "first", epochs=1))
+def test_a_new_head_for_other_classes(trained: str, tmp_path: Path) -> None:
     two = make_pictures(tmp_path / "two", {"left": 6, "right": 6})
     job = make_job(
         two,
         tmp_path / "run",
-        weights=str(first.weights),
+        weights=trained,
         holdout=4.0,
         epochs=1,
         batch_norm="frozen",
@@ -240,20 +235,21 @@ def test_a_new_head_for_other_classes(pictures: Path, tmp_path: Path) -> None:
     found = read_state_dict(result.weights)
     assert found.state_dict["classifier.weight"].shape[0] == 2
     assert found.record["classes"] == ["left", "right"]
-    before = read_state_dict(first.weights).state_dict
+    before = read_state_dict(Path(trained)).state_dict
     for name, value in before.items():
         if ".bn." in name:
             assert torch.equal(value, found.state_dict[name]), name
 
 
-def test_distillation_follows_the_teacher_alone(pictures: Path, tmp_path: Path) -> None:
-    teacher = train.run(make_job(pictures, tmp_path / "teacher", epochs=1, **QUICK))
+def test_distillation_follows_the_teacher_alone(
+    pictures: Path, trained: str, tmp_path: Path
+) -> None:
     found = {}
     for share in (1.0, 0.0):
         for smoothing in (0.0, 0.5):
             job = make_job(
                 *(pictures, tmp_path / f"{share}-{smoothing}"),
-                teacher=str(teacher.weights),
+                teacher=trained,
                 distillation=share,
                 temperature=2.0,
                 label_smoothing=smoothing,
@@ -265,19 +261,20 @@ def test_distillation_follows_the_teacher_alone(pictures: Path, tmp_path: Path) 
     assert not torch.equal(found[0.0, 0.0][name], found[0.0, 0.5][name])
 
 
-def test_teachers_of_other_classes_are_refused(pictures: Path, tmp_path: Path) -> None:
-    teacher = train.run(make_job(pictures, tmp_path / "teacher", epochs=1))
+def test_teachers_of_other_classes_are_refused(trained: str, tmp_path: Path) -> None:
     other = make_pictures(tmp_path / "other", {"x": 6, "y": 6, "z": 6})
-    wrong = make_job(other, tmp_path / "a", teacher=str(teacher.weights), holdout=3.0)
+    wrong = make_job(other, tmp_path / "a", teacher=trained, holdout=3.0)
     with pytest.raises(ValueError, match="other classes than the pictures: 'blue' instead of 'x'"):
         train.run(wrong)
     two = make_pictures(tmp_path / "two", {"x": 6, "y": 6})
-    wrong = make_job(two, tmp_path / "b", teacher=str(teacher.weights), holdout=4.0)
+    wrong = make_job(two, tmp_path / "b", teacher=trained, holdout=4.0)
     with pytest.raises(ValueError, match="has 3 classes, the pictures have 2"):
         train.run(wrong)
 
 
-def test_a_teacher_of_other_normalisation_is_refused(pictures: Path, tmp_path: Path) -> None:
+def test_a_teacher_of_other_normalisation_is_refused(
+    pictures: Path, trained: str, tmp_path: Path
+) -> None:
     model = effkernels.create_model(MODEL, num_classes=3)
     model.preprocessing = replace(model.preprocessing, mean=(0.5, 0.5, 0.5))
     effkernels.checkpoints.save_checkpoint(model, tmp_path / "teacher.pth")
@@ -287,8 +284,7 @@ def test_a_teacher_of_other_normalisation_is_refused(pictures: Path, tmp_path: P
     built = load_trained(MODEL, str(taken.weights), None, torch.device("cpu"))
     assert built.model.preprocessing.mean == (0.5, 0.5, 0.5)
     assert built.model.preprocessing.size == job.recipe.resolution
-    first = train.run(make_job(pictures, tmp_path / "first", epochs=1))
-    job = replace(job, weights=str(first.weights), output=tmp_path / "other")
+    job = replace(job, weights=trained, output=tmp_path / "other")
     with pytest.raises(ValueError, match=r"normalised with mean 0.5, 0.5, 0.5, the student with"):
         train.run(job)
 
