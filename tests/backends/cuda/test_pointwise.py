@@ -7,6 +7,7 @@ of large ones.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,8 +23,8 @@ from specs.generators import cases
 from specs.pointwise_conv_bn_act import EDGES, Pointwise, generate
 from specs.style import DTYPES, Style
 
-# A case takes up to a second in the host shim.
-few = settings(max_examples=20)
+# A case takes seconds in the host shim.
+few = settings(max_examples=10)
 CASES = {
     "few pixels": Pointwise(2, 72, 24, (5, 5), gated=True, residual=True),
     "few pixels, one product": Pointwise(1, 8, 8, (3, 3), activation="relu"),
@@ -32,7 +33,7 @@ CASES = {
     "narrow, many tiles a block": Pointwise(1, 16, 16, (57, 57), residual=True),
     "narrow, tiles of images": Pointwise(2, 24, 32, (57, 30), gated=True),
     "middle": Pointwise(2, 40, 40, (20, 20), gated=True, activation="identity"),
-    "middle, many tiles a block": Pointwise(1, 16, 40, (50, 43)),
+    "middle, many tiles a block": Pointwise(1, 16, 40, (25, 43)),
     "wide": Pointwise(2, 24, 144, (12, 12), activation="relu6"),
     "wide, gated": Pointwise(3, 200, 96, (12, 12), gated=True),
     "square": Pointwise(3, 112, 112, (12, 12), gated=True, residual=True),
@@ -57,6 +58,9 @@ def test_any_shape(runner: Runner, case: Pointwise) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("edge", EDGES.values(), ids=EDGES)
 def test_edges(runner: Runner, edge: Pointwise, dtype: torch.dtype, seed: int) -> None:
+    if isinstance(runner, Shim) and edge.pixels > 1000:
+        # A quarter of the pixels are still several tiles for each of its two multiprocessors.
+        edge = replace(edge, size=tuple(-(-side // 2) for side in edge.size))
     check(runner, edge.styled(dtype=dtype, seed=seed))
 
 
