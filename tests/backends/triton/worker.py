@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter
 
 from cpu_kernels import poisoned, tensors
@@ -130,6 +131,9 @@ def patch_interpreter() -> None:
     cast = interpreter.InterpreterBuilder.cast_impl
 
     def cast_rounding(self: Any, source: Any, target: Any) -> Any:
+        if (source.dtype.scalar, target.scalar) == (tl.bfloat16, tl.float32):  # ten times as fast
+            widened = source.data.astype(np.uint32) << 16
+            return interpreter.TensorHandle(widened.view(np.float32), tl.float32)
         if (source.dtype.scalar, target.scalar) != (tl.float32, tl.bfloat16):
             return cast(self, source, target)
         rounded = torch.from_numpy(np.array(source.data, order="C")).bfloat16()
@@ -138,6 +142,8 @@ def patch_interpreter() -> None:
         )
 
     interpreter.InterpreterBuilder.cast_impl = cast_rounding
+    # Takes a third of the interpreter's time and finds nothing: its assertion is left out unless Triton is debugged.
+    TritonSemantic.binary_op_sanitize_overflow_impl = lambda *arguments: None
     allow_loops()
 
 
