@@ -24,8 +24,8 @@ from effkernels.ops._define import nhwc_empty
 from effkernels.ops._window import result_size
 from effkernels.ops.conv_bn_act import ConvArguments
 
-# A row beyond any map, for positions without a pixel or a term.
-_NOWHERE = tl.constexpr(1 << 30)
+# A row beyond any map, for positions without a pixel or a term; twice that, for those without both, is no overflow.
+_NOWHERE = tl.constexpr(1 << 29)
 
 
 @triton.jit
