@@ -31,6 +31,7 @@ from benchmarks.harness.replay import InTurn, Replay
 _NAP = 0.005
 _LONGEST_SPIN = 0.5
 _GRAPH_MODES = ("reduce-overhead", "max-autotune")  # modes of torch.compile that replay CUDA graphs
+_PAUSE = 0.2
 _LONE_CALLS = 50  # number of calls by which the time of one call with its launches is measured
 
 
@@ -225,7 +226,21 @@ def _each_call(run: Callable[[], Any], timed: int) -> list[float]:
     return seconds
 
 
-CLOCKS = {"cpu": _each, "cuda": _each_on_gpu, "host": _each_call}
+def _each_after_a_pause(run: Callable[[], Any], timed: int) -> list[float]:
+    """Seconds of each run, with a pause of 200 ms before it."""
+    seconds = []
+    for _ in range(timed):
+        time.sleep(_PAUSE)
+        seconds += _each(run, 1)
+    return seconds
+
+
+CLOCKS = {
+    "cpu": _each,
+    "cuda": _each_on_gpu,
+    "host": _each_call,
+    "after a pause": _each_after_a_pause,
+}
 """The functions that time runs, by the name of a case's clock."""
 
 

@@ -17,7 +17,8 @@ def test_a_case_is_written(
 ) -> None:
     folder = tmp_path / "profiles"
     options = [str(folder), "--device", "cpu", "--runs", "1", "--only", "efficientnet_b0-1"]
-    monkeypatch.setattr(profiles, "CASES", (("efficientnet_b0", 1), ("efficientnet_b4", 1)))
+    cases = {"cpu": (("efficientnet_b0", 1), ("efficientnet_b4", 1))}
+    monkeypatch.setattr(profiles, "CASES", cases)
     assert profiles.main(options) == 0
     assert {path.name for path in folder.iterdir()} == {
         "efficientnet_b0-1.json",
@@ -27,5 +28,5 @@ def test_a_case_is_written(
     assert document["machine"]["versions"]["torch"]
     assert document["profile"]["input_shape"] == [1, 3, 224, 224]
     text = (folder / "efficientnet_b0-1.txt").read_text()
-    assert text.startswith("efficientnet_b0, 1x3x224x224 bfloat16 on ")
+    assert text.startswith("efficientnet_b0, 1x3x224x224 float32 on ")
     assert text in capsys.readouterr().out

@@ -10,7 +10,7 @@ from benchmarks.cases import Scope, depthwise, pointwise, suites
 from benchmarks.cases.growth import resolutions
 from benchmarks.cases.layers import LayerCase, distinct
 from benchmarks.cases.networks import case as network
-from benchmarks.harness import machine
+from benchmarks.harness import machine, worker
 from benchmarks.harness.device import CPU, Device
 from benchmarks.harness.machine import Limits
 from effkernels.nn import ConvBnAct
@@ -65,6 +65,18 @@ def test_the_full_matrix_holds_the_default_one(device: Device) -> None:
         assert set(suite.contestants) <= set(full[suite.name].contestants)
     assert network("efficientnet_b4", batch=16) in suites(full=True)[0].cases
     assert len(full["networks"].contestants) > len(suites(device=device)[0].contestants)
+
+
+def test_networks_are_called_after_pauses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = {suite.name: suite for suite in suites(growth=True)}
+    idle, hot = named["idle"], named["networks"]
+    assert idle.contestants == hot.contestants
+    alone = [case.title for case in hot.cases if case.batch == 1]
+    assert [case.title for case in idle.cases] == alone
+    seen: list[float | str] = []
+    monkeypatch.setattr(worker.time, "sleep", seen.append)
+    assert len(worker.CLOCKS[idle.cases[0].clock](lambda: seen.append("run"), 2)) == 2
+    assert seen == [0.2, "run", 0.2, "run"]
 
 
 def test_16_bit_cases_have_half_the_bytes() -> None:
