@@ -176,7 +176,7 @@ def _base(given: str | None, side: int | None) -> EfficientNetConfig:
 
 
 def _machine(setting: Setting, given: Mapping[str, Any], shown: _Shown) -> Machine:
-    """What it takes from the options ``given``; those that are None were not."""
+    """Where to train, by the user's options; those that were not passed are None."""
     for option, value in given.items():
         name = f"--{option.replace('_', '-')}"
         if setting.config is None and value not in (None, "cpu", 0):

@@ -168,7 +168,7 @@ def build(
     if dtype is not None:
         model.to(dtype)
     if not modes:
-        # As to_empty does, but empty_like of tensors without storage imports sympy, which takes most of a second.
+        # Not to_empty: it calls empty_like, which for tensors without storage imports sympy, and that takes 0.7 s.
         model._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=where))
     model.initialise()
     if found is not None:

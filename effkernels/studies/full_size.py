@@ -44,16 +44,16 @@ class Machine:
     Args:
         device: a torch device.
         workers: processes that read pictures; 0 to read them between the steps.
-        bad_pictures: that cannot be read and are skipped before a training stops.
         note: is told, once each, of pictures that cannot be read.
         progress: is told the share of a training that is done.
+        bad_pictures: how many pictures that cannot be read a training skips before it stops.
     """
 
     device: torch.device = field(default=torch.device("cpu"))
     workers: int = 0
-    bad_pictures: int = Job.bad_pictures
     note: Callable[[str], object] = field(default_factory=lambda: _ignore)
     progress: Callable[[float], object] = field(default_factory=lambda: _ignore)
+    bad_pictures: int = Job.bad_pictures
 
     @property
     def name(self) -> str:

@@ -122,6 +122,10 @@ def test_replaced_modules_take_effect(b0: EfficientNet) -> None:
     want = block.project(block.squeeze_excite(want)) + x
     torch.testing.assert_close(block(x), want)
 
+    compiled = copy.deepcopy(b0.stages[3][1])
+    compiled.expand.conv.compile(backend="eager")
+    assert compiled.fusible() is None
+
     patched = copy.deepcopy(b0.stages[3][1])
     patched.project.conv.forward = lambda y: y[:, :8]
     assert patched.fusible() is None

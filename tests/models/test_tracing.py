@@ -156,10 +156,11 @@ def test_dynamic_height_and_width_with_same_padding() -> None:
             torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-def test_onnx(model: EfficientNet) -> None:
+@pytest.mark.parametrize("make", [symmetric, same])
+def test_onnx(make: type) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    x = images(2, 3, 40, 33)
+    model, x = make(), images(2, 3, 40, 33)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(model, (x,), dynamo=True, verbose=False)
