@@ -6,6 +6,7 @@
 #include "binding/common/network.h"
 #include "binding/cpu/run.h"
 #include "binding/cpu/step_times.h"
+#include "cpu/runtime/pool.h"
 
 namespace effkernels::binding {
 namespace {
@@ -100,7 +101,8 @@ std::vector<Tensor> run_network(const Tensor& input, const NetworkDescription& d
   const int64_t chunk = (map.shape.images + chunks - 1) / chunks;
 
   const cpu::Kernels& kernels = cpu::kernels();
-  cpu::Threads threads = torch_threads();
+  const cpu::Crew crew(static_cast<int>(torch::stable::get_num_threads()));
+  cpu::Threads threads = crew.threads();
   int64_t scratch_floats = 0;
   const int64_t counts[] = {chunk, map.shape.images - (map.shape.images - 1) / chunk * chunk};
   for (const int64_t images : counts) {
