@@ -48,15 +48,6 @@ namespace {
 constexpr int kRowTile = 4, kColumnTile = 6;
 constexpr int sums_tile(int block, int vector) { return 2 * block + vector; }
 
-// Calls f(0), f(1), ... with compile-time numbers.
-template <int kCount, class F>
-EFFKERNELS_INLINE void unrolled(const F& f) {
-  if constexpr (kCount > 0) {
-    unrolled<kCount - 1>(f);
-    f(std::integral_constant<int, kCount - 1>());
-  }
-}
-
 // The `count` terms, fewer than kPairTerms, of a row that are left; the others of `to` are 0.
 EFFKERNELS_INLINE void copy_rest(const BFloat16* from, int count, BFloat16* to) {
 #if defined(__AVX512F__)
@@ -103,9 +94,8 @@ void PairProduct::multiply_tiles(const PairRows& rows, const Pair* packed, int w
       tiles_.load<kTile>(x + b * kTileRows * stride / static_cast<int64_t>(sizeof(BFloat16)), stride);
     });
     constexpr int kLines = 4 * kBlocks * kVectors;
-    int64_t step;
-    const char* line = ahead.take(kLines, packed, &step);
-    for (int i = 0; i < kLines; ++i, line += step) __builtin_prefetch(line, 0, 2);
+    const char* line = ahead.take(kLines, packed);
+    for (int i = 0; i < kLines; ++i, line += Ahead::kLine) __builtin_prefetch(line, 0, 2);
     unrolled<kVectors>([&](auto v) {
       constexpr int kTile = kColumnTile + v % 2;
       tiles_.load<kTile>(packed + v * kLanes, packed_bytes);
@@ -179,9 +169,8 @@ void tile(const PairRows& rows, int first, const Pair* packed, float* result, Ah
   for (int i = 0; i < kRows; ++i) {
     for (int v = 0; v < kVectors; ++v) sums[i][v] = broadcast(0.0f);
   }
-  int64_t step;
-  const char* line = ahead.take(rows.k / 2, packed, &step);
-  for (int k = 0; k + 2 <= rows.k; k += 2, in += 2, packed += kWidth, line += step) {
+  const char* line = ahead.take(rows.k / 2, packed);
+  for (int k = 0; k + 2 <= rows.k; k += 2, in += 2, packed += kWidth, line += Ahead::kLine) {
     __builtin_prefetch(line, 0, 2);
     Vec weights[kVectors];
     for (int v = 0; v < kVectors; ++v) weights[v] = load(reinterpret_cast<const float*>(packed + v * kLanes));

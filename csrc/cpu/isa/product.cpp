@@ -8,6 +8,31 @@ namespace {
 // round as much as PyTorch's (measured).
 constexpr int kChain = 64;
 
+// Where a tile reads its rows, column by column. There is one address for three rows: the second and the third are one
+// and two strides away, which instructions add by themselves. Compilers would keep an address or an offset for each
+// row, too many for the registers, and load some of them again for each column.
+template <int kRows>
+class Column {
+ public:
+  EFFKERNELS_INLINE Column(const float* first, int64_t stride) : stride_(stride) {
+    unrolled<kGroups>([&](auto group) { groups_[group] = first + 3 * group * stride; });
+  }
+  // Of this row.
+  EFFKERNELS_INLINE Vec operator[](int row) const { return broadcast(groups_[row / 3][row % 3 * stride_]); }
+  EFFKERNELS_INLINE void advance() {
+    unrolled<kGroups>([&](auto group) {
+      const float* next = groups_[group] + 1;
+      asm("" : "+r"(next));  // unrelated to the others, as far as the compiler knows
+      groups_[group] = next;
+    });
+  }
+
+ private:
+  static constexpr int kGroups = (kRows + 2) / 3;
+  const float* groups_[kGroups];
+  int64_t stride_;
+};
+
 template <int kRows, int kVectors>
 void tile(const Rows& rows, int64_t first, const float* packed, const float* initial, float* result,
           int64_t result_stride, Ahead& ahead) {
@@ -18,21 +43,20 @@ void tile(const Rows& rows, int64_t first, const float* packed, const float* ini
     Vec sums[kRows][kVectors];
     for (int v = 0; v < kVectors; ++v) {
       const Vec start = begun ? broadcast(0.0f) : load(initial + v * kLanes);
-      for (int i = 0; i < kRows; ++i) sums[i][v] = start;
+      unrolled<kRows>([&](auto i) { sums[i][v] = start; });
     }
     for (int left = kChain; left > 0 && part < rows.part_count;) {
-      const float* in = rows.parts[part] + first * stride + k;
+      Column<kRows> x(rows.parts[part] + first * stride + k, stride);
       const int count = smaller(left, rows.k - k);
-      int64_t line_step;
-      const char* line = ahead.take(count, packed, &line_step);
-      for (int n = 0; n < count; ++n, ++in, packed += kWidth, line += line_step) {
+      const char* line = ahead.take(count, packed);
+      for (int n = 0; n < count; ++n, packed += kWidth, line += Ahead::kLine, x.advance()) {
         __builtin_prefetch(line, 0, 2);
         Vec weights[kVectors];
         for (int v = 0; v < kVectors; ++v) weights[v] = load(packed + v * kLanes);
-        for (int i = 0; i < kRows; ++i) {
-          const Vec x = broadcast(in[i * stride]);
-          for (int v = 0; v < kVectors; ++v) sums[i][v] = fma(x, weights[v], sums[i][v]);
-        }
+        unrolled<kRows>([&](auto i) {
+          const Vec element = x[i];
+          for (int v = 0; v < kVectors; ++v) sums[i][v] = fma(element, weights[v], sums[i][v]);
+        });
       }
       left -= count;
       k += count;
@@ -41,12 +65,12 @@ void tile(const Rows& rows, int64_t first, const float* packed, const float* ini
         ++part;
       }
     }
-    for (int i = 0; i < kRows; ++i) {
+    unrolled<kRows>([&](auto i) {
       for (int v = 0; v < kVectors; ++v) {
         float* to = result + i * result_stride + v * kLanes;
         store(to, begun ? load(to) + sums[i][v] : sums[i][v]);
       }
-    }
+    });
   }
 }
 

@@ -63,9 +63,10 @@ class Ahead {
   Ahead(const void* from, int64_t bytes)
       : next_(static_cast<const char*>(from)), lines_(divide_up(bytes, kLine)) {}
 
-  // Takes the next `lines` lines, which are `step` apart. If none is left, returns `any` with a step of 0.
-  EFFKERNELS_INLINE const char* take(int64_t lines, const void* any, int64_t* step) {
-    *step = lines_ > 0 ? kLine : 0;
+  static constexpr int64_t kLine = 64;
+
+  // Takes the next `lines` lines. If none is left, returns `any`, memory that is in a near cache.
+  EFFKERNELS_INLINE const char* take(int64_t lines, const void* any) {
     if (lines_ <= 0) return static_cast<const char*>(any);
     const char* from = next_;
     next_ += lines * kLine;
@@ -74,7 +75,6 @@ class Ahead {
   }
 
  private:
-  static constexpr int64_t kLine = 64;
   const char* next_ = nullptr;
   int64_t lines_ = 0;
 };

@@ -2,6 +2,8 @@
 
 // Distributes tasks among the workers of a pool.
 
+#include <type_traits>
+
 #include "cpu/isa/vec.h"
 #include "cpu/runtime/threads.h"
 
@@ -22,6 +24,15 @@ EFFKERNELS_INLINE T divide_up(T a, T b) {
 template <class T>
 EFFKERNELS_INLINE T round_up(T a, T b) {
   return divide_up(a, b) * b;
+}
+
+// Calls f(0), f(1), ... f(kCount - 1) with compile-time numbers.
+template <int kCount, class F>
+EFFKERNELS_INLINE void unrolled(const F& f) {
+  if constexpr (kCount > 0) {
+    unrolled<kCount - 1>(f);
+    f(std::integral_constant<int, kCount - 1>());
+  }
 }
 
 // The number of workers, at most one per task.
