@@ -50,7 +50,7 @@ _SHARED = ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin
 
 # No fast-math: kernels round as they are written, apart from fused multiply-adds. GCC 12 warns that its
 # own intrinsics use uninitialised values.
-_KERNEL_FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-Wno-maybe-uninitialized")
+_KERNEL_FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-Wno-uninitialized", "-Wno-maybe-uninitialized")
 
 
 def instruction_sets(machine: str | None = None) -> dict[str, tuple[str, ...]]:

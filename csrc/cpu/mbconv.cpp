@@ -223,14 +223,23 @@ void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, PairProduc
 }
 
 // What is packed after this task: probably this worker's next chunk, because the other workers take those in
-// between; after the last ones of a group the projection's first chunk.
+// between; after the last ones of a group the projection's first chunk. Its parameters, and the weights of its depthwise
+// convolution, are prefetched.
 Ahead weights_after(const MbconvArgs& a, const Plan& p, int64_t task) {
   const int64_t next = task + p.workers;
   if (p.group > 1 || next < p.tasks(1)) {
-    const int64_t first = next / p.bands % p.chunks * p.width;
+    const int first = static_cast<int>(next / p.bands % p.chunks) * p.width;
+    const int channels = smaller(p.width, a.expanded - first);
+    const int64_t taps = static_cast<int64_t>(a.window.kernel_h) * a.window.kernel_w * size_of(a.dtype);
+    prefetch(static_cast<const char*>(a.depthwise_weight) + first * taps, channels * taps);
+    prefetch_norm(a.depthwise_norm, first, channels);
+    if (!p.expands) return {};
+    prefetch_norm(a.expand_norm, first, channels);
     return weights_ahead(a.expand_weight, a.dtype, first, a.expanded, a.in.channels, p.width);
   }
-  return weights_ahead(a.project_weight, a.dtype, 0, a.out.channels, a.expanded, chunk_width(a.out.channels));
+  const int width = chunk_width(a.out.channels);
+  prefetch_norm(a.project_norm, 0, smaller(width, a.out.channels));
+  return weights_ahead(a.project_weight, a.dtype, 0, a.out.channels, a.expanded, width);
 }
 
 void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared& s, int64_t group_first,
@@ -267,6 +276,7 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
   if (row.sums != nullptr) {
     for (int i = 0; i < width; i += kLanes) store(row.sums + i, broadcast(0.0f));
   }
+  Ahead ahead = weights_after(a, p, task);
   const Dtype in_dtype = p.expands ? Dtype::kFloat : a.dtype;
   const DepthwiseRowKernel kernel = depthwise_row_kernel(w, a.out.width, in_dtype, Dtype::kFloat);
   float* wide = s.wide + image * a.out.pixels() * p.padded + channel;
@@ -283,7 +293,6 @@ void run_task(const MbconvArgs& a, const Plan& p, const Memory& m, const Shared&
     }
     return m.clock.lap(Work::kDepthwise);
   }
-  Ahead ahead = weights_after(a, p, task);
   PairProduct product;
   float* buffer = m.buffer + p.margin * width;
   const int64_t floats = buffer_floats(a, p, width);

@@ -198,7 +198,9 @@ void run_chunk(const Dense& d, const Cut& c, const Memory& m, PairProduct& produ
   if (d.mean != nullptr) {
     for (int v = 0; v < width; v += kLanes) store(m.sums + v, broadcast(0.0f));
   }
-  Ahead ahead = weights_ahead(d.weight, d.dtype, channel + channels, d.out_channels, d.in_channels, c.width);
+  const int64_t next_channel = channel + channels;
+  prefetch_norm(d.norm, next_channel, static_cast<int>(smaller<int64_t>(c.width, d.out_channels - next_channel)));
+  Ahead ahead = weights_ahead(d.weight, d.dtype, next_channel, d.out_channels, d.in_channels, c.width);
   // Strips of pairs begin where they were converted.
   const int64_t align = by_pairs(d.dtype) ? c.strip_rows : 1;
   for (int64_t row = begin, next; row < end; row = next) {

@@ -103,28 +103,55 @@ EFFKERNELS_INLINE void prefetch(const T* p, int64_t count) {
   for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + i);
 }
 
+// Those of `channels` channels from `first`: few lines of each, which the processor does not foresee.
+inline void prefetch_norm(const Norm& norm, int64_t first, int channels) {
+  const Parameters* const all[] = {&norm.bias, &norm.gamma, &norm.beta, &norm.mean, &norm.variance};
+  for (const Parameters* p : all) {
+    if (p->data == nullptr) continue;
+    const int size = size_of(p->dtype);
+    prefetch(static_cast<const char*>(p->data) + first * size, static_cast<int64_t>(channels) * size);
+  }
+}
+
+// Packs kLanes rows of weights, of which `rows` exist, as the `k` vectors from `packed` on, `width` floats apart, while
+// `next` is prefetched.
+template <bool kGated, class T>
+void pack_rows(const T* weight, int rows, int k, const T* next, Vec scale, const float* gate, int width,
+               float* packed) {
+  constexpr int kColumns = 8;
+  const auto pack = [&](int c, auto there, auto count) {
+    prefetch(next + c * kLanes, kColumns * kLanes);
+    Vec columns[kColumns];
+    load_8_columns_up_to(weight + c, k, there, count, columns);
+    float* out = packed + static_cast<int64_t>(c) * width;
+    for (int j = 0; j < count; ++j, out += width) {
+      if (j == kColumns / 2) forget(out);
+      const Vec scaled = columns[j] * scale;
+      store(out, kGated ? scaled * broadcast(gate[c + j]) : scaled);
+    }
+  };
+  int c = 0;
+  if (rows >= kLanes) {
+    for (; c + kColumns <= k; c += kColumns) {
+      pack(c, std::integral_constant<int, kLanes>(), std::integral_constant<int, kColumns>());
+    }
+  }
+  for (; c < k; c += kColumns) pack(c, rows, smaller(kColumns, k - c));
+}
+
 // Packs weights (`rows` dense rows of `k` elements) as [k][width], each row multiplied by its scale and each
 // column by its gate, if any. Columns of `packed` beyond `rows` are 0.
 template <class T>
 void pack_chunk(const T* weight, int rows, int k, const float* scale, const float* gate, int width,
                 float* packed) {
   // Weights come from distant memory: kLanes rows at a time, with the next rows prefetched meanwhile, in
-  // memory order.
-  constexpr int kBlock = kLanes * 8;
+  // memory order; during the last ones these themselves, which are near.
   prefetch(weight, smaller(kLanes, rows) * static_cast<int64_t>(k));
   for (int r = 0; r < width; r += kLanes) {
-    const Vec factor = load(scale + r);
-    const T* next = weight + static_cast<int64_t>(r + kLanes) * k;
-    for (int c = 0; c < k; c += 8) {
-      if (r + kLanes < rows) prefetch(next + c * kLanes, kBlock);
-      Vec columns[8];
-      load_8_columns_up_to(weight + static_cast<int64_t>(r) * k + c, k, rows - r, k - c, columns);
-      float* out = packed + static_cast<int64_t>(c) * width + r;
-      for (int j = 0; j < smaller(8, k - c); ++j, out += width) {
-        const Vec scaled = columns[j] * factor;
-        store(out, gate == nullptr ? scaled : scaled * broadcast(gate[c + j]));
-      }
-    }
+    const T* first = weight + static_cast<int64_t>(r) * k;
+    const T* next = r + kLanes < rows ? first + static_cast<int64_t>(kLanes) * k : first;
+    const auto pack = gate == nullptr ? pack_rows<false, T> : pack_rows<true, T>;
+    pack(first, rows - r, k, next, load(scale + r), gate, width, packed + r);
   }
 }
 

@@ -9,8 +9,7 @@ namespace {
 constexpr int kChain = 64;
 
 // Where a tile reads its rows, column by column. There is one address for three rows: the second and the third are one
-// and two strides away, which instructions add by themselves. Compilers would keep an address or an offset for each
-// row, too many for the registers, and load some of them again for each column.
+// and two strides away.
 template <int kRows>
 class Column {
  public:
@@ -22,7 +21,7 @@ class Column {
   EFFKERNELS_INLINE void advance() {
     unrolled<kGroups>([&](auto group) {
       const float* next = groups_[group] + 1;
-      asm("" : "+r"(next));  // unrelated to the others, as far as the compiler knows
+      forget(next);
       groups_[group] = next;
     });
   }

@@ -333,6 +333,14 @@ EFFKERNELS_INLINE void store(T* p, Vec a, int count) {
 
 #endif
 
+// Makes the compiler forget how an address was computed. Of several that are a constant distance apart it would keep each
+// one, or its offset from the first, on the stack where registers are few; instructions add one or two strides
+// to an address that it has forgotten by themselves.
+template <class T>
+EFFKERNELS_INLINE void forget(T*& address) {
+  asm("" : "+r"(address));
+}
+
 // Four neighbouring columns of kLanes rows, `stride` apart: lane i of columns[c] is p[i * stride + c].
 EFFKERNELS_INLINE void load_columns(const float* p, int64_t stride, Vec (&columns)[4]) {
 #if defined(__AVX512F__)
@@ -352,8 +360,10 @@ EFFKERNELS_INLINE void load_columns(const float* p, int64_t stride, Vec (&column
   columns[3].v = _mm512_shuffle_ps(b, d, 0xee);
 #elif defined(__AVX2__)
   __m256 row[4];
-  for (int j = 0; j < 4; ++j, p += stride) {
-    row[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * stride), 1);
+  const float* q = p + 4 * stride;
+  forget(q);
+  for (int j = 0; j < 4; ++j, p += stride, q += stride) {
+    row[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1);
   }
   const __m256 a = _mm256_unpacklo_ps(row[0], row[1]), b = _mm256_unpackhi_ps(row[0], row[1]);
   const __m256 c = _mm256_unpacklo_ps(row[2], row[3]), d = _mm256_unpackhi_ps(row[2], row[3]);
