@@ -45,12 +45,21 @@ _CXX_FLAGS = (f"-std=c++{CXX_STANDARD}", "-O3", "-fPIC", "-fvisibility=hidden", 
 _CXX_DEPFILE = ("-MMD", "-MF")
 _NVCC_DEPFILE = ("-MD", "-MF")
 # Python's symbols come from the interpreter, at load time; macOS's linker has to be told so.
-_SHARED = ("-shared", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
+_SHARED = (
+    ("-shared", "-undefined", "dynamic_lookup")
+    if sys.platform == "darwin"
+    else ("-shared", "-pthread")
+)
 
 
 # No fast-math: kernels round as they are written, apart from fused multiply-adds. GCC 12 warns that its
 # own intrinsics use uninitialised values.
-_KERNEL_FLAGS = ("-ffp-contract=fast", "-fno-math-errno", "-Wno-uninitialized", "-Wno-maybe-uninitialized")
+_KERNEL_FLAGS = (
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-Wno-uninitialized",
+    "-Wno-maybe-uninitialized",
+)
 
 
 def instruction_sets(machine: str | None = None) -> dict[str, tuple[str, ...]]:

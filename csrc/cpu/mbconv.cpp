@@ -223,8 +223,8 @@ void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, PairProduc
 }
 
 // What is packed after this task: probably this worker's next chunk, because the other workers take those in
-// between; after the last ones of a group the projection's first chunk. Its parameters, and the weights of its depthwise
-// convolution, are prefetched.
+// between; after the last ones of a group the projection's first chunk. Its parameters, and the weights of
+// its depthwise convolution, are prefetched.
 Ahead weights_after(const MbconvArgs& a, const Plan& p, int64_t task) {
   const int64_t next = task + p.workers;
   if (p.group > 1 || next < p.tasks(1)) {

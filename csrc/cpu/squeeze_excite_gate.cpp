@@ -47,7 +47,8 @@ int64_t scratch_floats(const SqueezeExciteGateArgs& args, int) { return args.ima
 
 void run(const SqueezeExciteGateArgs& a, float* hidden, const Threads& threads) {
   const bool alone = a.images * a.squeezed * a.channels * 2 < kWorthSharing;
-  const Threads crew{alone ? 1 : threads.count, threads.run, threads.ticks};
+  Threads crew = threads;
+  if (alone) crew.count = 1;
   const int parts = divide_up(a.squeezed, kLanes);
   share_evenly(a.images * parts, crew, [&](int64_t begin, int64_t end, int worker) {
     const Clock clock(crew, worker);

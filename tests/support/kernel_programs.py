@@ -49,8 +49,10 @@ def build_program(
         name: how if name == "cpp" else replace(how, flags=(*how.flags, *kernel_flags))
         for name, how in module.languages.items()
     }
-    how = languages["cpp"]
-    languages["driver"] = replace(how, flags=(*how.flags, *instrument, "-O1", "-g1"))
+    # What distributes the work has to be watched, too.
+    how = replace(languages["cpp"], flags=(*languages["cpp"].flags, *instrument))
+    languages["cpp"] = how
+    languages["driver"] = replace(how, flags=(*how.flags, "-O1", "-g1"))
     program = folder / driver.stem
     alone = replace(
         module,

@@ -6,7 +6,7 @@
 #include "binding/common/network.h"
 #include "binding/cpu/run.h"
 #include "binding/cpu/step_times.h"
-#include "cpu/runtime/pool.h"
+#include "cpu/runtime/crew.h"
 
 namespace effkernels::binding {
 namespace {
@@ -101,15 +101,14 @@ std::vector<Tensor> run_network(const Tensor& input, const NetworkDescription& d
   const int64_t chunk = (map.shape.images + chunks - 1) / chunks;
 
   const cpu::Kernels& kernels = cpu::kernels();
-  const cpu::Crew crew(static_cast<int>(torch::stable::get_num_threads()));
-  cpu::Threads threads = crew.threads();
+  const cpu::Threads pool = torch_threads();
   int64_t scratch_floats = 0;
   const int64_t counts[] = {chunk, map.shape.images - (map.shape.images - 1) / chunk * chunk};
   for (const int64_t images : counts) {
     for (StepArgs& any : steps) {
       const auto wanted = [&](auto& args) {
         set_images(args, images);
-        return op_for(kernels, args).scratch_floats(args, threads.count);
+        return op_for(kernels, args).scratch_floats(args, pool.count);
       };
       scratch_floats = std::max(scratch_floats, std::visit(wanted, any));
     }
@@ -135,30 +134,32 @@ std::vector<Tensor> run_network(const Tensor& input, const NetworkDescription& d
   const auto result = [&](size_t which, int64_t image) -> void* {
     return static_cast<char*>(results[which].mutable_data_ptr()) + image * result_bytes[which];
   };
-  for (int64_t first = 0; first < map.shape.images; first += chunk) {
-    const int64_t images = std::min(chunk, map.shape.images - first);
-    Places places{static_cast<const char*>(map.data) + first * image_bytes, nullptr, nullptr,
-                  maps ? nullptr : result(0, first)};
-    places.pooled = linear == nullptr ? static_cast<float*>(places.result) : spaces[1] + map_floats;
-    int turn = 0;
-    size_t next = 0;  // of the maps that are returned
-    for (size_t i = 0; i < steps.size(); ++i) {
-      StepArgs& any = steps[i];
-      const bool is_result = next < returned.size() && returned[next] == i;
-      places.map = is_result ? result(next++, first) : spaces[turn];
-      threads.ticks = clock.begin(i, threads.count);
-      std::visit(
-          [&](auto& args) {
-            set_images(args, images);
-            set_places(args, places);
-            op_for(kernels, args).run(args, scratch, threads);
-          },
-          any);
-      clock.end(i);
-      places.x = places.map;
-      turn ^= 1;
+  with_crew(pool, [&](cpu::Threads threads) {
+    for (int64_t first = 0; first < map.shape.images; first += chunk) {
+      const int64_t images = std::min(chunk, map.shape.images - first);
+      Places places{static_cast<const char*>(map.data) + first * image_bytes, nullptr, nullptr,
+                    maps ? nullptr : result(0, first)};
+      places.pooled = linear == nullptr ? static_cast<float*>(places.result) : spaces[1] + map_floats;
+      int turn = 0;
+      size_t next = 0;  // of the maps that are returned
+      for (size_t i = 0; i < steps.size(); ++i) {
+        StepArgs& any = steps[i];
+        const bool is_result = next < returned.size() && returned[next] == i;
+        places.map = is_result ? result(next++, first) : spaces[turn];
+        threads.ticks = clock.begin(i, threads.count);
+        std::visit(
+            [&](auto& args) {
+              set_images(args, images);
+              set_places(args, places);
+              op_for(kernels, args).run(args, scratch, threads);
+            },
+            any);
+        clock.end(i);
+        places.x = places.map;
+        turn ^= 1;
+      }
     }
-  }
+  });
   return results;
 }
 

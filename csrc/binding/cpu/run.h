@@ -11,7 +11,7 @@ namespace effkernels::binding {
 
 inline cpu::Threads torch_threads() {
   return {static_cast<int>(torch::stable::get_num_threads()),
-          [](int workers, void (*body)(const void*, int), const void* context) {
+          [](void*, int workers, void (*body)(const void*, int), const void* context) {
             torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
               for (int64_t i = begin; i < end; ++i) body(context, static_cast<int>(i));
             });

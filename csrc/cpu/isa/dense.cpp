@@ -199,7 +199,8 @@ void run_chunk(const Dense& d, const Cut& c, const Memory& m, PairProduct& produ
     for (int v = 0; v < width; v += kLanes) store(m.sums + v, broadcast(0.0f));
   }
   const int64_t next_channel = channel + channels;
-  prefetch_norm(d.norm, next_channel, static_cast<int>(smaller<int64_t>(c.width, d.out_channels - next_channel)));
+  prefetch_norm(d.norm, next_channel,
+                static_cast<int>(smaller<int64_t>(c.width, d.out_channels - next_channel)));
   Ahead ahead = weights_ahead(d.weight, d.dtype, next_channel, d.out_channels, d.in_channels, c.width);
   // Strips of pairs begin where they were converted.
   const int64_t align = by_pairs(d.dtype) ? c.strip_rows : 1;

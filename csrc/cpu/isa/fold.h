@@ -113,8 +113,8 @@ inline void prefetch_norm(const Norm& norm, int64_t first, int channels) {
   }
 }
 
-// Packs kLanes rows of weights, of which `rows` exist, as the `k` vectors from `packed` on, `width` floats apart, while
-// `next` is prefetched.
+// Packs kLanes rows of weights, of which `rows` exist, as the `k` vectors from `packed` on, `width` floats
+// apart, while `next` is prefetched.
 template <bool kGated, class T>
 void pack_rows(const T* weight, int rows, int k, const T* next, Vec scale, const float* gate, int width,
                float* packed) {

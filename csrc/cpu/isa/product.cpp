@@ -8,8 +8,8 @@ namespace {
 // round as much as PyTorch's (measured).
 constexpr int kChain = 64;
 
-// Where a tile reads its rows, column by column. There is one address for three rows: the second and the third are one
-// and two strides away.
+// Where a tile reads its rows, column by column. There is one address for three rows: the second and the
+// third are one and two strides away.
 template <int kRows>
 class Column {
  public:

@@ -333,9 +333,9 @@ EFFKERNELS_INLINE void store(T* p, Vec a, int count) {
 
 #endif
 
-// Makes the compiler forget how an address was computed. Of several that are a constant distance apart it would keep each
-// one, or its offset from the first, on the stack where registers are few; instructions add one or two strides
-// to an address that it has forgotten by themselves.
+// Makes the compiler forget how an address was computed. Of several that are a constant distance apart it
+// would keep each one, or its offset from the first, on the stack where registers are few; instructions add
+// one or two strides to an address that it has forgotten by themselves.
 template <class T>
 EFFKERNELS_INLINE void forget(T*& address) {
   asm("" : "+r"(address));

@@ -56,7 +56,7 @@ void share_evenly(int64_t tasks, const Threads& threads, const Body& body) {
   if (context.workers == 1) {
     work(&context, 0);
   } else {
-    threads.run(context.workers, work, &context);
+    threads.run(threads.pool, context.workers, work, &context);
   }
 }
 

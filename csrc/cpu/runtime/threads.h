@@ -6,12 +6,13 @@ namespace effkernels::cpu {
 
 struct WorkTicks;
 
-// A pool of threads owned by the caller. `run` calls body(context, w) once for each w below `workers`,
-// on any thread, and returns when all calls have returned. `ticks`: where each of `count` workers notes what
-// it spends its time on (see clock.h); or null.
+// A pool of threads owned by the caller. `run` calls body(context, w) once for each w below `workers`, on the
+// calling thread and on others, and returns when all calls have returned; it is given `pool`. `ticks`: where
+// each of `count` workers notes what it spends its time on (see clock.h); or null.
 struct Threads {
   int count;
-  void (*run)(int workers, void (*body)(const void* context, int worker), const void* context);
+  void (*run)(void* pool, int workers, void (*body)(const void* context, int worker), const void* context);
+  void* pool = nullptr;
   WorkTicks* ticks = nullptr;
 };
 

@@ -231,7 +231,7 @@ Results depthwise_conv_bn_act(Arguments& given, int threads) {
   Results results = read_results();
   args.out = results[0].shape(), args.y = results[0].data();
   if (results.size() > 1) args.mean = results[1].floats();
-  run_op(&Kernels::depthwise_conv_bn_act, args, threads);
+  run_op(&Kernels::depthwise_conv_bn_act, args, plain_threads(threads));
   return results;
 }
 
@@ -251,7 +251,7 @@ Results conv_bn_act(Arguments& given, int threads) {
   args.image_std = given.parameters();
   Results results = read_results();
   args.out = results[0].shape(), args.y = results[0].data();
-  run_op(&Kernels::conv_bn_act, args, threads);
+  run_op(&Kernels::conv_bn_act, args, plain_threads(threads));
   return results;
 }
 
@@ -271,7 +271,7 @@ Results pointwise_conv_bn_act(Arguments& given, int threads) {
   args.activation = given.activation();
   Results results = read_results();
   args.y = results[0].data();
-  run_op(&Kernels::pointwise_conv_bn_act, args, threads);
+  run_op(&Kernels::pointwise_conv_bn_act, args, plain_threads(threads));
   return results;
 }
 
@@ -280,7 +280,7 @@ Results pointwise_conv_bn_act_pool(Arguments& given, int threads) {
   args.activation = given.activation();
   Results results = read_results();
   args.mean = results[0].floats();
-  run_op(&Kernels::pointwise_conv_bn_act, args, threads);
+  run_op(&Kernels::pointwise_conv_bn_act, args, plain_threads(threads));
   return results;
 }
 
@@ -290,7 +290,7 @@ Results squeeze_excite_gate(Arguments& given, int threads) {
   args.activation = given.activation();
   Results results = read_results();
   args = args.with(pooled.size(0), pooled.floats(), results[0].floats());
-  run_op(&Kernels::squeeze_excite_gate, args, threads);
+  run_op(&Kernels::squeeze_excite_gate, args, plain_threads(threads));
   return results;
 }
 
@@ -302,7 +302,7 @@ Results squeeze_excite(Arguments& given, int threads) {
   args.gate.activation = given.activation();
   Results results = read_results();
   args.y = results[0].data();
-  run_op(&Kernels::squeeze_excite, args, threads);
+  run_op(&Kernels::squeeze_excite, args, plain_threads(threads));
   return results;
 }
 
@@ -323,7 +323,7 @@ Results mbconv(Arguments& given, int threads) {
   args.activation = args.gate.activation = given.activation();
   Results results = read_results();
   args.out = results[0].shape(), args.y = results[0].data();
-  run_op(&Kernels::mbconv, args, threads);
+  run_op(&Kernels::mbconv, args, plain_threads(threads));
   return results;
 }
 
@@ -335,7 +335,7 @@ Results linear(Arguments& given, int threads) {
   args.bias = given.parameters();
   Results results = read_results();
   args.y = results[0].data();
-  run_op(&Kernels::linear, args, threads);
+  run_op(&Kernels::linear, args, plain_threads(threads));
   return results;
 }
 
@@ -346,7 +346,7 @@ Results depthwise_conv_wgrad(Arguments& given, int threads) {
   args.window = given.window(weight);
   Results results = read_results();
   args.weight = results[0].floats();
-  run_op(&Kernels::depthwise_conv_wgrad, args, threads);
+  run_op(&Kernels::depthwise_conv_wgrad, args, plain_threads(threads));
   return results;
 }
 

@@ -13,23 +13,27 @@
 
 namespace effkernels::cpu {
 
-inline void run_on_threads(int workers, void (*body)(const void* context, int worker), const void* context) {
+inline void run_on_threads(void*, int workers, void (*body)(const void* context, int worker),
+                           const void* context) {
   std::vector<std::thread> others;
   for (int worker = 1; worker < workers; ++worker) others.emplace_back(body, context, worker);
   body(context, 0);
   for (std::thread& other : others) other.join();
 }
 
-// Runs an op of the instruction set in use on this many threads, with a workspace that is filled with NaN.
+// This many threads, each new for each step.
+inline Threads plain_threads(int count) { return {count, run_on_threads}; }
+
+// Runs an op of the instruction set in use, with a workspace that is filled with NaN.
 template <class Args>
-void run_op(const Op<Args>* const Kernels::* op, const Args& args, int threads) {
+void run_op(const Op<Args>* const Kernels::* op, const Args& args, const Threads& threads) {
   const Op<Args>& chosen = *(kernels().*op);
-  const auto floats = static_cast<size_t>(chosen.scratch_floats(args, threads));
+  const auto floats = static_cast<size_t>(chosen.scratch_floats(args, threads.count));
   // Aligned like torch's tensors.
   const std::unique_ptr<float, decltype(&std::free)> scratch(
       static_cast<float*>(std::aligned_alloc(64, (floats / 16 + 1) * 64)), std::free);
   for (size_t i = 0; i < floats; ++i) scratch.get()[i] = std::numeric_limits<float>::quiet_NaN();
-  chosen.run(args, scratch.get(), {threads, run_on_threads});
+  chosen.run(args, scratch.get(), threads);
 }
 
 }  // namespace effkernels::cpu

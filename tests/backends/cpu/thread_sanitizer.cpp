@@ -1,6 +1,6 @@
-// Runs every op of every instruction set on plain threads, without torch: one caller on one thread, one
-// caller on several, several callers at once. Compiled with ThreadSanitizer by test_thread_sanitizer.py, for
-// Arm by test_arm.py.
+// Runs every op of every instruction set without torch: one caller on one thread, one caller on several,
+// several callers at once; on threads of their own and on those of a Crew, whose own duties are checked too.
+// Compiled with ThreadSanitizer by test_thread_sanitizer.py, for Arm by test_arm.py.
 //
 // thread_sanitizer          runs everything; the last line is "ok", or names the results that differ
 // thread_sanitizer race     makes a data race, which the sanitizer must find
@@ -12,11 +12,14 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "cpu/runtime/crew.h"
 #include "cpu/runtime/instruction_sets.h"
 #include "cpu/runtime/processor.h"
 #include "plain_threads.h"
@@ -67,8 +70,8 @@ class Numbers {
   std::vector<std::unique_ptr<Floats>> kept_;
 };
 
-// Calls an op on this many threads; returns everything that it writes.
-using Call = std::function<Floats(int threads)>;
+// Calls an op; returns everything that it writes.
+using Call = std::function<Floats(const Threads& threads)>;
 
 Floats widened(const Floats& written) {
   Floats wide(written.size());
@@ -85,12 +88,12 @@ Floats widened(const Floats& written) {
 template <class Args>
 Call call(const Op<Args>* const Kernels::* op, Args args, int64_t results,
           void (*place)(Args& args, float* results)) {
-  return [=](int count) {
+  return [=](const Threads& threads) {
     constexpr float kNothing = std::numeric_limits<float>::quiet_NaN();
     Floats written(static_cast<size_t>(results), kNothing);
     Args mine = args;
     place(mine, written.data());
-    run_op(op, mine, count);
+    run_op(op, mine, threads);
     if constexpr (requires { mine.dtype; }) {
       if (mine.dtype == Dtype::kBFloat16) return widened(written);
     }
@@ -265,38 +268,108 @@ bool tiles_in_use() {
 }
 
 void check(const Named& one) {
-  const Floats alone = one.run(1);
+  const Floats alone = one.run(plain_threads(1));
   if (!close(alone, alone, 0.0f)) complain(one.name + ": not all of the result is written");
   if (tiles_in_use()) complain(one.name + ": leaves tile registers in use");
   for (const int count : {2, 3, 5}) {
-    const Floats together = one.run(count);
+    const Floats together = one.run(plain_threads(count));
     const std::string name = one.name + " on " + std::to_string(count) + " threads";
     if (!close(together, alone, one.tolerance)) complain(name + ": not the result of one thread");
-    if (!same_bits(together, one.run(count))) complain(name + ": another result each time");
+    if (!same_bits(together, one.run(plain_threads(count)))) complain(name + ": another result each time");
+    with_crew(plain_threads(count), [&](const Threads& crew) {
+      if (!same_bits(together, one.run(crew))) complain(name + " of a crew: another result");
+    });
   }
 }
 
-// Every call from several callers at once, each with its own workers.
+// Every call from several callers at once, each with a crew of its own.
 void check_callers(const std::vector<Named>& calls) {
   std::vector<Floats> expected;
-  for (const Named& one : calls) expected.push_back(one.run(2));
+  for (const Named& one : calls) expected.push_back(one.run(plain_threads(2)));
   std::vector<std::thread> callers;
   for (size_t caller = 0; caller < 4; ++caller) {
     callers.emplace_back([&, caller] {
       for (size_t i = 0; i < calls.size(); ++i) {
         // Each caller begins with another call; later they run the same ones.
         const size_t at = (i + caller / 2 * 5) % calls.size();
-        if (!same_bits(calls[at].run(2), expected[at]))
-          complain(calls[at].name + ": disturbed by other callers");
+        with_crew(plain_threads(2), [&](const Threads& crew) {
+          if (!same_bits(calls[at].run(crew), expected[at]))
+            complain(calls[at].name + ": disturbed by other callers");
+        });
       }
     });
   }
   for (std::thread& caller : callers) caller.join();
 }
 
+// How often each part of a step was done, and by how many threads.
+struct Done {
+  std::atomic<int> times[8] = {};
+  std::mutex mutex;
+  std::set<std::thread::id> threads;
+};
+
+// Steps of a crew: every part is done once, whoever does it.
+void check_steps(const Threads& crew) {
+  for (int step = 0; step < 200; ++step) {
+    Done done;
+    const int parts = crew.count - step % crew.count;
+    const auto body = [](const void* context, int part) {
+      Done& noted = *static_cast<Done*>(const_cast<void*>(context));
+      ++noted.times[part];
+      const std::lock_guard lock(noted.mutex);
+      noted.threads.insert(std::this_thread::get_id());
+    };
+    crew.run(crew.pool, parts, body, &done);
+    for (int part = 0; part < 8; ++part) {
+      if (done.times[part] != (part < parts ? 1 : 0)) complain("a part of a step was not done once");
+    }
+    if (done.threads.size() > static_cast<size_t>(crew.count)) complain("a crew has too many threads");
+  }
+}
+
+// Parts that wait for each other: all threads of a crew take part.
+void check_meeting(const Threads& crew) {
+  struct Meeting {
+    std::atomic<int> arrived{0};
+    int count;
+  } meeting{{}, crew.count};
+  const auto body = [](const void* context, int) {
+    Meeting& m = *static_cast<Meeting*>(const_cast<void*>(context));
+    for (++m.arrived; m.arrived < m.count;) std::this_thread::yield();
+  };
+  crew.run(crew.pool, crew.count, body, &meeting);
+}
+
+// Calls only the caller, for all of them, as torch does inside of another parallel loop.
+void run_alone(void*, int workers, void (*body)(const void* context, int worker), const void* context) {
+  for (int worker = 0; worker < workers; ++worker) body(context, worker);
+}
+
+void check_crew() {
+  for (const int count : {2, 5, 5, 3, 2}) {
+    with_crew(plain_threads(count), [](const Threads& crew) {
+      check_steps(crew);
+      check_meeting(crew);
+      check_steps(crew);
+    });
+  }
+  int calls = 0;
+  with_crew({3, run_alone}, [&](const Threads& crew) {
+    check_steps(crew);
+    ++calls;
+  });
+  if (calls != 1) complain("a crew of one began another number of times than once");
+  try {
+    with_crew(plain_threads(3), [](const Threads&) { throw 1; });
+    complain("an error of a crew's work is lost");
+  } catch (int) {
+  }
+}
+
 int make_a_race() {
   static int counter = 0;
-  run_on_threads(4, [](const void*, int worker) { counter += worker; }, nullptr);
+  run_on_threads(nullptr, 4, [](const void*, int worker) { counter += worker; }, nullptr);
   std::printf("counted %d\n", counter);
   return 0;
 }
@@ -307,6 +380,7 @@ int main(int argc, char** argv) {
   if (argc > 1 && std::string(argv[1]) == "race") return make_a_race();
   Numbers numbers;
   const std::vector<Named> calls = all_calls(numbers);
+  check_crew();
   for (const std::string& name : usable_instruction_sets()) {
     use_instruction_set(name);
     for (const Named& one : calls) check(one);

@@ -1,0 +1,34 @@
+#pragma once
+
+// Keeps threads that sleep from being woken on the processor of the thread that needs them, where they would
+// begin only when it waits, or take turns with it. Linux does that even if other processors are idle, where
+// those look busy: a virtual machine's may be the host's at any time.
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace effkernels::cpu {
+
+// One thread that helps.
+class Helper;
+
+// Those of one calling thread. Elsewhere than on Linux nothing is done.
+class Placement {
+ public:
+  // By the calling thread, before it wakes `count` threads, itself included: those that helped it before, and
+  // may have gone to sleep since, are kept from its processor until they arrive.
+  void before_waking(int count);
+  // By each of the others, when it is awake.
+  void arrive(int thread);
+  // By the calling thread, when the others are done.
+  void after_work();
+
+ private:
+  std::vector<std::shared_ptr<Helper>> helpers_;
+  int64_t process_ = 0;
+  std::chrono::steady_clock::time_point worked_;
+};
+
+}  // namespace effkernels::cpu
