@@ -91,7 +91,8 @@ void run(const SqueezeExciteArgs& a, float* scratch, const Threads& threads) {
   const int bands = bands_of(a, threads.count);
   const int64_t pixels = a.in.pixels(), stride = round_up(a.in.channels, kLanes);
   const bool alone = a.in.images * pixels * a.in.channels < kWorthSharing;
-  const Threads crew{alone ? 1 : threads.count, threads.run, threads.ticks};
+  Threads crew = threads;
+  if (alone) crew.count = 1;
   // Calls body(x, y, image, pixels, sums) for each band. In both passes a band has the same worker, whose
   // cache holds it: the second pass goes backwards, because of a large map only the end is still there.
   const auto for_bands = [&](bool backwards, const auto& body) {
