@@ -5,14 +5,18 @@ processes.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
+import effkernels
 from cpu_kernels import in_float64, run_kernels, run_reference, threads, usable_instruction_sets
 from effkernels import ops
 from processes import run_python
@@ -98,6 +102,68 @@ def test_several_callers_at_once(call: Callable[[], tuple[Tensor, ...]]) -> None
     for caller in callers:
         caller.join()
     assert right == [True] * 4
+
+
+@pytest.fixture
+def network() -> Callable[[], Tensor]:
+    """A call of a whole network in one op, each time on the same image."""
+    torch.manual_seed(0)
+    model = effkernels.create_model("efficientnet_lite0").eval()
+    image = torch.randn(2, 3, 64, 64)
+
+    def run() -> Tensor:
+        with torch.inference_mode(), effkernels.use_backend("cpu", fallback=False):
+            return model(image)
+
+    return run
+
+
+# Five, and more than there are processors.
+@pytest.mark.parametrize("count", [1, 2, 5, 3 + (os.cpu_count() or 1)])
+def test_networks_repeat_their_bits(network: Callable[[], Tensor], count: int) -> None:
+    with threads(count):
+        first = network()
+        for _ in range(3):
+            assert torch.equal(network(), first)
+    with threads(1):
+        assert_close(network(), first, rtol=1e-4, atol=1e-4 * first.abs().max().item())
+
+
+def test_networks_of_several_callers_at_once(network: Callable[[], Tensor]) -> None:
+    with threads(2):
+        expected = network()
+    start = threading.Barrier(4)
+
+    def run() -> bool:
+        torch.set_num_threads(2)
+        start.wait()
+        return all(torch.equal(network(), expected) for _ in range(10))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: run(), range(4)))
+
+
+_PLACED = """
+import os, threading, time
+import effkernels, torch
+torch.set_num_threads(2)
+model = effkernels.create_model("efficientnet_lite0").eval()
+image = torch.zeros(1, 3, 64, 64)
+may_use = os.sched_getaffinity(0)
+for pause in (0.0, 0.3, 0.3):
+    time.sleep(pause)
+    with torch.inference_mode():
+        model(image)
+    tasks = [int(task) for task in os.listdir("/proc/self/task")]
+    assert len(tasks) > 1
+    assert all(os.sched_getaffinity(task) == may_use for task in tasks)
+print("as before")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="of Linux")
+def test_threads_that_were_woken_may_run_where_they_might_before() -> None:
+    assert run_python("-c", _PLACED).stdout == "as before\n"
 
 
 _WORKER = """
