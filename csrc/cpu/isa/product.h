@@ -15,7 +15,7 @@ constexpr int kMaxChunkVectors = kRegisters == 32 ? 4 : 3;
 constexpr int kMaxChunk = kMaxChunkVectors * kLanes;
 
 // The most rows of a tile with `vectors` vectors. Its sums, one row of weights and one element of the input
-// must fit into the vector registers, and every row needs a general register for its address.
+// must fit into the vector registers.
 constexpr int tile_rows(int vectors) {
   if (kRegisters == 32) return vectors == 4 ? 6 : vectors == 3 ? 8 : 12;
   return vectors == 3 ? 4 : vectors == 2 ? 6 : 8;
