@@ -7,7 +7,7 @@
 namespace effkernels::cpu {
 
 // Calls work(crew) on the calling thread. `crew` is the threads of `pool`, which come once and stay until
-// work() returns: a network runs many short steps, and to begin one takes them less than a microsecond.
+// work() returns, because a network has many short steps. Only the calling thread may use it.
 //
 // Whoever is there takes the next part of a step. A thread that the operating system has not started yet is
 // not waited for before the end, and while all are late the caller does everything itself.
