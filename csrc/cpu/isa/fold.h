@@ -103,7 +103,8 @@ EFFKERNELS_INLINE void prefetch(const T* p, int64_t count) {
   for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + i);
 }
 
-// Those of `channels` channels from `first`: few lines of each, which the processor does not foresee.
+// Prefetches the parameters of `channels` channels from `first`: a few cache lines of each array, too few for
+// the processor's own prefetcher.
 inline void prefetch_norm(const Norm& norm, int64_t first, int channels) {
   const Parameters* const all[] = {&norm.bias, &norm.gamma, &norm.beta, &norm.mean, &norm.variance};
   for (const Parameters* p : all) {

@@ -11,10 +11,10 @@
 
 namespace effkernels::cpu {
 
-// One thread that helps.
+// A thread that works for another one.
 class Helper;
 
-// Those of one calling thread. Elsewhere than on Linux nothing is done.
+// The helpers of one calling thread. Does nothing on other systems than Linux.
 class Placement {
  public:
   // By the calling thread, before it wakes `count` threads, itself included: those that helped it before, and

@@ -144,7 +144,7 @@ def test_networks_of_several_callers_at_once(network: Callable[[], Tensor]) -> N
 
 
 _PLACED = """
-import os, threading, time
+import os, time
 import effkernels, torch
 torch.set_num_threads(2)
 model = effkernels.create_model("efficientnet_lite0").eval()
@@ -161,7 +161,7 @@ print("as before")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="of Linux")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux tells where a thread may run")
 def test_threads_that_were_woken_may_run_where_they_might_before() -> None:
     assert run_python("-c", _PLACED).stdout == "as before\n"
 

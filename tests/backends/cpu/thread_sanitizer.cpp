@@ -1,6 +1,6 @@
 // Runs every op of every instruction set without torch: one caller on one thread, one caller on several,
-// several callers at once; on threads of their own and on those of a Crew, whose own duties are checked too.
-// Compiled with ThreadSanitizer by test_thread_sanitizer.py, for Arm by test_arm.py.
+// several callers at once; on new threads for each step, and by with_crew, whose steps are tested by
+// themselves, too. Compiled with ThreadSanitizer by test_thread_sanitizer.py, for Arm by test_arm.py.
 //
 // thread_sanitizer          runs everything; the last line is "ok", or names the results that differ
 // thread_sanitizer race     makes a data race, which the sanitizer must find
