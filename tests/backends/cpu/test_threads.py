@@ -161,7 +161,9 @@ print("as before")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux tells where a thread may run")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="only Linux tells where a thread may run"
+)
 def test_threads_that_were_woken_may_run_where_they_might_before() -> None:
     assert run_python("-c", _PLACED).stdout == "as before\n"
 
