@@ -10,10 +10,9 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,9 +25,11 @@ from effkernels_build.modules import (  # noqa: E402
     cuda_module,
     network_layout_header,
 )
+from effkernels_build.ninja_build import CompileError, build  # noqa: E402
 from effkernels_build.record import FILE_NAME  # noqa: E402
 from effkernels_build.toolchain import (  # noqa: E402
     find_compiler,
+    find_ninja,
     find_python_headers,
     find_torch,
     require,
@@ -41,18 +42,33 @@ def bindings_compile() -> bool:
         require(find_nvcc(os.environ)),
         require(find_torch()),
     )
-    with tempfile.TemporaryDirectory() as generated:
-        (Path(generated) / "network_layout.h").write_text(network_layout_header(ROOT))
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        (folder / "network_layout.h").write_text(network_layout_header(ROOT))
         python = require(find_python_headers())
-        module = cuda_module(ROOT, compiler, nvcc, torch, python, Path(generated), ["9.0a"])
-        how = module.languages["cpp"]
-        command = [*how.command, *how.flags, "-Werror", "-fsyntax-only"]
-        sources = [str(source) for source, language in module.sources if language == "cpp"]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            runs = pool.map(lambda source: subprocess.run([*command, source], check=False), sources)
-            failed = [s for s, done in zip(sources, runs, strict=True) if done.returncode != 0]
-    print(f"{len(sources)} bindings with torch {torch.version}; failed: {failed}")
-    return bool(sources) and not failed
+        module = cuda_module(ROOT, compiler, nvcc, torch, python, folder, ["9.0a"])
+        how = module.languages["binding"]
+        bindings = replace(
+            module,
+            sources=tuple(one for one in module.sources if one[1] == "binding"),
+            languages={"binding": replace(how, flags=(*how.flags, "-O0", "-Werror"))},
+            link=(*compiler.command, "-shared"),
+            link_flags=(),
+        )
+        try:
+            build(
+                bindings,
+                ROOT,
+                folder,
+                folder / "bindings.so",
+                require(find_ninja(os.environ)),
+                None,
+            )
+        except CompileError as error:
+            print(error.log)
+            return False
+    print(f"{len(bindings.sources)} bindings with torch {torch.version}")
+    return bool(bindings.sources)
 
 
 def adopt(folder: Path) -> None:

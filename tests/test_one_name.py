@@ -22,8 +22,8 @@ OTHERS = {
     "csrc/cuda": {"depthwise_tensor_core", "stem_conv_bn_act", "sums_gate"}
     | {"device_arch", "linear", "network", "network_work"},
     "csrc/binding/common": {"arguments", "errors", "held", "linear", "network", "torch"},
-    "csrc/binding/cpu": {"hold", "limits", "module", "network", "objects", "run", "step_times"}
-    | {"depthwise_conv_wgrad", "new_memory", "workspace"},
+    "csrc/binding/cpu": {"hold", "limits", "module", "network", "network_clock", "objects", "run"}
+    | {"depthwise_conv_wgrad", "new_memory", "step_times", "workspace"},
     "csrc/binding/cuda": {"call", "device_arch", "hold", "launch", "launch_records", "limits"}
     | {"launch_times", "module", "network", "new_memory"},
     "effkernels/_backends/triton": {"__init__", "elementwise", "launch", "tuning"},

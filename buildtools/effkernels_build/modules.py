@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import runpy
 import sys
 import sysconfig
@@ -130,13 +131,31 @@ def with_twin(isas: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return {_TILE_TWIN: (*isas["avx2"], "-DEFFKERNELS_TILE_TWIN"), **isas}
 
 
+def runs_here(flags: Sequence[str], cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this machine's processor runs what is compiled with these flags; True where Linux does not tell."""
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    has = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    # Linux writes amx_tile, compilers -mamx-tile.
+    asked = {f[2:].replace("-", "") for f in flags if f.startswith("-m") and "prefer" not in f}
+    return has is None or asked <= set(has[1].replace("_", "").split())
+
+
 def _system_includes(*folders: Path) -> list[str]:
     """Other projects' headers: their warnings are not ours to fix."""
     return [word for folder in folders for word in ("-isystem", str(folder))]
 
 
-def _cpp(*folders: Path) -> list[tuple[Path, str]]:
-    return [(source, "cpp") for folder in folders for source in sorted(folder.glob("*.cpp"))]
+# Two thirds of the time in which a binding compiles are torch's headers.
+_BINDINGS_HEADER = "binding/common/torch.h"
+
+
+def _cpp(*folders: Path, language: str = "cpp") -> list[tuple[Path, str]]:
+    return [(source, language) for folder in folders for source in sorted(folder.glob("*.cpp"))]
+
+
+def _bindings(csrc: Path, module: str) -> list[tuple[Path, str]]:
+    folder = csrc / "binding"
+    return _cpp(folder / "common", folder / module, language="binding")
 
 
 def _without_paths(compiler: Compiler, *folders: Path) -> tuple[str, ...]:
@@ -175,14 +194,20 @@ def cpu_module(
     """`_C`; `record` is the folder of the generated build_record.h and network_layout.h.
 
     The compiler must compile for `machine`, as `platform.machine()` names it; this one by default.
-    With sanitizers it has the kernels of `tile_twin`, and none of instruction sets that share their code with
-    others: the twin has avx2's vectors, the newer sets have those of avx512. The bindings, which hand tensors'
-    addresses and sizes to the kernels, are compiled as without: most of their code is torch's.
+    With sanitizers it has the kernels of `tile_twin`, none of instruction sets that share their code with
+    others (the twin has avx2's vectors, the newer sets have those of avx512), and none of sets that this processor
+    does not run. The bindings, which hand tensors' addresses and sizes to the kernels, are compiled as without: most
+    of their code is torch's.
     """
     csrc = root / "csrc"
     isas = understood(compiler, instruction_sets(machine))
     if sanitizers:
-        isas = {n: f for n, f in with_twin(isas).items() if n != "avx2" and n not in _NEWER}
+        shared = {"avx2", *_NEWER}
+        isas = {
+            name: flags
+            for name, flags in with_twin(isas).items()
+            if name not in shared and (machine is not None or runs_here(flags))
+        }
     each = "-DEFFKERNELS_FOR_EACH_ISA(f)=" + " ".join(f"f({isa})" for isa in isas)
     instrument = [f"-fsanitize={name}" for name in sanitizers]
     if sanitizers:
@@ -199,8 +224,11 @@ def cpu_module(
         *_without_paths(compiler, root, torch.include, pybind11),
         *_system_includes(python, pybind11, torch.include),
     )
-    languages = {"cpp": Language(compiler.command, flags, _CXX_DEPFILE)}
-    sources = _cpp(csrc / "binding" / "common", csrc / "binding" / "cpu", csrc / "cpu" / "runtime")
+    languages = {
+        "binding": Language(compiler.command, flags, _CXX_DEPFILE, _BINDINGS_HEADER),
+        "cpp": Language(compiler.command, flags, _CXX_DEPFILE),
+    }
+    sources = [*_bindings(csrc, "cpu"), *_cpp(csrc / "cpu" / "runtime")]
     for source, _ in _cpp(csrc / "cpu", csrc / "cpu" / "isa"):
         sources += [(source, isa) for isa in isas]
     for isa, isa_flags in isas.items():
@@ -242,7 +270,7 @@ def kernel_archs(source: Path, archs: Sequence[str]) -> list[str]:
 
 def _cuda_sources(csrc: Path) -> list[tuple[Path, str]]:
     return [
-        *_cpp(csrc / "binding" / "common", csrc / "binding" / "cuda"),
+        *_bindings(csrc, "cuda"),
         *((source, "cu") for source in cuda_kernels(csrc)),
     ]
 
@@ -305,6 +333,7 @@ def shim_module(
         name=CUDA_MODULE,
         sources=tuple(source for source in kernels if source[0].stem not in _WITHOUT_STAND_IN),
         languages={
+            "binding": Language(compiler.command, flags, _CXX_DEPFILE, _BINDINGS_HEADER),
             "cpp": Language(compiler.command, flags, _CXX_DEPFILE),
             "cu": Language((*compiler.command, "-x", "c++"), flags, _CXX_DEPFILE),
         },
@@ -335,7 +364,9 @@ def cuda_module(
         *_without_paths(compiler, root, torch.include),
         *_system_includes(python, torch.include),
     )
-    languages = {"cpp": Language(compiler.command, binding_flags, _CXX_DEPFILE)}
+    languages = {
+        "binding": Language(compiler.command, binding_flags, _CXX_DEPFILE, _BINDINGS_HEADER)
+    }
     sources = []
     for source, language in _cuda_sources(csrc):
         if language == "cu":

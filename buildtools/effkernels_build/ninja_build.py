@@ -23,11 +23,17 @@ class CompileError(Exception):
 
 @dataclass(frozen=True)
 class Language:
-    """How one kind of source is compiled; `depfile_flags` are followed by the depfile's name."""
+    """How one kind of source is compiled.
+
+    Attributes:
+        depfile_flags: are followed by the depfile's name.
+        header: as in an #include; every source begins with it, and it is compiled once.
+    """
 
     command: tuple[str, ...]
     flags: tuple[str, ...]
     depfile_flags: tuple[str, ...]
+    header: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,18 +68,43 @@ def _command(words: Sequence[str]) -> str:
     )
 
 
+def _header_file(folder: Path, language: str) -> Path:
+    """Includes the language's header; GCC and clang look for what it was compiled to beside it."""
+    return folder / f"first_{language}.h"
+
+
+def _precompiled(header: Path) -> Path:
+    return header.with_suffix(".h.gch")
+
+
+def _compile_rule(name: str, command: Sequence[str]) -> list[str]:
+    return [
+        f"rule {name}",
+        f"  command = {_command(command)} -c $in -o $out",
+        "  description = $what",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "",
+    ]
+
+
 def ninja_text(module: Module, objects: Sequence[Path], folder: Path, output: Path) -> str:
     """The build.ninja that makes `output` from the sources of `module`, working in `folder`."""
     # Ninja keeps its log in builddir; without one, in the folder where it was started.
     lines = ["ninja_required_version = 1.5", f"builddir = {_escape(folder)}", ""]
+    used = {language for _, language in module.sources}
     for name, how in module.languages.items():
-        command = _command([*how.command, *how.flags, *how.depfile_flags, "$out.d"])
-        lines += [
-            f"rule compile_{name}",
-            f"  command = {command} -c $in -o $out",
-            "  description = $what",
-        ]
-        lines += ["  depfile = $out.d", "  deps = gcc", ""]
+        command = [*how.command, *how.flags, *how.depfile_flags, "$out.d"]
+        if how.header is not None and name in used:
+            header = _header_file(folder, name)
+            lines += _compile_rule(f"header_{name}", [*command, "-x", "c++-header"])
+            lines += [
+                f"build {_escape(_precompiled(header))}: header_{name} {_escape(header)}",
+                f"  what = {module.name}: {how.header} ({name})",
+                "",
+            ]
+            command += ["-include", str(header)]
+        lines += _compile_rule(f"compile_{name}", command)
     lines += [
         "rule link",
         f"  command = {_command([*module.link, '$in', '-o', '$out', *module.link_flags])}",
@@ -82,8 +113,11 @@ def ninja_text(module: Module, objects: Sequence[Path], folder: Path, output: Pa
     ]
     for (source, language), target in zip(module.sources, objects, strict=True):
         what = f"{module.name}: {source.parent.name}/{source.name} ({language})"
+        needs = ""
+        if module.languages[language].header is not None:
+            needs = f" | {_escape(_precompiled(_header_file(folder, language)))}"
         lines += [
-            f"build {_escape(target)}: compile_{language} {_escape(source)}",
+            f"build {_escape(target)}: compile_{language} {_escape(source)}{needs}",
             f"  what = {what.replace('$', '$$')}",
         ]
     inputs = " ".join(map(_escape, objects))
@@ -118,10 +152,19 @@ def build(
         folder / source.relative_to(root).with_suffix(f"{source.suffix}.{language}.o")
         for source, language in module.sources
     ]
+    for name, how in module.languages.items():
+        if how.header is not None:
+            _write_if_new(_header_file(folder, name), f'#include "{how.header}"\n')
     script = folder / "build.ninja"
     script.write_text(ninja_text(module, objects, folder, output))
     parallel = [] if jobs is None else ["-j", str(jobs)]
     _run([ninja, "-f", str(script), *parallel], progress)
+
+
+def _write_if_new(file: Path, text: str) -> None:
+    """Ninja compiles again what depends on a file that was written."""
+    if not file.exists() or file.read_text() != text:
+        file.write_text(text)
 
 
 def _run(command: Sequence[str], progress: Callable[[str], object]) -> None:

@@ -23,6 +23,7 @@ from effkernels_build.modules import (
     cuda_kernels,
     cuda_module,
     instruction_sets,
+    runs_here,
     understood,
 )
 from effkernels_build.ninja_build import CompileError, Language, Module, first_error, ninja_text
@@ -126,6 +127,24 @@ class TestNinja:
         found = {name: ctypes.c_int.in_dll(library, name).value for name in languages}
         assert found == {"narrow": 1, "wide": 2}
 
+    def test_a_header_that_every_source_begins_with(self, tmp_path: Path) -> None:
+        """It is compiled once: what it says then is what the sources see, until it changes."""
+        command, ninja = compiler_and_ninja()
+        header, source = tmp_path / "the header.h", tmp_path / "a b.cpp"
+        source.write_text('extern "C" { extern const int value; const int value = kValue; }\n')
+        language = Language((command,), (f"-I{tmp_path}", "-fPIC"), ("-MD", "-MF"), header.name)
+        module = Module("m", ((source, "cpp"),), {"cpp": language}, (command, "-shared"), ())
+        folder, shown = tmp_path / "o", list[str]()
+        for value in (1, 2):
+            header.write_text(f"constexpr int kValue = {value};\n")
+            output = tmp_path / f"m{value}.so"
+            for times in (1, 0):
+                shown.clear()
+                ninja_build.build(module, tmp_path, folder, output, ninja, 1, shown.append)
+                assert sum("the header.h (cpp)" in line for line in shown) == times
+            assert ctypes.c_int.in_dll(ctypes.CDLL(str(output)), "value").value == value
+        assert [path.name for path in folder.glob("*.gch")] == ["first_cpp.h.gch"]
+
     def test_first_error(self) -> None:
         log = "[1/2] c++ x\nFAILED: error.o\nx.cpp:3:1: error: what\nninja: build stopped\n"
         assert first_error(log) == "x.cpp:3:1: error: what"
@@ -182,6 +201,18 @@ class TestKernels:
             (isas,) = (flag for flag in module.languages["cpp"].flags if "FOR_EACH_ISA" in flag)
             assert isas.split("=")[1].startswith("f(tile_twin) ")  # never the fastest
 
+    def test_those_that_the_processor_runs(self, tmp_path: Path) -> None:
+        isas, cpuinfo = instruction_sets("x86_64"), tmp_path / "cpuinfo"
+        assert all(runs_here(flags, cpuinfo) for flags in isas.values())  # there is no such file
+        cpuinfo.write_text("flags\t\t: fpu sse2 avx f16c fma avx2\nbugs\t\t: avx512f\n")
+        found = [name for name, flags in isas.items() if runs_here(flags, cpuinfo)]
+        assert found == ["baseline", "avx2"]
+        newest = "avx512f avx512dq avx512bw avx512vl avx512_bf16 amx_bf16 amx_tile"
+        cpuinfo.write_text(f"flags : f16c fma avx2 {newest}\n")
+        assert all(runs_here(flags, cpuinfo) for flags in isas.values())
+        cpuinfo.write_text("Features\t: fp asimd\n")
+        assert all(runs_here(flags, cpuinfo) for flags in instruction_sets("arm64").values())
+
     def test_this_machines_by_default(self) -> None:
         assert instruction_sets() == instruction_sets(platform.machine())
 
@@ -201,20 +232,21 @@ class TestKernels:
             compiled.setdefault(source.name, []).append(language)
             assert language in module.languages
         # The binding first, then the kernel.
-        assert compiled["depthwise_conv_bn_act.cpp"] == ["cpp", *understood(self.COMPILER)]
+        assert compiled["depthwise_conv_bn_act.cpp"] == ["binding", *understood(self.COMPILER)]
         assert compiled["depthwise_row.cpp"] == list(understood(self.COMPILER))
         assert compiled["processor.cpp"] == compiled["instruction_sets.cpp"] == ["cpp"]
         for isa, flags in understood(self.COMPILER).items():
             assert set(flags) < set(module.languages[isa].flags)
             assert f"-DEFFKERNELS_ISA={isa}" in module.languages[isa].flags
-            assert any(f"f({isa})" in flag for flag in module.languages["cpp"].flags)
+            for name in ("binding", "cpp"):
+                assert any(f"f({isa})" in flag for flag in module.languages[name].flags)
 
     @pytest.mark.parametrize("sanitizers", [(), ("address",)])
     @pytest.mark.parametrize("machine", ["aarch64", "arm64"])
     def test_for_arm(self, machine: str, sanitizers: tuple[str, ...]) -> None:
         """Every kernel once. NEON is in every 64-bit Arm processor, and compilers use it without a flag."""
         module = self.module(sanitizers, machine)
-        assert set(module.languages) == {"cpp", "neon"}
+        assert set(module.languages) == {"binding", "cpp", "neon"}
         assert "-DEFFKERNELS_FOR_EACH_ISA(f)=f(neon)" in module.languages["cpp"].flags
         for how in module.languages.values():
             assert not [flag for flag in how.flags if flag.startswith("-m")]
@@ -226,11 +258,13 @@ class TestKernels:
 
     def test_sanitizers_are_in_every_command_but_those_of_bindings(self) -> None:
         plain, module = self.module(), self.module(("address", "undefined"))
-        of_kernels = [how.flags for name, how in module.languages.items() if name != "cpp"]
+        of_kernels = [
+            how.flags for n, how in module.languages.items() if n not in ("binding", "cpp")
+        ]
         for words in (module.link, *of_kernels):
             assert {"-fsanitize=address", "-fsanitize=undefined"} < set(words)
             assert "-fno-sanitize-recover=all" in words
-        assert not any("sanitize" in word for word in module.languages["cpp"].flags)
+        assert not any("sanitize" in word for word in module.languages["binding"].flags)
         assert not any("sanitize" in word for word in plain.link)
 
 

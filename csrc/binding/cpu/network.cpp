@@ -4,8 +4,8 @@
 
 #include "binding/common/held.h"
 #include "binding/common/network.h"
+#include "binding/cpu/network_clock.h"
 #include "binding/cpu/run.h"
-#include "binding/cpu/step_times.h"
 #include "cpu/runtime/crew.h"
 
 namespace effkernels::binding {

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <vector>
 
+#include "binding/cpu/network_clock.h"
 #include "cpu/runtime/instruction_sets.h"
 
 namespace effkernels::binding {

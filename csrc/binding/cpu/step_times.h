@@ -2,34 +2,9 @@
 
 #include <pybind11/pybind11.h>
 
-#include <cstddef>
-#include <vector>
-
-#include "cpu/runtime/clock.h"
-
 namespace effkernels::binding {
 
-struct NetworkTicks;
-
-// Notes what the steps of one call of a network take, if this thread was asked to (record_steps); else it
-// does nothing.
-class NetworkClock {
- public:
-  NetworkClock();
-  ~NetworkClock();
-  NetworkClock(const NetworkClock&) = delete;
-  NetworkClock& operator=(const NetworkClock&) = delete;
-
-  // Where the `threads` workers of a step note their time; null where nobody asked. A step may run again, for
-  // other images.
-  cpu::WorkTicks* begin(size_t step, int threads);
-  void end(size_t step);
-
- private:
-  NetworkTicks* call_;
-};
-
-// Adds record_steps and multiply_add_rate to the Python module.
+// Adds record_steps and multiply_add_rate to the Python module. What they report comes from NetworkClock.
 void define_step_times(pybind11::module_& module);
 
 }  // namespace effkernels::binding
