@@ -130,7 +130,7 @@ FOUND = {
 @pytest.mark.parametrize("name", FOUND)
 def test_mistakes_are_found(shim: HostShim, name: str) -> None:
     with pytest.raises(ShimError, match=FOUND[name]):
-        shim.call("planted", name, 0)
+        shim.call("mistake", name, 0)
 
 
 def test_unwritten_shared_memory_is_nan(shim: HostShim) -> None:

@@ -21,7 +21,7 @@ struct Watched {
   bool asked = false, lets_begin = false;
 };
 
-thread_local Watched watched;
+Watched watched;
 
 void poison() {
   for ([[maybe_unused]] const MemoryRange& range : watched.all) {

@@ -9,16 +9,17 @@
 #include "scheduler.h"
 
 #ifdef EFFKERNELS_SANITIZED
-#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/asan_interface.h>
 #else
 // AddressSanitizer must be told of changes of stacks; without it there is nothing to tell.
 inline void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
 inline void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
+#define ASAN_UNPOISON_MEMORY_REGION(begin, bytes)
 #endif
 
 namespace effkernels::host_shim {
 
-thread_local Scheduler scheduler;
+Scheduler scheduler;
 
 namespace {
 
@@ -40,7 +41,7 @@ void yield(State state, uint64_t site) {
   fibre.site = site;
   const bool done = state == State::kDone;
   __sanitizer_start_switch_fiber(done ? nullptr : &fibre.fake_stack, scheduler.stack, scheduler.stack_bytes);
-  swapcontext(&fibre.context, &scheduler.context);
+  switch_stacks(fibre.context, scheduler.context);
   __sanitizer_finish_switch_fiber(fibre.fake_stack, nullptr, nullptr);
 }
 
@@ -53,7 +54,7 @@ void fibre_main() {
 void resume(Fibre& fibre) {
   scheduler.current = &fibre;
   __sanitizer_start_switch_fiber(&scheduler.fake_stack, fibre.stack.get(), kStackBytes);
-  swapcontext(&scheduler.context, &fibre.context);
+  switch_stacks(scheduler.context, fibre.context);
   __sanitizer_finish_switch_fiber(scheduler.fake_stack, nullptr, nullptr);
 }
 
@@ -65,11 +66,7 @@ void start(Fibre& fibre, const Place& place) {
   fibre.copies.clear();
   fibre.groups.clear();
   fibre.fake_stack = nullptr;
-  getcontext(&fibre.context);
-  fibre.context.uc_stack.ss_sp = fibre.stack.get();
-  fibre.context.uc_stack.ss_size = kStackBytes;
-  fibre.context.uc_link = nullptr;
-  makecontext(&fibre.context, fibre_main, 0);
+  begin_on(fibre.context, fibre.stack.get(), kStackBytes, fibre_main);
 }
 
 // Lets go on those in [begin, end) that all wait in `state` at one site, and says whether they did. With
@@ -273,7 +270,13 @@ const char* run(const std::function<void()>& kernel, const cuda::Grid& grid, con
     return "invalid configuration argument";  // CUDA's words
   }
   scheduler.kernel = &kernel;
-  scheduler.error.clear();
+  if (!scheduler.error.empty()) {
+    // Of a launch that was ended, in the middle of functions.
+    for ([[maybe_unused]] const Fibre& fibre : scheduler.fibres) {
+      ASAN_UNPOISON_MEMORY_REGION(fibre.stack.get(), fibre.stack ? kStackBytes : 0);
+    }
+    scheduler.error.clear();
+  }
   const int running = grid.threads * grid.cluster;
   scheduler.running = running;
   scheduler.fibres.resize(std::max<size_t>(scheduler.fibres.size(), running));

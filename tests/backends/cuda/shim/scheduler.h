@@ -2,8 +2,6 @@
 
 // What the sources of the host shim share: the fibres, and how one of them waits.
 
-#include <ucontext.h>
-
 #include <functional>
 #include <memory>
 #include <random>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "cuda/common/device.cuh"
+#include "stacks.h"
 
 namespace effkernels::host_shim {
 
@@ -23,7 +22,7 @@ struct Copy {
 };
 
 struct Fibre {
-  ucontext_t context;
+  Context context;
   std::unique_ptr<char[]> stack;
   void* fake_stack;
   Place place;
@@ -38,7 +37,7 @@ struct Fibre {
 };
 
 struct Scheduler {
-  ucontext_t context;
+  Context context;
   void* fake_stack;
   const void* stack;
   size_t stack_bytes;
@@ -52,7 +51,8 @@ struct Scheduler {
   std::string error;
 };
 
-extern thread_local Scheduler scheduler;
+// Of the process, in which one thread launches.
+extern Scheduler scheduler;
 
 // Stops the fibre until this has happened, which something else must bring about: another fibre, or a copy
 // that lands. `event` says what it is, for the message where nothing does.

@@ -64,7 +64,7 @@ struct TensorMemory {
   std::vector<Stores> stores;
 };
 
-thread_local TensorMemory memory;
+TensorMemory memory;
 
 Stores& own_stores() { return memory.stores[here().thread]; }
 

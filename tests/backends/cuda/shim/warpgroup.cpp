@@ -39,7 +39,7 @@ struct Warpgroups {
   std::map<int, NamedBarrier> barriers;
 };
 
-thread_local Warpgroups warpgroups;
+Warpgroups warpgroups;
 
 Products& own_products() { return warpgroups.products[here().thread]; }
 
