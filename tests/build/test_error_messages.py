@@ -35,7 +35,7 @@ SHIM = ROOT / "tests" / "backends" / "cuda" / "shim"
 CUDA_SOURCES = (
     *("conv_bn_act", "depthwise_conv_bn_act", "squeeze_excite_gate"),
     *("module", "limits", "hold", "network", "launch_records", "launch_times"),
-    *("host_shim", "tensor_memory", "clocks"),
+    *("host_shim", "stacks", "tensor_memory", "clocks"),
 )
 
 # Calls that the Python functions would not let through, and the complete message of each. In the last two torch
