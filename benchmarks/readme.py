@@ -96,8 +96,8 @@ def _machine(name: str, report: Report) -> str:
     faster = "effkernels" if len(ours) < 2 else "the faster effkernels"
     parts = [
         f"{report.place}; {named}. Times are medians over alternating rounds (on a CPU, over the half "
-        f"in which the machine was fastest); in brackets how many times as fast {faster} is "
-        f"([report](benchmarks/results/{name}/report.md)).",
+        f"in which the machine was fastest); in brackets how many times as fast {faster} is, "
+        f"as the median of the ratios within each round ([report](benchmarks/results/{name}/report.md)).",
         table(["", *ours, *[RIVALS[family] for family in rivals]], lines),
         _picture(name),
         *[_layers(report.of(suite), title) for suite, title in _LAYERS.items()],

@@ -162,9 +162,9 @@ def register_launch_record(record: Callable[[bool], list[Launch]]) -> None:
 
 
 def record_launches(on: bool) -> list[Launch]:
-    """Begin to note which kernels this thread launches, or end; what was noted since the last call.
+    """Begin (``on``) or end to note the kernels that this thread launches; returns those noted since the last call.
 
-    The kernels of networks and blocks of backends that note them, which those of other ops do not.
+    Only kernels of networks and blocks are noted, and only by backends that register a record of launches.
     """
     return [launch for record in _launch_records for launch in record(on)]
 

@@ -159,7 +159,7 @@ class _State:
             return None
 
     def note(self, objects: Objects | None) -> None:
-        """Take :meth:`look`'s for what :meth:`untouched` compares with: the model was found to be fine since."""
+        """Let :meth:`untouched` compare with what :meth:`look` returned, now that the model was found to be fine."""
         self._objects = objects
 
     def _now(self) -> list[Any]:

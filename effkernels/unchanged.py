@@ -1,6 +1,6 @@
-"""Whether Python objects and tensors are as they were, told by compiled code that looks at thousands of them at once.
+"""Whether Python objects and tensors are as they were. Compiled code compares thousands of them at once.
 
-`effkernels._C` brings it. Where that is not loaded nothing here tells anything, and who asks has to look for himself.
+`effkernels._C` provides that code. Without it nothing can be told here, and callers have to compare in Python.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def look_at(
         entries: dictionaries and a key of each, whose value counts.
         types: objects of which the class alone counts.
         empty: containers. If one is not empty, nothing is the same.
-        attributes: objects, best classes, and the name of an attribute of each.
+        attributes: objects, preferably classes, and the name of an attribute of each.
 
     Raises:
         KeyError, AttributeError: there is no such entry or attribute.

@@ -183,19 +183,19 @@ def gencode_flags(archs: Sequence[str]) -> list[str]:
     return flags
 
 
-# For what an architecture list has nothing for: code that runs on no GPU whose code would have been wanted.
+# What is compiled where no listed architecture has the feature: there the kernels' bodies are empty, and never run.
 _NONE_OF_THEM = ["8.0"]
 
 
 def tensor_memory_archs(archs: Sequence[str]) -> list[str]:
-    """Those of `archs` with TMA and mbarriers, 9.0 and newer; where there are none, one without."""
+    """Those of `archs` with TMA and mbarriers, 9.0 and newer; 8.0, with empty kernels, if there are none."""
     return [
         arch for arch in archs if float(arch.removesuffix("+PTX").rstrip("af")) >= 9
     ] or _NONE_OF_THEM
 
 
 def warpgroup_archs(archs: Sequence[str]) -> list[str]:
-    """Those of `archs` with wgmma, 9.0a alone, and never as PTX; where it is not there, one without."""
+    """Those of `archs` with wgmma, 9.0a alone, and never as PTX; 8.0, with empty kernels, if it is not there."""
     return ["9.0a"] if {"9.0a", "9.0a+PTX"} & set(archs) else _NONE_OF_THEM
 
 

@@ -38,7 +38,7 @@ CPU_MODULE = "_C"
 CUDA_MODULE = "_C_cuda"
 FILE_NAMES = {
     CPU_MODULE: CPU_MODULE + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"),
-    # pybind11 uses Python's limited API: one file serves every Python from 3.10 up.
+    # It uses only Python's limited API: one file serves every Python from 3.10 up.
     CUDA_MODULE: CUDA_MODULE + ".abi3.so",
 }
 

@@ -18,7 +18,8 @@ struct PointwiseConvBnActArgs {
   float* mean;  // (images, out channels): means of y over height and width, or null
 };
 
-// In a network, where a step's arguments do not yet say where it writes: one that makes a map, and no means.
+// A step of a network that makes a map, and no means. Before `y` and `mean` are set only the type tells:
+// PointwiseConvBnActArgs makes means alone.
 struct PointwiseMapArgs : PointwiseConvBnActArgs {};
 
 }  // namespace effkernels

@@ -36,8 +36,8 @@ struct Kernels {
   EFFKERNELS_FOR_EACH_OP(EFFKERNELS_MEMBER)
 #undef EFFKERNELS_MEMBER
   void (*exponential)(const float* x, float* y, int64_t count);  // for tests
-  // The fastest multiply-adds that products of this type may use, `rounds` times as many as fill the
-  // processor; returns how many they are. What a profile compares with.
+  // Computes the fastest multiply-adds that products of this type may use, `rounds` times as many as keep the
+  // processor busy; returns their number. Profiles time it to bound products.
   int64_t (*multiply_adds)(Dtype dtype, int64_t rounds);
 };
 

@@ -41,7 +41,7 @@ struct Plan {
 int64_t task_cost(const MbconvArgs& a, int vectors, int band_rows) {
   const Window& w = a.window;
   const int64_t in_rows = smaller<int64_t>(a.in.height, (band_rows - 1) * w.stride_h + w.kernel_h);
-  // Tiles multiply 16 times as fast as vectors, if the last of them is whole.
+  // Tiles count as 10 to 11 times as fast as vectors; a partly filled last tile costs as much as a full one.
   const int terms = round_up(a.in.channels, kPairTerms);
   const int64_t product = by_pairs(a.dtype) && kHasTiles ? divide_up(terms * (vectors + 1), 4)
                                                          : a.in.channels * (vectors * 3 + 2);
@@ -222,9 +222,9 @@ void expand_rows(const MbconvArgs& a, const Plan& p, const Memory& m, PairProduc
   }
 }
 
-// What is packed after this task: probably this worker's next chunk, because the other workers take those in
-// between; after the last ones of a group the projection's first chunk. Its parameters, and the weights of
-// its depthwise convolution, are prefetched.
+// Prefetches for the task that this worker probably takes next, because the other workers take those in
+// between: BatchNorm's parameters and the depthwise weights now; the expansion's weights are returned, for
+// products to prefetch. At the end of a group of one image it is the projection's first chunk.
 Ahead weights_after(const MbconvArgs& a, const Plan& p, int64_t task) {
   const int64_t next = task + p.workers;
   if (p.group > 1 || next < p.tasks(1)) {

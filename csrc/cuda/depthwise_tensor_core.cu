@@ -207,8 +207,8 @@ depthwise_rows_nhwc_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap in_boxes,
         constexpr bool kStores = decltype(stores)::value;
         float z[kResults];
         if constexpr (kStores) normalised(complete[0], complete[1], z);
-        // Where the epilogue branches, it cannot run among the products, and what it needs of registers are
-        // those of the next row.
+        // An epilogue with branches cannot be interleaved with the products, and it needs the registers of
+        // the next row's taps: so these are loaded after it.
         constexpr bool kBranches = kStores && !kSilu;
         from += static_cast<uint32_t>(p.row_bytes);
 #pragma unroll

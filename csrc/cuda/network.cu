@@ -243,7 +243,7 @@ void NetworkPlan::finish() {
   }
   if (results_.empty()) results_.push_back(now.at);
   steps_.clear();
-  // The number of the result that a pointer stands for; of how many there are where it is none.
+  // The number of the result that a pointer stands for; the number of results if it stands for none.
   const auto result_of = [this](const void* pointer) {
     const auto is_it = [pointer](const PlacePointer& result) {
       const void* stands_for = result;

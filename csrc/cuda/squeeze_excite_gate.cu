@@ -172,7 +172,7 @@ const char* launch_gate(const SqueezeExciteGateArgs& a, const Stream& stream) {
 const char* squeeze_excite_gate(const SqueezeExciteGateArgs& a, const Stream& stream) {
   if (const char* reason = refusal(a)) return reason;
   if (a.images == 0 || a.channels == 0) return nullptr;
-  // Means of any size, which float16 may not hold.
+  // Only bfloat16: `pooled` may hold values of any size, which float16 cannot represent.
   const char* error = nullptr;
   if (a.reduce_weight.dtype == Dtype::kBFloat16 &&
       try_sums_gate(a, {a.pooled, 1, 1, nullptr}, stream, error)) {

@@ -29,8 +29,8 @@ constexpr int kImageChannels = 3, kKernel = 3, kStride = 2;
 constexpr int kTaps = kKernel * kKernel, kTerms = kTaps * kImageChannels;
 // A tensor-core product is of 16 pixels and a tile of 8 channels; four tiles are written together.
 constexpr int kPixels = 16, kTile = 8, kTogether = 4;
-// Columns of the image in front of the first that a tile's own windows begin at, without padding: a multiple
-// of what is copied at once. So much padding there may be.
+// Columns of the image that are copied before the one at which a tile's windows would begin without padding:
+// a multiple of what is copied at once. The padding on the left must be less (see takes_stem).
 constexpr int kBefore = 8;
 // Rows of a tile, and columns. 4 rows took 5 % longer with B0, 16 took 1 %; wide images have no room for 8.
 constexpr int kMostRows = 8, kMostColumns = 320;
@@ -113,7 +113,7 @@ struct Under {
   int row, column;  // the first in shared memory; may be padding
 };
 
-// Calls copy(to, from, valid, channel) for kTogether elements at a time, a warp for each row; `channel` is
+// Calls copy(to, from, valid, channel) for kWide elements at a time, a warp for each row; `channel` is
 // that of the first.
 template <int kWide, bool kPlanar, class X, class Copy>
 EFFKERNELS_DEVICE void for_image(const ConvBnActArgs& a, const Plan& p, const Under& under,
@@ -137,7 +137,8 @@ EFFKERNELS_DEVICE void for_image(const ConvBnActArgs& a, const Plan& p, const Un
   }
 }
 
-// Of other elements than the result's, or of those that are normalised, or not aligned to 16 bytes.
+// Converts images whose elements are of another type than the result, are to be normalised, or cannot be
+// copied 16 bytes at a time.
 template <int kWide, bool kPlanar, class X, class T>
 EFFKERNELS_DEVICE void convert_image(const ConvBnActArgs& a, const Plan& p, const Under& under, T* pixels) {
   float mean[kImageChannels], factor[kImageChannels];

@@ -25,6 +25,6 @@ def hold(tensors: Sequence[Tensor], numbers: Sequence[int], eps: Sequence[float]
 
 
 def define_network() -> NetworkOps:
-    """Define ``torch.ops.effkernels_cpu.network`` and ``network_held``, which `effkernels._C` computes."""
+    """Define ``network`` and ``network_maps``, and both of held tensors, of ``torch.ops.effkernels_cpu``."""
     _library.define(_HOLD_SCHEMA)  # type: ignore[no-untyped-call]
     return NetworkOps("cpu", hold)

@@ -70,7 +70,7 @@ def register() -> None:
     dispatch.register_kernel(
         "cuda", NETWORK, network.run, refuses, bind=network.bind, otherwise=step_by_step
     )
-    # Asks the driver's library for management: no process that forks later is spoilt by it.
+    # device_count() asks NVML and does not initialise CUDA, so processes that are forked later can still use it.
     if torch.cuda.device_count() == 0:
         dispatch.mark_unavailable("cuda", "there is no CUDA device")
     else:

@@ -50,5 +50,5 @@ def refusal(of_steps: Refusal) -> Refusal:
 
 
 def define_network() -> NetworkOps:
-    """Define ``torch.ops.effkernels_cuda.network`` and ``network_held``, which `effkernels._C_cuda` computes."""
+    """Define ``network`` and ``network_maps``, and both of held tensors, of ``torch.ops.effkernels_cuda``."""
     return NetworkOps("cuda", hold)

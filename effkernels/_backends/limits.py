@@ -180,7 +180,7 @@ def on_gpu(refuses: Refusal) -> Refusal:
 
 
 def network(x: Tensor, tensors: Sequence[Tensor], steps: Network) -> str | None:
-    """Refuse networks that no backend computes as one call."""
+    """Refuse tensors and images of other dtypes than ``KERNEL_DTYPES``; a first ``conv_bn_act`` takes uint8 images."""
     # There are hundreds of tensors, so this avoids a Python loop over them.
     others = set(map(operator.attrgetter("dtype"), tensors)) - KERNEL_DTYPES
     if others:

@@ -1,6 +1,6 @@
-"""The layout in which the steps of a network are passed to the one C++ op of `effkernels._C`; both sides use it.
+"""The layout in which the steps of a network are passed to the C++ ops of `effkernels._C` and `effkernels._C_cuda`.
 
-The build generates network_layout.h from this file, by :func:`header`, and `effkernels._C` keeps its
+The build generates network_layout.h from this file, by :func:`header`, and both modules keep its
 :func:`fingerprint`: a module built from another layout is not used. Nothing is imported here, so the build can run it.
 
 A step is ``NUMBERS`` integers, ``MOST_EPS`` floats, and its tensors in the order of the op's schema (``STEPS``),
@@ -68,7 +68,7 @@ def _enum(name: str, values: tuple[str, ...], count: str) -> str:
 def _declarations() -> str:
     lines = [
         _enum("Kind", tuple(STEPS), "kKinds"),
-        _enum("Number", NUMBERS, "kNumbers"),
+        _enum("Number", NUMBERS, "kStepNumbers"),
         f"inline constexpr int kMostTensors = {MOST_TENSORS};",
         f"inline constexpr int kMostEps = {MOST_EPS};",
         "inline constexpr Activation kActivations[] = {"

@@ -105,7 +105,7 @@ def published(model: str, *, every_source: bool = False) -> dict[int, Accuracy]:
         every_source: of all weights in :data:`ACCURACIES`; otherwise of those that ``weights="imagenet"`` loads.
 
     Returns:
-        Nothing for a model of another name.
+        Size in pixels -> accuracy; empty for a model of another name.
     """
     best: dict[int, Accuracy] = {}
     for row in ACCURACIES:

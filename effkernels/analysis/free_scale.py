@@ -24,7 +24,7 @@ _LARGEST_PHI = 10.0  # of the compound scale at which the search begins
 _MOST_DEPTH, _MOST_WIDTH, _MOST_RESOLUTION = 32.0, 16.0, 16.0  # factors
 _WIDTH_STEPS = (1 / 4, 1 / 16, 1 / 64)
 _DEPTH_STEPS = (1, 3)  # places in the list of depths
-# Blocks and channels come in steps, so that MACs may lag behind what pixels alone would make of them.
+# Sides of maps are rounded up, and gates cost the same for any image: MACs may grow more slowly than pixels.
 _SLACK = 1.02
 
 
@@ -229,7 +229,7 @@ class _Search:
 
 
 def _depths(base: EfficientNetConfig) -> list[float]:
-    """Factors of depth from 1 on at which a stage has as many blocks as it may without another one."""
+    """Factors of depth from 1 on, each the largest before some stage has another block."""
     own = base.coefficients.depth
     found = {1.0}
     for repeats in {stage.repeats for stage in base.stages}:

@@ -112,8 +112,8 @@ def _live_elements(layers: tuple[LayerCost, ...], index: int) -> Iterator[ByExec
             for _, block in groupby(stage, key=lambda layer: layer.name.rpartition(".")[0])
         ]
         stage_input = elements(blocks[0][0].in_shape)
-        for index, block in enumerate(blocks):
-            held = picture + stage_input + (elements(block[0].in_shape) if index else 0)
+        for place, block in enumerate(blocks):
+            held = picture + stage_input + (elements(block[0].in_shape) if place else 0)
             yield from _live_in_block(block, held)
     for layer in others:
         held = picture + elements(layer.in_shape)

@@ -236,7 +236,8 @@ def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
 class EfficientNet(_Trunk):
     """An image classifier. Made by ``effkernels.efficientnet_b0`` and its kin, or ``create_model``.
 
-    In eval mode every block runs as one fused op on the fastest backend; in training as ordinary modules.
+    In eval mode every MBConv block runs as one fused op on the fastest backend, other blocks layer by layer; in
+    training all run as ordinary modules.
     Any part may be replaced, wrapped, patched, hooked or compiled, as in any module: what the ops do not
     compute then runs module by module.
 
@@ -282,7 +283,7 @@ class EfficientNet(_Trunk):
         return self.config.scaled_head_channels
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) images to the (N, head channels, H / 32, W / 32) last feature map.
+        """(N, in_channels, H, W) images to the last feature map, (N, head channels, ceil(H / 32), ceil(W / 32)).
 
         In the memory layout of ``x``: NCHW, or channels_last.
         """
@@ -336,7 +337,7 @@ class EfficientNet(_Trunk):
             class_index: of all images, or (N,) integers; None for the most likely class of each image.
 
         Returns:
-            (N, H / 32, W / 32), float32 where the model computes in 16 bits. Positive where the image
+            (N, ceil(H / 32), ceil(W / 32)), float32 where the model computes in 16 bits. Positive where the image
             speaks for the class.
 
         Raises:

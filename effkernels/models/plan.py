@@ -153,7 +153,7 @@ class Plan:
             watch.tensors, watch.holder = tensors, unchanged.hold(tensors)
 
     def tensors(self) -> list[Any] | None:
-        """Those of the modules, in order; None where others are there, or none are, than when they were looked at."""
+        """The modules' tensors, in order; None if one is gone, or one that was missing is there now."""
         try:
             absent = list(map(operator.getitem, self._absent_dicts, self._absent_names))
             tensors = list(map(operator.getitem, self._dicts, self._names))
@@ -163,9 +163,9 @@ class Plan:
         return None if missing or absent.count(None) != len(absent) else tensors
 
     def look_at(self, tensors: list[Tensor]) -> tuple[_Decided, _Watch | None]:
-        """What was decided for such tensors: nothing yet for other dtypes, devices or shapes than before.
+        """What was decided for tensors of these dtypes, devices and shapes: nothing yet if these have changed.
 
-        With what may be bound to them, if it was certain before they were taken that they are the same.
+        And what may be bound to the tensors; None unless they are certainly those that it holds.
         """
         if unchanged.can_tell():
             self._settle(tensors)

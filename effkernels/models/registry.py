@@ -118,9 +118,9 @@ def build(
             fine-tuning; weights that may be of any number ask for ``reset_classifier``.
         in_channels: of the images.
         dropout: probability before the classifier; by model where None.
-        drop_path: stochastic depth of the last block, less before; 0.2 where None.
+        drop_path: rate of stochastic depth, which the last block approaches; the configuration's where None.
         padding: "symmetric", or "same" (TensorFlow's at any size).
-        bn_eps, bn_momentum: BatchNorm's, in PyTorch's sense; 1e-3 and 0.01 where None.
+        bn_eps, bn_momentum: BatchNorm's, in PyTorch's sense; the weights' or the configuration's where None.
         device, dtype: of the parameters; PyTorch's defaults where None. A dtype may be given by its name:
             "float32", "bfloat16" ("bf16"), "float16" ("fp16"), "float64".
         features_only, out_indices: see :class:`EfficientNetFeatures`.

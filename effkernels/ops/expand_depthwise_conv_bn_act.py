@@ -1,7 +1,7 @@
-"""The first two convolutions of an MBConv block in one kernel: the map between them stays on chip.
+"""The first two convolutions of an MBConv block by one call.
 
-This expanded map is the largest of a block; see ``level2`` in :mod:`effkernels.analysis.cost`. Backends
-without such a kernel run the two ops one after the other.
+The expanded map between them is the largest of a block; see ``level2`` in :mod:`effkernels.analysis.cost`. No backend
+has one kernel for both: the two ops run one after the other.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ExpandDepthwiseArguments(NamedTuple):
 def on_window(
     x: Any, depthwise: ConvNorm, stride: Pair, padding: Sides, activation: str
 ) -> WindowArguments:
-    """Call ``run`` with the arguments of a block's depthwise convolution; blocks have no dilation."""
+    """The arguments of a block's depthwise convolution on ``x``, a map or a shape; blocks have no dilation."""
     return WindowArguments(x, *depthwise, stride, padding, (1, 1), activation)
 
 
@@ -217,8 +217,8 @@ def expand_depthwise_conv_bn_act(
 ) -> Tensor:
     """``activation(bn(depthwise_conv(activation(bn(conv1x1(x))))))``; the expanded map is not returned.
 
-    Where there is a kernel for both, that map stays on chip; other backends run the two convolutions in turn.
-    Either way the map is rounded to the dtype of ``x``, and padded with zeros for the depthwise convolution.
+    No backend has one kernel for both: the two convolutions run one after the other. The expanded map is rounded to
+    the dtype of ``x``, and padded with zeros for the depthwise convolution.
 
     Args:
         x: (N, C_in, H, W), floating point.

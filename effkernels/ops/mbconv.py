@@ -236,10 +236,10 @@ def mbconv(
 
     Args:
         x: (N, C_in, H, W), floating point.
-        expand: 1x1 convolution C_in -> E, with BN and activation; None if E is C_in.
+        expand: 1x1 convolution, (E, C_in) or (E, C_in, 1, 1), with BN and activation; None if E is C_in.
         depthwise: k x k depthwise convolution of E channels, (E, 1, k, k), with BN and activation.
-        gate: squeeze-excitation of the depthwise result, or None.
-        project: 1x1 convolution E -> C_out with BN, without activation.
+        gate: squeeze-excitation of the depthwise result, weights (R, E) and (E, R); None for none.
+        project: 1x1 convolution, (C_out, E) or (C_out, E, 1, 1), with BN, without activation.
         stride, padding: of the depthwise convolution, as in
             :func:`effkernels.ops.depthwise_conv_bn_act`.
         residual: add ``x`` to the result, which must then have the shape of ``x``.

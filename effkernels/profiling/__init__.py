@@ -188,7 +188,8 @@ def profile(
 ) -> Profile | GpuProfile:
     """Time a model's network, on the CPU every step by kind of work and on a GPU every kernel, beside its bound.
 
-    The model runs under ``torch.no_grad()`` some times more than ``runs``, with the ``use_backend`` of this thread.
+    The model runs under ``torch.no_grad()``, with the ``use_backend`` of this thread: some times to warm up, then for
+    each of ``runs`` twice on the CPU and at least four times on a GPU.
 
     On the CPU it has torch's number of threads. Clocks around each part of a step cost a few percent; ``untimed`` is
     the time without. The bound of a step is that of its arithmetic at the rate of multiply-adds that was measured on

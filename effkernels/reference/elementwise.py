@@ -49,8 +49,8 @@ def normalise(x: Tensor, mean: Tensor | None, std: Tensor | None, dtype: torch.d
     if mean is None or std is None:
         raise ValueError("to normalise x, pass both mean and std")
     wide = accumulate_dtype(dtype)
-    shift, scale = (vector.to(wide)[:, None, None] for vector in (mean, std))
-    return ((x.to(wide) - shift) / scale).to(dtype)
+    means, stds = (vector.to(wide)[:, None, None] for vector in (mean, std))
+    return ((x.to(wide) - means) / stds).to(dtype)
 
 
 def bn_act(

@@ -34,7 +34,7 @@ template <class... Parts>
   throw std::runtime_error(message);
 }
 
-// Checks the result of a call of torch's C interface; `name` is the call in the source.
+// Throws the error of a call of torch's C interface that has failed; `call` is its source text.
 [[noreturn]] inline void fail_in_torch(std::string_view call) {
   const std::string_view name = call.substr(0, call.find('('));
   // The reason, from torch 2.13 on; older versions do not give it.

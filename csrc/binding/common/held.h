@@ -21,11 +21,11 @@ TensorState state_of(const Tensor& tensor);
 
 // Whether type, device and shape are as they were.
 bool same_kind(const Tensor& tensor, const TensorState& then);
-// Whether also strides are, and how far the memory is aligned, up to 16 bytes; it is then in `data`.
+// Whether strides are also the same, and the address modulo 16; `data` is then the address now.
 bool same_layout(const Tensor& tensor, const TensorState& then, const void*& data);
 
-// Tensors that are kept between calls, so that a call need not bring hundreds of them, and a network's steps
-// with them (see network_layout.py) where they are for one.
+// Tensors that are kept between calls, so that a call passes a number instead of hundreds of tensors. If they
+// are a network's, its steps are kept with them (see network_layout.py).
 //
 // They are the modules' own: what is written into them, or put in the place of their memory, is seen. Calls
 // of several threads may read them at once; nothing here changes while they do.
@@ -39,7 +39,7 @@ class Held {
 
   // Whether types, devices and shapes are as they were when they were taken.
   bool same_kinds() const;
-  // Whether these and the memory, and how it is used, are. Of sparse and opaque tensors nobody can say.
+  // Whether strides and addresses are also as they were; false for sparse and opaque tensors.
   bool same_memory() const;
 
   // What an op keeps with them: made when it is first asked for, freed with them. All ask for the same type.

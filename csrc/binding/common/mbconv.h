@@ -11,7 +11,7 @@ struct MbconvTensors {
   NormTensors expand;
   const Tensor& depthwise_weight;
   NormTensors depthwise;
-  const MaybeTensor &reduce_weight, &reduce_bias, &gate_weight, &gate_bias;
+  const MaybeTensor &se_reduce_weight, &se_reduce_bias, &se_expand_weight, &se_expand_bias;
   const Tensor& project_weight;
   NormTensors project;
 };
@@ -38,10 +38,11 @@ inline MbconvArgs mbconv_args(Arguments& arguments, const Map& x, const MbconvTe
   args.depthwise_weight = arguments.like(t.depthwise_weight, wide * taps, args.dtype);
   args.depthwise_norm = arguments.norm(t.depthwise, wide);
   args.activation = activation;
-  if (t.reduce_weight.has_value()) {
-    arguments.check(t.gate_weight.has_value(), "squeeze-excitation needs both weights");
+  if (t.se_reduce_weight.has_value()) {
+    arguments.check(t.se_expand_weight.has_value(), "squeeze-excitation needs both weights");
     args.gate = squeeze_excite_gate_args(
-        arguments, wide, {*t.reduce_weight, t.reduce_bias, *t.gate_weight, t.gate_bias}, activation);
+        arguments, wide, {*t.se_reduce_weight, t.se_reduce_bias, *t.se_expand_weight, t.se_expand_bias},
+        activation);
   }
   args.project_weight = arguments.like(t.project_weight, t.project_weight.size(0) * wide, args.dtype);
   args.project_norm = arguments.norm(t.project, args.out.channels);

@@ -16,13 +16,13 @@ class Steps {
  public:
   Steps(const Arguments& arguments, const NetworkDescription& network)
       : arguments_(arguments), tensors_(network.tensors), numbers_(network.numbers), eps_(network.eps) {
-    check(numbers_.size() % layout::kNumbers == 0 &&
-              eps_.size() == numbers_.size() / layout::kNumbers * layout::kMostEps,
+    check(numbers_.size() % layout::kStepNumbers == 0 &&
+              eps_.size() == numbers_.size() / layout::kStepNumbers * layout::kMostEps,
           "incomplete steps");
   }
 
   bool next() {
-    if (static_cast<size_t>(step_ + 1) * layout::kNumbers >= numbers_.size()) return false;
+    if (static_cast<size_t>(step_ + 1) * layout::kStepNumbers >= numbers_.size()) return false;
     ++step_;
     // The tensors of this step, each at its index; a bit of the mask says whether it is present.
     for (int i = 0; i < layout::kMostTensors; ++i) {
@@ -62,7 +62,7 @@ class Steps {
  private:
   void check(bool fine, const char* what) const { arguments_.check(fine, what); }
   int64_t number(layout::Number which) const {
-    return numbers_[static_cast<size_t>(step_) * layout::kNumbers + which];
+    return numbers_[static_cast<size_t>(step_) * layout::kStepNumbers + which];
   }
 
   const Arguments& arguments_;
@@ -88,8 +88,8 @@ Shape map_of(const StepArgs& step) {
 
 std::vector<size_t> returned_steps(const NetworkDescription& network) {
   std::vector<size_t> found;
-  for (size_t i = 0; (i + 1) * layout::kNumbers <= network.numbers.size(); ++i) {
-    if (network.numbers[i * layout::kNumbers + layout::kReturned] != 0) found.push_back(i);
+  for (size_t i = 0; (i + 1) * layout::kStepNumbers <= network.numbers.size(); ++i) {
+    if (network.numbers[i * layout::kStepNumbers + layout::kReturned] != 0) found.push_back(i);
   }
   return found;
 }

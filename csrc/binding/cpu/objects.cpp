@@ -19,8 +19,8 @@ struct Instance {
   PyTypeObject* type;
 };
 
-// What tells without reading it that a dictionary has not changed: a number that every change makes another.
-// 0: nothing tells.
+// A number that changes with every change of a dictionary, so that its entries need not be read. 0: there is
+// no such number.
 #if defined(PYPY_VERSION)
 uint64_t version(PyObject*) { return 0; }
 uint64_t first_version(PyObject*) { return 0; }
@@ -28,7 +28,7 @@ uint64_t first_version(PyObject*) { return 0; }
 uint64_t version(PyObject* dict) { return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag; }
 uint64_t first_version(PyObject* dict) { return version(dict); }
 #else
-// From 3.12 on dictionaries tell who watches them. One number serves all: modules seldom change.
+// From 3.12 on, dictionaries notify watchers of changes. One counter serves all: modules seldom change.
 uint64_t changes = 1;
 int count_change(PyDict_WatchEvent, PyObject*, PyObject*, PyObject*) {
   ++changes;

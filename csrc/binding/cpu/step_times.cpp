@@ -116,8 +116,9 @@ void NetworkClock::end(size_t step) {
 void define_step_times(pybind11::module_& module) {
   module.def(
       "record_steps", &record_steps, pybind11::arg("on"),
-      "Begin to note what the steps of networks take in this thread, or end; what was noted since: for "
-      "each call (seconds, threads, [(seconds, {work: seconds of all threads}), ...]).");
+      "Begin (on) or end to time the steps of the networks that this thread runs. Returns what was timed "
+      "since the last call: for each network (seconds, threads, [(seconds, {work: seconds of all threads}), "
+      "...]).");
   module.def("multiply_add_rate", &multiply_add_rate, pybind11::arg("bfloat16"),
              "The multiply-adds a second of one thread, of bfloat16 or of floats.");
 }

@@ -30,10 +30,10 @@ void append(std::string& text, float milliseconds) {
 }
 
 // Times the runs of this thread from now on: `timed` is a cuda::Timed, or 0 to end; each run begins
-// `hold_up` microseconds later. Returns what it has timed since it was last asked. For each run a line of an
-// equals sign; nanoseconds from an event to the next, and those of the whole; and 1 where it waited for
-// nothing but the device. Then a line for each kernel, as `record_launches` writes it, with its nanoseconds
-// at the end, where each was timed.
+// `hold_up` microseconds later. Returns what was timed since the last call. For each run first a line: an
+// equals sign; the nanoseconds between two events with nothing between them; those of the whole run; and 1 if
+// the host had launched everything before the device began, else 0. Then a line for each kernel, as
+// `record_launches` writes it, with its nanoseconds at the end if each was timed.
 std::string time_launches(int64_t timed, int64_t hold_up) {
   std::string text = std::move(own_times.text);
   own_times = {timed, hold_up, {}};

@@ -12,8 +12,8 @@ namespace {
 Tensor mbconv(const Tensor& x, const MbconvTensors& tensors, const Ints& stride, const Ints& padding,
               bool residual, const std::string& activation) {
   Call call("mbconv", x, tensors.expand_weight, tensors.expand, tensors.depthwise_weight, tensors.depthwise,
-            tensors.reduce_weight, tensors.reduce_bias, tensors.gate_weight, tensors.gate_bias,
-            tensors.project_weight, tensors.project);
+            tensors.se_reduce_weight, tensors.se_reduce_bias, tensors.se_expand_weight,
+            tensors.se_expand_bias, tensors.project_weight, tensors.project);
   Arguments& arguments = call.arguments;
   const Map map = arguments.map(x);
   const MbconvArgs args =

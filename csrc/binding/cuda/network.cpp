@@ -17,10 +17,10 @@
 namespace effkernels::binding {
 namespace {
 
-// What images of one kind become, and how.
+// The plan for images of one shape, dtype and layout, and what its results are.
 struct Prepared {
   cuda::NetworkPlan plan;
-  std::vector<Shape> maps;  // that are the results; none: vectors are
+  std::vector<Shape> maps;  // of the results; empty if they are vectors
   int64_t columns;          // of the vectors
   bool floats;              // means, not of the type of the weights
   // Of all tensors, where a later call may bring other addresses; else the plan has their addresses.
@@ -47,8 +47,8 @@ void for_each_parameter(std::vector<StepArgs>& steps, const F& f) {
   }
 }
 
-// Lets the parameters of the steps stand for their places among the tensors, unless some are copies, or
-// empty.
+// Replaces the addresses of the steps' parameters by place holders, numbered as the tensors are. False if
+// some parameters are copies, or empty.
 bool detach(const Arguments& arguments, const std::vector<Tensor>& tensors, std::vector<StepArgs>& steps) {
   size_t count = 0;
   for_each_parameter(steps, [&](const void*&) { ++count; });

@@ -91,8 +91,8 @@ const float* gate_of(const Dense& d, const Cut& c, int64_t row) {
   return c.gate_rows ? d.gate + row / d.pixels * d.in_channels : nullptr;
 }
 
-// The rows of a strip as pairs. What is converted is the whole strip, from row `first` of the group on, which
-// begins with row `group`: other chunks may need other parts of it.
+// The rows of a strip as pairs, from row `begin` of the group that starts at row `group`. The whole strip is
+// converted, from its row `first` on: other chunks may need its other rows.
 PairRows pair_rows(const Dense& d, const Cut& c, const Memory& m, int64_t group, int64_t begin) {
   if (!converts(d, c)) {
     return {static_cast<const BFloat16*>(d.x) + (group + begin) * d.row_stride, d.row_stride, d.in_channels};

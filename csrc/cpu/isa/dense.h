@@ -1,7 +1,7 @@
 #pragma once
 
-// A 1x1 convolution and what surrounds it, used by `pointwise_conv_bn_act` and as the last step of
-// `mbconv`.
+// A 1x1 convolution and what surrounds it, used by `pointwise_conv_bn_act`, by `linear` for more than 8
+// images, and as the last step of `mbconv`.
 
 #include "args/common.h"
 #include "cpu/runtime/parallel.h"
@@ -27,8 +27,7 @@ struct Dense {
 int64_t dense_scratch(const Dense& dense, int threads);
 void run_dense(const Dense& dense, float* scratch, const Threads& threads);
 
-// The width of chunks, in floats, that leaves the smallest part of the last chunk unused; wide
-// chunks are faster.
+// The narrowest chunk, in floats, of those that need the fewest chunks: each chunk reads the rows again.
 int chunk_width(int channels);
 
 }  // namespace effkernels::cpu::EFFKERNELS_ISA

@@ -29,17 +29,17 @@ EFFKERNELS_INLINE Vec load_parameters(const Parameters& p, int64_t first, int co
 inline void fold_norm(const Norm& norm, int64_t first, int channels, float* scale, float* shift) {
   for (int c = 0; c < channels; c += kLanes) {
     const int count = channels - c;
-    Vec factor = broadcast(1.0f), offset = broadcast(0.0f);
-    if (norm.bias.data != nullptr) offset = load_parameters(norm.bias, first + c, count);
+    Vec factor = broadcast(1.0f), shifts = broadcast(0.0f);
+    if (norm.bias.data != nullptr) shifts = load_parameters(norm.bias, first + c, count);
     if (norm.mean.data != nullptr) {
       const Vec variance = load_parameters(norm.variance, first + c, count);
       factor = factor / square_root(variance + broadcast(norm.eps));
       if (norm.gamma.data != nullptr) factor = factor * load_parameters(norm.gamma, first + c, count);
-      offset = (offset - load_parameters(norm.mean, first + c, count)) * factor;
-      if (norm.beta.data != nullptr) offset = offset + load_parameters(norm.beta, first + c, count);
+      shifts = (shifts - load_parameters(norm.mean, first + c, count)) * factor;
+      if (norm.beta.data != nullptr) shifts = shifts + load_parameters(norm.beta, first + c, count);
     }
     store(scale + c, factor);
-    store(shift + c, offset);
+    store(shift + c, shifts);
   }
 }
 
@@ -145,8 +145,8 @@ void pack_rows(const T* weight, int rows, int k, const T* next, Vec scale, const
 template <class T>
 void pack_chunk(const T* weight, int rows, int k, const float* scale, const float* gate, int width,
                 float* packed) {
-  // Weights come from distant memory: kLanes rows at a time, with the next rows prefetched meanwhile, in
-  // memory order; during the last ones these themselves, which are near.
+  // Weights come from distant memory: kLanes rows at a time, while the next ones are prefetched in memory
+  // order. During the last rows `next` is these rows themselves, which are near: that costs nothing.
   prefetch(weight, smaller(kLanes, rows) * static_cast<int64_t>(k));
   for (int r = 0; r < width; r += kLanes) {
     const T* first = weight + static_cast<int64_t>(r) * k;

@@ -53,8 +53,8 @@ EFFKERNELS_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
 EFFKERNELS_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
 EFFKERNELS_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
 
-// 2^(i / kPowers) for at most as many i as a register has lanes, which is what processors look up at once.
-// From the bits of each, those of i at the upper end of the mantissa are subtracted, for power_of_two.
+// 2^(i / kPowers), for as many i as one instruction looks up: 16 with AVX-512, 8 with AVX2; elsewhere 8, one
+// by one. From the bits of each, i << (23 - kPowersLog2) is subtracted: power_of_two adds it with n.
 constexpr int kPowersLog2 = kLanes == 16 ? 4 : 3;
 constexpr int kPowers = 1 << kPowersLog2;
 struct PowerTable {
@@ -333,9 +333,9 @@ EFFKERNELS_INLINE void store(T* p, Vec a, int count) {
 
 #endif
 
-// Makes the compiler forget how an address was computed. Of several that are a constant distance apart it
-// would keep each one, or its offset from the first, on the stack where registers are few; instructions add
-// one or two strides to an address that it has forgotten by themselves.
+// Makes the compiler forget how an address was computed. Otherwise it would keep several addresses at
+// constant distances, or their offsets, on the stack where registers are few. An instruction can itself add
+// one or two strides to a forgotten address.
 template <class T>
 EFFKERNELS_INLINE void forget(T*& address) {
   asm("" : "+r"(address));

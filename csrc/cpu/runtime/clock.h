@@ -1,6 +1,6 @@
 #pragma once
 
-// Notes what the time of workers goes to, for those who ask: without memory to note it in, nothing is read.
+// Notes what workers spend their time on, if anybody asked: without memory to note it in, no clock is read.
 
 #include <cstdint>
 

@@ -17,9 +17,9 @@ namespace {
 
 using Body = void (*)(const void* context, int part);
 
-// How often those who wait look: tens of microseconds, after which they let others have the processor once,
-// who may have the work that is waited for. After kRounds of that, a millisecond or more, they sleep until
-// they are called. Where there are more threads than processors, they do so at once.
+// A waiting thread looks kLooks times (tens of microseconds), then yields its processor once, perhaps to the
+// thread that has the work. After kRounds of that, a millisecond or more, it sleeps until it is notified;
+// where there are more threads than processors, after the first kLooks.
 constexpr int kLooks = 1024, kRounds = 32;
 
 void pause() {
@@ -79,8 +79,8 @@ class Crew {
   void end() { announce(kEnd); }
 
  private:
-  // `next_`: the number of the step, how many parts it has, and how many of them are taken. Whoever adds one
-  // to the last, while the others are unchanged, has that part, and until it is finished the step is too.
+  // `next_`: the number of the step, how many parts it has, and how many of them are taken. The thread that
+  // adds one to the last by compare-and-swap has that part; the step does not end before the part has.
   static constexpr int kPartBits = 16, kStepShift = 2 * kPartBits;
   static constexpr uint64_t kEnd = ~uint64_t{0};  // all parts are taken
   static int taken(uint64_t next) { return static_cast<int>(next & 0xffff); }

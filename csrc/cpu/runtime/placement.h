@@ -1,8 +1,8 @@
 #pragma once
 
-// Keeps threads that sleep from being woken on the processor of the thread that needs them, where they would
-// begin only when it waits, or take turns with it. Linux does that even if other processors are idle, where
-// those look busy: a virtual machine's may be the host's at any time.
+// Keeps sleeping threads from being woken on the processor of the thread that needs them. There they would
+// start only when that thread waits, or take turns with it. Linux wakes them there, even if other processors
+// are idle, when those look busy: the host may be using a virtual machine's processor at any time.
 
 #include <chrono>
 #include <cstdint>

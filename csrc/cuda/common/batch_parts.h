@@ -1,9 +1,8 @@
 #pragma once
 
-// In parts of how many images a block of a network runs, one part after the other. Its expanded map and what
-// the depthwise convolution makes of it are there for one part at a time: a part's may stay in the L2 cache
-// from the kernel that writes them to the one that reads them, and all of them take less memory. But each
-// part takes launches of its own.
+// How many images of a batch a block of a network runs at a time, one part after the other. Its expanded map
+// and the depthwise result exist for one part at a time: they may stay in the L2 cache from the kernel that
+// writes them to the one that reads them, and take less memory. But each part takes launches of its own.
 
 #include <algorithm>
 #include <cstdint>

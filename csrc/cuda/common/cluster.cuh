@@ -15,8 +15,8 @@
 
 namespace effkernels::cuda {
 
-// In the device code that is compiled now: 0 elsewhere, where the body of a kernel that needs them must be
-// left out.
+// 1 in device code for architectures that have clusters. 0 elsewhere: there the body of a kernel that needs
+// them must be left out.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define EFFKERNELS_CLUSTERS 1
 #else

@@ -103,13 +103,14 @@ EFFKERNELS_DEVICE void warp_barrier() { __syncwarp(); }
 // A value that is the same in all lanes, for the compiler to know.
 EFFKERNELS_DEVICE int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
 
-// Where in shared memory: what its instructions take, half as long as a pointer.
+// The 32-bit address in shared memory, which is what instructions for shared memory take.
 EFFKERNELS_DEVICE uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// What is there. From a pointer to shared memory, so that the compiler knows that nothing else can be:
-// without, ptxas takes minutes for a kernel with products of warpgroups, and reads more slowly.
+// The pointer to an address in shared memory. It is computed from a pointer to shared memory, so that the
+// compiler knows the address space: otherwise ptxas takes minutes for a kernel with products of warpgroups,
+// and the code reads more slowly.
 EFFKERNELS_DEVICE void* shared_at(uint32_t address) {
   return shared_memory() + (address - shared_address(shared_memory()));
 }

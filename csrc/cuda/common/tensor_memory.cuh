@@ -60,8 +60,8 @@ struct alignas(128) TensorMap {
 
 #define EFFKERNELS_GRID_CONSTANT const __grid_constant__
 
-// In the device code that is compiled now: 0 elsewhere, where the body of a kernel that needs it must be left
-// out.
+// 1 in device code for architectures that have TMA. 0 elsewhere: there the body of a kernel that needs it
+// must be left out.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define EFFKERNELS_TENSOR_MEMORY 1
 #else
@@ -129,17 +129,17 @@ EFFKERNELS_DEVICE void mbarrier_wait(uint32_t barrier, uint32_t parity) {
   } while (!done);
 }
 
-// A copy to the block's own shared memory, as PTX calls it from 8.6 on. Before, it could only be one to some
-// block of the cluster: with that, code for 12.0 looks each time whose memory it is, and has a call for that
-// of others, which takes a frame and 13 registers.
+// A copy to the block's own shared memory, as PTX names it from 8.6 on. Before, there were only copies to any
+// block of the cluster: with these, code for 12.0 checks each time whose memory it is, and has a call for
+// that of other blocks, which takes a stack frame and 13 registers.
 #if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1208
 #define EFFKERNELS_TO_OWN_BLOCK "shared::cta.global.mbarrier::complete_tx::bytes"
 #else
 #define EFFKERNELS_TO_OWN_BLOCK "shared::cluster.global.mbarrier::complete_tx::bytes"
 #endif
 
-// Starts to copy a box, all bytes of which the mbarrier is told of; `to` is aligned to 128 bytes. One thread
-// does this for all.
+// Starts to copy a box; the mbarrier is told when its bytes have come. `to` is aligned to 128 bytes. One
+// thread does this for all.
 EFFKERNELS_DEVICE void tma_load(uint32_t to, const TensorMap& map, int i, int j, uint32_t barrier) {
   asm volatile("cp.async.bulk.tensor.2d." EFFKERNELS_TO_OWN_BLOCK " [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
                "l"(&map), "r"(i), "r"(j), "r"(barrier)
@@ -159,8 +159,8 @@ EFFKERNELS_DEVICE void tma_load(uint32_t to, const TensorMap& map, int i, int j,
                : "memory");
 }
 
-// What this thread has written to shared memory, and what a barrier has shown it of others who have come here
-// before it, can be read by stores that are started from here on.
+// TMA stores that are started after it can read what this thread has written to shared memory, and what
+// others have written before a barrier that this thread has passed.
 EFFKERNELS_DEVICE void fence_for_tma() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Starts to copy a box to the tensor, as part of a group of this thread's; see `wait_for_groups`.

@@ -1,8 +1,8 @@
 // pointwise_conv_bn_act without tensor cores: float32, and elements of 16 bits whose rows are not multiples
 // of 16 bytes or not aligned to them.
 //
-// A block has 64 pixels of one segment and 64 output channels, a thread 4 x 4 of them. Slices of 16 input
-// channels go through shared memory as floats; the next is on its way while one is multiplied. Each slice is
+// A block has 64 pixels of one segment and 64 output channels, a thread 4 x 4 of them. Chunks of 16 input
+// channels go through shared memory as floats; the next is on its way while one is multiplied. Each chunk is
 // summed alone and then added: a sum of 1280 terms is 16 + 80 additions deep, and not 1280.
 
 #include "cuda/common/elements.cuh"
@@ -15,9 +15,9 @@ namespace {
 
 constexpr int kSide = 64;   // pixels and output channels of a block
 constexpr int kFour = 4;    // of them a thread's, and input channels that it reads at once
-constexpr int kSlice = 16;  // input channels
+constexpr int kChunk = 16;  // input channels
 constexpr int kLanes = kSide / kFour, kThreads = kLanes * kLanes;
-static_assert(kSide * kSlice == kThreads * kFour);
+static_assert(kSide * kChunk == kThreads * kFour);
 // Rows of shared memory, with a gap: the four rows that a thread writes to lie in different banks.
 constexpr int kRow = kSide + kFour;
 
@@ -46,13 +46,13 @@ pointwise_nhwc_general_fwd_kernel(const PointwiseConvBnActArgs a, const GeneralP
   const int64_t first = segment * p.rows + tile;  // row of x and y
   const int rows = static_cast<int>(smaller<int64_t>(kSide, p.rows - tile));
   const int columns = smaller(kSide, a.out_channels - column), channels = a.in.channels;
-  float* pixels = reinterpret_cast<float*>(shared_memory());            // [kSlice][kRow]
-  float* weights = pixels + kSlice * kRow;                              // [kSlice][kRow]
-  Folded* folded = reinterpret_cast<Folded*>(weights + kSlice * kRow);  // [kSide]
+  float* pixels = reinterpret_cast<float*>(shared_memory());            // [kChunk][kRow]
+  float* weights = pixels + kChunk * kRow;                              // [kChunk][kRow]
+  Folded* folded = reinterpret_cast<Folded*>(weights + kChunk * kRow);  // [kSide]
   fold_channels(a.norm, column, columns, kSide, folded);
 
   // What this thread copies: kFour input channels of a pixel, and of an output channel.
-  const int copied = thread_index() / (kSlice / kFour), of_slice = thread_index() % (kSlice / kFour) * kFour;
+  const int copied = thread_index() / (kChunk / kFour), of_chunk = thread_index() % (kChunk / kFour) * kFour;
   const T* pixel = static_cast<const T*>(a.x) + (first + copied) * channels;
   const T* weight = static_cast<const T*>(a.weight) + static_cast<int64_t>(column + copied) * channels;
   const float* gates = nullptr;
@@ -60,8 +60,8 @@ pointwise_nhwc_general_fwd_kernel(const PointwiseConvBnActArgs a, const GeneralP
     gates = a.gate + (first + copied) / (int64_t{a.in.height} * a.in.width) * channels;
   }
   float next_pixel[kFour], next_weight[kFour];
-  const auto fetch = [&](int slice) {
-    const int k = slice + of_slice, there = channels - k;
+  const auto fetch = [&](int chunk) {
+    const int k = chunk + of_chunk, there = channels - k;
     load(pixel + k, p.pixels_together && copied < rows && there >= kFour, copied < rows ? there : 0,
          next_pixel);
     load(weight + k, p.weights_together && copied < columns && there >= kFour, copied < columns ? there : 0,
@@ -80,18 +80,18 @@ pointwise_nhwc_general_fwd_kernel(const PointwiseConvBnActArgs a, const GeneralP
   const int lane = thread_index() % kLanes, group = thread_index() / kLanes;
   float results[kFour][kFour] = {};
 #pragma unroll 1
-  for (int slice = 0; slice < channels; slice += kSlice) {
-    barrier();  // all have read the slice before
+  for (int chunk = 0; chunk < channels; chunk += kChunk) {
+    barrier();  // all have read the chunk before
 #pragma unroll
     for (int e = 0; e < kFour; ++e) {
-      pixels[(of_slice + e) * kRow + copied] = next_pixel[e];
-      weights[(of_slice + e) * kRow + copied] = next_weight[e];
+      pixels[(of_chunk + e) * kRow + copied] = next_pixel[e];
+      weights[(of_chunk + e) * kRow + copied] = next_weight[e];
     }
     barrier();
-    if (slice + kSlice < channels) fetch(slice + kSlice);
+    if (chunk + kChunk < channels) fetch(chunk + kChunk);
     float products[kFour][kFour] = {};
 #pragma unroll 8  // all at once would take more registers than there are for 10.0 and 12.0
-    for (int k = 0; k < kSlice; ++k) {
+    for (int k = 0; k < kChunk; ++k) {
       float of_pixels[kFour], factors[kFour];
       load(pixels + k * kRow + group * kFour, true, kFour, of_pixels);
       load(weights + k * kRow + lane * kFour, true, kFour, factors);
@@ -154,8 +154,8 @@ const char* launch_general(const PointwiseConvBnActArgs& a, float* sums, const S
   p.weights_together = aligned<T, kFour>(a.weight, a.in.channels);
   p.results_together =
       aligned<T, kFour>(a.y, a.out_channels) && aligned<T, kFour>(a.residual, a.out_channels);
-  const int64_t bytes = 2 * kSlice * kRow * sizeof(float) + kSide * sizeof(Folded);
-  static_assert(kLanes * kSide <= kSlice * kRow);  // totals go where pixels were
+  const int64_t bytes = 2 * kChunk * kRow * sizeof(float) + kSide * sizeof(Folded);
+  static_assert(kLanes * kSide <= kChunk * kRow);  // totals go where pixels were
   const Grid grid{"pointwise_nhwc_general_fwd", p.segments * p.tiles * p.column_blocks, kThreads, bytes};
   return launch(pointwise_nhwc_general_fwd_kernel<T>, grid, stream, a, p, sums);
 }

@@ -10,8 +10,8 @@
 namespace effkernels::cuda::pointwise {
 
 constexpr int kTerms = 16;            // input channels of one tensor-core product
-constexpr int kStep = 64;             // of a slice of pixels or weights, which are
-constexpr int kRowBytes = 2 * kStep;  // one row of shared memory
+constexpr int kStep = 64;             // input channels of a chunk of pixels or weights
+constexpr int kRowBytes = 2 * kStep;  // of a chunk: one row of shared memory
 
 // tiles.cu: tensor cores, for most calls with elements of 16 bits.
 int64_t tiles_workspace(const PointwiseConvBnActArgs& args);

@@ -92,7 +92,7 @@ TilePlan make_tile_plan(const PointwiseConvBnActArgs& a) {
     p.parts = divide_up<int64_t>(all, p.tiles_of_part);
   }
 
-  const int slice = Config::kColumns * kRowBytes;  // of weights
+  const int chunk = Config::kColumns * kRowBytes;  // of weights
   const int kept = Config::kColumns * static_cast<int>(sizeof(Folded)) +
                    (means ? Config::kWarpRows * Config::kColumns * static_cast<int>(sizeof(float)) : 0);
   const int gates = p.gate_images * kStep * static_cast<int>(sizeof(float));
@@ -105,9 +105,9 @@ TilePlan make_tile_plan(const PointwiseConvBnActArgs& a) {
   };
   // Weights that stay are read once, but wait for all of them: not for one tile, and not in the place of
   // stages.
-  const int64_t all_weights = int64_t{slice} * p.steps;
+  const int64_t all_weights = int64_t{chunk} * p.steps;
   p.resident = p.tiles_of_part > 1 && fitting(all_weights, pixels + gates) >= 3;
-  p.gates = pixels + (p.resident ? 0 : slice);
+  p.gates = pixels + (p.resident ? 0 : chunk);
   p.stage_bytes = p.gates + gates;
   const int most = fitting(p.resident ? all_weights : 0, p.stage_bytes);
   const int64_t useful = larger<int64_t>(2, int64_t{p.tiles_of_part} * p.steps);

@@ -1,7 +1,7 @@
 // pointwise_conv_bn_act on tensor cores (mma.sync), elements of 16 bits, on every GPU.
 //
 // A block takes some tiles of pixels, one after the other, for the same output channels. Pixels, the gates of
-// their images and, unless all of them stay in shared memory, weights come in slices of 64 input channels,
+// their images and, unless all of them stay in shared memory, weights come in chunks of 64 input channels,
 // several of which are on their way (cp.async) while one is multiplied; also those of the next tile, while
 // the results of a tile are normalised, activated and written.
 //

@@ -13,8 +13,8 @@ constexpr int kRowsOfGroup = 64;  // of pixels, of a warpgroup
 // Of 4 bytes each that a multiprocessor has.
 constexpr int kRegisters = 65536;
 
-// Output channels of a block, warpgroups that multiply, whether they share a tile of pixels or take turns at
-// tiles of their own, and blocks of a multiprocessor.
+// Output channels of a block, warpgroups that multiply, and whether they share a tile of pixels or each take
+// tiles of their own.
 template <int kColumns_, int kWarpgroups_, bool kShared_>
 struct WarpgroupConfig {
   static constexpr int kColumns = kColumns_, kWarpgroups = kWarpgroups_;
@@ -88,7 +88,7 @@ bool make_warpgroup_plan(const PointwiseConvBnActArgs& a, WarpgroupPlan& p) {
   const int rounds = divide_up(divide_up(p.tiles, kAtOnce), p.parts);
 
   constexpr int kAlignment = 1024, kMostStages = Config::kShared ? 8 : 4 * kGroups;
-  const int slice = Config::kColumns * kRowBytes, pixel_bytes = Config::kRows * kRowBytes;
+  const int chunk = Config::kColumns * kRowBytes, pixel_bytes = Config::kRows * kRowBytes;
   const int gate_bytes = round_up(p.gate_images * kStep * 4, kAlignment);
   const int others = kAlignment + Config::kColumns * static_cast<int>(sizeof(Folded)) +
                      (2 * kMostStages + 4 * kGroups + 1) * 8;
@@ -100,14 +100,14 @@ bool make_warpgroup_plan(const PointwiseConvBnActArgs& a, WarpgroupPlan& p) {
   };
   // Fewer stages do not hide what memory takes.
   const int least = smaller(Config::kShared ? 3 : 2 * kGroups, kAtOnce * rounds * p.steps);
-  const int64_t all_weights = int64_t{slice} * p.steps;
+  const int64_t all_weights = int64_t{chunk} * p.steps;
   p.resident = rounds > 1 && stages_beside(all_weights, 2, pixel_bytes + gate_bytes) >= least;
   // Warpgroups that take turns would each read all weights for each of their tiles.
   if (!p.resident && !Config::kShared && rounds > 1) return false;
   // Where weights come again and again, stages are worth more: on an H100, 1152 > 192 channels of 49 pixels
   // took 24.8 us with 2 stages and 13.6 with 6.
   p.buffers = p.resident ? 2 : 1;
-  p.gates = pixel_bytes + (p.resident ? 0 : slice);
+  p.gates = pixel_bytes + (p.resident ? 0 : chunk);
   p.stage_bytes = p.gates + gate_bytes;
   p.stages = stages_beside(p.resident ? all_weights : 0, p.buffers, p.stage_bytes);
   if (p.stages < least) return false;

@@ -1,7 +1,7 @@
 // pointwise_conv_bn_act on the tensor cores of compute capability 9.0 (wgmma), elements of 16 bits.
 //
 // A block takes tiles of pixels one after the other, for the same output channels. One warp lets TMA copy
-// pixels, the gates of their images and, unless they stay in shared memory, weights in slices of 64 input
+// pixels, the gates of their images and, unless they stay in shared memory, weights in chunks of 64 input
 // channels, as many ahead as there are stages. Warpgroups multiply, normalise and activate; for each of them
 // a warp has TMA write its results, and read residuals ahead of them.
 //

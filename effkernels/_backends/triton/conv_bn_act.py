@@ -89,7 +89,7 @@ def _gather(x, at, row, column, terms, norm, height, width, dtype: tl.constexpr)
 
 
 @triton.jit
-def _conv_kernel(
+def _conv_nhwc_fwd_kernel(
     x,  # (images, c_in, height, width), of any strides; dtype of weight, or uint8
     weight,  # (c_out, c_in, KERNEL_H, KERNEL_W), of any strides
     bias,
@@ -239,7 +239,7 @@ def start(config: Config, a: ConvArguments) -> Tensor:
     top, _, left, _ = a.padding
     units, unit = in_units(c_out)
     launch(
-        _conv_kernel,
+        _conv_nhwc_fwd_kernel,
         images * tiles * chunks,
         (a.x, a.weight, *dense(*vectors(a.norm), a.mean, a.std), a.eps, y)
         + (*a.x.stride(), *a.weight.stride(), *a.x.shape[1:])

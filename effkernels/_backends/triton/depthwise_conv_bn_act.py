@@ -110,7 +110,7 @@ def _add_taps(
 
 
 @triton.jit
-def _depthwise_nhwc_kernel(
+def _depthwise_nhwc_fwd_kernel(
     x,  # (images, height, width, channels)
     weight,  # (channels, KERNEL, KERNEL)
     bias,
@@ -191,7 +191,7 @@ def _depthwise_nhwc_kernel(
 
 
 @triton.jit
-def _depthwise_nhwc_general_kernel(
+def _depthwise_nhwc_general_fwd_kernel(
     x,
     weight,  # (channels, kernel_h, kernel_w)
     bias,
@@ -366,11 +366,11 @@ def start(config: Config, a: WindowArguments, *, pool: bool) -> tuple[Tensor, Te
     programs = images * tiles * chunks
     if config == GENERAL:
         window = (kernel_h, kernel_w, *a.stride, *a.dilation)
-        launch(_depthwise_nhwc_general_kernel, programs, common + window, cut, warps=warps)
+        launch(_depthwise_nhwc_general_fwd_kernel, programs, common + window, cut, warps=warps)
     else:
         stride, _ = a.stride
         cut |= {"KERNEL": kernel_h, "STRIDE": stride, "ROWS": rows}
-        launch(_depthwise_nhwc_kernel, programs, (*common, steps), cut, warps=warps)
+        launch(_depthwise_nhwc_fwd_kernel, programs, (*common, steps), cut, warps=warps)
     return y, sums
 
 

@@ -52,7 +52,7 @@ def _load_weights(weight, k, k_inside, column, column_inside, c_in):
 
 
 @triton.jit
-def _pointwise_nhwc_kernel(
+def _pointwise_nhwc_fwd_kernel(
     x,  # (segments, rows, c_in)
     weight,  # (c_out, c_in)
     bias,
@@ -231,7 +231,7 @@ def start(
     sums = a.x.new_empty((images, tiles, c_out), dtype=torch.float32) if pool else None
     (in_count, in_unit), (out_count, out_unit) = in_units(c_in), in_units(c_out)
     launch(
-        _pointwise_nhwc_kernel,
+        _pointwise_nhwc_fwd_kernel,
         segments * tiles * groups,
         (nhwc(a.x), a.weight.contiguous(), *dense(*vectors(a.norm)), a.eps, *dense(a.gate))
         + (None if a.residual is None else nhwc(a.residual), y, sums)

@@ -26,7 +26,7 @@ def _place(bands, chunks, PIXELS: tl.constexpr, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
-def _squeeze_nhwc_kernel(
+def _squeeze_nhwc_fwd_kernel(
     x,  # (images, pixels, channels)
     sums,  # (images, bands, channels)
     pixels,
@@ -52,7 +52,7 @@ def _squeeze_nhwc_kernel(
 
 
 @triton.jit
-def _scale_nhwc_kernel(
+def _scale_nhwc_fwd_kernel(
     x,  # (images, pixels, channels)
     gate,  # (images, channels)
     y,  # shape of x
@@ -113,7 +113,7 @@ def start(config: Config, a: SqueezeExciteArguments) -> Tensor:
     units, unit = in_units(channels)
     programs, sizes = images * bands * chunks, (pixels, units, bands, chunks)
     cut = {"UNIT": unit, "PIXELS": config.pixels, "STEP": config.step, "BLOCK_C": config.block_c}
-    launch(_squeeze_nhwc_kernel, programs, (x, sums, *sizes), cut, warps=config.warps)
+    launch(_squeeze_nhwc_fwd_kernel, programs, (x, sums, *sizes), cut, warps=config.warps)
     gate = squeeze_excite_gate(*a.gate(mean_of_parts(sums, pixels)))
-    launch(_scale_nhwc_kernel, programs, (x, gate, y, *sizes), cut, warps=config.warps)
+    launch(_scale_nhwc_fwd_kernel, programs, (x, gate, y, *sizes), cut, warps=config.warps)
     return y

@@ -14,7 +14,7 @@ from effkernels.ops.squeeze_excite_gate import GateArguments
 
 
 @triton.jit
-def _gate_kernel(
+def _gate_fwd_kernel(
     pooled,  # (images, channels)
     reduce_weight,  # (hidden, channels)
     reduce_bias,
@@ -56,7 +56,7 @@ def _gate_kernel(
     squeezed = tl.sum(total, 2)
     if reduce_bias is not None:
         squeezed += load_float(reduce_bias + h, h_inside)[None, :]
-    # Missing hidden channels must be 0; next to infinite means they were NaN.
+    # Missing hidden channels must be 0: with infinite means they would be NaN.
     squeezed = tl.where(h_inside[None, :], activate(squeezed, ACTIVATION), 0.0)
     own = tl.program_id(0) % shares * steps
     for block in range(own, own + steps):
@@ -125,7 +125,7 @@ def start(config: Config, a: GateArguments) -> Tensor:
     steps, shares = share(divide_up(channels, config.block_c), _REPEATED * groups)
     sizes = (images, channels, a.reduce_weight.shape[0], shares, steps)
     launch(
-        _gate_kernel,
+        _gate_fwd_kernel,
         groups * shares,
         (a.pooled.contiguous(), *weights, gate, *sizes),
         {
