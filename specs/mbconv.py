@@ -170,7 +170,7 @@ EDGES = {
     "groups of one": Block(3, 4, 90, 16, (60, 61), squeezed=4, style=Style(threads=1)),
     "groups and threads": Block(3, 8, 150, 16, (40, 33), squeezed=4),
     "small images": Block(7, 40, 240, 40, (7, 7), (5, 5), (1, 1), (2,) * 4, 10, residual=True),
-    "panels": Block(1, 20, 1999, 30, (5, 5), squeezed=9),
+    "many chunks": Block(1, 20, 1999, 30, (5, 5), squeezed=9),
     "no expand": Block(2, 33, 0, 17, (30, 31), squeezed=8),
     "no expand, no gate": Block(2, 130, 0, 130, (12, 13), residual=True),
     "no gate": Block(2, 16, 96, 24, (20, 21), (3, 3), (2, 2), (0, 1, 0, 1)),

@@ -217,18 +217,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     minutes, seconds = divmod(round(time.monotonic() - _started), 60)
-    left_out = [
-        item
-        for item in terminalreporter.stats.get("deselected", [])
-        if item.get_closest_marker("slow")
-    ]
     said = f"{minutes} min {seconds} s"
-    if left_out:
-        said += (
-            f"; left out: {len(left_out)} slow tests (pytest -m 'slow or not slow' runs them too)"
-        )
+    if config.option.markexpr == "not slow":
+        said += "; without slow tests (pytest -m 'slow or not slow' runs them too)"
     terminalreporter.write_line(said)
     problem = too_few(_passed, os.environ)
     if problem is not None:

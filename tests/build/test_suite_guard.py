@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from source_tree import ROOT
-from suite_guard import NO_EMULATOR, absent_emulator
 
 # Like the `pytest` command: without the current folder on sys.path, which has the package's source.
 PYTEST = "import sys; sys.path = [p for p in sys.path if p]; import pytest; sys.exit(pytest.main())"
@@ -24,11 +23,3 @@ def test_another_copy_is_not_tested(tmp_path: Path) -> None:
     assert done.returncode == 4, said
     assert f"but EFFKERNELS_TEST_COPY={tmp_path}" in said
     assert " passed" not in said
-
-
-def test_an_emulator_that_is_missing_is_an_error_where_it_is_required() -> None:
-    required = {"EFFKERNELS_TEST_EMULATOR": "required"}
-    reason = f"Skipped: qemu-aarch64 is the emulator {NO_EMULATOR}"
-    assert absent_emulator(reason, required)
-    assert not absent_emulator(reason, {})
-    assert not absent_emulator("Skipped: no CUDA device", required)

@@ -56,7 +56,7 @@ DEPTHWISE = {
     "5x5 of stride 1 by 2": Depthwise(1, 24, (20, 40), (5, 5), stride=(1, 2), padding=(2, 2, 2, 2)),
     "3x3 of stride 2 by 1": Depthwise(1, 24, (20, 40), (3, 3), stride=(2, 1), padding=(1, 1, 1, 1)),
     "only padding": Depthwise(2, 5, (1, 1), (3, 3), padding=(6, 7, 9, 5)),
-    "panels": Depthwise(1, 1999, (5, 6), (3, 3), padding=(1, 1, 1, 1)),
+    "many chunks": Depthwise(1, 1999, (5, 6), (3, 3), padding=(1, 1, 1, 1)),
     "tall": Depthwise(1, 3, (1500, 1), (5, 5), stride=(2, 2), padding=(2, 2, 2, 2)),
     "wide": Depthwise(1, 3, (1, 1500), (5, 5), padding=(2, 2, 2, 2)),
     "rows": Depthwise(1, 9, (80, 5), (64, 1), padding=(0, 5, 0, 0)),
@@ -80,7 +80,7 @@ def test_convolution(case: Dense) -> None:
 
 CONVOLUTIONS = {
     "stem": Dense(2, 3, (33, 40), (3, 3), 32, stride=(2, 2), padding=(0, 1, 0, 1)),
-    "panels": Dense(1, 4, (9, 30), (3, 3), 500, padding=(1, 1, 1, 1)),
+    "many chunks": Dense(1, 4, (9, 30), (3, 3), 500, padding=(1, 1, 1, 1)),
     "dilated": Dense(1, 6, (20, 21), (3, 2), 70, padding=(4, 0, 1, 3), dilation=(2, 3)),
     "taps beside the image": Dense(
         2, 96, (10, 1), (2, 2), 5, stride=(3, 3), padding=(3, 3, 5, 5), dilation=(3, 3)
@@ -123,7 +123,7 @@ POINTWISES = {
     "gate of one image": Pointwise(1, 96, 40, (20, 20), gated=True, residual=True),
     "groups of rows": Pointwise(1, 640, 24, (33, 40)),
     "groups across images": Pointwise(5, 530, 20, (17, 17), residual=True),
-    "panels": Pointwise(2, 24, 1999, (6, 7)),
+    "many chunks": Pointwise(2, 24, 1999, (6, 7)),
     "many terms": Pointwise(2, 2000, 50, (5, 5), gated=True),
     # Products of pairs: numbers of terms and of rows that fill no tile, and strips that chunks share.
     "odd terms": Pointwise(1, 45, 200, (11, 11), gated=True),
@@ -150,7 +150,7 @@ SQUEEZES = {
     "shared": Gate(3, 1500, 60),
     "alone": Gate(1, 24, 6),
     "bands": Squeeze(1, 20, 5, (80, 30)),
-    "panels": Squeeze(2, 1100, 44, (5, 7)),
+    "many chunks": Squeeze(2, 1100, 44, (5, 7)),
     "many images": Squeeze(40, 33, 8, (3, 3)),
     "empty batch": Squeeze(0, 33, 8, (3, 3)),
     "empty batch alone": Gate(0, 33, 8),

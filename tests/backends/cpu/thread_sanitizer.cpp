@@ -150,7 +150,7 @@ Call pointwise(Numbers& n, Shape in, int out_channels, bool gated, bool mean_onl
                                       [](auto& a, float* y) { a.y = y; });
 }
 
-SqueezeExciteGateArgs gate_args(Numbers& n, int64_t images, int channels, int squeezed) {
+SqueezeExciteGateArgs args_of_gate(Numbers& n, int64_t images, int channels, int squeezed) {
   SqueezeExciteGateArgs args{};
   args.images = images, args.channels = channels, args.squeezed = squeezed;
   const int64_t count = static_cast<int64_t>(channels) * squeezed;
@@ -161,7 +161,7 @@ SqueezeExciteGateArgs gate_args(Numbers& n, int64_t images, int channels, int sq
 }
 
 Call gate(Numbers& n, int64_t images, int channels, int squeezed) {
-  SqueezeExciteGateArgs args = gate_args(n, images, channels, squeezed);
+  SqueezeExciteGateArgs args = args_of_gate(n, images, channels, squeezed);
   args.pooled = n.take(images * channels);
   return call<SqueezeExciteGateArgs>(&Kernels::squeeze_excite_gate, args, images * channels,
                                      [](auto& a, float* y) { a.gate = y; });
@@ -171,7 +171,7 @@ Call squeeze_excite(Numbers& n, Shape in, int squeezed) {
   SqueezeExciteArgs args{};
   args.in = in, args.dtype = Dtype::kFloat;
   args.x = n.take(in.images * in.pixels() * in.channels);
-  args.gate = gate_args(n, in.images, in.channels, squeezed);
+  args.gate = args_of_gate(n, in.images, in.channels, squeezed);
   const int64_t results = in.images * in.pixels() * in.channels;
   return call<SqueezeExciteArgs>(&Kernels::squeeze_excite, args, results, [](auto& a, float* y) { a.y = y; });
 }
@@ -189,7 +189,7 @@ Call mbconv(Numbers& n, Shape in, Shape out, Window window, int expanded, int sq
   const int64_t taps = static_cast<int64_t>(window.kernel_h) * window.kernel_w;
   args.depthwise_weight = n.take(expanded * taps, dtype);
   args.depthwise_norm = n.norm(expanded);
-  if (squeezed > 0) args.gate = gate_args(n, in.images, expanded, squeezed);
+  if (squeezed > 0) args.gate = args_of_gate(n, in.images, expanded, squeezed);
   args.project_weight = n.take(static_cast<int64_t>(out.channels) * expanded, dtype);
   args.project_norm = n.norm(out.channels);
   args.activation = Activation::kSilu;

@@ -243,54 +243,54 @@ def test_limits_have_names() -> None:
 
 
 NHWC = torch.randn(2, 6, 8, 8).contiguous(memory_format=torch.channels_last)
-DEEP = torch.randn(6, 1, 3, 3)
+DEPTHWISE = torch.randn(6, 1, 3, 3)
 
 
 GATE = GateArguments(torch.randn(2, 6), torch.randn(3, 6), None, torch.randn(6, 3), None, "silu")
 BLOCK = block(NHWC, 12, 5)
 # What the front would not let through, given to the private ops: they must not read or write out of bounds.
 MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
-    "three dimensions": ("depthwise_conv_bn_act", "4 dimensions", window(NHWC[0], DEEP)),
-    "no channels": ("depthwise_conv_bn_act", "out of range", window(NHWC[:, :0], DEEP[:0])),
-    "doubles": ("depthwise_conv_bn_act", "must be float32", window(NHWC.double(), DEEP)),
-    "another type": ("depthwise_conv_bn_act_pool", "type of x", window(NHWC, DEEP.half())),
-    "few weights": ("depthwise_conv_bn_act", "wrong number", window(NHWC, DEEP[:5])),
+    "three dimensions": ("depthwise_conv_bn_act", "4 dimensions", window(NHWC[0], DEPTHWISE)),
+    "no channels": ("depthwise_conv_bn_act", "out of range", window(NHWC[:, :0], DEPTHWISE[:0])),
+    "doubles": ("depthwise_conv_bn_act", "must be float32", window(NHWC.double(), DEPTHWISE)),
+    "another type": ("depthwise_conv_bn_act_pool", "type of x", window(NHWC, DEPTHWISE.half())),
+    "few weights": ("depthwise_conv_bn_act", "wrong number", window(NHWC, DEPTHWISE[:5])),
     "short bias": (
         "depthwise_conv_bn_act",
         "wrong number",
-        window(NHWC, DEEP)._replace(bias=torch.ones(5)),
+        window(NHWC, DEPTHWISE)._replace(bias=torch.ones(5)),
     ),
     "half a norm": (
         "depthwise_conv_bn_act",
         "both running mean and variance",
-        window(NHWC, DEEP)._replace(running_mean=torch.ones(6)),
+        window(NHWC, DEPTHWISE)._replace(running_mean=torch.ones(6)),
     ),
     "stride": (
         "depthwise_conv_bn_act",
         "must be positive",
-        window(NHWC, DEEP)._replace(stride=(0, 1)),
+        window(NHWC, DEPTHWISE)._replace(stride=(0, 1)),
     ),
     "padding": (
         "depthwise_conv_bn_act",
         "padding is out of range",
-        window(NHWC, DEEP)._replace(padding=(-1, 1, 1, 1)),
+        window(NHWC, DEPTHWISE)._replace(padding=(-1, 1, 1, 1)),
     ),
     "no output": (
         "depthwise_conv_bn_act",
         "does not fit",
-        window(NHWC, DEEP)._replace(padding=(0, 0, 0, 0), dilation=(9, 9)),
+        window(NHWC, DEPTHWISE)._replace(padding=(0, 0, 0, 0), dilation=(9, 9)),
     ),
     "activation": (
         "depthwise_conv_bn_act",
         "unknown activation",
-        window(NHWC, DEEP)._replace(activation="gelu"),
+        window(NHWC, DEPTHWISE)._replace(activation="gelu"),
     ),
     "dense channels": (
         "conv_bn_act",
         "must have the channels of x",
         dense(NHWC, torch.randn(5, 7, 3, 3)),
     ),
-    "dense dimensions": ("conv_bn_act", "4 dimensions", dense(NHWC[0], DEEP)),
+    "dense dimensions": ("conv_bn_act", "4 dimensions", dense(NHWC[0], DEPTHWISE)),
     "means alone": (
         "conv_bn_act",
         "both mean and std",
@@ -301,7 +301,11 @@ MISUSES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         "wrong number",
         dense(NHWC.byte(), torch.randn(5, 6, 3, 3), torch.ones(6), torch.ones(5)),
     ),
-    "bytes of a depthwise one": ("depthwise_conv_bn_act", "float32", window(NHWC.byte(), DEEP)),
+    "bytes of a depthwise one": (
+        "depthwise_conv_bn_act",
+        "float32",
+        window(NHWC.byte(), DEPTHWISE),
+    ),
     "many terms": (
         "conv_bn_act",
         "too many terms",
@@ -422,7 +426,7 @@ def test_bindings_refuse_what_would_be_out_of_bounds(runner: Runner, name: str) 
 @pytest.mark.gpu
 def test_tensors_on_several_devices_are_refused() -> None:
     with pytest.raises(ValueError, match="weight is on cpu, x on cuda"):
-        ops.depthwise_conv_bn_act(NHWC.cuda(), DEEP)
+        ops.depthwise_conv_bn_act(NHWC.cuda(), DEPTHWISE)
     private = torch.ops.effkernels_cuda.depthwise_conv_bn_act
     with pytest.raises(RuntimeError, match="all tensors must be on one device"):
-        private(*window(NHWC.cuda(), DEEP))
+        private(*window(NHWC.cuda(), DEPTHWISE))

@@ -40,24 +40,24 @@ DTYPES = {80: "bfloat16,float32", 90: "bfloat16,products", 100: "bfloat16,produc
 # Instructions of the kernels that take most of a network's time: at most a seventh more than in the code that Triton
 # 3.6 and 3.9 generate for sm_90.
 MOST_INSTRUCTIONS = {
-    "_pointwise_nhwc_kernel of (24, 144, 56) torch.bfloat16 ieee plain": 690,
-    "_depthwise_nhwc_kernel of 3x3/(1, 1) Config(rows=4, columns=8, block_c=64,": 1030,
-    "_depthwise_nhwc_kernel of 3x3/(2, 2) Config(rows=4, columns=8,": 1140,
-    "_depthwise_nhwc_kernel of 5x5/(1, 1) Config(rows=4, columns=8,": 1850,
-    "_depthwise_nhwc_kernel of 5x5/(2, 2) Config(rows=2, columns=8, block_c=64,": 1430,
-    "_conv_kernel of stem of 32 torch.bfloat16": 1260,
+    "_pointwise_nhwc_fwd_kernel of (24, 144, 56) torch.bfloat16 ieee plain": 690,
+    "_depthwise_nhwc_fwd_kernel of 3x3/(1, 1) Config(rows=4, columns=8, block_c=64,": 1030,
+    "_depthwise_nhwc_fwd_kernel of 3x3/(2, 2) Config(rows=4, columns=8,": 1140,
+    "_depthwise_nhwc_fwd_kernel of 5x5/(1, 1) Config(rows=4, columns=8,": 1850,
+    "_depthwise_nhwc_fwd_kernel of 5x5/(2, 2) Config(rows=2, columns=8, block_c=64,": 1430,
+    "_conv_nhwc_fwd_kernel of stem of 32 torch.bfloat16": 1260,
 }
 # Kernels that are compiled by default: for sm_90 all of these and those above, for the others some of them.
 PRODUCTS = (
-    "_pointwise_nhwc_kernel of (24, 144, 56) torch.bfloat16 ieee plain",
-    "_pointwise_nhwc_kernel of (144, 24, 56) torch.bfloat16 ieee small maps",
+    "_pointwise_nhwc_fwd_kernel of (24, 144, 56) torch.bfloat16 ieee plain",
+    "_pointwise_nhwc_fwd_kernel of (144, 24, 56) torch.bfloat16 ieee small maps",
 )
 OTHERS = (
-    "_squeeze_nhwc_kernel of Config(pixels=128",
-    "_scale_nhwc_kernel of Config(pixels=128",
-    "_gate_kernel of Config(images=1, hidden=64,",
+    "_squeeze_nhwc_fwd_kernel of Config(pixels=128",
+    "_scale_nhwc_fwd_kernel of Config(pixels=128",
+    "_gate_fwd_kernel of Config(images=1, hidden=64,",
 )
-SOME = (*PRODUCTS, *OTHERS, "_depthwise_nhwc_kernel of 5x5/(1, 1) Config(rows=4, columns=8,")
+SOME = (*PRODUCTS, *OTHERS, "_depthwise_nhwc_fwd_kernel of 5x5/(1, 1) Config(rows=4, columns=8,")
 MAIN = {90: (*MOST_INSTRUCTIONS, *PRODUCTS, *OTHERS), 80: SOME, 86: SOME, 89: SOME, 100: SOME}
 # Everything is compiled for sm_90 or, if that is asked for, for one architecture of each kind: for 8.6, 8.9 and 12.0
 # Triton generates the same as for 8.0.
@@ -68,8 +68,8 @@ FAST = (90,)
 # spill. 3.7 and 3.8 spill two registers of 72, once, in a convolution of 200 terms with normalised images on sm_90,
 # which 3.6 and 3.9 do not: no network has it, and a stem has 27 terms. 3.8 spills two of 72 on sm_86 and sm_89 in a 1x1
 # convolution that also sums for the squeeze, which no network does at these sizes.
-_MORE_TERMS = {"_conv_kernel of more terms torch.bfloat16": 8}
-_SQUEEZED = {"_pointwise_nhwc_kernel of (24, 144, 56) torch.bfloat16 ieee plain": 8}
+_MORE_TERMS = {"_conv_nhwc_fwd_kernel of more terms torch.bfloat16": 8}
+_SQUEEZED = {"_pointwise_nhwc_fwd_kernel of (24, 144, 56) torch.bfloat16 ieee plain": 8}
 SPILLS = {"3.6": {}, "3.7": _MORE_TERMS, "3.8": _MORE_TERMS | _SQUEEZED, "3.9": {}}
 
 
