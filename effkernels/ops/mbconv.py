@@ -238,7 +238,7 @@ def mbconv(
         x: (N, C_in, H, W), floating point.
         expand: 1x1 convolution, (E, C_in) or (E, C_in, 1, 1), with BN and activation; None if E is C_in.
         depthwise: k x k depthwise convolution of E channels, (E, 1, k, k), with BN and activation.
-        gate: squeeze-excitation of the depthwise result, weights (R, E) and (E, R); None for none.
+        gate: squeeze-excitation of the depthwise result, weights (R, E) and (E, R); or None.
         project: 1x1 convolution, (C_out, E) or (C_out, E, 1, 1), with BN, without activation.
         stride, padding: of the depthwise convolution, as in
             :func:`effkernels.ops.depthwise_conv_bn_act`.

@@ -19,10 +19,20 @@ from torch.utils._pytree import tree_leaves
 from archetypes import ARCHETYPES, BOTTLENECK
 from effkernels.analysis.cost import ByExecution
 from effkernels.models import CONFIGS, build
+from effkernels.models.baselines import RESNET50
 from effkernels.scaling import inference_memory, model_cost, saved_bytes, training_memory
 
 # ReLU keeps its result, which is the next convolution's input: the estimates count it twice.
-CONFIGURATIONS = {**CONFIGS, **ARCHETYPES, "bottleneck": replace(BOTTLENECK, activation="silu")}
+# With so narrow blocks the peak is at the max-pool, whose indices have eight bytes in any dtype.
+POOLED = replace(
+    RESNET50, activation="silu", stages=(replace(RESNET50.stages[0], out_channels=32),)
+)
+CONFIGURATIONS = {
+    **CONFIGS,
+    **ARCHETYPES,
+    "bottleneck": replace(BOTTLENECK, activation="silu"),
+    "pooled": POOLED,
+}
 # B0 has the blocks of the larger ones, and so has Lite0.
 NETWORKS = ["efficientnet_b0", "efficientnet_lite0", *ARCHETYPES]
 
@@ -85,15 +95,22 @@ def vectors(model: nn.Module) -> int:
     return sum(4 * m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d))
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b7", *NETWORKS])
-def test_eager_inference(name: str) -> None:
-    model, x = network(name).eval(), images(name, 2)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, torch.float32) for name in ("efficientnet_b7", *NETWORKS)),
+        ("pooled", torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_eager_inference(name: str, dtype: torch.dtype) -> None:
+    model, x = network(name).eval().to(dtype), images(name, 2).to(dtype)
     own = {t.untyped_storage()._cdata for t in model.state_dict().values()}
     with torch.no_grad(), unfused(model), LiveBytes() as live:
         live.alive |= own  # counted apart, also where an op returns a view of it
         live.watch(x)
         model(x)
-    cost = model_cost(CONFIGURATIONS[name], batch_size=2)
+    cost = model_cost(CONFIGURATIONS[name], batch_size=2, dtype=dtype)
     estimate = inference_memory(cost).eager - cost.state_bytes
     assert 0 <= live.peak - estimate <= vectors(model)
 
