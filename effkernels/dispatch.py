@@ -545,8 +545,8 @@ def is_plain_call() -> bool:
         torch.compiler.is_compiling()
         or transformed()
         or torch._C._is_tracing()
-        or recorded()
-        or (torch._C._len_torch_dispatch_stack() and observed())
+        or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
+        or (torch._C._len_torch_dispatch_stack() and (recorded() or observed()))
     )
 
 

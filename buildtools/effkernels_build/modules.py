@@ -314,7 +314,7 @@ def shim_module(
     flags = (
         *(
             f"-std=c++{CXX_STANDARD}",
-            "-O1",
+            "-Og",
             "-g1",
             "-fPIC",
             "-fvisibility=hidden",

@@ -121,7 +121,7 @@ class Plan:
         if (
             run is None
             or torch._C._len_torch_dispatch_stack()
-            or dispatch.autocast_enabled(x.device.type)
+            or (torch._C._is_any_autocast_enabled() and dispatch.autocast_enabled(x.device.type))
             or not watch.same()
             or wants_gradient(x, watch.tensors)
         ):

@@ -22,6 +22,7 @@ from effkernels.checkpoints.formats import get_format, structure_of
 from effkernels.checkpoints.loading import looks_like
 from model_names import LITE, TO_B7
 from oracles import oracle
+from tiers import slow_unless
 
 ENTRIES = {
     "efficientnet_b0": 360,
@@ -42,6 +43,9 @@ ENTRIES = {
     "efficientnet_lite3": 440,
     "efficientnet_lite4": 548,
 }
+
+# The others have more layers of the same names.
+FAST = ("efficientnet_b0", "efficientnet_b1", "efficientnet_lite0", "efficientnet_lite1")
 
 
 @functools.cache
@@ -69,7 +73,14 @@ class TestAgainstTheirModels:
     # Without "tf_" the shapes are the same, and so are BatchNorm and padding of all of them.
     @pytest.mark.parametrize(
         ("name", "prefix"),
-        [(n, "tf_") for n in ENTRIES] + [("efficientnet_b0", ""), ("efficientnet_lite0", "")],
+        slow_unless(
+            FAST,
+            [
+                *((name, "tf_") for name in ENTRIES),
+                ("efficientnet_b0", ""),
+                ("efficientnet_lite0", ""),
+            ],
+        ),
     )
     def test_timm(self, name, prefix):
         timm = oracle("timm")
@@ -79,14 +90,16 @@ class TestAgainstTheirModels:
         padding = "same" if dynamic_same else "symmetric"
         assert_known(theirs, name, "timm", prefix + name, padding)
 
-    @pytest.mark.parametrize("name", TO_B7)
+    @pytest.mark.parametrize("name", slow_unless(FAST, TO_B7))
     def test_torchvision(self, name):
         models = oracle("torchvision.models")
         with torch.device("meta"):
             theirs = getattr(models, name)()
         assert_known(theirs, name, "torchvision", name, "symmetric")
 
-    @pytest.mark.parametrize("name", [*TO_B7, "efficientnet_b8", "efficientnet_l2"])
+    @pytest.mark.parametrize(
+        "name", slow_unless(FAST, [*TO_B7, "efficientnet_b8", "efficientnet_l2"])
+    )
     def test_lukemelas(self, name):
         lukemelas = oracle("efficientnet_pytorch")
         with torch.device("meta"):

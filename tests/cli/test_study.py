@@ -27,6 +27,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTrainings:
     return made
 
 
+@pytest.mark.slow
 def test_all_studies_in_one_folder(tmp_path: Path, run: Run, fake: FakeTrainings) -> None:
     pytest.importorskip("optuna")
     pytest.importorskip("matplotlib")
@@ -133,6 +134,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
             "--workers", 0, "--device", "cpu")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_study_at_full_size(tmp_path: Path, run: Run, full: tuple[object, ...]) -> None:
     oracle("torchvision")
     pytest.importorskip("matplotlib")

@@ -137,6 +137,7 @@ class TestInference:
 
 
 class TestTracing:
+    @pytest.mark.slow
     @torch.no_grad()
     def test_export(self, model: EfficientNet) -> None:
         exported = torch.export.export(model, (X,))

@@ -1,24 +1,11 @@
 #include "binding/common/held.h"
 
-#include <algorithm>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
 
 namespace effkernels::binding {
 namespace {
-
-// A call of torch's C interface for each property: torch::stable::Tensor's own methods make objects of them.
-template <class Result, class Get>
-Result get(Get get_from, const Tensor& tensor) {
-  Result result{};
-  TORCH_ERROR_CODE_CHECK(get_from(tensor.get(), &result));
-  return result;
-}
-
-bool equal(const int64_t* now, const Ints& then) { return std::equal(then.begin(), then.end(), now); }
-
-Ints copied(const int64_t* values, int64_t count) { return Ints(values, values + count); }
 
 struct Registry {
   std::mutex mutex;
@@ -33,60 +20,8 @@ Registry& registry() {
 
 }  // namespace
 
-TensorState state_of(const Tensor& tensor) {
-  TensorState state{get<int32_t>(aoti_torch_get_dtype, tensor),
-                    get<int32_t>(aoti_torch_get_device_type, tensor),
-                    get<int32_t>(aoti_torch_get_device_index, tensor),
-                    get<int64_t>(aoti_torch_get_dim, tensor),
-                    get<int32_t>(aoti_torch_get_layout, tensor) == aoti_torch_layout_strided(),
-                    nullptr,
-                    {},
-                    {}};
-  state.sizes = copied(get<int64_t*>(aoti_torch_get_sizes, tensor), state.dimensions);
-  if (state.strided) {
-    state.data = get<const void*>(torch_get_const_data_ptr, tensor);
-    state.strides = copied(get<int64_t*>(aoti_torch_get_strides, tensor), state.dimensions);
-  }
-  return state;
-}
-
-bool same_kind(const Tensor& tensor, const TensorState& then) {
-  return get<int32_t>(aoti_torch_get_dtype, tensor) == then.type &&
-         get<int64_t>(aoti_torch_get_dim, tensor) == then.dimensions &&
-         equal(get<int64_t*>(aoti_torch_get_sizes, tensor), then.sizes) &&
-         get<int32_t>(aoti_torch_get_device_type, tensor) == then.device_type &&
-         get<int32_t>(aoti_torch_get_device_index, tensor) == then.device_index;
-}
-
-bool same_layout(const Tensor& tensor, const TensorState& then, const void*& data) {
-  if (!then.strided || !same_kind(tensor, then) ||
-      !equal(get<int64_t*>(aoti_torch_get_strides, tensor), then.strides)) {
-    return false;
-  }
-  data = get<const void*>(torch_get_const_data_ptr, tensor);
-  constexpr uintptr_t kAlignment = 16;
-  return (reinterpret_cast<uintptr_t>(data) - reinterpret_cast<uintptr_t>(then.data)) % kAlignment == 0;
-}
-
 Held::Held(std::vector<Tensor> tensors, Ints numbers, std::vector<double> eps)
-    : tensors_(std::move(tensors)), numbers_(std::move(numbers)), eps_(std::move(eps)) {
-  for (const Tensor& tensor : tensors_) states_.push_back(state_of(tensor));
-}
-
-bool Held::same_kinds() const {
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    if (!same_kind(tensors_[i], states_[i])) return false;
-  }
-  return true;
-}
-
-bool Held::same_memory() const {
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    const void* data = nullptr;
-    if (!same_layout(tensors_[i], states_[i], data) || data != states_[i].data) return false;
-  }
-  return true;
-}
+    : tensors_(std::move(tensors)), numbers_(std::move(numbers)), eps_(std::move(eps)), states_(tensors_) {}
 
 int64_t hold(std::vector<Tensor> tensors, Ints numbers, std::vector<double> eps) {
   auto made = std::make_shared<const Held>(std::move(tensors), std::move(numbers), std::move(eps));

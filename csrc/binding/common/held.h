@@ -4,25 +4,9 @@
 #include <mutex>
 #include <vector>
 
-#include "binding/common/arguments.h"
+#include "binding/common/tensor_states.h"
 
 namespace effkernels::binding {
-
-// What a tensor was when it was looked at.
-struct TensorState {
-  int32_t type, device_type, device_index;
-  int64_t dimensions;
-  bool strided;
-  const void* data;
-  Ints sizes, strides;
-};
-
-TensorState state_of(const Tensor& tensor);
-
-// Whether type, device and shape are as they were.
-bool same_kind(const Tensor& tensor, const TensorState& then);
-// Whether strides are also the same, and the address modulo 16; `data` is then the address now.
-bool same_layout(const Tensor& tensor, const TensorState& then, const void*& data);
 
 // Tensors that are kept between calls, so that a call passes a number instead of hundreds of tensors. If they
 // are a network's, its steps are kept with them (see network_layout.py).
@@ -38,9 +22,9 @@ class Held {
   const std::vector<double>& eps() const { return eps_; }
 
   // Whether types, devices and shapes are as they were when they were taken.
-  bool same_kinds() const;
+  bool same_kinds() const { return states_.same_kinds(tensors_); }
   // Whether strides and addresses are also as they were; false for sparse and opaque tensors.
-  bool same_memory() const;
+  bool same_memory() const { return states_.same_memory(tensors_); }
 
   // What an op keeps with them: made when it is first asked for, freed with them. All ask for the same type.
   template <class Kept>
@@ -54,7 +38,7 @@ class Held {
   std::vector<Tensor> tensors_;
   Ints numbers_;
   std::vector<double> eps_;
-  std::vector<TensorState> states_;
+  TensorStates states_;
   mutable std::mutex mutex_;
   mutable std::shared_ptr<void> kept_;
 };

@@ -1,9 +1,13 @@
 // effkernels_cpu: network, network_maps, and the same of a network that is held. Run all layers in one call.
 
 #include <algorithm>
+#include <array>
+#include <memory>
+#include <utility>
 
 #include "binding/common/held.h"
 #include "binding/common/network.h"
+#include "binding/common/plans.h"
 #include "binding/cpu/network_clock.h"
 #include "binding/cpu/run.h"
 #include "cpu/runtime/crew.h"
@@ -68,13 +72,10 @@ void set_places(LinearArgs& args, const Places& places) {
   args.y = places.result;
 }
 
-// `maps`: whether maps are the results, in the order of their steps, and not vectors.
-std::vector<Tensor> run_network(const Tensor& input, const NetworkDescription& description, bool maps) {
-  NetworkClock clock;
-  Arguments arguments(maps ? "network_maps" : "network");
-  check_results(arguments, description, maps);
-  const Map map = network_input(arguments, input, description);
-  std::vector<StepArgs> steps = network_args(arguments, map, description);
+// `steps`: as network_args makes them of `map`, which is `input`. `maps`: whether maps are the results, in
+// the order of their steps, and not vectors.
+std::vector<Tensor> run_steps(NetworkClock& clock, const Tensor& input, const Map& map,
+                              const NetworkDescription& description, std::vector<StepArgs> steps, bool maps) {
   const std::vector<size_t> returned = returned_steps(description);
   // All weights have one type, and the first tensor is a weight.
   const Tensor& weight = description.tensors.front();
@@ -163,25 +164,65 @@ std::vector<Tensor> run_network(const Tensor& input, const NetworkDescription& d
   return results;
 }
 
+const char* name_of(bool maps) { return maps ? "network_maps" : "network"; }
+
+std::vector<Tensor> run_given(const Tensor& input, const NetworkDescription& description, bool maps) {
+  NetworkClock clock;
+  Arguments arguments(name_of(maps));
+  check_results(arguments, description, maps);
+  const Map map = network_input(arguments, input, description);
+  return run_steps(clock, input, map, description, network_args(arguments, map, description), maps);
+}
+
 Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
                const std::vector<double>& eps) {
-  return run_network(input, {tensors, numbers, eps}, false).front();
+  return run_given(input, {tensors, numbers, eps}, false).front();
 }
 
 std::vector<Tensor> network_maps(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
                                  const std::vector<double>& eps) {
-  return run_network(input, {tensors, numbers, eps}, true);
+  return run_given(input, {tensors, numbers, eps}, true);
 }
 
-// The same of a network that is held. Its tensors are read anew: shapes, types and memory may have changed.
-Tensor network_held(const Tensor& input, int64_t number) {
-  const std::shared_ptr<const Held> own = held(number);
-  return network(input, own->tensors(), own->numbers(), own->eps());
+// The steps for images of one shape, type and layout, and what the tensors to which they refer were before.
+struct Prepared {
+  TensorStates states;
+  std::vector<StepArgs> steps;
+};
+
+using Key = std::array<int64_t, 7>;
+
+Key key_of(const Map& map) {
+  const Shape& shape = map.shape;
+  return {shape.images, shape.height, shape.width, shape.channels, static_cast<int64_t>(map.dtype),
+          map.planar,   map.bytes};
 }
+
+// The same of a network that is held. Where shapes, types or memory of its tensors have changed, they are
+// read anew.
+std::vector<Tensor> run_held(const Tensor& input, int64_t number, bool maps) {
+  NetworkClock clock;
+  const std::shared_ptr<const Held> own = held(number);
+  const NetworkDescription description{own->tensors(), own->numbers(), own->eps()};
+  Arguments images(name_of(maps));
+  check_results(images, description, maps);
+  const Map map = network_input(images, input, description);
+  auto& plans = own->kept<Plans<Key, Prepared>>();
+  const Key key = key_of(map);
+  std::shared_ptr<const Prepared> prepared = plans.find(key);
+  Arguments arguments(name_of(maps));  // owns copies, which plans that are kept must not refer to
+  if (prepared == nullptr || !prepared->states.same_memory(own->tensors())) {
+    prepared = std::make_shared<const Prepared>(
+        Prepared{TensorStates(own->tensors()), network_args(arguments, map, description)});
+    if (!arguments.copied()) plans.keep(key, prepared);
+  }
+  return run_steps(clock, input, map, description, prepared->steps, maps);
+}
+
+Tensor network_held(const Tensor& input, int64_t number) { return run_held(input, number, false).front(); }
 
 std::vector<Tensor> network_maps_held(const Tensor& input, int64_t number) {
-  const std::shared_ptr<const Held> own = held(number);
-  return network_maps(input, own->tensors(), own->numbers(), own->eps());
+  return run_held(input, number, true);
 }
 
 }  // namespace

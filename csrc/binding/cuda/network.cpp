@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 #include <memory>
-#include <mutex>
+#include <optional>
 
 #include "binding/common/held.h"
+#include "binding/common/plans.h"
 #include "binding/cuda/call.h"
 #include "cuda/depthwise_tensor_core.h"
 #include "cuda/network.h"
@@ -24,7 +24,7 @@ struct Prepared {
   int64_t columns;          // of the vectors
   bool floats;              // means, not of the type of the weights
   // Of all tensors, where a later call may bring other addresses; else the plan has their addresses.
-  std::vector<TensorState> states;
+  std::optional<TensorStates> states;
 };
 
 int64_t columns_of(const StepArgs& last) {
@@ -69,7 +69,7 @@ Prepared prepare(Arguments& arguments, const Map& map, const NetworkDescription&
       {}, {}, columns_of(steps.back()), std::holds_alternative<PointwiseConvBnActArgs>(steps.back()), {}};
   for (const size_t i : returned) prepared.maps.push_back(map_of(steps[i]));
   if (detached && detach(arguments, network.tensors, steps)) {
-    for (const Tensor& tensor : network.tensors) prepared.states.push_back(state_of(tensor));
+    prepared.states.emplace(network.tensors);
     prepared.plan.keep_tensor_maps();
   }
   if (map.shape.images == 0) return prepared;
@@ -117,30 +117,9 @@ std::vector<Tensor> network_maps(const Tensor& input, const std::vector<Tensor>&
   return run_given(input, {tensors, numbers, eps}, true);
 }
 
-// The plans of a network that is held, by all that they depend on but the tensors.
-class Plans {
- public:
-  using Key = std::array<int64_t, 10>;
+using Key = std::array<int64_t, 10>;
 
-  std::shared_ptr<const Prepared> find(const Key& key) {
-    const std::lock_guard lock(mutex_);
-    const auto found = plans_.find(key);
-    return found == plans_.end() ? nullptr : found->second;
-  }
-
-  void keep(const Key& key, std::shared_ptr<const Prepared> prepared) {
-    const std::lock_guard lock(mutex_);
-    if (plans_.size() >= kMost) plans_.clear();
-    plans_[key] = std::move(prepared);
-  }
-
- private:
-  static constexpr size_t kMost = 64;
-  std::mutex mutex_;
-  std::map<Key, std::shared_ptr<const Prepared>> plans_;
-};
-
-Plans::Key key_of(const Tensor& input, const Map& map) {
+Key key_of(const Tensor& input, const Map& map) {
   const Shape& shape = map.shape;
   return {shape.images,
           shape.height,
@@ -154,17 +133,6 @@ Plans::Key key_of(const Tensor& input, const Map& map) {
           cuda::channels_apart()};
 }
 
-// Whether all tensors are as the plan found them; and where they are now.
-bool still(const std::vector<Tensor>& tensors, const std::vector<TensorState>& states,
-           std::vector<const void*>& addresses) {
-  if (states.size() != tensors.size()) return false;
-  addresses.resize(tensors.size());
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    if (!same_layout(tensors[i], states[i], addresses[i])) return false;
-  }
-  return true;
-}
-
 // The same of a network that is held. Addresses are read anew; where shapes, types or strides have changed,
 // everything is.
 std::vector<Tensor> run_held(const Tensor& input, int64_t number, bool maps) {
@@ -175,14 +143,18 @@ std::vector<Tensor> run_held(const Tensor& input, int64_t number, bool maps) {
   check_results(call.arguments, description, maps);
   Arguments images(name_of(maps), "effkernels_cuda");
   const Map map = network_input(images, input, description);
-  Plans& plans = own->kept<Plans>();
-  const Plans::Key key = key_of(input, map);
+  auto& plans = own->kept<Plans<Key, Prepared>>();
+  const Key key = key_of(input, map);
+  // Whether a plan found all tensors as they are; and where they are now.
   std::vector<const void*> addresses;
+  const auto still = [&](const std::optional<TensorStates>& states) {
+    return states.has_value() && states->same_layouts(tensors, addresses);
+  };
   std::shared_ptr<const Prepared> prepared = plans.find(key);
-  if (prepared == nullptr || !still(tensors, prepared->states, addresses)) {
+  if (prepared == nullptr || !still(prepared->states)) {
     call.check_beside(tensors);
     prepared = std::make_shared<const Prepared>(prepare(call.arguments, map, description, true));
-    if (still(tensors, prepared->states, addresses)) plans.keep(key, prepared);
+    if (still(prepared->states)) plans.keep(key, prepared);
   }
   return run(call, *prepared, map, tensors.front(), addresses.data());
 }

@@ -251,6 +251,34 @@ def test_what_is_held_is_read_anew_and_checked() -> None:
         held(x)
 
 
+@torch.no_grad()
+def test_images_of_different_kinds_in_turn() -> None:
+    """What is prepared for one kind is not taken for another."""
+    images = [torch.randn(n, 3, h, w) for n, h, w in ((1, 32, 32), (2, 32, 32), (1, 40, 32))]
+    images += [x.to(memory_format=torch.channels_last) for x in images]
+    logits = held_by_c(*reversed(network_of(small().eval(), images[0])))
+    maps = held_by_c(*reversed(maps_of("all maps", images[0])))
+    for x in images * 2:
+        assert torch.equal(logits(x), torch.ops.effkernels_cpu.network(*arguments_of(logits, x)))
+        expected = torch.ops.effkernels_cpu.network_maps(*arguments_of(maps, x))
+        assert all(map(torch.equal, maps(x), expected))
+
+
+@torch.no_grad()
+def test_a_weight_that_is_copied_at_each_call_is_read_anew() -> None:
+    x = torch.randn(1, 3, 32, 32)
+    network, tensors = network_of(small().eval(), x)
+    weight = tensors[-2] = tensors[-2].t().contiguous().t()  # the classifier's
+    assert not weight.is_contiguous()
+    held = held_by_c(tensors, network)
+    before = held(x)
+    assert torch.equal(held(x), before)
+    weight.neg_()
+    after = held(x)
+    assert not torch.allclose(after, before, rtol=1e-3, atol=1e-3)
+    assert torch.equal(after, torch.ops.effkernels_cpu.network(*arguments_of(held, x)))
+
+
 def batched(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [values[i : i + size] for i in range(0, len(values), size)]
 

@@ -194,7 +194,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+# Only a fork inherits anything of the parent's threads.
+@pytest.mark.parametrize("method", slow_unless(["fork"], ["spawn", "fork", "forkserver"]))
 def test_worker_processes_of_an_idle_parent(method: str, tmp_path: Path) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} here")

@@ -1,7 +1,7 @@
 """Kernels compiled for GPUs that are not present: spills, shared memory, tensor cores.
 
-By default only those that take most of a network's time, for one architecture; the slow tests compile these for the
-others, and every configuration for that one. EFFKERNELS_TEST_ARCHS=all compiles every configuration for all, which
+All of it is slow: those that take most of a network's time for each architecture, and every configuration for one.
+EFFKERNELS_TEST_ARCHS=all compiles every configuration for all, which
 takes ten more minutes of processor time. Any release of Triton works: the tests use the one that `import triton` finds.
 """
 
@@ -24,9 +24,13 @@ import pytest
 import effkernels
 from source_tree import ROOT
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="triton is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None, reason="triton is not installed"
+    ),
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),  # busy machines take long
+]
 
 # Shared memory per block, in KB, by compute capability: CUDA's programming guide, technical specifications. The tables
 # of configurations are the same for all architectures, so tiles for 8.0 must fit into the 99 KB of 8.6 and 8.9.
@@ -47,7 +51,7 @@ MOST_INSTRUCTIONS = {
     "_depthwise_nhwc_fwd_kernel of 5x5/(2, 2) Config(rows=2, columns=8, block_c=64,": 1430,
     "_conv_nhwc_fwd_kernel of stem of 32 torch.bfloat16": 1260,
 }
-# Kernels that are compiled by default: for sm_90 all of these and those above, for the others some of them.
+# The main kernels, also those above: for sm_90 all of these and those above, for the others some of them.
 PRODUCTS = (
     "_pointwise_nhwc_fwd_kernel of (24, 144, 56) torch.bfloat16 ieee plain",
     "_pointwise_nhwc_fwd_kernel of (144, 24, 56) torch.bfloat16 ieee small maps",
@@ -62,7 +66,6 @@ MAIN = {90: (*MOST_INSTRUCTIONS, *PRODUCTS, *OTHERS), 80: SOME, 86: SOME, 89: SO
 # Everything is compiled for sm_90 or, if that is asked for, for one architecture of each kind: for 8.6, 8.9 and 12.0
 # Triton generates the same as for 8.0.
 ALL = (80, 90, 100) if os.environ.get("EFFKERNELS_TEST_ARCHS") == "all" else (90,)
-FAST = (90,)
 
 # Bytes per thread that a kernel may spill, by the release of Triton and the beginning of its label; all others may not
 # spill. 3.7 and 3.8 spill two registers of 72, once, in a convolution of 200 terms with normalised images on sm_90,
@@ -81,7 +84,7 @@ def compiling(everything: bool) -> Callable[[int], Future[list[dict[str, Any]]]]
     def start(capability: int) -> Future[list[dict[str, Any]]]:
         return pool.submit(compile_for, capability, *(() if everything else MAIN[capability]))
 
-    first = {capability: start(capability) for capability in (ALL if everything else FAST)}
+    first = {capability: start(capability) for capability in (ALL if everything else (90,))}
     return cache(lambda capability: first.get(capability) or start(capability))
 
 
@@ -102,13 +105,9 @@ def compile_for(capability: int, *labels: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-SLOW = (pytest.mark.slow, pytest.mark.timeout(2400))  # busy machines take long
 PARAMETERS = [
-    *(
-        pytest.param((n, False), id=f"main kernels, sm_{n}", marks=() if n in FAST else SLOW)
-        for n in MAIN
-    ),
-    *(pytest.param((n, True), id=f"all kernels, sm_{n}", marks=SLOW) for n in ALL),
+    *(pytest.param((n, False), id=f"main kernels, sm_{n}") for n in MAIN),
+    *(pytest.param((n, True), id=f"all kernels, sm_{n}") for n in ALL),
 ]
 
 
@@ -194,8 +193,6 @@ def test_products_of_16_bits_run_on_tensor_cores(
     assert PRODUCT[capability] in found
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("architecture", ALL, ids="sm_{}".format)
 def test_float32_products_are_exact_unless_tf32_is_allowed(architecture: int) -> None:
     compiled = compiling(True)(architecture).result()
