@@ -21,7 +21,8 @@ OTHERS = {
     # Kernels that an op chooses for some of its arguments; and those of networks, beside what is no kernel.
     "csrc/cuda": {"depthwise_tensor_core", "stem_conv_bn_act", "sums_gate"}
     | {"device_arch", "linear", "network", "network_work"},
-    "csrc/binding/common": {"arguments", "errors", "held", "linear", "network", "torch"},
+    "csrc/binding/common": {"arguments", "errors", "held", "linear", "network", "plans", "torch"}
+    | {"tensor_states"},
     "csrc/binding/cpu": {"hold", "limits", "module", "network", "network_clock", "objects", "run"}
     | {"depthwise_conv_wgrad", "new_memory", "step_times", "workspace"},
     "csrc/binding/cuda": {"call", "device_arch", "hold", "launch", "launch_records", "limits"}
