@@ -41,14 +41,23 @@ class KernelLimits(NamedTuple):
 
 
 def of_module(backend: str) -> KernelLimits:
-    """What the loaded module of "cpu" or "cuda" says by its op ``limits``, by name."""
+    """What the loaded module of "cpu" or "cuda" says by its op ``limits``, by name.
+
+    Raises:
+        ValueError: it has a limit that is not known here, because it was built from other sources.
+    """
     packet = getattr(getattr(torch.ops, f"effkernels_{backend}"), "limits", None)
     if packet is None:
         return KernelLimits()
     names = [result.name for result in packet.default._schema.returns]
+    unknown = sorted(set(names) - set(KernelLimits._fields))
+    if unknown:
+        raise ValueError(
+            f"the module of the {backend} backend has limits that are not known: {', '.join(unknown)}; build it again"
+        )
     found = packet()
     values = found if isinstance(found, tuple) else (found,)
-    return KernelLimits()._replace(**dict(zip(names, values, strict=True)))
+    return KernelLimits(**dict(zip(names, values, strict=True)))
 
 
 def refusal(arguments: Callable[..., Any], *limits: Limit) -> Refusal:
