@@ -42,4 +42,30 @@ void check_results(const Arguments& arguments, const NetworkDescription& network
 // The map that a step writes; of no channels where it writes none.
 Shape map_of(const StepArgs& step);
 
+// The ops of a backend are two functions in four forms. `kRun` takes the input, the description of a network
+// or the number of one that is held, and whether it returns maps.
+template <auto kRun>
+Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
+               const std::vector<double>& eps) {
+  return kRun(input, {tensors, numbers, eps}, false).front();
+}
+
+template <auto kRun>
+std::vector<Tensor> network_maps(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
+                                 const std::vector<double>& eps) {
+  return kRun(input, {tensors, numbers, eps}, true);
+}
+
+template <auto kRun>
+Tensor network_held(const Tensor& input, int64_t number) {
+  return kRun(input, number, false).front();
+}
+
+template <auto kRun>
+std::vector<Tensor> network_maps_held(const Tensor& input, int64_t number) {
+  return kRun(input, number, true);
+}
+
+inline const char* network_name(bool maps) { return maps ? "network_maps" : "network"; }
+
 }  // namespace effkernels::binding

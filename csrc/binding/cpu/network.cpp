@@ -164,24 +164,12 @@ std::vector<Tensor> run_steps(NetworkClock& clock, const Tensor& input, const Ma
   return results;
 }
 
-const char* name_of(bool maps) { return maps ? "network_maps" : "network"; }
-
 std::vector<Tensor> run_given(const Tensor& input, const NetworkDescription& description, bool maps) {
   NetworkClock clock;
-  Arguments arguments(name_of(maps));
+  Arguments arguments(network_name(maps));
   check_results(arguments, description, maps);
   const Map map = network_input(arguments, input, description);
   return run_steps(clock, input, map, description, network_args(arguments, map, description), maps);
-}
-
-Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
-               const std::vector<double>& eps) {
-  return run_given(input, {tensors, numbers, eps}, false).front();
-}
-
-std::vector<Tensor> network_maps(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
-                                 const std::vector<double>& eps) {
-  return run_given(input, {tensors, numbers, eps}, true);
 }
 
 // The steps for images of one shape, type and layout, and what the tensors to which they refer were before.
@@ -204,13 +192,13 @@ std::vector<Tensor> run_held(const Tensor& input, int64_t number, bool maps) {
   NetworkClock clock;
   const std::shared_ptr<const Held> own = held(number);
   const NetworkDescription description{own->tensors(), own->numbers(), own->eps()};
-  Arguments images(name_of(maps));
+  Arguments images(network_name(maps));
   check_results(images, description, maps);
   const Map map = network_input(images, input, description);
   auto& plans = own->kept<Plans<Key, Prepared>>();
   const Key key = key_of(map);
   std::shared_ptr<const Prepared> prepared = plans.find(key);
-  Arguments arguments(name_of(maps));  // owns copies, which plans that are kept must not refer to
+  Arguments arguments(network_name(maps));  // owns copies, which plans that are kept must not refer to
   if (prepared == nullptr || !prepared->states.same_memory(own->tensors())) {
     prepared = std::make_shared<const Prepared>(
         Prepared{TensorStates(own->tensors()), network_args(arguments, map, description)});
@@ -219,18 +207,13 @@ std::vector<Tensor> run_held(const Tensor& input, int64_t number, bool maps) {
   return run_steps(clock, input, map, description, prepared->steps, maps);
 }
 
-Tensor network_held(const Tensor& input, int64_t number) { return run_held(input, number, false).front(); }
-
-std::vector<Tensor> network_maps_held(const Tensor& input, int64_t number) {
-  return run_held(input, number, true);
-}
-
 }  // namespace
 }  // namespace effkernels::binding
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cpu, CPU, library) {
-  library.impl("network", TORCH_BOX(&effkernels::binding::network));
-  library.impl("network_maps", TORCH_BOX(&effkernels::binding::network_maps));
-  library.impl("network_held", TORCH_BOX(&effkernels::binding::network_held));
-  library.impl("network_maps_held", TORCH_BOX(&effkernels::binding::network_maps_held));
+  library.impl("network", TORCH_BOX(&effkernels::binding::network<effkernels::binding::run_given>));
+  library.impl("network_maps", TORCH_BOX(&effkernels::binding::network_maps<effkernels::binding::run_given>));
+  library.impl("network_held", TORCH_BOX(&effkernels::binding::network_held<effkernels::binding::run_held>));
+  library.impl("network_maps_held",
+               TORCH_BOX(&effkernels::binding::network_maps_held<effkernels::binding::run_held>));
 }

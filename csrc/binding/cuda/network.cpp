@@ -97,24 +97,12 @@ std::vector<Tensor> run(const Call& call, const Prepared& prepared, const Map& m
   return results;
 }
 
-const char* name_of(bool maps) { return maps ? "network_maps" : "network"; }
-
 std::vector<Tensor> run_given(const Tensor& input, const NetworkDescription& network, bool maps) {
-  Call call(name_of(maps), input, network.tensors);
+  Call call(network_name(maps), input, network.tensors);
   check_results(call.arguments, network, maps);
   const Map map = network_input(call.arguments, input, network);
   const Prepared prepared = prepare(call.arguments, map, network, false);
   return run(call, prepared, map, network.tensors.front(), nullptr);
-}
-
-Tensor network(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
-               const std::vector<double>& eps) {
-  return run_given(input, {tensors, numbers, eps}, false).front();
-}
-
-std::vector<Tensor> network_maps(const Tensor& input, const std::vector<Tensor>& tensors, const Ints& numbers,
-                                 const std::vector<double>& eps) {
-  return run_given(input, {tensors, numbers, eps}, true);
 }
 
 using Key = std::array<int64_t, 10>;
@@ -139,9 +127,9 @@ std::vector<Tensor> run_held(const Tensor& input, int64_t number, bool maps) {
   const std::shared_ptr<const Held> own = held(number);
   const std::vector<Tensor>& tensors = own->tensors();
   const NetworkDescription description{tensors, own->numbers(), own->eps()};
-  Call call(name_of(maps), input);
+  Call call(network_name(maps), input);
   check_results(call.arguments, description, maps);
-  Arguments images(name_of(maps), "effkernels_cuda");
+  Arguments images(network_name(maps), "effkernels_cuda");
   const Map map = network_input(images, input, description);
   auto& plans = own->kept<Plans<Key, Prepared>>();
   const Key key = key_of(input, map);
@@ -157,12 +145,6 @@ std::vector<Tensor> run_held(const Tensor& input, int64_t number, bool maps) {
     if (still(prepared->states)) plans.keep(key, prepared);
   }
   return run(call, *prepared, map, tensors.front(), addresses.data());
-}
-
-Tensor network_held(const Tensor& input, int64_t number) { return run_held(input, number, false).front(); }
-
-std::vector<Tensor> network_maps_held(const Tensor& input, int64_t number) {
-  return run_held(input, number, true);
 }
 
 // Bytes of all that is between the input and the result. The input is read for its shape and type alone.
@@ -188,10 +170,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(effkernels_cuda, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(effkernels_cuda, EFFKERNELS_DISPATCH_KEY, library) {
-  library.impl("network", TORCH_BOX(&effkernels::binding::network));
-  library.impl("network_held", TORCH_BOX(&effkernels::binding::network_held));
-  library.impl("network_maps", TORCH_BOX(&effkernels::binding::network_maps));
-  library.impl("network_maps_held", TORCH_BOX(&effkernels::binding::network_maps_held));
+  library.impl("network", TORCH_BOX(&effkernels::binding::network<effkernels::binding::run_given>));
+  library.impl("network_held", TORCH_BOX(&effkernels::binding::network_held<effkernels::binding::run_held>));
+  library.impl("network_maps", TORCH_BOX(&effkernels::binding::network_maps<effkernels::binding::run_given>));
+  library.impl("network_maps_held",
+               TORCH_BOX(&effkernels::binding::network_maps_held<effkernels::binding::run_held>));
 }
 
 // Plans for the current device, whatever device the tensors are on.
