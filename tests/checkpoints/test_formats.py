@@ -44,7 +44,7 @@ ENTRIES = {
     "efficientnet_lite4": 548,
 }
 
-# The others have more layers of the same names.
+# The other variants differ in the numbers of blocks and channels alone.
 FAST = ("efficientnet_b0", "efficientnet_b1", "efficientnet_lite0", "efficientnet_lite1")
 
 

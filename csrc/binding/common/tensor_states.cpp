@@ -13,9 +13,9 @@ Result get(Get get_from, const Tensor& tensor) {
   return result;
 }
 
-// After a call has gone through the weights, tensors are in memory alone, and waiting for one after the other
-// takes ten times as long as comparing them: so the lines around the sizes, where torch keeps a tensor's
-// other properties, are asked for this many tensors ahead.
+// A network's weights drive the tensors' properties out of the caches, and waiting for memory then takes ten
+// times as long as comparing them: so the cache lines around the sizes, where torch keeps the other
+// properties too, are prefetched while the tensor this many before is compared.
 constexpr size_t kAhead = 16;
 
 void prefetch_around(const int64_t* sizes) {

@@ -6,7 +6,8 @@
 
 namespace effkernels::binding {
 
-// What tensors were when they were looked at. All calls are given the same tensors again.
+// Types, devices, shapes, strides and addresses of some tensors when this was made, to compare them with
+// later. Each comparison is given the same tensors again.
 class TensorStates {
  public:
   explicit TensorStates(const std::vector<Tensor>& tensors);

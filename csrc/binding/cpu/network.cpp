@@ -172,7 +172,8 @@ std::vector<Tensor> run_given(const Tensor& input, const NetworkDescription& des
   return run_steps(clock, input, map, description, network_args(arguments, map, description), maps);
 }
 
-// The steps for images of one shape, type and layout, and what the tensors to which they refer were before.
+// The steps for images of one shape, type and layout, and the states of the tensors to which they refer, read
+// before the steps: a change in between is found at the next call.
 struct Prepared {
   TensorStates states;
   std::vector<StepArgs> steps;

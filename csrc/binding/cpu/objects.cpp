@@ -9,14 +9,14 @@
 namespace effkernels::binding {
 namespace {
 
-// After a network has run, objects are in memory alone, and waiting for one after the other takes most of the
-// time: so each is asked for this many objects ahead.
+// A network's weights drive these objects out of the caches, and then most of the time is spent waiting for
+// memory: so each object is prefetched while the one this many before it is compared.
 constexpr size_t kAhead = 16;
 
 template <class Of>
 void prefetch_ahead(const std::vector<Of>& list, size_t i, PyObject* Of::* member) {
   if (i + kAhead >= list.size()) return;
-  // What is read lies within four words, of which the last may begin the next cache line.
+  // Only the first four words are read; the last of them may lie in the next cache line.
   const char* object = reinterpret_cast<const char*>(list[i + kAhead].*member);
   __builtin_prefetch(object);
   __builtin_prefetch(object + 3 * sizeof(void*));
@@ -32,8 +32,8 @@ struct Instance {
   PyTypeObject* type;
 };
 
-// A number that changes with every change of a dictionary, so that its entries need not be read; and one that
-// changes with every change of any that has such a number. 0: there is no such number.
+// version: a number that changes whenever the dictionary does, so that its entries need not be read.
+// all_changes: one that changes whenever any dictionary with a version does. 0: there is no such number.
 #if defined(PYPY_VERSION)
 uint64_t version(PyObject*) { return 0; }
 uint64_t first_version(PyObject*) { return 0; }
@@ -201,7 +201,7 @@ class Objects {
     dicts_.push_back({keep(dict), version, entries_.size()});
   }
 
-  // A dictionary that is not empty is never the same, also not where it does not change.
+  // Without a version where it is not empty now: it is then read, and differs, at each comparison.
   void add_empty(PyObject* dict) {
     const uint64_t version = first_version(dict);
     dicts_.push_back({keep(dict), PyDict_Size(dict) == 0 ? version : 0, entries_.size()});
@@ -272,7 +272,7 @@ class Objects {
   }
 
   bool released_ = false;
-  uint64_t checked_ = 0;  // all_changes() when no dictionary had changed; 0 if it says too little
+  uint64_t checked_ = 0;  // all_changes() when all dictionaries were last found the same; 0: not known
   std::vector<Instance> instances_;
   std::vector<Typed> types_;
   std::vector<Dict> dicts_;

@@ -109,6 +109,16 @@ def test_it_is_seen(change: str) -> None:
     assert not objects.same()
 
 
+def test_a_dictionary_must_be_empty_whether_it_changed_or_not() -> None:
+    filled = {"a": 1}
+    objects = unchanged.look_at(empty=[{}, filled])
+    assert objects is not None
+    assert not objects.same()
+    assert not objects.same()
+    filled.clear()
+    assert objects.same()
+
+
 @pytest.mark.parametrize("change", UNSEEN)
 def test_it_is_not(change: str) -> None:
     world = World()

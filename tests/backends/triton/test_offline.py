@@ -1,8 +1,8 @@
 """Kernels compiled for GPUs that are not present: spills, shared memory, tensor cores.
 
-All of it is slow: those that take most of a network's time for each architecture, and every configuration for one.
-EFFKERNELS_TEST_ARCHS=all compiles every configuration for all, which
-takes ten more minutes of processor time. Any release of Triton works: the tests use the one that `import triton` finds.
+For each architecture those that take most of a network's time, and for one of them every configuration; with
+EFFKERNELS_TEST_ARCHS=all every configuration for all, which takes ten more minutes of processor time. Any release of
+Triton works: the tests use the one that `import triton` finds.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MOST_INSTRUCTIONS = {
     "_depthwise_nhwc_fwd_kernel of 5x5/(2, 2) Config(rows=2, columns=8, block_c=64,": 1430,
     "_conv_nhwc_fwd_kernel of stem of 32 torch.bfloat16": 1260,
 }
-# The main kernels, also those above: for sm_90 all of these and those above, for the others some of them.
+# The main kernels: for sm_90 these and those of MOST_INSTRUCTIONS, for the others some of them.
 PRODUCTS = (
     "_pointwise_nhwc_fwd_kernel of (24, 144, 56) torch.bfloat16 ieee plain",
     "_pointwise_nhwc_fwd_kernel of (144, 24, 56) torch.bfloat16 ieee small maps",
@@ -84,7 +84,7 @@ def compiling(everything: bool) -> Callable[[int], Future[list[dict[str, Any]]]]
     def start(capability: int) -> Future[list[dict[str, Any]]]:
         return pool.submit(compile_for, capability, *(() if everything else MAIN[capability]))
 
-    first = {capability: start(capability) for capability in (ALL if everything else (90,))}
+    first = {capability: start(capability) for capability in (ALL if everything else ())}
     return cache(lambda capability: first.get(capability) or start(capability))
 
 
