@@ -120,7 +120,6 @@ class Expand(Case):
         return f"{self.channels} > {self.expanded}, {by_sides(self.size)}, {window}"
 
 
-# Kernels need at least 8 input channels and 16-bit types; see `effkernels._backends.cuda`.
 SAMPLES = {
     "3x3": Expand(2, 8, 20, (6, 7)),
     "5x5/2-same": Expand(
@@ -128,7 +127,6 @@ SAMPLES = {
     ),
 }
 
-# 16-bit, because there is no float32 kernel.
 EDGES = {
     # Several tiles, the last ones incomplete, and several chunks, the last one incomplete.
     "3x3": Expand(1, 16, 40, (33, 70)),
@@ -157,8 +155,38 @@ EDGES = {
 }
 
 
+# Those that one CUDA kernel computes, 48 expanded channels of a strip of columns at a time: by the channels of x, the
+# window and the stride, for each of which it has other code.
+IN_ONE_KERNEL = {
+    "16, 3x3/2": Expand(2, 16, 48, (9, 12), 3, 2),
+    "24, 3x3/2, two strips": Expand(1, 24, 48, (6, 140), 3, 2, padding=(0, 1, 0, 1)),
+    "32, 3x3/2, two chunks": Expand(2, 32, 96, (7, 20), 3, 2, activation="relu6"),
+    "24, 3x3": Expand(3, 24, 48, (20, 12), activation="hardswish"),
+    "32, 3x3, odd strips": Expand(1, 32, 48, (9, 75), style=Style(bias=True)),
+    "40, 3x3": Expand(3, 40, 48, (7, 10), style=Style(norm="float32")),
+    "24, 5x5/2": Expand(2, 24, 48, (13, 14), 5, 2, padding=PAD2),
+    "32, 5x5/2, odd strips": Expand(1, 32, 48, (11, 71), 5, 2, padding=(1, 2, 1, 2)),
+    "40, 5x5/2, two chunks": Expand(1, 40, 96, (20, 66), 5, 2, padding=PAD2),
+    "images of few rows": Expand(7, 24, 48, (1, 6)),
+    "mostly padding": Expand(2, 16, 48, (4, 6), 3, 2, padding=(9, 14, 2, 7)),
+    "no norm": Expand(2, 24, 48, (5, 8), activation="identity", style=Style(norm="none")),
+}
+
+
+def generate_for_one_kernel(draw: Draw) -> Expand:
+    """Like :data:`IN_ONE_KERNEL`, with up to some 6000 values."""
+    kernel, stride = draw.choice(((3, 1), (3, 2), (5, 2)))
+    channels = draw.choice((16, 24, 32) if (kernel, stride) == (3, 2) else (24, 32, 40))
+    n, expanded = draw.choice((1, 1, 2, 4)), draw.choice((48, 48, 96))
+    size = drawing.size(draw, 6_000 // (expanded * n))
+    padding = fitting(size, (kernel, kernel), (1, 1), drawing.sides(draw, (kernel + 1, kernel + 1)))
+    activation, style = drawing.activation(draw), drawing.style(draw)
+    case = Expand(n, channels, expanded, size, kernel, stride, padding, activation=activation)
+    return replace(case, style=replace(style, dtype=draw.choice((torch.float16, torch.bfloat16))))
+
+
 def generate(draw: Draw) -> Expand:
-    """16-bit cases with channels that a kernel accepts, with up to some 8000 values."""
+    """16-bit cases of any channels, with up to some 8000 values."""
     n = draw.choice((1, 1, 2, 3, 0))
     channels, expanded = 8 * draw.integer(1, 16), draw.integer(1, 150)
     kernel = draw.choice((3, 5))

@@ -194,6 +194,13 @@ def tensor_memory_archs(archs: Sequence[str]) -> list[str]:
     ] or _NONE_OF_THEM
 
 
+def large_memory_archs(archs: Sequence[str]) -> list[str]:
+    """Those of :func:`tensor_memory_archs` with 227 KiB of shared memory a block, which 12.0 and newer lack."""
+    return [
+        arch for arch in tensor_memory_archs(archs) if float(arch.removesuffix("+PTX").rstrip("af")) < 12
+    ] or _NONE_OF_THEM
+
+
 def warpgroup_archs(archs: Sequence[str]) -> list[str]:
     """Those of `archs` with wgmma, 9.0a alone, and never as PTX; 8.0, with empty kernels, if it is not there."""
     return ["9.0a"] if {"9.0a", "9.0a+PTX"} & set(archs) else _NONE_OF_THEM

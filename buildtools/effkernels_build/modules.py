@@ -24,6 +24,7 @@ from effkernels_build.cuda import (
     Nvcc,
     device_archs,
     gencode_flags,
+    large_memory_archs,
     tensor_memory_archs,
     warpgroup_archs,
 )
@@ -259,6 +260,7 @@ Archs = Callable[[Sequence[str]], "list[str]"]
 # Sources whose kernels need what not all architectures have. All others are compiled for the whole list.
 SOME_ARCHS: dict[str, Archs] = {
     "depthwise_tensor_core": tensor_memory_archs,
+    "expand_depthwise_conv_bn_act": large_memory_archs,
     "warpgroups": warpgroup_archs,
 }
 

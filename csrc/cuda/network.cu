@@ -11,6 +11,7 @@
 #include "cuda/common/tensor_maps.h"
 #include "cuda/conv_bn_act.h"
 #include "cuda/depthwise_conv_bn_act.h"
+#include "cuda/expand_depthwise_conv_bn_act.h"
 #include "cuda/linear.h"
 #include "cuda/network_work.h"
 #include "cuda/pointwise_conv_bn_act.h"
@@ -46,6 +47,13 @@ void for_each_pointer(DepthwiseCall& c, const F& f) {
   for_each_parameter(c.args, f);
 }
 template <class F>
+void for_each_pointer(ExpandDepthwiseCall& c, const F& f) {
+  f(c.args.x);
+  f(c.args.depthwise.y);
+  f(c.sums);
+  for_each_parameter(c.args, f);
+}
+template <class F>
 void for_each_pointer(GateCall& c, const F& f) {
   f(c.partial.sums);
   f(c.partial.means);
@@ -71,6 +79,9 @@ const char* run_call(const PointwiseCall& call, const Stream& stream) {
 const char* run_call(const DepthwiseCall& call, const Stream& stream) {
   return depthwise_conv_bn_act_sums(call.args, call.sums, stream);
 }
+const char* run_call(const ExpandDepthwiseCall& call, const Stream& stream) {
+  return expand_depthwise_conv_bn_act_sums(call.args, call.sums, stream);
+}
 const char* run_call(const GateCall& call, const Stream& stream) {
   return squeeze_excite_gate_of_sums(call.args, call.partial, stream);
 }
@@ -87,17 +98,41 @@ Shape with_channels(Shape shape, int channels) {
   return shape;
 }
 
-BlockWork work_of(const MbconvArgs& args) {
+// The convolutions of a block before its projection; one if nothing is expanded. The result's address is not
+// set.
+ExpandDepthwiseConvBnActArgs first_two_of(const MbconvArgs& args, const void* x) {
+  ExpandDepthwiseConvBnActArgs two{};
+  DepthwiseConvBnActArgs& depthwise = two.depthwise;
+  depthwise.in = with_channels(args.in, args.expanded);
+  depthwise.out = with_channels(args.out, args.expanded);
+  depthwise.dtype = args.dtype;
+  depthwise.window = args.window;
+  depthwise.weight = args.depthwise_weight;
+  depthwise.norm = args.depthwise_norm;
+  depthwise.activation = args.activation;
+  two.in_channels = args.in.channels;
+  two.x = x;
+  two.expand_weight = args.expand_weight;
+  two.expand_norm = args.expand_norm;
+  return two;
+}
+
+// Partial sums of each image where one kernel computes both; else 0.
+int parts_in_one_kernel(const ExpandDepthwiseConvBnActArgs& two) {
+  return two.expand_weight == nullptr ? 0 : expand_depthwise_conv_bn_act_parts(two);
+}
+
+BlockWork work_of(const MbconvArgs& args, const void* x) {
+  const bool in_one = parts_in_one_kernel(first_two_of(args, x)) > 0;
   BlockWork work{};
   work.images = args.in.images;
   work.in = image_bytes(args.in, args.dtype);
-  if (args.expand_weight != nullptr) {
-    work.expanded = image_bytes(with_channels(args.in, args.expanded), args.dtype);
-  }
+  const bool in_two = args.expand_weight != nullptr && !in_one;
+  if (in_two) work.expanded = image_bytes(with_channels(args.in, args.expanded), args.dtype);
   work.depthwise = image_bytes(with_channels(args.out, args.expanded), args.dtype);
   work.out = image_bytes(args.out, args.dtype);
   work.residual = args.residual;
-  work.launches = 2 + (args.expand_weight != nullptr) + (args.gate.squeezed > 0);
+  work.launches = 2 + in_two + (args.gate.squeezed > 0);
   return work;
 }
 
@@ -123,7 +158,7 @@ void NetworkPlan::plan(ConvBnActArgs args, Planning& now) {
 void NetworkPlan::plan(const MbconvArgs& args, Planning& now) {
   const ImageRange all{0, args.in.images};
   const PlacePointer y = buffer(image_bytes(args.out, args.dtype), all);
-  const int64_t images = images_of_a_part(work_of(args), now.most_bytes, device_memory());
+  const int64_t images = images_of_a_part(work_of(args, now.at), now.most_bytes, device_memory());
   LaunchPurpose purpose = now.purpose;
   purpose.parts = static_cast<int>((all.count + images - 1) / images);
   for (; purpose.part <= purpose.parts; ++purpose.part) {
@@ -140,52 +175,43 @@ void NetworkPlan::plan_part(MbconvArgs args, ImageRange images, PlacePointer x, 
     call(own, images, purpose);
   };
   args.in.images = args.out.images = images.count;
+  ExpandDepthwiseConvBnActArgs two = first_two_of(args, x);
+  const PlacePointer depthwise_y = buffer(image_bytes(two.depthwise.out, args.dtype), images);
+  two.depthwise.y = depthwise_y;
+  const int parts_in_one = parts_in_one_kernel(two);
   PlacePointer at = x;
-  if (args.expand_weight != nullptr) {
-    PointwiseConvBnActArgs expand{};
-    expand.in = args.in;
-    expand.out_channels = args.expanded;
-    expand.dtype = args.dtype;
-    expand.x = at;
-    expand.weight = args.expand_weight;
-    expand.norm = args.expand_norm;
-    expand.activation = args.activation;
-    at = buffer(image_bytes(with_channels(args.in, args.expanded), args.dtype), images);
-    expand.y = at;
-    add("expand", PointwiseCall{expand, nullptr});
+  if (args.expand_weight != nullptr && parts_in_one == 0) {
+    at = buffer(image_bytes(two.depthwise.in, args.dtype), images);
+    add("expand", PointwiseCall{two.expand(at), nullptr});
   }
-
-  DepthwiseConvBnActArgs depthwise{};
-  depthwise.in = with_channels(args.in, args.expanded);
-  depthwise.out = with_channels(args.out, args.expanded);
-  depthwise.dtype = args.dtype;
-  depthwise.window = args.window;
-  depthwise.x = at;
-  depthwise.weight = args.depthwise_weight;
-  depthwise.norm = args.depthwise_norm;
-  depthwise.activation = args.activation;
-  at = buffer(image_bytes(depthwise.out, args.dtype), images);
-  depthwise.y = at;
+  const DepthwiseConvBnActArgs depthwise = two.after(at);
+  const auto add_depthwise = [&](float* sums) {
+    if (parts_in_one > 0) {
+      add("expand+depthwise", ExpandDepthwiseCall{two, sums});
+    } else {
+      add("depthwise", DepthwiseCall{depthwise, sums});
+    }
+  };
   float* gate = nullptr;
   if (args.gate.squeezed > 0) {
     // The depthwise kernel's blocks sum what each has computed; the gate's kernel adds these sums.
-    const int parts = depthwise_conv_bn_act_parts(depthwise);
+    const int parts = parts_in_one > 0 ? parts_in_one : depthwise_conv_bn_act_parts(depthwise);
     const int64_t floats = args.expanded * kFloatBytes;
     const PlacePointer sums = buffer(floats * parts, images);
     const PlacePointer means = buffer(floats, images);
     gate = buffer(floats, images);
-    add("depthwise", DepthwiseCall{depthwise, sums});
+    add_depthwise(sums);
     add("squeeze_excite", GateCall{args.gate.with(images.count, nullptr, gate),
                                    PartialSums{sums, parts, args.out.pixels(), means}});
   } else {
-    add("depthwise", DepthwiseCall{depthwise, nullptr});
+    add_depthwise(nullptr);
   }
 
   PointwiseConvBnActArgs project{};
   project.in = depthwise.out;
   project.out_channels = args.out.channels;
   project.dtype = args.dtype;
-  project.x = at;
+  project.x = depthwise_y;
   project.weight = args.project_weight;
   project.norm = args.project_norm;
   project.gate = gate;
@@ -230,7 +256,7 @@ void NetworkPlan::plan(LinearArgs args, Planning& now) {
 void NetworkPlan::finish() {
   std::vector<BlockWork> blocks;
   for (const Step& step : steps_) {
-    if (const auto* block = std::get_if<MbconvArgs>(&step.args)) blocks.push_back(work_of(*block));
+    if (const auto* block = std::get_if<MbconvArgs>(&step.args)) blocks.push_back(work_of(*block, PlacePointer{Place::kBuffer}));
   }
   Planning now{bytes_to_stay_within(blocks)};
   if (const auto* first = std::get_if<MbconvArgs>(&steps_.front().args)) {

@@ -9,6 +9,7 @@
 
 #include "args/conv_bn_act.h"
 #include "args/depthwise_conv_bn_act.h"
+#include "args/expand_depthwise_conv_bn_act.h"
 #include "args/linear.h"
 #include "args/mbconv.h"
 #include "args/pointwise_conv_bn_act.h"
@@ -27,6 +28,10 @@ struct DepthwiseCall {
   DepthwiseConvBnActArgs args;
   float* sums;
 };
+struct ExpandDepthwiseCall {
+  ExpandDepthwiseConvBnActArgs args;
+  float* sums;
+};
 struct GateCall {
   SqueezeExciteGateArgs args;
   PartialSums partial;
@@ -35,7 +40,7 @@ struct LinearCall {
   LinearArgs args;
   void* features;
 };
-using LauncherCall = std::variant<ConvBnActArgs, PointwiseCall, DepthwiseCall, GateCall, LinearCall>;
+using LauncherCall = std::variant<ConvBnActArgs, PointwiseCall, DepthwiseCall, ExpandDepthwiseCall, GateCall, LinearCall>;
 
 // The images that something is for, of those of the whole call.
 struct ImageRange {
@@ -72,6 +77,12 @@ template <class F>
 void for_each_parameter(DepthwiseConvBnActArgs& a, const F& f) {
   f(a.weight);
   for_each_parameter(a.norm, f);
+}
+template <class F>
+void for_each_parameter(ExpandDepthwiseConvBnActArgs& a, const F& f) {
+  f(a.expand_weight);
+  for_each_parameter(a.expand_norm, f);
+  for_each_parameter(a.depthwise, f);
 }
 template <class F>
 void for_each_parameter(PointwiseConvBnActArgs& a, const F& f) {

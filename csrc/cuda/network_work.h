@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "cuda/depthwise_conv_bn_act.h"
+#include "cuda/expand_depthwise_conv_bn_act.h"
 #include "cuda/network.h"
 #include "cuda/pointwise_conv_bn_act.h"
 
@@ -61,6 +62,18 @@ inline LaunchWork work_of_launch(const DepthwiseCall& c, size_t, size_t) {
   return {(elements_of(a.in) + elements_of(a.out) + a.out.channels * taps) * each +
               bytes_of(a.norm, a.out.channels) + sums,
           2 * elements_of(a.out) * taps};
+}
+
+inline LaunchWork work_of_launch(const ExpandDepthwiseCall& c, size_t, size_t) {
+  const DepthwiseConvBnActArgs& a = c.args.depthwise;
+  const int64_t pixels = a.in.images * a.in.pixels(), terms = c.args.in_channels, channels = a.out.channels;
+  const int64_t taps = int64_t{a.window.kernel_h} * a.window.kernel_w;
+  const int64_t sums = c.sums == nullptr ? 0
+                                         : a.out.images * expand_depthwise_conv_bn_act_parts(c.args) *
+                                               channels * kBytesOfFloat;
+  return {(pixels * terms + channels * (terms + taps) + elements_of(a.out)) * size_of(a.dtype) +
+              bytes_of(c.args.expand_norm, channels) + bytes_of(a.norm, channels) + sums,
+          2 * (pixels * terms * channels + elements_of(a.out) * taps)};
 }
 
 // The means of sums over parts of images, and the gate.

@@ -12,6 +12,7 @@ from effkernels.ops._define import define_private
 from effkernels.ops._steps import NETWORK, run_by_steps
 from effkernels.ops._window import WindowArguments
 from effkernels.ops.conv_bn_act import ConvArguments
+from effkernels.ops.expand_depthwise_conv_bn_act import ExpandDepthwiseArguments
 from effkernels.ops.mbconv import MbconvArguments
 from effkernels.ops.pointwise_conv_bn_act import PointwiseArguments, PointwisePoolArguments
 from effkernels.ops.squeeze_excite import SqueezeExciteArguments
@@ -26,10 +27,12 @@ def refusals() -> dict[str, limits.Refusal]:
     hidden = limits.too_many_hidden(most.gate_hidden_channels)
     window = refusal(WindowArguments, rows, other_dtypes)
     pooled = refusal(PointwisePoolArguments, other_dtypes)
+    depthwise_rows = limits.too_many_rows(most.kernel_rows, "depthwise_weight")
+    expanded = refusal(ExpandDepthwiseArguments, depthwise_rows, other_dtypes)
     block = refusal(
         MbconvArguments,
         limits.no_hidden,
-        limits.too_many_rows(most.kernel_rows, "depthwise_weight"),
+        depthwise_rows,
         limits.too_many_hidden(most.gate_hidden_channels, "se_reduce_weight"),
         other_dtypes,
     )
@@ -37,6 +40,8 @@ def refusals() -> dict[str, limits.Refusal]:
         "conv_bn_act": refusal(ConvArguments, terms, rows, limits.other_dtypes_but_uint8_images),
         "depthwise_conv_bn_act": window,
         "depthwise_conv_bn_act_pool": window,
+        "expand_depthwise_conv_bn_act": expanded,
+        "expand_depthwise_conv_bn_act_pool": expanded,
         "pointwise_conv_bn_act": refusal(PointwiseArguments, other_dtypes, limits.gate_not_float32),
         "pointwise_conv_bn_act_pool": pooled,
         "pointwise_conv_bn_act_squeeze": pooled,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ OPS = (
     "conv_bn_act",
     "depthwise_conv_bn_act",
     "depthwise_conv_bn_act_pool",
+    "expand_depthwise_conv_bn_act",
+    "expand_depthwise_conv_bn_act_pool",
     "pointwise_conv_bn_act",
     "pointwise_conv_bn_act_pool",
     "pointwise_conv_bn_act_squeeze",
@@ -45,21 +47,37 @@ class Shim:
         return found
 
 
-APART = "EFFKERNELS_CHANNELS_APART"
-
-
 @contextmanager
-def channels_apart(runner: Runner) -> Iterator[None]:
-    """NaN and infinities of one channel reach no other inside of the block."""
+def variable(runner: Runner, name: str, value: str) -> Iterator[None]:
+    """Has a variable of the environment where the kernels run, inside of the block."""
     if isinstance(runner, Shim):
-        runner.shim.call("environment", APART, "1")
+        runner.shim.call("environment", name, value)
         try:
             yield
         finally:
-            runner.shim.call("environment", APART, None)
+            runner.shim.call("environment", name, None)
         return
-    os.environ[APART] = "1"
+    os.environ[name] = value
     try:
         yield
     finally:
-        del os.environ[APART]
+        del os.environ[name]
+
+
+def channels_apart(runner: Runner) -> AbstractContextManager[None]:
+    """NaN and infinities of one channel reach no other inside of the block."""
+    return variable(runner, "EFFKERNELS_CHANNELS_APART", "1")
+
+
+@contextmanager
+def expanding_in_one_kernel(runner: Runner, multiprocessors: int = 3) -> Iterator[None]:
+    """Expand and depthwise are one kernel wherever there is one; in the shim on a device with enough shared memory."""
+    with variable(runner, "EFFKERNELS_EXPAND_DEPTHWISE", "one"):
+        if not isinstance(runner, Shim):
+            yield
+            return
+        runner.shim.call("device", multiprocessors, 227 * 1024)
+        try:
+            yield
+        finally:
+            runner.shim.call("device")

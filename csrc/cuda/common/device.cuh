@@ -141,6 +141,14 @@ EFFKERNELS_DEVICE void load_matrices(uint32_t row, uint32_t (&elements)[2]) {
                : "memory");
 }
 
+// The same of one matrix, whose rows lanes 0 to 7 name.
+EFFKERNELS_DEVICE void load_matrices(uint32_t row, uint32_t (&elements)[1]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+               : "=r"(elements[0])
+               : "r"(row)
+               : "memory");
+}
+
 // d = a * b + c on the tensor cores, for a of 16x16 elements, b of 16x8, c and d of 16x8, as PTX spreads
 // those of mma.m16n8k16 over the lanes; and, with half of a and b, those of mma.m16n8k8. Every lane of the
 // warp must come here.

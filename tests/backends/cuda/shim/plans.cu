@@ -4,6 +4,7 @@
 #include "cuda/common/memory_plan.h"
 #include "cuda/common/tensor_maps.h"
 #include "cuda/depthwise_tensor_core.h"
+#include "cuda/expand_depthwise_conv_bn_act.h"
 #include "cuda/pointwise/kernels.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -29,6 +30,24 @@ EXPORT void effkernels_depthwise_plan(const int64_t* shape, int multiprocessors,
                            p.unit,        p.table,  int64_t{p.shares} * p.strips * p.chunks,
                            p.shared_bytes};
   for (const int64_t value : found) *plan++ = value;
+}
+
+// Partial sums of an image where one kernel expands and convolves, else 0. `shape` is images, input and
+// expanded channels, height and width, kernel, stride, padding on each side.
+EXPORT int effkernels_expand_depthwise_parts(const int64_t* shape) {
+  using namespace effkernels;
+  ExpandDepthwiseConvBnActArgs args{};
+  const auto side = [&](int i) { return static_cast<int>(shape[i]); };
+  const int kernel = side(5), stride = side(6), padding = side(7);
+  const auto windowed = [&](int length) { return (length + 2 * padding - kernel) / stride + 1; };
+  args.in_channels = side(1);
+  DepthwiseConvBnActArgs& a = args.depthwise;
+  a.in = {shape[0], side(3), side(4), side(2)};
+  a.out = {shape[0], windowed(side(3)), windowed(side(4)), side(2)};
+  a.dtype = Dtype::kHalf;
+  a.window = {kernel, kernel, stride, stride, padding, padding, 1, 1};
+  a.activation = Activation::kSilu;
+  return cuda::expand_depthwise_conv_bn_act_parts(args);
 }
 
 // Whether few_pixels.cu would take a convolution on the device: `shape` is images, input and output channels,

@@ -88,6 +88,11 @@ class Worker:
         )
         return list(found)
 
+    def expand_depthwise_parts(self, *shape: int) -> int:
+        """See `plans.cu`."""
+        found = self.library.effkernels_expand_depthwise_parts
+        return int(found((ctypes.c_int64 * len(shape))(*shape)))
+
     def has_few_pixels(self, *shape: int) -> bool:
         """See `plans.cu`."""
         found = self.library.effkernels_has_few_pixels
