@@ -10,7 +10,8 @@
 # The stages; without STAGE all of them run in this order. Each is ended after EFFKERNELS_STAGE_SECONDS (default 480):
 #   build     installs the package with device code for this GPU
 #   tests_cuda   pytest -m gpu: everything but Triton's kernels
-#   profile   times each kernel of B0 and B4 as it is launched: profiles/
+#   profile   times each kernel of B0 and B4 as it is launched: profiles/; the same with expand and depthwise always in
+#             two kernels: profiles/two_kernels/
 #   layers, networks   the report, in bfloat16. A stage that measures continues, when repeated, where it stopped, and
 #             parts/ has a report of each row as soon as it is measured
 #   join      joins the parts that the bfloat16 stages have written so far into report/; once more at the end
@@ -97,7 +98,10 @@ stage_memcheck_triton() {
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 sanitizer memcheck 60 triton "paths and bfloat16"
 }
 stage_racecheck_triton() { sanitizer racecheck 60 triton "paths and bfloat16"; }
-stage_profile() { "$python" -m benchmarks.profiles "$out/profiles"; }
+stage_profile() {
+  "$python" -m benchmarks.profiles "$out/profiles" &&
+    EFFKERNELS_EXPAND_DEPTHWISE=two "$python" -m benchmarks.profiles "$out/profiles/two_kernels"
+}
 stage_layers() { report parts/layers --suite depthwise --suite pointwise --suite squeeze --suite stem --suite block; }
 stage_networks() { report parts/networks --suite networks; }
 stage_growth() { report parts/growth --suite batch --suite resolution; }

@@ -134,7 +134,8 @@ class Launch:
         part: of the images of a block, from 1.
         parts: in which the block runs, one after the other, because its maps are large.
         step: of the network.
-        layer: of the block: expand, depthwise, squeeze_excite or project; empty where the step is no block.
+        layer: of the block: expand, depthwise, both as expand+depthwise, squeeze_excite or project; empty where
+            the step is no block.
         bytes: that it reads once and writes once, parameters included.
         flops: two per multiply-add.
     """

@@ -502,9 +502,7 @@ Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device) {
   const auto steps = static_cast<int>(a.out.images * p.steps);
   p.blocks = larger(1, smaller(steps, device.multiprocessors / (p.chunks * p.strips)));
   p.shares = EvenShares::of(steps, p.blocks);
-  // Blocks that the steps of one image are spread over, at most.
-  const bool whole = p.shares.larger == 0 && p.shares.each % p.steps == 0;
-  p.parts = p.strips * (whole ? 1 : smaller(p.blocks, divide_up(p.steps - 1, p.shares.each) + 1));
+  p.parts = p.strips * smaller(p.blocks, p.shares.most_of_run(p.steps));
   return p;
 }
 

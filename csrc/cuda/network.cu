@@ -122,8 +122,8 @@ int parts_in_one_kernel(const ExpandDepthwiseConvBnActArgs& two) {
   return two.expand_weight == nullptr ? 0 : expand_depthwise_conv_bn_act_parts(two);
 }
 
-BlockWork work_of(const MbconvArgs& args, const void* x) {
-  const bool in_one = parts_in_one_kernel(first_two_of(args, x)) > 0;
+// `in_one`: expand and depthwise are one kernel, so that there is no expanded map.
+BlockWork work_of(const MbconvArgs& args, bool in_one) {
   BlockWork work{};
   work.images = args.in.images;
   work.in = image_bytes(args.in, args.dtype);
@@ -158,7 +158,8 @@ void NetworkPlan::plan(ConvBnActArgs args, Planning& now) {
 void NetworkPlan::plan(const MbconvArgs& args, Planning& now) {
   const ImageRange all{0, args.in.images};
   const PlacePointer y = buffer(image_bytes(args.out, args.dtype), all);
-  const int64_t images = images_of_a_part(work_of(args, now.at), now.most_bytes, device_memory());
+  const bool in_one = parts_in_one_kernel(first_two_of(args, now.at)) > 0;
+  const int64_t images = images_of_a_part(work_of(args, in_one), now.most_bytes, device_memory());
   LaunchPurpose purpose = now.purpose;
   purpose.parts = static_cast<int>((all.count + images - 1) / images);
   for (; purpose.part <= purpose.parts; ++purpose.part) {
@@ -256,7 +257,7 @@ void NetworkPlan::plan(LinearArgs args, Planning& now) {
 void NetworkPlan::finish() {
   std::vector<BlockWork> blocks;
   for (const Step& step : steps_) {
-    if (const auto* block = std::get_if<MbconvArgs>(&step.args)) blocks.push_back(work_of(*block, PlacePointer{Place::kBuffer}));
+    if (const auto* block = std::get_if<MbconvArgs>(&step.args)) blocks.push_back(work_of(*block, false));
   }
   Planning now{bytes_to_stay_within(blocks)};
   if (const auto* first = std::get_if<MbconvArgs>(&steps_.front().args)) {

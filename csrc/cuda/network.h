@@ -40,7 +40,8 @@ struct LinearCall {
   LinearArgs args;
   void* features;
 };
-using LauncherCall = std::variant<ConvBnActArgs, PointwiseCall, DepthwiseCall, ExpandDepthwiseCall, GateCall, LinearCall>;
+using LauncherCall =
+    std::variant<ConvBnActArgs, PointwiseCall, DepthwiseCall, ExpandDepthwiseCall, GateCall, LinearCall>;
 
 // The images that something is for, of those of the whole call.
 struct ImageRange {

@@ -33,7 +33,8 @@ class GpuProfileRow:
     Attributes:
         name: the layer, such as ``stages.2.1.depthwise``.
         op: the effkernels op that it belongs to.
-        layer: of a block: ``expand``, ``depthwise``, ``squeeze_excite`` or ``project``; else empty.
+        layer: of a block: ``expand``, ``depthwise``, both as ``expand+depthwise``, ``squeeze_excite`` or ``project``;
+            else empty.
         kernel: its name.
         launches: how many there are: more than one where the block runs in parts of its images.
         seconds: of all of them, without what events take: the mean of the middle half of the runs.

@@ -54,8 +54,10 @@ def test_every_stage_starts_existing_commands(tmp_path: Path) -> None:
     for case in networks.cases:
         assert sum(only in case.key for only in full) == 1, case.key
 
-    (profiled,) = (call[4:] for call in calls if call[2:4] == ["-m", "benchmarks.profiles"])
-    assert profiles.parser().parse_args(profiled).folder == tmp_path / "out" / "profiles"
+    profiled = [call[4:] for call in calls if call[2:4] == ["-m", "benchmarks.profiles"]]
+    folder = tmp_path / "out" / "profiles"
+    wanted = [folder, folder / "two_kernels"]
+    assert [profiles.parser().parse_args(options).folder for options in profiled] == wanted
 
     tested = [call for call in calls if "gpu" in call]
     assert sum("compute-sanitizer" in call for call in tested) == 4

@@ -43,6 +43,7 @@ CEILINGS = {
     # 640 threads on a multiprocessor of 3x3, 512 of 5x5.
     r"depthwise_rows_nhwc_fwd_kernel.*Li3ELi[12]E": 96,
     r"depthwise_rows_nhwc_fwd_kernel.*Li5ELi[12]E": 128,
+    r"expand_depthwise_nhwc_fwd_kernel": 168,  # one block of 384 threads
     r"conv_nhwc_fwd_kernel": 128,
     # Three blocks of 256 threads where weights take 20 registers, two elsewhere.
     r"stem_nhwc_fwd_kernel.*Li4E": 80,
@@ -59,7 +60,19 @@ CEILINGS = {
 # results for each of a warp's, or twice as many rows of stride 2. At most 10 % more than what an H100 was measured
 # with: 24 thread-instructions a result of 5x5 at 28 px, all parts of the kernel counted.
 STEADY = {(3, 1): 91, (3, 2): 116, (5, 1): 118, (5, 2): 149}
-WITH_SILU = r"depthwise_rows_nhwc_fwd_kernel\w*?ELi(\d)ELi(\d)ELb1E"
+DEPTHWISE_WITH_SILU = r"depthwise_rows_nhwc_fwd_kernel\w*?ELi(\d)ELi(\d)ELb1E"
+
+# The same of expand_depthwise_conv_bn_act.cu, by input channels / 8, kernel and stride: the loop that multiplies 32
+# pixels for 16 channels of the expanded map, and the one around it, a step with all that it does once.
+EXPANDING = {
+    (2, 3, 2): (204, 1088),
+    (3, 3, 2): (208, 1154),
+    (3, 3, 1): (331, 1658),
+    (3, 5, 2): (200, 1108),
+    (5, 3, 1): (271, 1429),
+    (5, 5, 2): (219, 1211),
+}
+EXPANDING_WITH_SILU = r"expand_depthwise_nhwc_fwd_kernel\w*?ELi(\d)ELi(\d)ELi(\d)E{3}Lb1E"
 
 
 class Kernel(NamedTuple):
@@ -132,19 +145,20 @@ def test_warpgroups_pass_registers_on(cuobjdump: str) -> None:
     assert {k: k.registers for k in found if k.registers != ceiling(k.name)} == {}
 
 
-@needs_cuda_module
-@pytest.mark.skipif("9.0a" not in ARCHS, reason="no code for 9.0a")
-def test_steady_loops(cuobjdump: str) -> None:
-    """The loops of tensor-core products and special functions that jump back over the fewest instructions."""
+def loops(cuobjdump: str, pattern: str) -> dict[tuple[int, ...], list[int]]:
+    """Instructions over which loops of tensor-core products and special functions jump back, the fewest first.
+
+    Of bfloat16's kernels with this pattern, whose groups are the keys.
+    """
     names = [
         k.name
         for k in kernels(cuobjdump, "9.0a")
-        if re.search(WITH_SILU, k.name) and "BFloat16" in k.name
+        if re.search(pattern, k.name) and "BFloat16" in k.name
     ]
     sass = run(cuobjdump, "-sass", "-arch", "sm_90a", "-fun", ",".join(names))
     found = {}
     for function in sass.split("Function : ")[1:]:
-        name = re.search(WITH_SILU, function.split()[0])
+        name = re.search(pattern, function.split()[0])
         assert name is not None
         code = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", function)
         places = {int(address, 16): i for i, (address, _) in enumerate(code)}
@@ -155,9 +169,27 @@ def test_steady_loops(cuobjdump: str) -> None:
             body = " ".join(text for _, text in code[start : i + 1])
             if start < i and "HMMA" in body and "MUFU.EX2" in body:
                 lengths.append(i + 1 - start)
-        found[int(name[1]), int(name[2])] = min(lengths)
+        found[tuple(map(int, name.groups()))] = sorted(lengths)
+    return found
+
+
+@needs_cuda_module
+@pytest.mark.skipif("9.0a" not in ARCHS, reason="no code for 9.0a")
+def test_steady_loops(cuobjdump: str) -> None:
+    found = {k: lengths[0] for k, lengths in loops(cuobjdump, DEPTHWISE_WITH_SILU).items()}
     assert found.keys() == STEADY.keys()
     assert {k: n for k, n in found.items() if n > 1.1 * STEADY[k]} == {}
+
+
+@needs_cuda_module
+@pytest.mark.skipif("9.0a" not in ARCHS, reason="no code for 9.0a")
+def test_steady_loops_of_expand_and_depthwise(cuobjdump: str) -> None:
+    found = loops(cuobjdump, EXPANDING_WITH_SILU)
+    assert found.keys() > EXPANDING.keys()
+    for key, measured in EXPANDING.items():
+        most = [1.1 * length for length in measured]
+        own = found[key][0], found[key][-1]
+        assert all(n <= limit for n, limit in zip(own, most, strict=True)), (key, own)
 
 
 @needs_cuda_module

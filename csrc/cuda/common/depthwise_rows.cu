@@ -102,7 +102,7 @@ bool shrink(Plan& p) {
 
 // Stages of a block at most.
 int64_t stages_of_share(const DepthwiseConvBnActArgs& a, const Plan& p) {
-  const int64_t rows = (int64_t{p.share} + (p.larger_shares > 0)) * p.unit;
+  const int64_t rows = (int64_t{p.units.each} + (p.units.larger > 0)) * p.unit;
   const int64_t whole = p.image_stages;
   if (p.unit > 1) return rows / a.out.height * whole;
   const int64_t part = smaller<int64_t>(rows, a.out.height);
@@ -117,8 +117,7 @@ bool share_out(const DepthwiseConvBnActArgs& a, int64_t wanted, int64_t table, P
   int64_t shares = larger<int64_t>(1, smaller(wanted, p.unit == 1 ? units / 2 : units));
   for (;;) {
     p.shares = static_cast<int>(shares);
-    p.share = static_cast<int>(units / shares);
-    p.larger_shares = static_cast<int>(units % shares);
+    p.units = EvenShares::of(static_cast<int>(units), p.shares);
     const int64_t stages = stages_of_share(a, p);
     if (stages <= table) {
       p.table = static_cast<int>(stages);
@@ -131,10 +130,7 @@ bool share_out(const DepthwiseConvBnActArgs& a, int64_t wanted, int64_t table, P
 
 // Blocks that rows of one image are spread over, at most.
 int most_parts(const DepthwiseConvBnActArgs& a, const Plan& p) {
-  if (p.shares == 1 || p.unit > 1) return 1;
-  if (p.larger_shares == 0 && p.share % a.out.height == 0) return 1;
-  const int parts = divide_up(a.out.height, p.share);
-  return p.larger_shares == 0 && a.out.height % p.share == 0 ? parts : parts + 1;
+  return p.shares == 1 || p.unit > 1 ? 1 : p.units.most_of_run(a.out.height);
 }
 
 }  // namespace

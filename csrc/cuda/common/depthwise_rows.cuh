@@ -8,7 +8,7 @@
 // a few rows of the input that are copied at once.
 
 #include "args/depthwise_conv_bn_act.h"
-#include "cuda/common/elements.cuh"
+#include "cuda/common/even_shares.cuh"
 #include "cuda/common/tensor_memory.cuh"
 
 namespace effkernels::cuda::depthwise_rows {
@@ -40,9 +40,10 @@ struct Plan {
   int chunks, strips;  // of channels, of columns
   int strip;           // columns of the result of a strip of an image
   Swizzle swizzle;
-  // All images are a column of rows of the result, images side by side being one. The first `larger_shares`
-  // of `shares` blocks take `share` + 1 units of them, the others `share`; a unit is a row, or a whole image.
-  int image_groups, unit, shares, share, larger_shares;
+  // All images are a column of rows of the result, images side by side being one, which `shares` blocks share
+  // by units; a unit is a row, or a whole image.
+  int image_groups, unit, shares;
+  EvenShares units;
   // Row y of the result is complete with row y * stride + below of the input. `done` rows of an image need no
   // row below it; it may be negative.
   int below, done;
@@ -112,9 +113,7 @@ struct Share {
   int from, to;         // rows
   int group, segments;  // the first group of images, and in how many it lies
 
-  EFFKERNELS_HOST_DEVICE static int begin(const Plan& p, int index) {
-    return (index * p.share + smaller(index, p.larger_shares)) * p.unit;
-  }
+  EFFKERNELS_HOST_DEVICE static int begin(const Plan& p, int index) { return p.units.begin(index) * p.unit; }
   EFFKERNELS_HOST_DEVICE static Share of(const DepthwiseConvBnActArgs& a, const Plan& p, int index) {
     Share s{begin(p, index), begin(p, index + 1), 0, 0};
     s.group = s.from / a.out.height;
@@ -135,8 +134,7 @@ struct Share {
 
 // The first of the blocks that have rows of a group of images.
 EFFKERNELS_HOST_DEVICE int first_share(const DepthwiseConvBnActArgs& a, const Plan& p, int group) {
-  const int units = group * (a.out.height / p.unit), of_larger = p.larger_shares * (p.share + 1);
-  return units < of_larger ? units / (p.share + 1) : p.larger_shares + (units - of_larger) / p.share;
+  return p.units.share_of(group * (a.out.height / p.unit));
 }
 
 // Writes the stages of a segment to table[0], ...

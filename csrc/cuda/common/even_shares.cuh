@@ -18,6 +18,12 @@ struct EvenShares {
     const int of_larger = larger * (each + 1);
     return unit < of_larger ? unit / (each + 1) : larger + (unit - of_larger) / each;
   }
+  // Shares that have units of the same run, at most, where runs of `length` units follow each other.
+  EFFKERNELS_HOST_DEVICE int most_of_run(int length) const {
+    if (larger == 0 && each % length == 0) return 1;
+    if (larger == 0 && length % each == 0) return length / each;
+    return divide_up(length - 1, each) + 1;
+  }
 };
 
 }  // namespace effkernels::cuda

@@ -14,7 +14,7 @@ namespace effkernels::cuda::expand_rows {
 constexpr int kChannels = 48;  // of a chunk
 constexpr int kWarps = 12;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kPieceElements = 8;  // elements of 16 bytes
+constexpr int kPieceElements = 8;                 // elements of 16 bytes
 constexpr int kPatches = 16;                      // patches of the result that one product computes
 constexpr int kPatchRows = 2, kPatchColumns = 4;  // of the result in a patch
 constexpr int kPieceBytes = 16;
@@ -131,7 +131,7 @@ struct Step {
     if (++index < p.steps) return;
     index = 0;
     ++image;
-    base = (base + rows_of_image) % C::kRing;
+    base = place(rows_of_image);
   }
   // The first row of the expanded map under the step.
   EFFKERNELS_HOST_DEVICE int top() const { return index * C::kRows * C::kStride; }
@@ -141,7 +141,9 @@ struct Step {
   EFFKERNELS_HOST_DEVICE int begin(bool warming_up) const {
     return warming_up ? end() - C::kOverlap : index == 0 ? 0 : top() + C::kOverlap;
   }
-  EFFKERNELS_HOST_DEVICE int place(int row) const { return (base + row) % C::kRing; }
+  EFFKERNELS_HOST_DEVICE int place(int row) const {
+    return static_cast<int>(static_cast<uint32_t>(base + row) % uint32_t{C::kRing});
+  }
 };
 
 // Rows of x, from a row of the padded image to another one.

@@ -11,12 +11,18 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+import effkernels
 from cuda_kernels import Shim, channels_apart, expanding_in_one_kernel, variable
-from effkernels import ops
+from effkernels import EfficientNet, ops, use_backend
 from effkernels.analysis.cost import model_cost
-from effkernels.models import get_config
+from effkernels.analysis.memory import inference_memory
+from effkernels.models import EfficientNetConfig, build, get_config
+from effkernels.models.config import EFFICIENTNET_STAGES
+from effkernels.models.scaling import Coefficients
 from host_shim import HostShim
+from networks import assert_logits
 from parity import Runner, check
+from randomise import randomise
 from specs.expand_depthwise_conv_bn_act import (
     EDGES,
     IN_ONE_KERNEL,
@@ -24,6 +30,7 @@ from specs.expand_depthwise_conv_bn_act import (
     generate_for_one_kernel,
 )
 from specs.generators import cases
+from specs.oracle_convolutions import OracleConvolutions
 from specs.style import DTYPES
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -209,3 +216,66 @@ def test_they_do_not_where_channels_are_kept_apart(in_one: Runner, value: float)
         strange = ~run_strange(in_one, value).isfinite()
     assert strange[0, 0].sum() == 9
     assert not strange[1].any()
+
+
+def first_stages(dtype: torch.dtype) -> EfficientNet:
+    """The blocks of B0 that have a kernel for both convolutions, and those before and between."""
+    config = EfficientNetConfig(
+        "first stages",
+        Coefficients(1.0, 1.0, 64, 0.2),
+        EFFICIENTNET_STAGES[:3],
+        stem_channels=32,
+        head_channels=128,
+    )
+    model = randomise(build(config, num_classes=10)).eval().requires_grad_(False)
+    return model.to(dtype)
+
+
+IN_ONE = "expand+depthwise"
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_networks(shim: HostShim, dtype: torch.dtype) -> None:
+    """Are right, and the same as their steps bit for bit. The shim watches that each kernel keeps to its memory."""
+    model, x = first_stages(dtype), torch.randn(2, 3, 33, 48).to(dtype)
+    with use_backend("torch"), OracleConvolutions():
+        eager = model(x)
+    with expanding_in_one_kernel(Shim(shim)):
+        found = shim.call("steps_and_network", model, x)
+        launches, text = shim.call("explained", model, x)
+    for name, y in found.items():
+        assert torch.equal(y, found["steps"]), name
+    with use_backend("torch"):
+        assert_logits(found["steps"], eager, model, x)
+    own = [launch for launch in launches if launch.kernel == "expand_depthwise_nhwc_fwd"]
+    assert [launch.layer for launch in own] == [IN_ONE] * 3
+    assert sum(launch.layer in ("expand", "depthwise") for launch in launches) == 1 + 2
+    assert "expand_depthwise_nhwc_fwd" in text
+
+
+def test_what_a_launch_moves_and_computes(shim: HostShim) -> None:
+    model, x = first_stages(torch.float16), torch.randn(2, 3, 32, 32).half()
+    runner = Shim(shim)
+    with expanding_in_one_kernel(runner):
+        launches, _ = shim.call("explained", model, x)
+        with variable(runner, "EFFKERNELS_EXPAND_DEPTHWISE", "two"):
+            apart, _ = shim.call("explained", model, x)
+    (one,) = (launch for launch in launches if launch.step == 2 and launch.layer == IN_ONE)
+    first, second = (launch for launch in apart if launch.step == 2 and launch.layer in IN_ONE)
+    assert one.flops == first.flops + second.flops
+    expanded_map = 2 * 96 * 16 * 16 * 2
+    sums = (one.bytes - first.bytes - second.bytes + 2 * expanded_map) / (2 * 96 * 4)
+    # Beside the map, only how many partial sums there are differs.
+    assert sums == int(sums)
+    assert one.bytes > 2 * (16 * 16 * 16 + 96 * 8 * 8) * 2
+
+
+@pytest.mark.parametrize("batch", [64, 128])
+def test_memory_of_b0_on_an_h100(shim: HostShim, batch: int) -> None:
+    """Without the expanded maps of its first blocks it takes at most 0.35 of eager PyTorch's peak, in one part."""
+    model, size = effkernels.efficientnet_b0().eval().bfloat16(), 224
+    cost = model_cost(model.config, batch_size=batch, resolution=size, dtype=torch.bfloat16)
+    eager = inference_memory(cost).eager - cost.state_bytes - batch * 3 * size**2 * 2
+    with h100(shim):
+        found = shim.call("network_bytes", model, (batch, 3, size, size))
+    assert found / eager < 0.35

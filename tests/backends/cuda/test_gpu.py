@@ -20,6 +20,7 @@ from randomise import randomise
 from specs.case import Case
 from specs.conv_bn_act import Dense
 from specs.depthwise_conv_bn_act import Depthwise
+from specs.expand_depthwise_conv_bn_act import Expand
 from specs.mbconv import Block
 from specs.oracle import in_float64, largest_sum, run_reference, tensors
 from specs.pointwise_conv_bn_act import Pointwise
@@ -79,8 +80,9 @@ def gpu(backend: str) -> Gpu:
 
 
 @pytest.fixture(autouse=True)
-def _on_the_kernels(backend: str) -> Iterator[None]:
-    """Nothing else may compute an op."""
+def _on_the_kernels(backend: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing else may compute an op; and one kernel computes expand and depthwise where one can, not where it pays."""
+    monkeypatch.setenv("EFFKERNELS_EXPAND_DEPTHWISE", "one")
     with effkernels.use_backend(backend, fallback=False):
         yield
 
@@ -94,6 +96,37 @@ def skip_without(backend: str, op: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("shape", LAYERS, ids=str)
 def test_layers_of_networks(gpu: Gpu, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
     check(gpu, layer(*shape, dtype))
+
+
+# Input channels, expanded channels, kernel, stride and size of the blocks of B0, B4, B5 and B7 whose first two
+# convolutions are one kernel.
+EXPANDING = [
+    (16, 96, 3, 2, 112),
+    (24, 144, 3, 1, 56),
+    (24, 144, 5, 2, 56),
+    (24, 144, 3, 2, 190),
+    (32, 192, 3, 1, 95),
+    (32, 192, 5, 2, 95),
+    (40, 240, 3, 1, 114),
+    (40, 240, 5, 2, 114),
+    (32, 192, 3, 2, 300),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", EXPANDING, ids=str)
+def test_blocks_of_networks(
+    gpu: Gpu, shape: tuple[int, int, int, int, int], dtype: torch.dtype
+) -> None:
+    skip_without(gpu.backend, "expand_depthwise_conv_bn_act", dtype)
+    channels, expanded, kernel, stride, size = shape
+    padding = (kernel // 2,) * 4
+    check(
+        gpu,
+        Expand(
+            2, channels, expanded, (size, size), kernel, stride, padding, style=Style(dtype=dtype)
+        ),
+    )
 
 
 # Channels, and those of the hidden layer, of gates of B0, B4, B5 and B7.
@@ -189,11 +222,14 @@ def test_gates_with_many_hidden_channels(gpu: Gpu) -> None:
 Call = Callable[[], tuple[Tensor, ...]]
 
 
+_EXPAND = Expand(5, 24, 144, (28, 28), 5, 2, padding=(1, 2, 1, 2))
 _PLAIN = Pointwise(3, 40, 240, (28, 28))
 CASES: dict[str, Case] = {
     "conv_bn_act": Dense(2, 3, (65, 65), (3, 3), 32, stride=(2, 2)),
     "depthwise_conv_bn_act": layer(96, 3, 2, 28, torch.float32),
     "depthwise_conv_bn_act_pool": layer(240, 5, 1, 28, torch.float32),
+    "expand_depthwise_conv_bn_act": _EXPAND,
+    "expand_depthwise_conv_bn_act_pool": _EXPAND,
     "pointwise_conv_bn_act": Pointwise(3, 144, 40, (28, 28), gated=True, residual=True),
     "pointwise_conv_bn_act_pool": _PLAIN,
     "pointwise_conv_bn_act_squeeze": _PLAIN,
