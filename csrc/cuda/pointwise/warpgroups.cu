@@ -414,21 +414,34 @@ auto with_config(const PointwiseConvBnActArgs& a, const F& f) {
   // late.
   using Shared32 = WarpgroupConfig<32, 3, true>;
   using Shared64 = WarpgroupConfig<64, 3, true>;
+  // 64 rows where that gives no multiprocessor a second tile: with more, two thirds of them would have none.
+  // Best of all for 98 tiles of 192 columns (128 images of 49 pixels).
+  const int64_t tiles = divide_up<int64_t>(a.in.images * a.in.pixels(), kRowsOfGroup);
+  const auto few_tiles = [&](auto columns_of_block) {
+    return tiles * divide_up(columns, decltype(columns_of_block)::value) <= device_limits().multiprocessors;
+  };
   if (a.gate != nullptr) {
+    const auto of_columns = [&](auto columns_of_block, auto warpgroups) {
+      constexpr int kColumns = decltype(columns_of_block)::value, kMany = decltype(warpgroups)::value;
+      if (few_tiles(columns_of_block)) return f(WarpgroupConfig<kColumns, 1, true>{}, kGated);
+      return f(WarpgroupConfig<kColumns, kMany, true>{}, kGated);
+    };
+    using std::integral_constant;
+    constexpr integral_constant<int, 2> kTwo;
+    constexpr integral_constant<int, 3> kThree;
     if (columns <= 32) return f(Shared32{}, kGated);
-    if (columns <= 64) return f(Shared64{}, kGated);
-    if (columns <= 96) return f(WarpgroupConfig<96, 3, true>{}, kGated);
-    if (columns <= 128) return f(WarpgroupConfig<128, 3, true>{}, kGated);
+    if (columns <= 64) return of_columns(integral_constant<int, 64>{}, kThree);
+    if (columns <= 96) return of_columns(integral_constant<int, 96>{}, kThree);
+    if (columns <= 128) return of_columns(integral_constant<int, 128>{}, kThree);
     // Those that pad less: 160 for 304 and 320.
-    if (round_up(columns, 160) < round_up(columns, 192)) return f(WarpgroupConfig<160, 2, true>{}, kGated);
-    // 64 rows where multiprocessors are enough: 98 tiles of 128 images of 49 pixels.
-    const int64_t tiles =
-        divide_up<int64_t>(a.in.images * a.in.pixels(), kRowsOfGroup) * divide_up(columns, 192);
-    if (tiles <= device_limits().multiprocessors) return f(WarpgroupConfig<192, 1, true>{}, kGated);
-    return f(WarpgroupConfig<192, 2, true>{}, kGated);
+    if (round_up(columns, 160) < round_up(columns, 192)) {
+      return of_columns(integral_constant<int, 160>{}, kTwo);
+    }
+    return of_columns(integral_constant<int, 192>{}, kTwo);
   }
   if (columns <= 32) return f(Shared32{}, kNot);
   if (columns <= 64) return f(Shared64{}, kNot);
+  if (few_tiles(std::integral_constant<int, 96>{})) return f(WarpgroupConfig<96, 1, true>{}, kNot);
   // Turns: 92 % for 16 > 96, 87 % for 24 > 144, 86 % for 40 > 240 channels. Of these the one that pads least;
   // where pixels come in one step, and all of their channels are in a stage, the larger ones read them less
   // often.
