@@ -271,8 +271,8 @@ expand_depthwise_nhwc_fwd_kernel(const ExpandDepthwiseConvBnActArgs args, const 
   // The rows of the expanded map that a step adds to the ring. Between its products `stores` are made.
   const uint32_t ring_own = ring + static_cast<uint32_t>((of_expanded + row) * C::kChannelBytes);
   constexpr int kAtOnce = 4;  // groups of 8 pixels, so that one's products overlap the other's activation
-  // So that three rounds, as an image's first steps have, make all stores.
-  constexpr int kStoresAtOnce = divide_up(C::kStores, 3);
+  // So that four rounds make all stores, as a step has them; for three, 10.0 has too few registers.
+  constexpr int kStoresAtOnce = divide_up(C::kStores, 4);
   const auto expand = [&](const Step<C>& step, int stage, bool warming_up, int stored, const Store& stores) {
     const int begin = step.begin(warming_up), end = step.end();
     const RowsOfX rows(a, begin, end);
