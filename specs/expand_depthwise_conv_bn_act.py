@@ -169,6 +169,9 @@ IN_ONE_KERNEL = {
     "40, 5x5/2, two chunks": Expand(1, 40, 96, (20, 66), 5, 2, padding=PAD2),
     "images of few rows": Expand(7, 24, 48, (1, 6)),
     "mostly padding": Expand(2, 16, 48, (4, 6), 3, 2, padding=(9, 14, 2, 7)),
+    "more padding than steps have rows": Expand(
+        1, 16, 48, (14, 9), 3, 2, padding=(17, 3, 1, 1), activation="relu"
+    ),
     "no norm": Expand(2, 24, 48, (5, 8), activation="identity", style=Style(norm="none")),
 }
 

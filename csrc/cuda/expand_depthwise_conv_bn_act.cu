@@ -177,11 +177,11 @@ expand_depthwise_nhwc_fwd_kernel(const ExpandDepthwiseConvBnActArgs args, const 
         held[e / 2][i][e % 2] = element(0) | element(1) << 16;
       }
     } else {
-      const int four = there ? tap_row * C::kFours + part.four : C::kKernel * C::kFours;
-      taps_at[i] = taps + static_cast<uint32_t>(warp * 4 * C::kTapBytes + four * C::kFourBytes +
-                                                (there ? result * 8 : 0));
+      const int place = there ? C::taps_at(tap_row, part.four) + result * 8 : C::kTapBytes - C::kZerosBytes;
+      taps_at[i] = taps + static_cast<uint32_t>(warp * 4 * C::kTapBytes + place);
     }
-    if (part.row < 0) part = {C::kKernel + C::kStride - 1, 0};  // any that is there
+    if (part.row < 0)
+      part = {C::kKernel + C::kStride - 1, C::kKernel == 3 ? 0 : 2};  // one that another lane reads
     window_rows[i] = part.row / 2;
     window_at[i] = ring + static_cast<uint32_t>(warp * 4 * C::kChannelBytes + part.row % 2 * C::kHalfBytes +
                                                 part.four * 8);
@@ -189,9 +189,10 @@ expand_depthwise_nhwc_fwd_kernel(const ExpandDepthwiseConvBnActArgs args, const 
   if constexpr (!C::kTapsInRegisters) {
     constexpr int kOfChannel = C::kTapBytes / 2;
     for (int i = thread; i < kChannels * kOfChannel; i += kThreads) {
-      const int at = i % kOfChannel, four = at / 16;
-      const uint32_t bits =
-          tap(i / kOfChannel, four / C::kFours, four % C::kFours * 4 + at % 4, at / 4 % kPatchColumns);
+      // The third fours of all rows lie behind the first two; the zeros' tap_row is none of the kernel's.
+      const int at = i % kOfChannel, block = at / 16, third = block - 2 * C::kKernel;
+      const int tap_row = third < 0 ? block / 2 : third, four = third < 0 ? block % 2 : 2;
+      const uint32_t bits = tap(i / kOfChannel, tap_row, four * 4 + at % 4, at / 4 % kPatchColumns);
       shared<uint16_t>(taps + static_cast<uint32_t>(2 * i)) = static_cast<uint16_t>(bits);
     }
   }
@@ -481,18 +482,16 @@ Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device) {
     p.columns = EvenShares::of(a.out.width, p.strips);
     int columns = 0;
     bool fits = true;
-    for (int i = 0; i < p.strips; ++i) {
+    for (int i = 0; i < p.strips && fits; ++i) {
       const Strip strip = strip_of<C>(a, p, i);
       columns = larger(columns, strip.in);
-      fits = fits && strip.in >= 2 && strip.in % 2 == 0 && strip.first >= 0 && strip.column >= 0 &&
+      fits = strip.in >= 2 && strip.in % 2 == 0 && strip.first >= 0 && strip.column >= 0 &&
              strip.column + strip.in <= C::kColumns && strip.to - strip.from <= C::kMostColumns;
     }
     if (!fits) continue;
-    int rows = 0;
-    Step<C> step(p, 0);
-    for (int i = 0; i < smaller(p.steps, 3); ++i, step.advance(p)) {
-      rows = larger(rows, RowsOfX(a, step.begin(false), step.end()).count);
-    }
+    const Step<C> first(p, 0);
+    const int rows = larger(RowsOfX(a, first.begin(false), first.end()).count,
+                            p.steps > 1 ? smaller(C::kRows * C::kStride, a.in.height) : 0);
     p.stage_pixels = round_up(rows * columns, 8);
     p.shared_bytes = C::kPixelsAt + int64_t{2} * p.stage_pixels * C::kPixelBytes + 2 * p.stage_pixels;
     if (p.shared_bytes <= device.block_shared_bytes) break;
@@ -519,8 +518,9 @@ bool takes(const ExpandDepthwiseConvBnActArgs& args) {
          aligned_to(args.x, kPieceBytes) && aligned_to(a.y, kPieceBytes) &&
          aligned_to(args.expand_weight, sizeof(uint32_t)) &&
          // Numbers of 32 bits: of all steps, and of elements within one.
-         a.out.images * a.out.height < INT32_MAX / 2 && a.in.width < UINT16_MAX &&
-         int64_t{kMostStepRows} * a.in.width * larger(a.out.channels, args.in_channels) < INT32_MAX;
+         a.out.images * a.out.height < INT32_MAX / 2 && larger(a.in.width, a.out.width) < UINT16_MAX &&
+         int64_t{kMostStepRows} * larger(a.in.width, a.out.width) * larger(a.out.channels, args.in_channels) <
+             INT32_MAX;
 }
 
 // Which input channels, kernels and strides there is code for. On an H100, in bfloat16 with 64 and 128

@@ -45,7 +45,7 @@ struct Config {
   static_assert(kStride == 2 || kKernel == 3);
 
   // A channel's rows of the ring: even ones, then odd ones. Two neighbouring rows lie 17 banks of 4 bytes
-  // apart, two channels 4, so that no access of a warp meets two different words of one bank.
+  // apart, two channels 4, so that few accesses of a warp meet two different words of one bank.
   static constexpr int kRowBytes = kColumns * 2;
   static constexpr int kHalfBytes = (kRing / 2 * kRowBytes + 59) / 128 * 128 + 68;
   static constexpr int kChannelBytes = 2 * kHalfBytes + 8;
@@ -56,6 +56,11 @@ struct Config {
   // of the kernel and each four of a window, what four results make of it; and zeros.
   static constexpr bool kTapsInRegisters = kStride == 1;
   static constexpr int kFourBytes = 4 * 2 * kPatchColumns;
+  // Where those of a row and a four are: the first two fours of each row, then the third of each, so that
+  // what one product reads lies together.
+  EFFKERNELS_HOST_DEVICE static int taps_at(int row, int four) {
+    return four < 2 ? (row * 2 + four) * kFourBytes : (kKernel * 2 + row) * kFourBytes;
+  }
   static constexpr int kZerosBytes = 16;
   static constexpr int kTapBytes = kTapsInRegisters ? 0 : kKernel * kFours * kFourBytes + kZerosBytes;
 
@@ -146,7 +151,8 @@ struct Step {
   }
 };
 
-// Rows of x, from a row of the padded image to another one.
+// Rows of x, from a row of the padded image to another one. Only an image's first step may need more than the
+// rows that a step is wide.
 struct RowsOfX {
   int first, count;
 

@@ -195,7 +195,7 @@ def run_strange(runner: Runner, value: float) -> Tensor:
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=str)
 def test_nan_and_infinity_spread_to_the_patches_over_them(in_one: Runner, value: float) -> None:
-    """Patches of 2x4 results that lie over the pixel, and beyond their windows the next two columns."""
+    """Patches of 2x4 results, with windows of 4x8: two columns more than these results lie over."""
     y = run_strange(in_one, value)
     window = torch.zeros(13, 12, dtype=torch.bool)
     window[ROW - 1 : ROW + 2, COLUMN - 1 : COLUMN + 2] = True
