@@ -197,7 +197,9 @@ def tensor_memory_archs(archs: Sequence[str]) -> list[str]:
 def large_memory_archs(archs: Sequence[str]) -> list[str]:
     """Those of :func:`tensor_memory_archs` with 227 KiB of shared memory a block, which 12.0 and newer lack."""
     return [
-        arch for arch in tensor_memory_archs(archs) if float(arch.removesuffix("+PTX").rstrip("af")) < 12
+        arch
+        for arch in tensor_memory_archs(archs)
+        if float(arch.removesuffix("+PTX").rstrip("af")) < 12
     ] or _NONE_OF_THEM
 
 

@@ -455,7 +455,8 @@ expand_depthwise_nhwc_fwd_kernel(const ExpandDepthwiseConvBnActArgs args, const 
     wait_for_copies();
     barrier();  // the pixels are there, the results of the step before wait, its rows have been read
     if (s + 1 < last) copy_pixels(next, stage ^ 1, false);
-    expand(step, stage, s<first, s> first ? 0 : C::kStores, store_of(before));
+    const int stored = s > first ? 0 : C::kStores;  // of the results that wait
+    expand(step, stage, s < first, stored, store_of(before));
     barrier();
     if (s >= first) {
       convolve(step);
@@ -523,8 +524,8 @@ bool takes(const ExpandDepthwiseConvBnActArgs& args) {
              INT32_MAX;
 }
 
-// Which input channels, kernels and strides there is code for. On an H100, in bfloat16 with 64 and 128
-// images, a kernel of this structure took, beside two kernels at their measured best, of microseconds
+// There is code for these input channels, kernels and strides: on an H100, in bfloat16 with 64 and 128
+// images, a kernel of this structure took so many microseconds, beside those of two at their measured best:
 //
 //    16 >  96, 3x3 of stride 2, 112 px   187   273
 //    24 > 144, 3x3 of stride 2, 228 px   590   871
@@ -533,7 +534,7 @@ bool takes(const ExpandDepthwiseConvBnActArgs& args) {
 //    40 > 240, 3x3,             114 px   400   471
 //    40 > 240, 5x5 of stride 2, 114 px   300   356
 //
-// and was not faster with more channels, smaller maps or a 5x5 kernel of stride 1. 32 channels lie between.
+// It was not faster with more channels, smaller maps or a 5x5 kernel of stride 1. 32 channels lie between.
 // Calls f with the configuration and whether the activation is SiLU; returns `otherwise` if there is none.
 template <class Result, class F>
 Result with_kernel(const ExpandDepthwiseConvBnActArgs& args, Result otherwise, const F& f) {
