@@ -13,7 +13,7 @@
 // once, the blocks, which run in step, would fill the memory's queues and wait.
 //
 // 0 * NaN and 0 * infinity are NaN: such a value in the expanded map makes NaN of the same channel's results
-// in all patches over it. EFFKERNELS_CHANNELS_APART=1 chooses two kernels.
+// in each patch whose window it is in. EFFKERNELS_CHANNELS_APART=1 chooses two kernels.
 
 #include "cuda/expand_depthwise_conv_bn_act.h"
 
@@ -421,7 +421,8 @@ expand_depthwise_nhwc_fwd_kernel(const ExpandDepthwiseConvBnActArgs args, const 
   // The sums of this block's part of an image. Blocks that the image does not reach have sums too: zeros,
   // from the last one that it does reach.
   const auto write_sums = [&](const Step<C>& step) {
-    // In the first two steps each lane gives half of its channels away: of lane / 8 it has the sum.
+    // In the first two steps each lane gives half of its channels away: of lane / 8 it has the sum. Shared
+    // with depthwise_tensor_core.cu as a function, this makes that kernel spill.
     const bool upper = lane & 16, odd = lane & 8;
     float two[2];
 #pragma unroll
@@ -469,41 +470,6 @@ expand_depthwise_nhwc_fwd_kernel(const ExpandDepthwiseConvBnActArgs args, const 
 #pragma unroll 1
   for (int i = 0; i < C::kStores; ++i) store(stores, i, waiting(i));
 #endif
-}
-
-// How a call is cut on the current device; one without parts where a block would not fit.
-template <class C>
-Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device) {
-  Plan p{};
-  const int least = divide_up(a.out.width, C::kMostColumns);
-  // A strip of an odd width takes a column of its neighbour, so that two columns of x are one word.
-  p.strips = larger(least, a.in.width % 2 != 0 ? 2 : 1);
-  p.steps = divide_up(a.out.height, C::kRows);
-  for (; p.strips <= 2 * least && p.strips <= a.out.width; ++p.strips) {
-    p.columns = EvenShares::of(a.out.width, p.strips);
-    int columns = 0;
-    bool fits = true;
-    for (int i = 0; i < p.strips && fits; ++i) {
-      const Strip strip = strip_of<C>(a, p, i);
-      columns = larger(columns, strip.in);
-      fits = strip.in >= 2 && strip.in % 2 == 0 && strip.first >= 0 && strip.column >= 0 &&
-             strip.column + strip.in <= C::kColumns && strip.to - strip.from <= C::kMostColumns;
-    }
-    if (!fits) continue;
-    const Step<C> first(p, 0);
-    const int rows = larger(RowsOfX(a, first.begin(false), first.end()).count,
-                            p.steps > 1 ? smaller(C::kRows * C::kStride, a.in.height) : 0);
-    p.stage_pixels = round_up(rows * columns, 8);
-    p.shared_bytes = C::kPixelsAt + int64_t{2} * p.stage_pixels * C::kPixelBytes + 2 * p.stage_pixels;
-    if (p.shared_bytes <= device.block_shared_bytes) break;
-  }
-  if (p.shared_bytes == 0 || p.shared_bytes > device.block_shared_bytes || p.strips > a.out.width) return {};
-  p.chunks = a.out.channels / kChannels;
-  const auto steps = static_cast<int>(a.out.images * p.steps);
-  p.blocks = larger(1, smaller(steps, device.multiprocessors / (p.chunks * p.strips)));
-  p.shares = EvenShares::of(steps, p.blocks);
-  p.parts = p.strips * smaller(p.blocks, p.shares.most_of_run(p.steps));
-  return p;
 }
 
 // What the kernel needs, but for shared memory.

@@ -221,10 +221,11 @@ def expand_depthwise_conv_bn_act(
 
     The cuda backend has one kernel for both, in float16 and bfloat16, for 16 to 40 input channels and multiples of 48
     expanded ones, 3x3 windows and 5x5 of stride 2. It takes it for maps of 56 pixels and more on each side and enough
-    images, on GPUs whose blocks have 227 KiB of shared memory. A NaN or infinity in the expanded map then makes NaN of
-    the same channel's results in each patch of 2x4 whose window it is in, not only where the kernel meets it. With
-    ``EFFKERNELS_CHANNELS_APART=1`` or ``EFFKERNELS_EXPAND_DEPTHWISE=two``, which are read at each call, there are two
-    kernels; with ``=one`` there is one wherever it can run. All else runs one convolution after the other.
+    images, on GPUs whose blocks have 227 KiB of shared memory. It computes patches of
+    2x4 results, and a NaN or infinity anywhere in the window of a patch makes NaN of all of the patch that would be
+    finite without it, in the same channel. Two kernels run instead with ``EFFKERNELS_CHANNELS_APART=1`` or
+    ``EFFKERNELS_EXPAND_DEPTHWISE=two``; with ``EFFKERNELS_EXPAND_DEPTHWISE=one`` maps of any size take one. Both are
+    read at each call.
 
     Args:
         x: (N, C_in, H, W), floating point.

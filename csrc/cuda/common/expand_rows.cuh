@@ -151,8 +151,7 @@ struct Step {
   }
 };
 
-// Rows of x, from a row of the padded image to another one. Only an image's first step may need more than the
-// rows that a step is wide.
+// Rows of x, from a row of the padded image to another one.
 struct RowsOfX {
   int first, count;
 
@@ -160,5 +159,41 @@ struct RowsOfX {
       : first(smaller(larger(from - a.window.top, 0), a.in.height)),
         count(smaller(larger(to - a.window.top, 0), a.in.height) - first) {}
 };
+
+// How a call is cut on a device; a plan without parts where a block would not fit its shared memory.
+template <class C>
+Plan make_plan(const DepthwiseConvBnActArgs& a, const DeviceLimits& device) {
+  Plan p{};
+  const int least = divide_up(a.out.width, C::kMostColumns);
+  // A strip of an odd width takes a column of its neighbour, so that two columns of x are one word.
+  p.strips = larger(least, a.in.width % 2 != 0 ? 2 : 1);
+  p.steps = divide_up(a.out.height, C::kRows);
+  for (; p.strips <= 2 * least && p.strips <= a.out.width; ++p.strips) {
+    p.columns = EvenShares::of(a.out.width, p.strips);
+    int columns = 0;
+    bool fits = true;
+    for (int i = 0; i < p.strips && fits; ++i) {
+      const Strip strip = strip_of<C>(a, p, i);
+      columns = larger(columns, strip.in);
+      fits = strip.in >= 2 && strip.in % 2 == 0 && strip.first >= 0 && strip.column >= 0 &&
+             strip.column + strip.in <= C::kColumns && strip.to - strip.from <= C::kMostColumns;
+    }
+    if (!fits) continue;
+    // An image's first step has the rows that two steps lie over beside its own.
+    const Step<C> first(p, 0);
+    const int rows = larger(RowsOfX(a, first.begin(false), first.end()).count,
+                            p.steps > 1 ? smaller(C::kRows * C::kStride, a.in.height) : 0);
+    p.stage_pixels = round_up(rows * columns, 8);
+    p.shared_bytes = C::kPixelsAt + int64_t{2} * p.stage_pixels * C::kPixelBytes + 2 * p.stage_pixels;
+    if (p.shared_bytes <= device.block_shared_bytes) break;
+  }
+  if (p.shared_bytes == 0 || p.shared_bytes > device.block_shared_bytes || p.strips > a.out.width) return {};
+  p.chunks = a.out.channels / kChannels;
+  const auto steps = static_cast<int>(a.out.images * p.steps);
+  p.blocks = larger(1, smaller(steps, device.multiprocessors / (p.chunks * p.strips)));
+  p.shares = EvenShares::of(steps, p.blocks);
+  p.parts = p.strips * smaller(p.blocks, p.shares.most_of_run(p.steps));
+  return p;
+}
 
 }  // namespace effkernels::cuda::expand_rows

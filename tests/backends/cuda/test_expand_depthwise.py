@@ -125,6 +125,15 @@ CHOSEN = {
         (40, 240, 114, 5, 2),
     ],
     ("efficientnet_b7", 32): [(32, 192, 300, 3, 2)],
+    # From ten steps of a block on.
+    ("efficientnet_b0", 63): [
+        (16, 96, 112, 3, 2),
+        (24, 144, 56, 3, 1),
+        (24, 144, 56, 5, 2),
+    ],
+    ("efficientnet_b0", 62): [(16, 96, 112, 3, 2)],
+    ("efficientnet_b0", 24): [(16, 96, 112, 3, 2)],
+    ("efficientnet_b0", 23): [],
     ("efficientnet_b0", 1): [],
 }
 
