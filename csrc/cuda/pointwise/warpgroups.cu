@@ -7,8 +7,9 @@
 //
 // Without gates, where weights are few and stay, each warpgroup takes tiles of its own and has stages of its
 // own: on an H100, 24 > 144 channels of 56 x 56 pixels take 57 us so, and 206 where weights are read again
-// for each tile. With gates, warpgroups share a tile and its weights: pixels go through registers, where
-// gates multiply them, rounded as in memory.
+// for each tile. With more input channels, warpgroups share a tile, and each has the weights of its own
+// columns. With gates, they share a tile and its weights: pixels go through registers, where gates multiply
+// them, rounded as in memory. warpgroup_plan.cuh has the choice.
 
 #include "cuda/common/elements.cuh"
 #include "cuda/common/fold.cuh"
@@ -41,7 +42,7 @@ struct Mbarriers {
 
   EFFKERNELS_DEVICE void init() const {
     // Warps that read a stage.
-    const int readers = 4 * (Config::kShared ? Config::kWarpgroups : 1);
+    const int readers = 4 * (Config::kTurns ? 1 : Config::kWarpgroups);
     for (int stage = 0; stage < stages; ++stage) {
       mbarrier_init(full(stage), 1);
       mbarrier_init(empty(stage), readers);
@@ -65,16 +66,18 @@ EFFKERNELS_DEVICE void read_ahead(const WarpgroupPlan& p, const Places& at,
                                   int step) {
   constexpr int kRows = Config::kRows, kColumns = Config::kColumns;
   if (p.resident) {
-    mbarrier_arrive_expecting(mbarriers.weights(), p.steps * kColumns * kRowBytes);
-    for (int s = 0; s < p.steps; ++s) {
-      tma_load(at.weights + static_cast<uint32_t>(s * kColumns * kRowBytes), weight, s * kStep, column,
-               mbarriers.weights());
+    mbarrier_arrive_expecting(mbarriers.weights(), p.steps * Config::kBlockColumns * kRowBytes);
+    for (int group = 0; group < Config::kColumnGroups; ++group) {
+      for (int s = 0; s < p.steps; ++s) {
+        tma_load(at.of_group<Config>(p, group).weights + static_cast<uint32_t>(s * kColumns * kRowBytes),
+                 weight, s * kStep, column + Config::columns_before(group), mbarriers.weights());
+      }
     }
   }
   wait_for_previous_launch();
   const int bytes = kRows * kRowBytes + (p.resident ? 0 : kColumns * kRowBytes) + p.gate_images * kStep * 4;
   // Rings of stages: one, or one for each warpgroup, whose turns come in order.
-  constexpr int kRings = Config::kShared ? 1 : Config::kWarpgroups;
+  constexpr int kRings = Config::kTilesAtOnce;
   const int ring_stages = p.stages / kRings;
   Turn turns[kRings];
 #pragma unroll
@@ -110,9 +113,8 @@ EFFKERNELS_DEVICE void write_behind(const WarpgroupPlan& p, const Places& at,
   const auto buffer_at = [&](int buffer) {
     return at.results + static_cast<uint32_t>((group * p.buffers + buffer) * Config::kResultBytes);
   };
-  const auto row_of = [&](int tile) {
-    return tile * Config::kRows + (Config::kShared ? group * kRowsOfGroup : 0);
-  };
+  const auto row_of = [&](int tile) { return tile * Config::kRows + Config::rows_before(group); };
+  column += Config::columns_before(group);
   // The buffer is free: for the residual of a tile, if there is one.
   const auto prepare = [&](int tile, int buffer) {
     const uint32_t ready = mbarriers.ready(group, buffer);
@@ -124,8 +126,8 @@ EFFKERNELS_DEVICE void write_behind(const WarpgroupPlan& p, const Places& at,
     }
   };
   wait_for_previous_launch();
-  const int own_step = Config::kShared ? step : step * Config::kWarpgroups;
-  const int own_first = Config::kShared ? first : first + group * step;
+  const int own_step = step * Config::kTilesAtOnce;
+  const int own_first = Config::kTurns ? first + group * step : first;
   for (int buffer = 0; buffer < p.buffers; ++buffer) {
     const int tile = own_first + buffer * own_step;
     if (tile < p.tiles) prepare(tile, buffer);
@@ -153,7 +155,7 @@ struct Multiplier {
   using Products = WarpgroupProducts<T, kColumns>;
 
   const WarpgroupPlan& p;
-  const Places& at;
+  const Places at;
   const Mbarriers<Config>& mbarriers;
   int group, warp, lane;  // warp of the warpgroup
   Turn turn;
@@ -176,7 +178,7 @@ struct Multiplier {
   EFFKERNELS_DEVICE void multiply(int step, uint32_t (&pixels)[4 * kStep / kTerms]) {
     mbarrier_wait(mbarriers.full(turn.stage), turn.parity);
     const uint32_t stage = at.stages + static_cast<uint32_t>(turn.stage * p.stage_bytes);
-    const uint32_t rows = stage + (Config::kShared ? group * kRowsOfGroup * kRowBytes : 0);
+    const uint32_t rows = stage + static_cast<uint32_t>(Config::rows_before(group) * kRowBytes);
     const uint64_t factors =
         operand_at(p.resident ? at.weights + static_cast<uint32_t>(step * kColumns * kRowBytes)
                               : stage + Config::kRows * kRowBytes);
@@ -288,16 +290,15 @@ struct Multiplier {
 
   EFFKERNELS_DEVICE void run(Activation activation, int first, int step) {
     Turn buffer{0, 0};
-    const int own_step = Config::kShared ? step : step * Config::kWarpgroups;
+    const int own_step = step * Config::kTilesAtOnce;
     if (p.resident) mbarrier_wait(mbarriers.weights(), 0);
 #pragma unroll 1
-    for (int tile = Config::kShared ? first : first + group * step; tile < p.tiles; tile += own_step) {
+    for (int tile = Config::kTurns ? first + group * step : first; tile < p.tiles; tile += own_step) {
       if constexpr (kGated) {
         const int first_row = tile * Config::kRows, first_image = first_row / p.pixels;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int row =
-              first_row + (Config::kShared ? group * kRowsOfGroup : 0) + warp * 16 + half * 8 + lane / 4;
+          const int row = first_row + Config::rows_before(group) + warp * 16 + half * 8 + lane / 4;
           // Rows behind the last one have its gates.
           const int image = smaller(row, p.rows - 1) / p.pixels - first_image;
           gates[half] = static_cast<uint32_t>(p.gates + (image * kStep + lane % 4 * 2) * 4);
@@ -330,7 +331,7 @@ pointwise_nhwc_warpgroup_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap x,
   const Places at{begin, begin + static_cast<uint32_t>(p.results), begin + static_cast<uint32_t>(p.weights),
                   begin + static_cast<uint32_t>(p.folded), begin + static_cast<uint32_t>(p.mbarriers)};
   const Mbarriers<Config> mbarriers{at.mbarriers, p.stages};
-  const int column = static_cast<int>(block_index() % p.column_blocks) * Config::kColumns;
+  const int column = static_cast<int>(block_index() % p.column_blocks) * Config::kBlockColumns;
   const int first = static_cast<int>(block_index() / p.column_blocks), step = p.parts;
   const int warp = uniform(thread_index() / kWarp), lane = thread_index() % kWarp;
   if (thread_index() == 0) mbarriers.init();
@@ -347,15 +348,14 @@ pointwise_nhwc_warpgroup_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap x,
   } else {
     if constexpr (Config::kMovesRegisters) take_registers<Config::kManyRegisters>();
     auto* folded = static_cast<Folded*>(shared_at(at.folded));
-    for (int c = thread_index(); c < Config::kColumns; c += Config::kWarpgroups * kWarpgroup) {
+    for (int c = thread_index(); c < Config::kBlockColumns; c += Config::kWarpgroups * kWarpgroup) {
       folded[c] = column + c < p.out_channels ? fold(norm, column + c) : Folded{};
     }
     named_barrier(1, Config::kWarpgroups * kWarpgroup);
     const int group = warp / 4;
-    const int ring = Config::kShared ? 0 : group,
-              ring_stages = p.stages / (Config::kShared ? 1 : Config::kWarpgroups);
+    const int ring = Config::kTurns ? group : 0, ring_stages = p.stages / Config::kTilesAtOnce;
     Multiplier<T, Config, kGated> multiplier{p,
-                                             at,
+                                             at.of_group<Config>(p, group),
                                              mbarriers,
                                              group,
                                              warp % 4,
@@ -403,60 +403,11 @@ const char* launch_warpgroups(const PointwiseConvBnActArgs& a, const WarpgroupPl
                 residual, a.norm, a.activation, p);
 }
 
-// Calls f with the configuration for these arguments, and whether it has gates. Measured on an H100 at the
-// shapes of B0 (128 images) and B5 (64 images); shares are of the time that their bytes take.
-template <class F>
-auto with_config(const PointwiseConvBnActArgs& a, const F& f) {
-  constexpr std::true_type kGated;
-  constexpr std::false_type kNot;
-  const int columns = a.out_channels;
-  // 192 rows for all outputs: 96 to 98 % from 144 and 240 channels of 114 pixels on each side, 70 to 80 %
-  // late.
-  using Shared32 = WarpgroupConfig<32, 3, true>;
-  using Shared64 = WarpgroupConfig<64, 3, true>;
-  // 64 rows where that gives no multiprocessor a second tile: with more, two thirds of them would have none.
-  // Best of all for 98 tiles of 192 columns (128 images of 49 pixels).
-  const int64_t tiles = divide_up<int64_t>(a.in.images * a.in.pixels(), kRowsOfGroup);
-  const auto few_tiles = [&](auto columns_of_block) {
-    return tiles * divide_up(columns, decltype(columns_of_block)::value) <= device_limits().multiprocessors;
-  };
-  if (a.gate != nullptr) {
-    const auto of_columns = [&](auto columns_of_block, auto warpgroups) {
-      constexpr int kColumns = decltype(columns_of_block)::value, kMany = decltype(warpgroups)::value;
-      if (few_tiles(columns_of_block)) return f(WarpgroupConfig<kColumns, 1, true>{}, kGated);
-      return f(WarpgroupConfig<kColumns, kMany, true>{}, kGated);
-    };
-    using std::integral_constant;
-    constexpr integral_constant<int, 2> kTwo;
-    constexpr integral_constant<int, 3> kThree;
-    if (columns <= 32) return f(Shared32{}, kGated);
-    if (columns <= 64) return of_columns(integral_constant<int, 64>{}, kThree);
-    if (columns <= 96) return of_columns(integral_constant<int, 96>{}, kThree);
-    if (columns <= 128) return of_columns(integral_constant<int, 128>{}, kThree);
-    // Those that pad less: 160 for 304 and 320.
-    if (round_up(columns, 160) < round_up(columns, 192)) {
-      return of_columns(integral_constant<int, 160>{}, kTwo);
-    }
-    return of_columns(integral_constant<int, 192>{}, kTwo);
-  }
-  if (columns <= 32) return f(Shared32{}, kNot);
-  if (columns <= 64) return f(Shared64{}, kNot);
-  if (few_tiles(std::integral_constant<int, 96>{})) return f(WarpgroupConfig<96, 1, true>{}, kNot);
-  // Turns: 92 % for 16 > 96, 87 % for 24 > 144, 86 % for 40 > 240 channels. Of these the one that pads least;
-  // where pixels come in one step, and all of their channels are in a stage, the larger ones read them less
-  // often.
-  const int by_96 = round_up(columns, 96), by_144 = round_up(columns, 144), by_240 = round_up(columns, 240);
-  const bool one_step = a.in.channels <= kStep;
-  if (one_step && by_240 <= by_144 && by_240 <= by_96) return f(WarpgroupConfig<240, 2, false>{}, kNot);
-  if (one_step && by_144 <= by_96) return f(WarpgroupConfig<144, 3, false>{}, kNot);
-  return f(WarpgroupConfig<96, 3, false>{}, kNot);
-}
-
 // Calls f with the launcher and the plan where this device has the kernel and there is a plan; returns what f
 // does, or `otherwise`.
 template <class Result, class F>
 Result with_launcher(const PointwiseConvBnActArgs& a, Result otherwise, const F& f) {
-  return with_config(a, [&](auto config, auto gated) {
+  return with_warpgroup_config(a, [&](auto config, auto gated) {
     using Config = decltype(config);
     constexpr bool kGated = decltype(gated)::value;
     const auto with_type = [&](auto type) {

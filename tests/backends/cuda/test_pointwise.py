@@ -87,9 +87,18 @@ WARPGROUPS = {
     "192, one warpgroup": Pointwise(2, 328, 184, (7, 7), gated=True),
     "192, two warpgroups": Pointwise(2, 80, 192, (11, 8), gated=True),
     "96, turns": Pointwise(2, 16, 96, (20, 25)),
-    "96, turns of two blocks of columns": Pointwise(2, 72, 192, (10, 10), residual=True),
+    "96, turns of two blocks of columns": Pointwise(2, 40, 168, (10, 10), residual=True),
     "144, turns": Pointwise(1, 24, 144, (15, 20), activation="hardswish"),
     "240, turns, one tile each": Pointwise(1, 64, 232, (10, 10)),
+    "96, rows, no gates": Pointwise(2, 136, 96, (14, 15), activation="identity", residual=True),
+    "128, rows, no gates": Pointwise(3, 200, 112, (10, 10), activation="identity"),
+    "192, rows, no gates": Pointwise(3, 72, 152, (10, 10), residual=True),
+    "192, rows, no gates, weights come with pixels": Pointwise(2, 456, 200, (10, 10)),
+    "80, columns": Pointwise(2, 80, 232, (10, 10)),
+    "80, columns, two blocks of columns": Pointwise(3, 72, 400, (10, 10), activation="hardswish"),
+    "96, columns": Pointwise(3, 192, 288, (9, 9), residual=True),
+    "112, columns, a warpgroup without any": Pointwise(3, 112, 560, (9, 9)),
+    "96, columns of two warpgroups": Pointwise(3, 296, 176, (8, 9), activation="relu"),
 }
 
 
@@ -112,10 +121,36 @@ def test_warpgroups(hopper: HostShim, name: str, dtype: torch.dtype, seed: int) 
     assert hopper.call("warpgroups", True) > before
 
 
+# How warpgroups.cu cuts 1x1 convolutions on an H100: columns of a warpgroup, warpgroups, groups of rows and of columns,
+# buffers of results, stages, and whether weights stay. By images, input and output channels, side, gates.
+ON_AN_H100 = {
+    "B0, 24 > 144": ((128, 24, 144, 56, False), [144, 3, 1, 1, 2, 12, True]),
+    "B0, 80 > 480": ((128, 80, 480, 14, False), [80, 3, 1, 3, 2, 8, True]),
+    "B0, 112 > 672": ((128, 112, 672, 14, False), [112, 3, 1, 3, 2, 6, True]),
+    "B0, 192 > 1152": ((128, 192, 1152, 7, False), [96, 3, 1, 3, 1, 8, True]),
+    "B5, 128 > 768": ((64, 128, 768, 29, False), [192, 2, 2, 1, 2, 5, True]),
+    "B5, 304 > 1824": ((64, 304, 1824, 15, False), [96, 2, 1, 2, 1, 8, True]),
+    "B5, 512 > 3072": ((64, 512, 3072, 15, False), [192, 2, 2, 1, 1, 4, False]),
+    "B0, 32 images": ((32, 192, 1152, 7, False), [96, 3, 3, 1, 1, 3, False]),
+    "B0, 8 images": ((8, 192, 1152, 7, False), [96, 1, 1, 1, 1, 3, False]),
+    "Lite0, 672 > 112": ((128, 672, 112, 14, False), [128, 3, 3, 1, 1, 4, False]),
+    "B0, 240 > 80": ((128, 240, 80, 14, True), [96, 3, 3, 1, 1, 4, False]),
+    "B0, 240 > 80, 32 images": ((32, 240, 80, 14, True), [96, 1, 1, 1, 1, 4, False]),
+}
+
+
+@pytest.mark.parametrize("name", ON_AN_H100)
+def test_how_warpgroups_divide_the_work_of_an_h100(hopper: HostShim, name: str) -> None:
+    (images, channels, out_channels, side, gated), plan = ON_AN_H100[name]
+    hopper.call("device", 132, 227 * 1024)
+    shape = (images, channels, out_channels, side, side, gated)
+    assert hopper.call("warpgroup_plan", *shape) == plan
+
+
 # By how much shared memory there is, with one multiprocessor.
 NOT_TAKEN = {
     "too many gates for a tile": (227, Pointwise(2, 16, 24, (3, 5), gated=True)),
-    "weights that would be read again": (99, Pointwise(1, 128, 96, (10, 20), activation="relu")),
+    "weights that would be read again": (99, Pointwise(1, 64, 96, (20, 20), activation="relu")),
 }
 
 

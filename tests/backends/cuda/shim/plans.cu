@@ -6,6 +6,7 @@
 #include "cuda/depthwise_tensor_core.h"
 #include "cuda/expand_depthwise_conv_bn_act.h"
 #include "cuda/pointwise/kernels.h"
+#include "cuda/pointwise/warpgroup_plan.cuh"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -50,9 +51,11 @@ EXPORT int effkernels_expand_depthwise_parts(const int64_t* shape) {
   return cuda::expand_depthwise_conv_bn_act_parts(args);
 }
 
-// Whether few_pixels.cu would take a convolution on the device: `shape` is images, input and output channels,
-// height, width, and whether there are gates.
-EXPORT bool effkernels_has_few_pixels(const int64_t* shape) {
+namespace {
+
+// A 1x1 convolution: `shape` is images, input and output channels, height, width, and whether there are
+// gates.
+effkernels::PointwiseConvBnActArgs pointwise_of(const int64_t* shape) {
   using namespace effkernels;
   static const float gate = 0.0f;
   PointwiseConvBnActArgs a{};
@@ -61,7 +64,31 @@ EXPORT bool effkernels_has_few_pixels(const int64_t* shape) {
   a.out_channels = side(2);
   a.dtype = Dtype::kHalf;
   a.gate = shape[5] != 0 ? &gate : nullptr;
-  return cuda::pointwise::has_few_pixels(a);
+  return a;
+}
+
+}  // namespace
+
+// Whether few_pixels.cu would take such a convolution on the device.
+EXPORT bool effkernels_has_few_pixels(const int64_t* shape) {
+  return effkernels::cuda::pointwise::has_few_pixels(pointwise_of(shape));
+}
+
+// How warpgroups.cu would compute one: writes columns of a warpgroup, warpgroups, groups of rows and of
+// columns, buffers of results, stages, and whether weights stay. Returns whether there is a plan.
+EXPORT bool effkernels_warpgroup_plan(const int64_t* shape, int64_t* plan) {
+  using namespace effkernels::cuda::pointwise;
+  const effkernels::PointwiseConvBnActArgs a = pointwise_of(shape);
+  return with_warpgroup_config(a, [&](auto config, auto) {
+    using Config = decltype(config);
+    WarpgroupPlan p{};
+    if (!make_warpgroup_plan<Config>(a, p)) return false;
+    const int64_t found[] = {
+        Config::kColumns, Config::kWarpgroups, Config::kRowGroups, Config::kColumnGroups, p.buffers,
+        p.stages,         p.resident};
+    for (const int64_t value : found) *plan++ = value;
+    return true;
+  });
 }
 
 // Whether kernels with tensor memory are there from now on.

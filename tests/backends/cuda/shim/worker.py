@@ -99,6 +99,13 @@ class Worker:
         found.restype = ctypes.c_bool
         return bool(found((ctypes.c_int64 * len(shape))(*shape)))
 
+    def warpgroup_plan(self, *shape: int) -> list[int] | None:
+        """See `plans.cu`; None if there is none."""
+        planned = self.library.effkernels_warpgroup_plan
+        planned.restype = ctypes.c_bool
+        found = (ctypes.c_int64 * 7)()
+        return list(found) if planned((ctypes.c_int64 * len(shape))(*shape), found) else None
+
     def op(self, name: str, arguments: dict[str, Any], seed: int) -> Results:
         """Twice, with blocks and threads in another order: not a bit may differ."""
         found: list[Results] = []
