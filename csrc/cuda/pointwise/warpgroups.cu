@@ -253,19 +253,20 @@ struct Multiplier {
     release(before);
   }
 
-  // Normalises and activates the sums, adds the residual that is in the buffer, and writes them there.
-  EFFKERNELS_DEVICE void finish(Activation activation, uint32_t buffer) {
-    const int own = lane % 4 * 2;
+  EFFKERNELS_DEVICE void normalise() {
+    const auto* folded = static_cast<const Folded*>(shared_at(at.folded)) + lane % 4 * 2;
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
-      Folded norm[2];
-      const auto* folded = static_cast<const Folded*>(shared_at(at.folded)) + j * 8 + own;
+      float norm[4];  // scale and shift of two columns
+      load(reinterpret_cast<const float*>(folded + j * 8), true, 4, norm);
 #pragma unroll
-      for (int e = 0; e < 2; ++e) norm[e] = folded[e];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sums[4 * j + i] = sums[4 * j + i] * norm[i % 2].scale + norm[i % 2].shift;
+      for (int i = 0; i < 4; ++i) sums[4 * j + i] = sums[4 * j + i] * norm[i % 2 * 2] + norm[i % 2 * 2 + 1];
     }
-    activate(activation, sums);
+  }
+
+  // Writes the sums to the buffer, with the residual added that is there.
+  template <bool kResidual>
+  EFFKERNELS_DEVICE void write(uint32_t buffer) {
     // The row and, of two neighbouring vectors of 8 columns, the one that this lane names.
     const int row = warp * 16 + lane % 16, second = lane / 16;
 #pragma unroll
@@ -276,13 +277,16 @@ struct Multiplier {
           swizzled(Config::kSwizzle,
                    buffer + static_cast<uint32_t>(chunk * Config::kChunkBytes + row * Config::kChunk * 2) +
                        vector * 16);
-      uint32_t words[4] = {};
-      if (p.residual) load_matrices(place, words);
+      uint32_t words[4];
+      if constexpr (kResidual) load_matrices(place, words);
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
         const float* pair = sums + 4 * (j + w / 2) + w % 2 * 2;
-        words[w] = p.residual ? narrow_pair<T>(pair[0] + low_of<T>(words[w]), pair[1] + high_of<T>(words[w]))
-                              : narrow_pair<T>(pair[0], pair[1]);
+        if constexpr (kResidual) {
+          words[w] = narrow_pair<T>(pair[0] + low_of<T>(words[w]), pair[1] + high_of<T>(words[w]));
+        } else {
+          words[w] = narrow_pair<T>(pair[0], pair[1]);
+        }
       }
       store_matrices(place, words);
     }
@@ -306,8 +310,15 @@ struct Multiplier {
       }
       multiply_all();
       mbarrier_wait(mbarriers.ready(group, buffer.stage), buffer.parity);
-      finish(activation,
-             at.results + static_cast<uint32_t>((group * p.buffers + buffer.stage) * Config::kResultBytes));
+      normalise();
+      activate(activation, sums);
+      const uint32_t results =
+          at.results + static_cast<uint32_t>((group * p.buffers + buffer.stage) * Config::kResultBytes);
+      if (p.residual) {
+        write<true>(results);
+      } else {
+        write<false>(results);
+      }
       fence_for_tma();
       warp_barrier();
       if (lane == 0) mbarrier_arrive(mbarriers.done(group, buffer.stage));
