@@ -43,6 +43,7 @@ struct Plan {
   int pitch, plane;          // elements of shared memory from row to row, and from channel to channel
   int together;              // elements of the image that may be read at once
   uint32_t column_fraction;  // 2^32 / tile_columns, rounded up: to divide by it
+  int minus_columns;         // -tile_columns
   int weights, folded;       // offsets in shared memory, in bytes
   int64_t bytes;
 };
@@ -58,15 +59,18 @@ struct Word {
   static constexpr int kWords = kPlanar ? 2 : 5, kRows = kPlanar ? kImageChannels * kKernel : kKernel;
   int row, first;  // of (channel, row) or of rows; the elements are `first` and the next
 
-  // Of an operand's register `r` in a lane: NCHW has the words 0 and 1 of a row in turns, and one row more in
-  // the last register.
-  EFFKERNELS_DEVICE static Word of(int r, int lane) {
+  // Whether all elements of an operand's register `r` are in the window, in every lane.
+  EFFKERNELS_DEVICE static bool whole(int r) { return kPlanar && r < 4 && r % 2 == 1; }
+
+  // Of an operand's register `r` in a lane: NCHW has the two words of a row in turns, the one that is whole
+  // after the other, and one row more in the last register.
+  EFFKERNELS_DEVICE static Word of(int r, int lane, int odd) {
     const int quarter = lane % 4;
     if (!kPlanar) {
       const int word = 4 * quarter + r;
       return {word / kWords, word % kWords * 2};
     }
-    return r < 4 ? Word{r / 2 * 4 + quarter, r % 2 * 2} : Word{kRows - 1, quarter * 2};
+    return r < 4 ? Word{r / 2 * 4 + quarter, (r + 1 + odd) % 2 * 2} : Word{kRows - 1, quarter * 2};
   }
 
   // Where the element `e` is in a row of the window, or that it is beside it. With odd padding on the left
@@ -237,13 +241,13 @@ stem_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
   barrier();
 
   const int lane = thread_index() % kWarp, odd = a.window.left % 2;
-  // Where the lane's words are, from its pixel on, and which of their elements are in a window.
+  // Where the lane's words are, in bytes from its pixel on, and which of their elements are in a window.
   int offset[kRegisters];
   uint32_t mask[kRegisters], factors[kTiles][kRegisters];
 #pragma unroll
   for (int r = 0; r < kRegisters; ++r) {
-    const Word word = Word::of(r, lane);
-    offset[r] = word.offset(p) + (kBefore - a.window.left) * kUnit<kPlanar> - odd;
+    const Word word = Word::of(r, lane, odd);
+    offset[r] = (word.offset(p) + (kBefore - a.window.left) * kUnit<kPlanar> - odd) * 2;
     mask[r] = word.mask(odd);
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
@@ -255,46 +259,56 @@ stem_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
   barrier();
 
   const int count = rows * p.tile_columns;
-  T* y = static_cast<T*>(a.y) + (image * a.out.height + out_row) * a.out.width * a.out.channels;
+  const int across = a.out.width - out_column, own = lane % 4 * 2;
+  T* y =
+      static_cast<T*>(a.y) + ((image * a.out.height + out_row) * a.out.width + out_column) * a.out.channels;
 #pragma unroll 1
   for (int first = thread_index() / kWarp * kPixels; first < count; first += kWarps * kPixels) {
     uint32_t words[2][kRegisters];
-    int64_t to[2];
+    int to[2];  // where its results go, from y on
+    bool there[2];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
       const int pixel = smaller(first + m * 8 + lane / 4, count - 1);
-      const auto row = static_cast<int>(uint64_t{static_cast<uint32_t>(pixel)} * p.column_fraction >> 32);
-      const int column = pixel - row * p.tile_columns;
-      const int at = row * kStride * p.pitch + column * kStride * kUnit<kPlanar>;
+      const auto row = static_cast<int>(high_of_product(static_cast<uint32_t>(pixel), p.column_fraction));
+      const int column = row * p.minus_columns + pixel;
+      const int at = (row * p.pitch + column * kUnit<kPlanar>)*kStride * 2;
 #pragma unroll
       for (int r = 0; r < kRegisters; ++r) {
-        words[m][r] = *reinterpret_cast<const uint32_t*>(pixels + at + offset[r]) & mask[r];
+        words[m][r] = *reinterpret_cast<const uint32_t*>(shared_memory() + (at + offset[r]));
+        if (!Word::whole(r)) words[m][r] &= mask[r];
       }
-      const bool own = first + m * 8 + lane / 4 < count && out_column + column < a.out.width;
-      to[m] = own ? (static_cast<int64_t>(row) * a.out.width + out_column + column) * a.out.channels : -1;
+      to[m] = (row * a.out.width + column) * a.out.channels;
+      there[m] = first + m * 8 + lane / 4 < count && column < across;
     }
 #pragma unroll
     for (int group = 0; group < kTiles; group += kTogether) {
       constexpr int kLast = kTiles % kTogether;
       const auto compute = [&](auto wide) {
         constexpr int kWide = decltype(wide)::value;
-        const int channel = group * kTile + lane % 4 * 2 * kWide;
-        float results[2][2 * kWide];
+        const int channel = group * kTile + own * kWide;
+        float results[4 * kWide];  // of both pixels
 #pragma unroll
         for (int t = 0; t < kWide; ++t) {
           float sums[4] = {};
           multiply<T, kPlanar>(words, factors[group + t], sums);
           // Read again for each 16 pixels: there are no registers left for them.
-          const Folded norm[2] = {folded[channel + 2 * t], folded[channel + 2 * t + 1]};
+          float norm[4];  // scale and shift of two channels
+          load(reinterpret_cast<const float*>(folded + channel + 2 * t), true, 4, norm);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            results[i / 2][2 * t + i % 2] = sums[i] * norm[i % 2].scale + norm[i % 2].shift;
+            results[i / 2 * 2 * kWide + 2 * t + i % 2] = sums[i] * norm[i % 2 * 2] + norm[i % 2 * 2 + 1];
           }
         }
+        activate(a.activation, results);
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
-          activate(a.activation, results[m]);
-          if (to[m] >= 0 && channel < a.out.channels) store(y + to[m] + channel, true, 2 * kWide, results[m]);
+          Elements<T, 2 * kWide> of_pixel;
+#pragma unroll
+          for (int i = 0; i < 2 * kWide; ++i) narrow(results[m * 2 * kWide + i], of_pixel.at[i]);
+          if (there[m] && channel < a.out.channels) {
+            *reinterpret_cast<Elements<T, 2 * kWide>*>(y + to[m] + channel) = of_pixel;
+          }
         }
       };
       if (kTiles - group >= kTogether) {
@@ -329,6 +343,7 @@ Plan make_plan(const ConvBnActArgs& a, int rows, int channels) {
   p.in_columns = round_up(kBefore + p.tile_columns * kStride + 2, 8);
   p.together = together(a);
   p.column_fraction = static_cast<uint32_t>(((uint64_t{1} << 32) + p.tile_columns - 1) / p.tile_columns);
+  p.minus_columns = -p.tile_columns;
   // The words of a product's 32 lanes are to lie in 32 banks: of eight pixels in turn, and of four rows.
   p.pitch = p.in_columns * (a.planar ? 1 : kImageChannels);
   while (a.planar && p.pitch / 2 % 32 != 8) p.pitch += 8;
@@ -370,6 +385,7 @@ bool takes_stem(const ConvBnActArgs& a) {
   return a.dtype != Dtype::kFloat && a.in.channels == kImageChannels && w.kernel_h == kKernel &&
          w.kernel_w == kKernel && w.stride_h == kStride && w.stride_w == kStride && w.dilation_h == 1 &&
          w.dilation_w == 1 && w.left < kBefore && a.out.channels <= 64 &&
+         a.out.width < INT32_MAX / kMostRows / 64 &&  // results of a tile are counted in 31 bits
          aligned<Half, kTile>(a.y, a.out.channels);
 }
 

@@ -256,6 +256,9 @@ EFFKERNELS_DEVICE float fast_reciprocal(float x) {
   return y;
 }
 
+// The upper 32 of the product's 64 bits.
+EFFKERNELS_DEVICE uint32_t high_of_product(uint32_t a, uint32_t b) { return __umulhi(a, b); }
+
 // a * b + c, 0 where that is below 0 or NaN, and 1 where above.
 EFFKERNELS_DEVICE float multiply_add_within_1(float a, float b, float c) {
   float y;

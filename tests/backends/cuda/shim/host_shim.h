@@ -194,6 +194,9 @@ inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(
 inline float fast_power_of_2(float x) { return flushed(std::exp2(flushed(x))); }
 inline float fast_reciprocal(float x) { return flushed(1.0f / flushed(x)); }
 
+inline uint32_t high_of_product(uint32_t a, uint32_t b) {
+  return static_cast<uint32_t>(uint64_t{a} * b >> 32);
+}
 inline float multiply_add_within_1(float a, float b, float c) {
   const float sum = std::fma(a, b, c);
   return sum > 1.0f ? 1.0f : sum > 0.0f ? sum : 0.0f;
