@@ -181,8 +181,8 @@ auto with_warpgroup_config(const PointwiseConvBnActArgs& a, const F& f) {
   // 64 rows where no multiprocessor has a second tile then: with more, two thirds of them would have none.
   // Best of all for 98 tiles of 192 columns (128 images of 49 pixels).
   using Few96 = WarpgroupConfig<96, 1, Division::kRows>;
-  // 192 rows for all outputs: 96 to 98 % from 144 and 240 channels of 114 pixels on each side, 70 to 80 %
-  // late.
+  // 192 rows, where there are few enough outputs for one block: 96 to 98 % from 144 and 240 channels of 114
+  // pixels on each side, 70 to 80 % late.
   using Rows32 = WarpgroupConfig<32, 3, Division::kRows>;
   using Rows64 = WarpgroupConfig<64, 3, Division::kRows>;
   using Rows96 = WarpgroupConfig<96, 3, Division::kRows>;
@@ -219,10 +219,10 @@ auto with_warpgroup_config(const PointwiseConvBnActArgs& a, const F& f) {
   if (columns <= 96 || warpgroup_cut<Rows96>(a).at_once()) return f(Rows96{}, kNot);
   if (columns <= 128) return f(WarpgroupConfig<128, 3, Division::kRows>{}, kNot);
   if (steps <= 3) {
-    // Three warpgroups for their columns, whose weights stay: 71 % for 80 > 480 channels of 14 pixels (80
-    // columns each; 160 rows of 160: 65 %), 70 % for 112 > 672 (112; 96: 52 %), 57 % for 192 > 1152 of 7
-    // pixels (96). Or 128 rows of 192 columns: 79 % for 128 > 768 of 29 pixels. The one whose busiest block
-    // multiplies least.
+    // Three warpgroups for their columns, whose weights stay. With 80 columns each: 71 % for 80 > 480
+    // channels of 14 pixels; with 112: 70 % for 112 > 672, of which 96 take 52 %; with 96: 57 % for 192 >
+    // 1152 of 7 pixels. Or 128 rows of 192 columns: 79 % for 128 > 768 of 29 pixels. The one whose busiest
+    // block multiplies least.
     using Columns80 = WarpgroupConfig<80, 3, Division::kColumns>;
     using Columns96 = WarpgroupConfig<96, 3, Division::kColumns>;
     using Columns112 = WarpgroupConfig<112, 3, Division::kColumns>;
@@ -237,9 +237,9 @@ auto with_warpgroup_config(const PointwiseConvBnActArgs& a, const F& f) {
     if (by_96 == least) return f(Columns96{}, kNot);
     if (by_112 == least) return f(Columns112{}, kNot);
   }
-  // Two warpgroups for 96 columns each, whose weights just fit: 304 > 1824 channels of 15 pixels take 42.9 us
-  // so, and 48.0 with 128 rows of 192 columns; with fewer channels they are slower, with more they do not
-  // fit.
+  // Two warpgroups for 96 columns each, whose weights stay: 304 > 1824 channels of 15 pixels take 42.9 us so,
+  // and 48.0 with 128 rows of 192 columns. But 176 > 1056 of 29 pixels take 100 and 72: where they were not
+  // measured, rows.
   if (steps == 5) return f(WarpgroupConfig<96, 2, Division::kColumns>{}, kNot);
   return f(Rows192{}, kNot);
 }

@@ -7,9 +7,9 @@
 //
 // Without gates, where weights are few and stay, each warpgroup takes tiles of its own and has stages of its
 // own: on an H100, 24 > 144 channels of 56 x 56 pixels take 57 us so, and 206 where weights are read again
-// for each tile. With more input channels, warpgroups share a tile, and each has the weights of its own
-// columns. With gates, they share a tile and its weights: pixels go through registers, where gates multiply
-// them, rounded as in memory. warpgroup_plan.cuh has the choice.
+// for each tile. With more input channels, warpgroups share a tile: each has the weights of its own columns,
+// or they share these too, and each has rows of its own. With gates always the latter: pixels go through
+// registers, where gates multiply them, rounded as in memory. warpgroup_plan.cuh has the choice.
 
 #include "cuda/common/elements.cuh"
 #include "cuda/common/fold.cuh"

@@ -144,17 +144,17 @@ def test_gates_of_networks(
     check(gpu, Squeeze(images, *shape, (3, 5), style=Style(dtype=dtype)))
 
 
-# Of the stems of B0, B3, B4, B5 and B7: result's channels and image size.
-STEMS = [(32, 224), (40, 300), (48, 380), (48, 456), (64, 600)]
+# Of the stems of B0, B3, B4, B5 and B7: result's channels, image size, and padding above and on the left.
+STEMS = [(32, 224, 0), (32, 224, 1), (40, 300, 0), (48, 380, 0), (48, 456, 0), (64, 600, 0)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("images", ["nchw", "nhwc", "uint8"])
 @pytest.mark.parametrize("shape", STEMS, ids=str)
 def test_stems_of_networks(
-    gpu: Gpu, shape: tuple[int, int], images: str, dtype: torch.dtype
+    gpu: Gpu, shape: tuple[int, int, int], images: str, dtype: torch.dtype
 ) -> None:
-    channels, side = shape
+    channels, side, before = shape
     uint8 = images == "uint8"
     style = Style(dtype=dtype, layout="nchw" if uint8 else images)
     check(
@@ -162,7 +162,7 @@ def test_stems_of_networks(
         Dense(
             *(1, 3, (side, side), (3, 3), channels),
             stride=(2, 2),
-            padding=(0, 1, 0, 1),
+            padding=(before, 1, before, 1),
             uint8=uint8,
             normalise=uint8,
             style=style,
@@ -185,7 +185,7 @@ POINTWISE = [
     (176, 1056, 29, False),
     (1056, 176, 29, True),
     (1824, 304, 15, True),
-    # As many pixels as they have with more images: each of the warpgroups' other configurations runs with 9.
+    # As many pixels as they have with more images, for the warpgroups' other configurations.
     (240, 80, 28, True),
     (480, 112, 28, True),
     (240, 176, 33, True),
@@ -196,8 +196,13 @@ POINTWISE = [
     (192, 1152, 28, False),
     (304, 1824, 15, False),
     (512, 3072, 15, False),
-    (480, 80, 28, False),
-    (672, 112, 28, False),
+    (136, 80, 56, False),
+    (136, 112, 56, False),
+    (128, 768, 56, False),
+    (240, 40, 56, True),
+    (240, 80, 56, True),
+    (240, 112, 56, True),
+    (240, 304, 33, True),
 ]
 
 

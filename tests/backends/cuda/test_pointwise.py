@@ -70,35 +70,70 @@ def test_shapes(runner: Runner, name: str, dtype: torch.dtype, seed: int) -> Non
     check(runner, CASES[name].styled(dtype=dtype, seed=seed))
 
 
-# On warpgroups, by the columns of their configuration; the device has two multiprocessors here too.
+# On warpgroups: columns of one, how many there are, and groups of rows and of columns. The device has two
+# multiprocessors here too.
 WARPGROUPS = {
-    "32, shared, weights stay": Pointwise(3, 136, 24, (9, 15), gated=True, residual=True),
-    "32, no gates": Pointwise(2, 40, 16, (10, 10), activation="identity"),
-    "64, weights come with pixels": Pointwise(2, 200, 40, (10, 10), gated=True),
-    "64, no gates": Pointwise(1, 328, 64, (7, 10), activation="relu", residual=True),
-    "96, gates": Pointwise(2, 72, 80, (9, 9), gated=True),
-    "128, gates": Pointwise(2, 112, 112, (12, 12), gated=True, residual=True),
-    "160, two blocks of columns": Pointwise(2, 200, 304, (7, 7), gated=True, residual=True),
-    "64, one warpgroup": Pointwise(2, 72, 40, (8, 7), gated=True),
-    "96, one warpgroup": Pointwise(2, 200, 88, (7, 7), gated=True, residual=True),
-    "96, one warpgroup, no gates": Pointwise(2, 200, 80, (7, 7), activation="relu6", residual=True),
-    "128, one warpgroup": Pointwise(2, 136, 112, (6, 9), gated=True),
-    "160, one warpgroup": Pointwise(1, 72, 320, (7, 9), gated=True),
-    "192, one warpgroup": Pointwise(2, 328, 184, (7, 7), gated=True),
-    "192, two warpgroups": Pointwise(2, 80, 192, (11, 8), gated=True),
-    "96, turns": Pointwise(2, 16, 96, (20, 25)),
-    "96, turns of two blocks of columns": Pointwise(2, 40, 168, (10, 10), residual=True),
-    "144, turns": Pointwise(1, 24, 144, (15, 20), activation="hardswish"),
-    "240, turns, one tile each": Pointwise(1, 64, 232, (10, 10)),
-    "96, rows, no gates": Pointwise(2, 136, 96, (14, 15), activation="identity", residual=True),
-    "128, rows, no gates": Pointwise(3, 200, 112, (10, 10), activation="identity"),
-    "192, rows, no gates": Pointwise(3, 72, 152, (10, 10), residual=True),
-    "192, rows, no gates, weights come with pixels": Pointwise(2, 456, 200, (10, 10)),
-    "80, columns": Pointwise(2, 80, 232, (10, 10)),
-    "80, columns, two blocks of columns": Pointwise(3, 72, 400, (10, 10), activation="hardswish"),
-    "96, columns": Pointwise(3, 192, 288, (9, 9), residual=True),
-    "112, columns, a warpgroup without any": Pointwise(3, 112, 560, (9, 9)),
-    "96, columns of two warpgroups": Pointwise(3, 296, 176, (8, 9), activation="relu"),
+    "32, rows, weights stay": (
+        [32, 3, 3, 1],
+        Pointwise(3, 136, 24, (9, 15), gated=True, residual=True),
+    ),
+    "32, no gates": ([32, 3, 3, 1], Pointwise(2, 40, 16, (10, 10), activation="identity")),
+    "64, weights come with pixels": ([64, 3, 3, 1], Pointwise(2, 200, 40, (10, 10), gated=True)),
+    "64, no gates": (
+        [64, 3, 3, 1],
+        Pointwise(1, 328, 64, (7, 10), activation="relu", residual=True),
+    ),
+    "96, gates": ([96, 3, 3, 1], Pointwise(2, 72, 80, (9, 9), gated=True)),
+    "128, gates": ([128, 3, 3, 1], Pointwise(2, 112, 112, (12, 12), gated=True, residual=True)),
+    "160, two blocks of columns": (
+        [160, 2, 2, 1],
+        Pointwise(2, 200, 304, (7, 7), gated=True, residual=True),
+    ),
+    "64, one warpgroup": ([64, 1, 1, 1], Pointwise(2, 72, 40, (8, 7), gated=True)),
+    "96, one warpgroup": ([96, 1, 1, 1], Pointwise(2, 200, 88, (7, 7), gated=True, residual=True)),
+    "96, one warpgroup, no gates": (
+        [96, 1, 1, 1],
+        Pointwise(2, 200, 80, (7, 7), activation="relu6", residual=True),
+    ),
+    "128, one warpgroup": ([128, 1, 1, 1], Pointwise(2, 136, 112, (6, 9), gated=True)),
+    "160, one warpgroup": ([160, 1, 1, 1], Pointwise(1, 72, 320, (7, 9), gated=True)),
+    "192, one warpgroup": ([192, 1, 1, 1], Pointwise(2, 328, 184, (7, 7), gated=True)),
+    "192, two warpgroups": ([192, 2, 2, 1], Pointwise(2, 80, 192, (11, 8), gated=True)),
+    "96, turns": ([96, 3, 1, 1], Pointwise(2, 16, 96, (20, 25))),
+    "96, turns of two blocks of columns": (
+        [96, 3, 1, 1],
+        Pointwise(2, 40, 168, (10, 10), residual=True),
+    ),
+    "144, turns": ([144, 3, 1, 1], Pointwise(1, 24, 144, (15, 20), activation="hardswish")),
+    "240, turns, one tile each": ([240, 2, 1, 1], Pointwise(1, 64, 232, (10, 10))),
+    "96, rows, no gates": (
+        [96, 3, 3, 1],
+        Pointwise(2, 136, 96, (14, 15), activation="identity", residual=True),
+    ),
+    "128, rows, no gates": (
+        [128, 3, 3, 1],
+        Pointwise(3, 200, 112, (10, 10), activation="identity"),
+    ),
+    "192, rows, no gates": ([192, 2, 2, 1], Pointwise(2, 72, 384, (10, 10), residual=True)),
+    "192, rows, no gates, weights come with pixels": (
+        [192, 2, 2, 1],
+        Pointwise(2, 456, 200, (10, 10)),
+    ),
+    "80, columns": ([80, 3, 1, 3], Pointwise(2, 80, 232, (10, 10))),
+    "80, columns, two blocks of columns": (
+        [80, 3, 1, 3],
+        Pointwise(2, 72, 400, (9, 10), activation="hardswish"),
+    ),
+    "80, columns, a warpgroup without any": (
+        [80, 3, 1, 3],
+        Pointwise(3, 72, 152, (10, 10), residual=True),
+    ),
+    "96, columns": ([96, 3, 1, 3], Pointwise(3, 192, 288, (9, 9), residual=True)),
+    "112, columns": ([112, 3, 1, 3], Pointwise(3, 112, 320, (9, 9))),
+    "96, columns of two warpgroups": (
+        [96, 2, 1, 2],
+        Pointwise(3, 296, 176, (8, 9), activation="relu"),
+    ),
 }
 
 
@@ -115,10 +150,13 @@ def hopper(shim: HostShim) -> Iterator[HostShim]:
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("name", WARPGROUPS)
 def test_warpgroups(hopper: HostShim, name: str, dtype: torch.dtype, seed: int) -> None:
+    configuration, case = WARPGROUPS[name]
     before = hopper.call("warpgroups", True)
-    (one, *_) = WARPGROUPS[name].styled(dtype=dtype, seed=seed).checks()
+    (one, *_) = case.styled(dtype=dtype, seed=seed).checks()
     assert_matches(Shim(hopper), one)
     assert hopper.call("warpgroups", True) > before
+    shape = (case.n, case.channels, case.out_channels, *case.size, case.gated)
+    assert hopper.call("warpgroup_plan", *shape)[:4] == configuration
 
 
 # How warpgroups.cu cuts 1x1 convolutions on an H100: columns of a warpgroup, warpgroups, groups of rows and of columns,
