@@ -83,7 +83,7 @@ def disagreement(readme: str, reports: dict[str, Report]) -> str | None:
 
 
 def _machine(name: str, report: Report) -> str:
-    rows = report.of("networks")
+    rows = [*report.of("networks"), *report.of("low-precision")]
     present = families(rows)
     rivals = [family for family in RIVALS if family in present]
     ours = [own for own in OURS if any(row.outcome(own) for row in rows)]

@@ -242,6 +242,14 @@ def test_the_readme_compares_graphs_with_the_faster_of_ours(
     assert "| B0@224, batch 1 | 2.00 ms |  | 4.00 ms (2.00x) |" in text
 
 
+def test_the_readme_shows_networks_in_16_bits(network_row: Row, make_report: MakeReport) -> None:
+    low = copy.deepcopy(network_row)
+    low.suite, low.key, low.title = "low-precision", "low", "B0@224, batch 1, bf16"
+    text = readme.block({"imagined": make_report(network_row, low)})
+    assert "\n| B0@224, batch 1 | 2.00 ms |" in text
+    assert "\n| B0@224, batch 1, bf16 | 2.00 ms | 4.00 ms (2.00x) |" in text
+
+
 def test_details_from_a_gpu_have_columns(network_row: Row) -> None:
     plain = tables.section("networks", [network_row])
     assert "launches" not in plain
