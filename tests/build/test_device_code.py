@@ -98,6 +98,11 @@ TILE = (
     r"pointwise_nhwc_warpgroup_fwd_kernel\w*?ConfigILi(\d+)ELi(\d)ELNS\w+?DivisionE(\d)E{3}Lb(\d)E"
 )
 
+# Of pointwise/few_pixels.cu, by output channels of a block / 8 and gates: the loop that loads and multiplies, and the
+# tensor-core products in it, as an H100 was measured with. Our loops may have more products or fewer.
+FEW_PIXELS = {(2, 0): (201, 12), (1, 1): (470, 6), (2, 1): (519, 12)}
+FEW = r"pointwise_few_nhwc_fwd_kernel\w*?ELi([12])ELb([01])E"
+
 # Of stem_conv_bn_act.cu with SiLU, by result's channels / 8: 16 pixels. An H100 was measured with 192, 278 and 355:
 # that kernel has BatchNorm in registers and one reciprocal for four results, knows its activation, and does not keep
 # out what lies beside a window, so that NaN there reaches results.
@@ -248,6 +253,19 @@ def test_steady_loops_of_1x1(cuobjdump: str) -> None:
         found[key] = shortest_round(code, {**stores, "MUFU.EX2": 0 if gated else columns // 2})
     assert found.keys() > TILES.keys()
     assert {k: found[k] for k in TILES if found[k] > 1.1 * TILES[k]} == {}
+
+
+@needs_cuda_module
+@pytest.mark.skipif("9.0a" not in ARCHS, reason="no code for 9.0a")
+def test_steady_loops_of_few_pixels(cuobjdump: str) -> None:
+    found = {}
+    for key, code in codes(cuobjdump, FEW):
+        bodies = [code.instructions[first : last + 1] for first, last in code.loops()]
+        (body,) = (body for body in bodies if any("HMMA" in text for text in body))
+        found[key] = len(body) / sum("HMMA" in text for text in body)
+    measured = {key: length / products for key, (length, products) in FEW_PIXELS.items()}
+    assert found.keys() > measured.keys()
+    assert {k: found[k] for k in measured if found[k] > 1.1 * measured[k]} == {}
 
 
 @needs_cuda_module
