@@ -43,7 +43,7 @@ struct Plan {
   int pitch, plane;          // elements of shared memory from row to row, and from channel to channel
   int together;              // elements of the image that may be read at once
   uint32_t column_fraction;  // 2^32 / tile_columns, rounded up: to divide by it
-  int minus_columns;         // -tile_columns
+  int minus_columns;         // -tile_columns, which the compiler would negate for each pixel
   int weights, folded;       // offsets in shared memory, in bytes
   int64_t bytes;
 };

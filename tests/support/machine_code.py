@@ -26,9 +26,9 @@ class Code(NamedTuple):
         """Which instructions may come after one."""
         if i in self.jumps:
             to, conditional = self.jumps[i]
-            return (
-                [to, i + 1] if conditional else [to] * (to != i)
-            )  # code ends with a jump to itself
+            if conditional:
+                return [to, i + 1]
+            return [] if to == i else [to]  # code ends with a jump to itself
         return [] if self.instructions[i].startswith(("EXIT", "RET")) else [i + 1]
 
 
@@ -47,7 +47,13 @@ def kernels(sass: str) -> Iterator[Code]:
 
 
 def shortest_round(code: Code, passing: Mapping[str, int]) -> int:
-    """The fewest instructions of any way around a loop that passes those with these names so often."""
+    """The fewest instructions of one pass through a loop that runs the named ones exactly so many times.
+
+    Any path through the code counts, whether or not a condition allows it.
+
+    Raises:
+        ValueError: no loop has such a path.
+    """
     rounds = [_shortest(code, first, last, passing) for first, last in code.loops()]
     return min(filter(None, rounds))
 
