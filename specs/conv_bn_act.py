@@ -106,7 +106,7 @@ IMAGES = {
 }
 
 # The stems of networks in NCHW and NHWC: widths of which 8, 4 and 1 elements may be read at once, padding of each
-# parity on the left, channels that fill no group of 32, more columns than a tile has, NaN beside windows.
+# parity on the left, channels that fill no group of 32, more columns than a tile has, one column, NaN beside windows.
 STEMS = {
     "stem of NCHW": Dense(
         *(2, 3, (33, 40), (3, 3), 32),
@@ -139,6 +139,7 @@ STEMS = {
         normalise=True,
         style=Style(layout="nchw"),
     ),
+    "stem of one column": Dense(1, 3, (9, 2), (3, 3), 32, stride=(2, 2), padding=PAD1),
     "wide stem": Dense(
         *(1, 3, (4, 650), (3, 3), 8), stride=(2, 2), padding=PAD1, style=Style(layout="nchw")
     ),

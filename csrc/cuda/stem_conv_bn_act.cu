@@ -39,12 +39,12 @@ constexpr int64_t kTileBytes = 36 * 1024;
 // How a call is cut into blocks.
 struct Plan {
   int tile_rows, tile_columns, tiles_down, tiles_across;
-  int in_rows, in_columns;   // of the image under a tile
-  int pitch, plane;          // elements of shared memory from row to row, and from channel to channel
-  int together;              // elements of the image that may be read at once
-  uint32_t column_fraction;  // 2^32 / tile_columns, rounded up: to divide by it
-  int minus_columns;         // -tile_columns, which the compiler would negate for each pixel
-  int weights, folded;       // offsets in shared memory, in bytes
+  int in_rows, in_columns;           // of the image under a tile
+  int pitch, plane;                  // elements of shared memory from row to row, and from channel to channel
+  int together;                      // elements of the image that may be read at once
+  int last_columns;                  // of the last tile across
+  uint32_t fraction, last_fraction;  // 2^32 / tile_columns and / last_columns, rounded up: to divide by them
+  int weights, folded;               // offsets in shared memory, in bytes
   int64_t bytes;
 };
 
@@ -258,28 +258,34 @@ stem_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
   wait_for_copies();
   barrier();
 
-  const int count = rows * p.tile_columns;
-  const int across = a.out.width - out_column, own = lane % 4 * 2;
-  T* y =
-      static_cast<T*>(a.y) + ((image * a.out.height + out_row) * a.out.width + out_column) * a.out.channels;
+  const bool silu = a.activation == Activation::kSilu;  // asked first: one comparison
+  const bool last = out_column + p.tile_columns >= a.out.width;
+  const int columns = last ? p.last_columns : p.tile_columns, count = rows * columns;
+  const uint32_t fraction = last ? p.last_fraction : p.fraction;
+  // Bytes from a pixel's words to those of the next, and how many more where that begins a row.
+  const int step = kUnit<kPlanar> * kStride * 2, down = p.pitch * kStride * 2 - columns * step;
+  // The same of results.
+  const uint32_t pixel_bytes = a.out.channels * 2, skip_bytes = (a.out.width - columns) * pixel_bytes;
+  const int own = lane % 4 * 2;
+  char* y = static_cast<char*>(a.y) +
+            ((image * a.out.height + out_row) * a.out.width + out_column) * a.out.channels * 2;
 #pragma unroll 1
   for (int first = thread_index() / kWarp * kPixels; first < count; first += kWarps * kPixels) {
     uint32_t words[2][kRegisters];
-    int to[2];  // where its results go, from y on
+    uint32_t to[2];  // where its results go, in bytes from y on
     bool there[2];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
       const int pixel = smaller(first + m * 8 + lane / 4, count - 1);
-      const auto row = static_cast<int>(high_of_product(static_cast<uint32_t>(pixel), p.column_fraction));
-      const int column = row * p.minus_columns + pixel;
-      const int at = (row * p.pitch + column * kUnit<kPlanar>)*kStride * 2;
+      const auto row = static_cast<int>(high_of_product(static_cast<uint32_t>(pixel), fraction));
+      const int at = row * down + pixel * step;
 #pragma unroll
       for (int r = 0; r < kRegisters; ++r) {
         words[m][r] = *reinterpret_cast<const uint32_t*>(shared_memory() + (at + offset[r]));
         if (!Word::whole(r)) words[m][r] &= mask[r];
       }
-      to[m] = (row * a.out.width + column) * a.out.channels;
-      there[m] = first + m * 8 + lane / 4 < count && column < across;
+      to[m] = row * skip_bytes + pixel * pixel_bytes;
+      there[m] = first + m * 8 + lane / 4 < count;
     }
 #pragma unroll
     for (int group = 0; group < kTiles; group += kTogether) {
@@ -300,21 +306,24 @@ stem_nhwc_fwd_kernel(const ConvBnActArgs a, const Plan p) {
             results[i / 2 * 2 * kWide + 2 * t + i % 2] = sums[i] * norm[i % 2 * 2] + norm[i % 2 * 2 + 1];
           }
         }
-        activate(a.activation, results);
+        if (silu) {
+          effkernels::cuda::silu(results);
+        } else {
+          activate(a.activation, results);
+        }
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
-          Elements<T, 2 * kWide> of_pixel;
+          const float* of_pixel = results + m * 2 * kWide;
+          uint32_t pairs[kWide];
 #pragma unroll
-          for (int i = 0; i < 2 * kWide; ++i) narrow(results[m * 2 * kWide + i], of_pixel.at[i]);
-          if (there[m] && channel < a.out.channels) {
-            *reinterpret_cast<Elements<T, 2 * kWide>*>(y + to[m] + channel) = of_pixel;
-          }
+          for (int i = 0; i < kWide; ++i) pairs[i] = narrow_pair<T>(of_pixel[2 * i], of_pixel[2 * i + 1]);
+          store_where(there[m] && channel < a.out.channels, y + to[m] + channel * 2, pairs);
         }
       };
       if (kTiles - group >= kTogether) {
         compute(std::integral_constant<int, kTogether>{});
       } else {
-        compute(std::integral_constant<int, kLast == 0 ? 1 : kLast>{});
+        compute(std::integral_constant<int, kLast == 0 ? kTogether : kLast>{});
       }
     }
   }
@@ -330,20 +339,29 @@ int together(const ConvBnActArgs& a) {
   return 1;
 }
 
+// Columns of the result in a tile. Tiles are of the same size, and their first columns lie aligned in the
+// image.
+int tile_columns(int width) { return round_up(divide_up(width, divide_up(width, kMostColumns)), 4); }
+
+// The same of the last tile across.
+int last_columns(int width) { return (width - 1) % tile_columns(width) + 1; }
+
+// 2^32 / count, rounded up; for count > 1.
+uint32_t fraction_of(int count) { return static_cast<uint32_t>(((uint64_t{1} << 32) + count - 1) / count); }
+
 // Tiles of so many rows.
 Plan make_plan(const ConvBnActArgs& a, int rows, int channels) {
   Plan p;
   p.tile_rows = smaller(rows, a.out.height);
-  const int across = divide_up(a.out.width, kMostColumns);
-  // Tiles of the same size, whose first columns lie aligned in the image.
-  p.tile_columns = round_up(divide_up(a.out.width, across), 4);
+  p.tile_columns = tile_columns(a.out.width);
   p.tiles_across = divide_up(a.out.width, p.tile_columns);
   p.tiles_down = divide_up(a.out.height, p.tile_rows);
   p.in_rows = (p.tile_rows - 1) * kStride + kKernel;
   p.in_columns = round_up(kBefore + p.tile_columns * kStride + 2, 8);
   p.together = together(a);
-  p.column_fraction = static_cast<uint32_t>(((uint64_t{1} << 32) + p.tile_columns - 1) / p.tile_columns);
-  p.minus_columns = -p.tile_columns;
+  p.last_columns = last_columns(a.out.width);
+  p.fraction = fraction_of(p.tile_columns);
+  p.last_fraction = fraction_of(p.last_columns);
   // The words of a product's 32 lanes are to lie in 32 banks: of eight pixels in turn, and of four rows.
   p.pitch = p.in_columns * (a.planar ? 1 : kImageChannels);
   while (a.planar && p.pitch / 2 % 32 != 8) p.pitch += 8;
@@ -386,7 +404,7 @@ bool takes_stem(const ConvBnActArgs& a) {
          w.kernel_w == kKernel && w.stride_h == kStride && w.stride_w == kStride && w.dilation_h == 1 &&
          w.dilation_w == 1 && w.left < kBefore && a.out.channels <= 64 &&
          a.out.width < INT32_MAX / kMostRows / 64 &&  // results of a tile are counted in 31 bits
-         aligned<Half, kTile>(a.y, a.out.channels);
+         last_columns(a.out.width) > 1 && aligned<Half, kTile>(a.y, a.out.channels);
 }
 
 const char* stem_conv_bn_act(const ConvBnActArgs& a, const Stream& stream) {

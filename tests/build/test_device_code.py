@@ -103,11 +103,10 @@ TILE = (
 FEW_PIXELS = {(2, 0): (201, 12), (1, 1): (470, 6), (2, 1): (519, 12)}
 FEW = r"pointwise_few_nhwc_fwd_kernel\w*?ELi([12])ELb([01])E"
 
-# Of stem_conv_bn_act.cu with SiLU, by result's channels / 8: 16 pixels. An H100 was measured with 192, 278 and 355:
-# that kernel has BatchNorm in registers and one reciprocal for four results, knows its activation, and does not keep
-# out what lies beside a window, so that NaN there reaches results.
-STEMS = {4: 227, 6: 326, 8: 400}
-STEM = r"stem_nhwc_fwd_kernel\w*?ELb[01]ELi(\d)E"
+# Of stem_conv_bn_act.cu with SiLU: 16 pixels, as an H100 was measured with; by layout (NCHW or not) and result's
+# channels / 8.
+STEMS = {(1, 4): 192, (1, 6): 278, (1, 8): 355, (0, 4): 192, (0, 6): 278, (0, 8): 339}
+STEM = r"stem_nhwc_fwd_kernel\w*?ELb([01])ELi(\d)E"
 
 
 class Kernel(NamedTuple):
@@ -273,11 +272,11 @@ def test_steady_loops_of_few_pixels(cuobjdump: str) -> None:
 def test_steady_loops_of_stems(cuobjdump: str) -> None:
     of_stores = {4: 2, 6: 4, 8: 4}  # 16 bytes each, or 8
     found = [
-        (tiles, shortest_round(code, {"MUFU.EX2": 4 * tiles, "STG": of_stores[tiles]}))
-        for (tiles,), code in codes(cuobjdump, STEM)
+        (key, shortest_round(code, {"MUFU.EX2": 4 * key[1], "STG": of_stores[key[1]]}))
+        for key, code in codes(cuobjdump, STEM)
     ]
-    assert {tiles for tiles, _ in found} == STEMS.keys()
-    assert [(tiles, n) for tiles, n in found if n > STEMS[tiles]] == []
+    assert {key for key, _ in found} == STEMS.keys()
+    assert [(key, n) for key, n in found if n > 1.1 * STEMS[key]] == []
 
 
 @needs_cuda_module

@@ -167,6 +167,14 @@ uint32_t narrow_pair(float first, float second) {
   return low.bits | uint32_t{high.bits} << 16;
 }
 
+template <int kCount>
+void store_where(bool there, void* to, const uint32_t (&words)[kCount]) {
+  struct alignas(4 * kCount) Aligned {
+    uint32_t words[kCount];
+  };
+  if (there) *static_cast<Aligned*>(to) = std::bit_cast<Aligned>(words);
+}
+
 template <class T>
 void multiply_add(T, const uint32_t (&a)[4], uint32_t b0, uint32_t b1, const float (&c)[4], float (&d)[4],
                   const host_shim::Where& where = host_shim::Where::current()) {
