@@ -22,8 +22,9 @@ constexpr int kRows = 16;   // of a product: hidden channels of the first, chann
 constexpr int kLaneTerms = 8, kTerms = 4 * kLaneTerms;
 // Elements between rows of shared memory: eight rows' 16 bytes lie in different banks.
 constexpr int kGap = 8;
-// Rows of the first weights that are asked for before the sums are added.
-constexpr int kAhead = 2;
+// Steps of kTerms of the first weights that are asked for before the sums are added; and of the second, of
+// two tiles of rows, before the hidden values are there.
+constexpr int kAhead = 2, kHiddenAhead = 3;
 
 // How many 16-bit numbers a float becomes: 24 bits of bfloat16's 8, 22 of float16's 11.
 template <class T>
@@ -184,6 +185,28 @@ sums_gate_fwd_kernel(const SqueezeExciteGateArgs a, const PartialSums partial, c
 #pragma unroll
       for (int i = 0; i < 4; ++i) to[i / 2 * 8 * kImages + i % 2] = dots[i];
     }
+    // What the end needs of weights and biases depends on nothing either: it is on its way from here on.
+    const auto expand_row = [&](int r, int k) {
+      const T* from = expand_weight + int64_t{smaller(r, larger(channels, 1) - 1)} * a.squeezed;
+      return load_weights(from, k, r < channels ? a.squeezed : 0, cut.together);
+    };
+    const auto expand_bias = [&](int r) {
+      return r < channels ? parameter_or(a.expand_bias, channel + r, 0.0f) : 0.0f;
+    };
+    Words expand_ahead[2][kHiddenAhead][2];
+    float bias_ahead[2][2];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int r = (warp + n * kWarps) * kRows + row + h * 8;
+        bias_ahead[n][h] = expand_bias(r);
+#pragma unroll
+        for (int i = 0; i < kHiddenAhead; ++i) expand_ahead[n][i][h] = expand_row(r, i * kTerms + term);
+      }
+    }
+    const int own_hidden = thread_index() / kImages;
+    const float reduce_bias = own_hidden < a.squeezed ? parameter_or(a.reduce_bias, own_hidden, 0.0f) : 0.0f;
     barrier();
 
     // All blocks get the sums of this one's channels.
@@ -210,7 +233,7 @@ sums_gate_fwd_kernel(const SqueezeExciteGateArgs a, const PartialSums partial, c
       const int r = i / kImages, of = i % kImages;
       float total[1] = {};
       if (r < a.squeezed) {
-        total[0] = parameter_or(a.reduce_bias, r, 0.0f);
+        total[0] = r == own_hidden ? reduce_bias : parameter_or(a.reduce_bias, r, 0.0f);
 #pragma unroll
         for (int b = 0; b < kCluster; ++b) total[0] += sums[b * count + i];
         activate(a.activation, total);
@@ -220,25 +243,35 @@ sums_gate_fwd_kernel(const SqueezeExciteGateArgs a, const PartialSums partial, c
     barrier();
 
     const T* hidden_of_image = hidden + row * kPieces<T> * cut.hidden_pitch();
-    for (int first = warp * kRows; first < channels; first += kWarps * kRows) {
+    for (int n = 0, first = warp * kRows; first < channels; ++n, first += kWarps * kRows) {
       float dots[4] = {};
-      const T* rows[2];
+      int k = term;
+      if (n < 2) {
+#pragma unroll
+        for (int i = 0; i < kHiddenAhead; ++i, k += kTerms) {
+          if (i * kTerms >= cut.hidden_terms) continue;
+          multiply(expand_ahead[0][i][0], expand_ahead[0][i][1], hidden_of_image + k, cut.hidden_pitch(),
+                   dots);
+        }
+      }
+#pragma unroll 1
+      for (; k < cut.hidden_terms; k += kTerms) {
+        multiply(expand_row(first + row, k), expand_row(first + row + 8, k), hidden_of_image + k,
+                 cut.hidden_pitch(), dots);
+      }
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        rows[h] = expand_weight + int64_t{smaller(first + row + h * 8, channels - 1)} * a.squeezed;
-      }
-#pragma unroll 2
-      for (int k = term; k < cut.hidden_terms; k += kTerms) {
-        const Words weights[2] = {load_weights(rows[0], k, a.squeezed, cut.together),
-                                  load_weights(rows[1], k, a.squeezed, cut.together)};
-        multiply(weights[0], weights[1], hidden_of_image + k, cut.hidden_pitch(), dots);
-      }
+        const int r = first + row + h * 8;
+        const float bias = n < 2 ? bias_ahead[0][h] : expand_bias(r);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int c = first + row + i / 2 * 8, of = own_image + i % 2;
-        if (c >= channels || of >= images) continue;
-        const float bias = parameter_or(a.expand_bias, channel + c, 0.0f);
-        a.gate[(image + of) * a.channels + channel + c] = sigmoid(dots[i] + bias);
+        for (int i = 0; i < 2; ++i) {
+          if (r >= channels || own_image + i >= images) continue;
+          a.gate[(image + own_image + i) * a.channels + channel + r] = sigmoid(dots[2 * h + i] + bias);
+        }
+        // On to the second tile.
+        bias_ahead[0][h] = bias_ahead[1][h];
+#pragma unroll
+        for (int i = 0; i < kHiddenAhead; ++i) expand_ahead[0][i][h] = expand_ahead[1][i][h];
       }
     }
   }

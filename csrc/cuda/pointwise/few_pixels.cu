@@ -34,6 +34,14 @@ EFFKERNELS_DEVICE void multiply_by_gates(Words& pixel, const float (&gates)[kEig
   }
 }
 
+// Two neighbouring results of a block.
+struct Result {
+  int64_t pixel;
+  int channel;  // of the block's
+  int part;     // where a share's sums are
+  bool there = false;
+};
+
 // One more warp than those that multiply folds BatchNorm in the meantime.
 template <class T, int kEights, bool kGated>
 EFFKERNELS_KERNEL(kThreads, 1)
@@ -49,10 +57,30 @@ pointwise_few_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, int64_t pixels, in
   const T* x = static_cast<const T*>(a.x);
   const T* weight = static_cast<const T*>(a.weight);
 
+  const auto result_of = [&](int i) {
+    const int lane_of = i / 2 % kWarp, half = i % 2;
+    Result r{first + lane_of / 4 + half * 8, i / (kWarp * 2) * kEight + lane_of % 4 * 2,
+             i / 2 * 4 + half * 2};
+    r.there = i < kEights * kWarp * 2 && r.pixel < pixels && column + r.channel < a.out_channels;
+    return r;
+  };
+  // What is added to this thread's first result is on its way while the sums are made.
+  const Result own = result_of(thread_index());
+  uint32_t own_added = 0;
+  const auto load_added = [&](const Result& r) {
+    return *reinterpret_cast<const uint32_t*>(static_cast<const T*>(a.residual) + r.pixel * a.out_channels +
+                                              column + r.channel);
+  };
+  const auto load_own_added = [&] {
+    if (a.residual != nullptr && own.there) own_added = load_added(own);
+  };
+
   if (share == shares) {
     if (lane < kEights * kEight) {
       folded[lane] = column + lane < a.out_channels ? fold(a.norm, column + lane) : Folded{};
     }
+    wait_for_previous_launch();
+    load_own_added();
   } else {
     const int steps = divide_up(channels, kChannels);
     const int begin = share * steps / shares, end = (share + 1) * steps / shares;
@@ -83,6 +111,7 @@ pointwise_few_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, int64_t pixels, in
     // The first weights are on their way while the launch before ends.
     load_factors(begin);
     wait_for_previous_launch();
+    load_own_added();
     for (int step = begin; step < end; step += kLoads) {
       Words pixel[kLoads][2];
       float gate[kLoads][2][kEight];
@@ -128,32 +157,28 @@ pointwise_few_nhwc_fwd_kernel(const PointwiseConvBnActArgs a, int64_t pixels, in
   }
   barrier();
 
-  // Two neighbouring results at a time, the shares added in their order.
   for (int i = thread_index(); i < kEights * kWarp * 2; i += block_threads()) {
-    const int n = i / (kWarp * 2), of_lane = i / 2 % kWarp, half = i % 2;
-    const int64_t pixel = first + of_lane / 4 + half * 8;
-    const int channel = n * kEight + of_lane % 4 * 2;
-    if (pixel >= pixels || column + channel >= a.out_channels) continue;
+    const Result r = result_of(i);
+    if (!r.there) continue;
     float results[2] = {};
+    // The shares are added in their order.
     for (int s = 0; s < shares; ++s) {
       float part[2];
-      load(parts + ((s * kEights + n) * kWarp + of_lane) * 4 + half * 2, true, 2, part);
+      load(parts + s * kEights * kWarp * 4 + r.part, true, 2, part);
 #pragma unroll
       for (int e = 0; e < 2; ++e) results[e] += part[e];
     }
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      results[e] = results[e] * folded[channel + e].scale + folded[channel + e].shift;
+      results[e] = results[e] * folded[r.channel + e].scale + folded[r.channel + e].shift;
     }
     activate(a.activation, results);
-    const int64_t at = pixel * a.out_channels + column + channel;
     if (a.residual != nullptr) {
-      float added[2];
-      load(static_cast<const T*>(a.residual) + at, true, 2, added);
-#pragma unroll
-      for (int e = 0; e < 2; ++e) results[e] += added[e];
+      const uint32_t added = i == thread_index() ? own_added : load_added(r);
+      results[0] += low_of<T>(added);
+      results[1] += high_of<T>(added);
     }
-    store(static_cast<T*>(a.y) + at, true, 2, results);
+    store(static_cast<T*>(a.y) + r.pixel * a.out_channels + column + r.channel, true, 2, results);
   }
 }
 
