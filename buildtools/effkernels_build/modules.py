@@ -261,6 +261,7 @@ Archs = Callable[[Sequence[str]], "list[str]"]
 SOME_ARCHS: dict[str, Archs] = {
     "depthwise_tensor_core": tensor_memory_archs,
     "expand_depthwise_conv_bn_act": large_memory_archs,
+    "warpgroup_means": warpgroup_archs,
     "warpgroups": warpgroup_archs,
 }
 

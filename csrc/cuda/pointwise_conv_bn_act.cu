@@ -23,7 +23,9 @@ bool in_vectors(const PointwiseConvBnActArgs& a) {
 
 int64_t pointwise_conv_bn_act_workspace(const PointwiseConvBnActArgs& a) {
   if (a.mean == nullptr || a.in.images == 0) return 0;
-  return in_vectors(a) ? pointwise::tiles_workspace(a) : pointwise::general_workspace(a);
+  if (!in_vectors(a)) return pointwise::general_workspace(a);
+  return pointwise::warpgroup_means_take(a) ? pointwise::warpgroup_means_workspace(a)
+                                            : pointwise::tiles_workspace(a);
 }
 
 const char* pointwise_conv_bn_act(const PointwiseConvBnActArgs& a, float* workspace, const Stream& stream) {
@@ -31,6 +33,7 @@ const char* pointwise_conv_bn_act(const PointwiseConvBnActArgs& a, float* worksp
   if (!in_vectors(a)) return pointwise::run_general(a, workspace, stream);
   if (pointwise::has_few_pixels(a)) return pointwise::run_few_pixels(a, stream);
   if (pointwise::warpgroups_take(a)) return pointwise::run_warpgroups(a, stream);
+  if (pointwise::warpgroup_means_take(a)) return pointwise::run_warpgroup_means(a, workspace, stream);
   return pointwise::run_tiles(a, workspace, stream);
 }
 

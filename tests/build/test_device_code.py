@@ -42,6 +42,7 @@ CEILINGS = {
     # At the launch of 512, 384 and 256 threads, one block; those that multiply take over what the others give back.
     r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi3E": 128,
     r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi2E": 168,
+    r"pointwise_means_warpgroup_fwd_kernel": 168,
     r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi1E": 255,
     # 640 threads on a multiprocessor of 3x3, 512 of 5x5.
     r"depthwise_rows_nhwc_fwd_kernel.*Li3ELi[12]E": 96,
@@ -97,6 +98,11 @@ TILES = {
 TILE = (
     r"pointwise_nhwc_warpgroup_fwd_kernel\w*?ConfigILi(\d+)ELi(\d)ELNS\w+?DivisionE(\d)E{3}Lb(\d)E"
 )
+
+# Of pointwise/warpgroup_means.cu, by segments and columns of one: 64 channels of a block's pixels with SiLU, for each
+# column. An H100 was measured with 1046 for 200 columns of 4 images, and with 570 for 104 of 2.
+MEANS = {(4, 56): 1046 / 200, (2, 64): 570 / 104, (3, 48): 570 / 104}
+MEANS_KERNEL = r"pointwise_means_warpgroup_fwd_kernel\w*?ConfigILi(\d)ELi(\d+)E"
 
 # Of pointwise/few_pixels.cu, by output channels of a block / 8 and gates: the loop that loads and multiplies, and the
 # tensor-core products in it, as an H100 was measured with. Our loops may have more products or fewer.
@@ -173,7 +179,10 @@ def test_registers_and_spills(arch: str, cuobjdump: str) -> None:
 @pytest.mark.skipif("9.0a" not in ARCHS, reason="no code for 9.0a")
 def test_warpgroups_pass_registers_on(cuobjdump: str) -> None:
     """Those that take more wait for ever if the launch had fewer than `WarpgroupConfig::kLaunched` a thread."""
-    passing = r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi[23]E"
+    passing = (
+        r"pointwise_nhwc_warpgroup_fwd_kernel.*WarpgroupConfigILi\d+ELi[23]E"
+        r"|pointwise_means_warpgroup_fwd_kernel"
+    )
     found = [k for k in kernels(cuobjdump, "9.0a") if re.search(passing, k.name)]
     assert found
     assert {k: k.registers for k in found if k.registers != ceiling(k.name)} == {}
@@ -277,6 +286,34 @@ def test_steady_loops_of_stems(cuobjdump: str) -> None:
     ]
     assert {key for key, _ in found} == STEMS.keys()
     assert [(key, n) for key, n in found if n > 1.1 * STEMS[key]] == []
+
+
+@needs_cuda_module
+@pytest.mark.skipif("9.0a" not in ARCHS, reason="no code for 9.0a")
+def test_steady_loops_of_means(cuobjdump: str) -> None:
+    found = {}
+    for (segments, width), code in codes(cuobjdump, MEANS_KERNEL):
+        columns = segments * width
+        length = shortest_round(code, {"MUFU.EX2": columns // 2, "HGMMA": 4})
+        found[segments, width] = length / columns
+    assert found.keys() == MEANS.keys()
+    assert {key: n for key, n in found.items() if n > 1.1 * MEANS[key]} == {}
+
+
+# Of sums_gate.cu: the loop of the first product that loads and multiplies four steps of weights. An H100 was measured
+# with 159 for 16 products: two pieces of each mean, of which ours are three for bfloat16.
+GATE_LOADS, GATE_PRODUCTS = 8, 24
+
+
+@needs_cuda_module
+@pytest.mark.skipif("9.0a" not in ARCHS, reason="no code for 9.0a")
+def test_steady_loops_of_gates(cuobjdump: str) -> None:
+    found = [
+        shortest_round(code, {"LDG.E.128": GATE_LOADS, "HMMA": GATE_PRODUCTS})
+        for _, code in codes(cuobjdump, r"sums_gate_fwd_kernel")
+    ]
+    assert len(found) == 4
+    assert [n for n in found if n / GATE_PRODUCTS > 1.1 * 159 / 16] == []
 
 
 @needs_cuda_module

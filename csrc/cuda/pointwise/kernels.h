@@ -21,6 +21,11 @@ const char* run_tiles(const PointwiseConvBnActArgs& args, float* workspace, cons
 bool warpgroups_take(const PointwiseConvBnActArgs& args);
 const char* run_warpgroups(const PointwiseConvBnActArgs& args, const Stream& stream);
 
+// warpgroup_means.cu: the same, where means are all that is wanted.
+bool warpgroup_means_take(const PointwiseConvBnActArgs& args);
+int64_t warpgroup_means_workspace(const PointwiseConvBnActArgs& args);
+const char* run_warpgroup_means(const PointwiseConvBnActArgs& args, float* workspace, const Stream& stream);
+
 // few_pixels.cu: tensor cores, for so few pixels that their tiles leave multiprocessors without work.
 bool has_few_pixels(const PointwiseConvBnActArgs& args);
 const char* run_few_pixels(const PointwiseConvBnActArgs& args, const Stream& stream);

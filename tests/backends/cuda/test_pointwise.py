@@ -185,6 +185,48 @@ def test_how_warpgroups_divide_the_work_of_an_h100(hopper: HostShim, name: str) 
     assert hopper.call("warpgroup_plan", *shape) == plan
 
 
+# Means on warpgroups: segments of a block and columns of a segment.
+MEANS = {
+    "images of 49 pixels": ([4, 56], Pointwise(9, 72, 200, (7, 7))),
+    "images of 64 pixels": ([2, 64], Pointwise(3, 136, 72, (8, 8), activation="relu6")),
+    "three parts of each image": ([3, 48], Pointwise(2, 64, 128, (12, 12), activation="identity")),
+    "parts of several images in a block": ([3, 48], Pointwise(3, 24, 320, (9, 10))),
+    "fewer stages of weights than steps": ([2, 64], Pointwise(2, 640, 200, (8, 8))),
+    "one small unit": ([2, 64], Pointwise(1, 8, 8, (3, 3), activation="hardswish")),
+}
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", MEANS)
+def test_means_on_warpgroups(hopper: HostShim, name: str, dtype: torch.dtype, seed: int) -> None:
+    configuration, case = MEANS[name]
+    before = hopper.call("warpgroups", True)
+    (_, means, _) = case.styled(dtype=dtype, seed=seed).checks()
+    assert means.op == "pointwise_conv_bn_act_pool"
+    assert_matches(Shim(hopper), means)
+    assert hopper.call("warpgroups", True) > before
+    shape = (case.n, case.channels, case.out_channels, *case.size, False)
+    assert hopper.call("means_plan", *shape)[:2] == configuration
+
+
+# How warpgroup_means.cu cuts the heads of networks on an H100: segments of a block, columns of a segment, groups of
+# output channels, units of 64 of a block, stages. By images, input and output channels, side.
+HEADS = {
+    "B0, 128 images": ((128, 320, 1280, 7), [4, 56, 4, 5, 10]),
+    "B0, an image": ((1, 320, 1280, 7), [2, 64, 20, 1, 5]),
+    "B4, 64 images": ((64, 448, 1792, 12), [3, 48, 2, 14, 12]),
+    "B5, 64 images": ((64, 512, 2048, 15), [2, 64, 1, 32, 12]),
+    "B7, 32 images": ((32, 640, 2560, 19), [3, 48, 3, 14, 5]),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_how_an_h100_computes_means(hopper: HostShim, name: str) -> None:
+    (images, channels, out_channels, side), plan = HEADS[name]
+    hopper.call("device", 132, 227 * 1024)
+    assert hopper.call("means_plan", images, channels, out_channels, side, side, False) == plan
+
+
 # By how much shared memory there is, with one multiprocessor.
 NOT_TAKEN = {
     "too many gates for a tile": (227, Pointwise(2, 16, 24, (3, 5), gated=True)),

@@ -6,6 +6,7 @@
 #include "cuda/depthwise_tensor_core.h"
 #include "cuda/expand_depthwise_conv_bn_act.h"
 #include "cuda/pointwise/kernels.h"
+#include "cuda/pointwise/warpgroup_means_plan.cuh"
 #include "cuda/pointwise/warpgroup_plan.cuh"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -87,6 +88,18 @@ EXPORT bool effkernels_warpgroup_plan(const int64_t* shape, int64_t* plan) {
         Config::kColumns, Config::kWarpgroups, Config::kRowGroups, Config::kColumnGroups, p.buffers,
         p.stages,         p.resident};
     for (const int64_t value : found) *plan++ = value;
+    return true;
+  });
+}
+
+// The same of means by warpgroup_means.cu: segments of a block, columns of a segment, groups of output
+// channels, units of a block, stages.
+EXPORT bool effkernels_means_plan(const int64_t* shape, int64_t* plan) {
+  using namespace effkernels::cuda::pointwise;
+  return with_means_plan(pointwise_of(shape), false, [&](auto config, const MeansPlan& p) {
+    using Config = decltype(config);
+    for (const int64_t value : {Config::kSegments, Config::kWidth, p.groups, p.units, p.stages})
+      *plan++ = value;
     return true;
   });
 }

@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
 
@@ -101,9 +101,16 @@ class Worker:
 
     def warpgroup_plan(self, *shape: int) -> list[int] | None:
         """See `plans.cu`; None if there is none."""
-        planned = self.library.effkernels_warpgroup_plan
+        return self._plan(self.library.effkernels_warpgroup_plan, 7, shape)
+
+    def means_plan(self, *shape: int) -> list[int] | None:
+        """See `plans.cu`; None if there is none."""
+        return self._plan(self.library.effkernels_means_plan, 5, shape)
+
+    @staticmethod
+    def _plan(planned: Any, count: int, shape: Sequence[int]) -> list[int] | None:
         planned.restype = ctypes.c_bool
-        found = (ctypes.c_int64 * 7)()
+        found = (ctypes.c_int64 * count)()
         return list(found) if planned((ctypes.c_int64 * len(shape))(*shape), found) else None
 
     def op(self, name: str, arguments: dict[str, Any], seed: int) -> Results:
@@ -200,7 +207,8 @@ class Worker:
                 launches = dispatch.record_launches(False)
             if call == 1:
                 change(model)
-        readers = sum(launch.kernel == "pointwise_nhwc_warpgroup_fwd" for launch in launches)
+        of_warpgroups = ("pointwise_nhwc_warpgroup_fwd", "pointwise_means_warpgroup_fwd")
+        readers = sum(launch.kernel in of_warpgroups for launch in launches)
         return readers, counts
 
     def network_bytes(self, model: EfficientNet, shape: tuple[int, ...]) -> int:

@@ -1,0 +1,96 @@
+#pragma once
+
+// How the warpgroups' kernel for means cuts a product; see warpgroup_means.cu.
+
+#include "cuda/common/elements.cuh"
+#include "cuda/common/warpgroup.cuh"
+#include "cuda/pointwise/kernels.h"
+
+namespace effkernels::cuda::pointwise {
+
+constexpr int kUnit = 64;  // output channels of a product
+constexpr int kUnitBytes = kUnit * kRowBytes;
+constexpr int kTakingTurns = 2;  // warpgroups that multiply
+
+// Pixels of a block: so many segments of so many columns, each of them an image or a part of one. What a
+// segment has more than its image is multiplied, and left out of the sums.
+template <int kSegments_, int kWidth_>
+struct MeansConfig {
+  static constexpr int kSegments = kSegments_, kWidth = kWidth_, kColumns = kSegments * kWidth;
+  static constexpr int kStepBytes = kColumns * kRowBytes;  // of 64 input channels of its pixels
+  static_assert(kWidth % 8 == 0);                          // rows of shared memory that are swizzled alike
+};
+
+struct MeansPlan {
+  int images, pixels, out_channels;
+  int parts;                      // segments of an image
+  int tiles, groups, units;       // blocks of segments; of units; units of a block
+  int steps, stages;              // kStep input channels each
+  int weights, mbarriers, bytes;  // offsets in shared memory, in bytes, after the pixels; and its size
+};
+
+constexpr int kMostMeansStages = 16;
+// mbarriers: of each step of pixels, two of each stage, and of each warpgroup.
+inline int means_mbarriers(int steps, int stages) { return steps + 2 * stages + kTakingTurns; }
+
+// A multiprocessor of an H100 reads weights as fast as it multiplies them with so many columns: 24 bytes a
+// clock of L2's 5.5 TB/s, an estimate.
+constexpr int kColumnsOfWeights = 170;
+
+// The plan of a configuration whose last block ends first, if there is one, and how long that takes: units,
+// and two more for what a block takes besides, times columns. On an H100 the head of B0 for 128 images took
+// 12.6 us with 4 images in a block, and 14.0 with 2.
+template <class Config>
+int64_t make_means_plan(const PointwiseConvBnActArgs& a, MeansPlan& p) {
+  p.images = static_cast<int>(a.in.images);
+  p.pixels = static_cast<int>(a.in.pixels());
+  p.out_channels = a.out_channels;
+  p.parts = divide_up(p.pixels, Config::kWidth);
+  if (int64_t{p.images} * p.parts > INT32_MAX - Config::kSegments) return INT64_MAX;
+  p.tiles = divide_up(p.images * p.parts, Config::kSegments);
+  p.steps = divide_up(a.in.channels, kStep);
+  // So many groups that the blocks run in so many waves.
+  const int all = divide_up(a.out_channels, kUnit);
+  int64_t least = INT64_MAX;
+  for (int waves = 1; waves <= 4; ++waves) {
+    const int64_t groups = int64_t{waves} * device_limits().multiprocessors / p.tiles;
+    const int units = divide_up(all, static_cast<int>(smaller<int64_t>(larger<int64_t>(groups, 1), all)));
+    const int64_t blocks = int64_t{p.tiles} * divide_up(all, units);
+    const int64_t time = divide_up<int64_t>(blocks, device_limits().multiprocessors) * (units + 2) *
+                         larger(Config::kColumns, kColumnsOfWeights);
+    if (time >= least) continue;
+    least = time;
+    p.units = units;
+    p.groups = divide_up(all, units);
+  }
+  constexpr int kAlignment = 1024;
+  const int64_t pixels = int64_t{p.steps} * Config::kStepBytes;
+  const int64_t room = device_limits().block_shared_bytes - kAlignment - pixels -
+                       means_mbarriers(p.steps, kMostMeansStages) * 8;
+  const int useful = smaller(kMostMeansStages, p.units * p.steps);
+  p.stages = static_cast<int>(smaller<int64_t>(useful, room / kUnitBytes));
+  if (p.stages < smaller(3, useful)) return INT64_MAX;
+  p.weights = static_cast<int>(pixels);
+  p.mbarriers = p.weights + p.stages * kUnitBytes;
+  p.bytes = kAlignment + p.mbarriers + means_mbarriers(p.steps, p.stages) * 8;
+  return least;
+}
+
+// Calls f with the configuration and the plan, if there is one; returns what f does, or `otherwise`. By the
+// sides of the last maps of networks: 7 pixels and 10 take 4 segments of 56, of which they are 88 and 89 %; 8
+// pixels, 16 and 17 take 2 of 64 (100, 100 and 90 %); 9, 12, 15 and 19 take 3 of 48 (84, 100, 94 and 94 %).
+template <class Result, class F>
+Result with_means_plan(const PointwiseConvBnActArgs& a, Result otherwise, const F& f) {
+  using Of56 = MeansConfig<4, 56>;
+  using Of64 = MeansConfig<2, 64>;
+  using Of48 = MeansConfig<3, 48>;
+  MeansPlan of_56{}, of_64{}, of_48{};
+  const int64_t by_56 = make_means_plan<Of56>(a, of_56), by_64 = make_means_plan<Of64>(a, of_64),
+                by_48 = make_means_plan<Of48>(a, of_48);
+  const int64_t least = smaller(by_64, smaller(by_56, by_48));
+  if (least == INT64_MAX) return otherwise;
+  if (by_64 == least) return f(Of64{}, of_64);
+  return by_56 == least ? f(Of56{}, of_56) : f(Of48{}, of_48);
+}
+
+}  // namespace effkernels::cuda::pointwise
