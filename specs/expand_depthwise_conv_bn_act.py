@@ -160,12 +160,14 @@ EDGES = {
 IN_ONE_KERNEL = {
     "16, 3x3/2": Expand(2, 16, 48, (9, 12), 3, 2),
     "24, 3x3/2, two strips": Expand(1, 24, 48, (6, 140), 3, 2, padding=(0, 1, 0, 1)),
-    "32, 3x3/2, two chunks": Expand(2, 32, 96, (7, 20), 3, 2, activation="relu6"),
+    "32, 3x3/2, two chunks": Expand(2, 32, 96, (7, 20), 3, 2),
     "24, 3x3": Expand(3, 24, 48, (20, 12), activation="hardswish"),
     "32, 3x3, odd strips": Expand(1, 32, 48, (9, 75), style=Style(bias=True)),
     "40, 3x3": Expand(3, 40, 48, (7, 10), style=Style(norm="float32")),
     "24, 5x5/2": Expand(2, 24, 48, (13, 14), 5, 2, padding=PAD2),
-    "32, 5x5/2, odd strips": Expand(1, 32, 48, (11, 71), 5, 2, padding=(1, 2, 1, 2)),
+    "32, 5x5/2, odd strips": Expand(
+        1, 32, 48, (11, 71), 5, 2, padding=(1, 2, 1, 2), activation="relu6"
+    ),
     "40, 5x5/2, two chunks": Expand(1, 40, 96, (20, 66), 5, 2, padding=PAD2),
     "images of few rows": Expand(7, 24, 48, (1, 6)),
     "mostly padding": Expand(2, 16, 48, (4, 6), 3, 2, padding=(9, 14, 2, 7)),

@@ -501,6 +501,7 @@ bool takes(const ExpandDepthwiseConvBnActArgs& args) {
 //    40 > 240, 5x5 of stride 2, 114 px   300   356
 //
 // It was not faster with more channels, smaller maps or a 5x5 kernel of stride 1. 32 channels lie between.
+// Other activations than SiLU: for what the Lite networks have.
 // Calls f with the configuration and whether the activation is SiLU; returns `otherwise` if there is none.
 template <class Result, class F>
 Result with_kernel(const ExpandDepthwiseConvBnActArgs& args, Result otherwise, const F& f) {
@@ -509,7 +510,10 @@ Result with_kernel(const ExpandDepthwiseConvBnActArgs& args, Result otherwise, c
     using T = std::remove_pointer_t<decltype(type)>;
     using C = Config<T, decltype(pieces)::value, decltype(kernel)::value, decltype(stride)::value>;
     if (args.depthwise.activation == Activation::kSilu) return f(C{}, std::true_type{});
-    return f(C{}, std::false_type{});
+    constexpr int kPieces = decltype(pieces)::value;
+    constexpr bool kInLite = kernel() == 3 && stride() == 2 ? kPieces == 2 : kPieces < 5;
+    if constexpr (kInLite) return f(C{}, std::false_type{});
+    return otherwise;
   };
   const auto of_window = [&](auto pieces, auto kernel, auto stride) {
     if (args.depthwise.dtype == Dtype::kHalf)

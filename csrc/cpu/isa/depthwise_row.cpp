@@ -154,12 +154,21 @@ bool is_square(const Window& w) {
   return odd && w.kernel_h == w.kernel_w && w.stride_w <= 2 && w.dilation_h == 1 && w.dilation_w == 1;
 }
 
+// Processors without AVX2 convert elements of 16 bits one by one. That binds, so kernels of their own for
+// these are not worth the time in which they compile.
+template <class In>
+constexpr bool kHasSquare = sizeof(In) == sizeof(float) || kLanes > 4 || kRegisters == 32;
+
 template <class In, class Out>
 DepthwiseRowKernel kernel_for(const Window& w, int out_width) {
-  if (!is_square(w)) return general_row<In, Out>;
-  if (w.kernel_w == 3) return square_kernel<In, Out, 3>(w.stride_w, out_width);
-  if (w.kernel_w == 5) return square_kernel<In, Out, 5>(w.stride_w, out_width);
-  return square_kernel<In, Out, 7>(w.stride_w, out_width);
+  if constexpr (kHasSquare<In>) {
+    if (is_square(w)) {
+      if (w.kernel_w == 3) return square_kernel<In, Out, 3>(w.stride_w, out_width);
+      if (w.kernel_w == 5) return square_kernel<In, Out, 5>(w.stride_w, out_width);
+      return square_kernel<In, Out, 7>(w.stride_w, out_width);
+    }
+  }
+  return general_row<In, Out>;
 }
 
 }  // namespace
