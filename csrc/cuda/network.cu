@@ -158,18 +158,31 @@ void NetworkPlan::plan(ConvBnActArgs args, Planning& now) {
 void NetworkPlan::plan(const MbconvArgs& args, Planning& now) {
   const ImageRange all{0, args.in.images};
   const PlacePointer y = buffer(image_bytes(args.out, args.dtype), all);
-  const bool in_one = parts_in_one_kernel(first_two_of(args, now.at)) > 0;
-  const int64_t images = images_of_a_part(work_of(args, in_one), now.most_bytes, device_memory());
+  const auto pays = [&](int64_t images) {
+    MbconvArgs some = args;
+    some.in.images = some.out.images = images;
+    return parts_in_one_kernel(first_two_of(some, now.at)) > 0;
+  };
+  bool in_one = pays(all.count);
+  const auto images_of_each = [&] {
+    return images_of_a_part(work_of(args, in_one), now.most_bytes, device_memory());
+  };
+  int64_t images = images_of_each();
+  // In one kernel all parts, or none: so memory is what the rule has reckoned with. The last is the smallest.
+  if (in_one && !pays(all.count - (all.count - 1) / images * images)) {
+    in_one = false;
+    images = images_of_each();
+  }
   LaunchPurpose purpose = now.purpose;
   purpose.parts = static_cast<int>((all.count + images - 1) / images);
   for (; purpose.part <= purpose.parts; ++purpose.part) {
     const int64_t first = (purpose.part - 1) * images;
-    plan_part(args, {first, std::min(images, all.count - first)}, now.at, y, purpose);
+    plan_part(args, in_one, {first, std::min(images, all.count - first)}, now.at, y, purpose);
   }
   now.at = y;
 }
 
-void NetworkPlan::plan_part(MbconvArgs args, ImageRange images, PlacePointer x, PlacePointer y,
+void NetworkPlan::plan_part(MbconvArgs args, bool in_one, ImageRange images, PlacePointer x, PlacePointer y,
                             LaunchPurpose purpose) {
   const auto add = [&](const char* layer, const LauncherCall& own) {
     purpose.layer = layer;
@@ -179,7 +192,7 @@ void NetworkPlan::plan_part(MbconvArgs args, ImageRange images, PlacePointer x, 
   ExpandDepthwiseConvBnActArgs two = first_two_of(args, x);
   const PlacePointer depthwise_y = buffer(image_bytes(two.depthwise.out, args.dtype), images);
   two.depthwise.y = depthwise_y;
-  const int parts_in_one = parts_in_one_kernel(two);
+  const int parts_in_one = in_one ? parts_in_one_kernel(two) : 0;
   PlacePointer at = x;
   if (args.expand_weight != nullptr && parts_in_one == 0) {
     at = buffer(image_bytes(two.depthwise.in, args.dtype), images);

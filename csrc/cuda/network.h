@@ -193,7 +193,8 @@ class NetworkPlan {
   void plan(PointwiseMapArgs args, Planning& now);
   void plan(LinearArgs args, Planning& now);
   // Adds those of a part of a block's images. `x` and `y` are for all images.
-  void plan_part(MbconvArgs args, ImageRange images, PlacePointer x, PlacePointer y, LaunchPurpose purpose);
+  void plan_part(MbconvArgs args, bool in_one, ImageRange images, PlacePointer x, PlacePointer y,
+                 LaunchPurpose purpose);
   void call(const LauncherCall& call, ImageRange images, const LaunchPurpose& purpose);
 
   PlacePointer buffer(int64_t image_bytes, ImageRange images);

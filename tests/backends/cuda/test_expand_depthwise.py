@@ -288,3 +288,20 @@ def test_memory_of_b0_on_an_h100(shim: HostShim, batch: int) -> None:
     with h100(shim):
         found = shim.call("network_bytes", model, (batch, 3, size, size))
     assert found / eager < 0.35
+
+
+@pytest.mark.parametrize(("name", "batch"), [("efficientnet_b0", 40), ("efficientnet_b4", 8)])
+def test_memory_of_parts_for_which_one_kernel_does_not_pay(
+    shim: HostShim, name: str, batch: int
+) -> None:
+    """It would for the whole batch. Parts are as small as two kernels ask for, where two compute them."""
+    model = getattr(effkernels, name)().eval().bfloat16()
+    shape = (batch, 3, model.config.resolution, model.config.resolution)
+    with h100(shim):
+        shim.call("memory", 72 << 20, 0.87e6, 6e6)
+        try:
+            found = shim.call("network_bytes", model, shape)
+            with variable(Shim(shim), "EFFKERNELS_EXPAND_DEPTHWISE", "two"):
+                assert found <= shim.call("network_bytes", model, shape)
+        finally:
+            shim.call("memory")
