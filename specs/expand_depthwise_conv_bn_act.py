@@ -160,6 +160,7 @@ EDGES = {
 IN_ONE_KERNEL = {
     "16, 3x3/2": Expand(2, 16, 48, (9, 12), 3, 2),
     "24, 3x3/2, two strips": Expand(1, 24, 48, (6, 140), 3, 2, padding=(0, 1, 0, 1)),
+    "24, 3x3/2, as in Lite3": Expand(2, 24, 48, (9, 12), 3, 2, activation="relu6"),
     "32, 3x3/2, two chunks": Expand(2, 32, 96, (7, 20), 3, 2),
     "24, 3x3": Expand(3, 24, 48, (20, 12), activation="hardswish"),
     "32, 3x3, odd strips": Expand(1, 32, 48, (9, 75), style=Style(bias=True)),

@@ -403,8 +403,9 @@ bool takes_stem(const ConvBnActArgs& a) {
   return a.dtype != Dtype::kFloat && a.in.channels == kImageChannels && w.kernel_h == kKernel &&
          w.kernel_w == kKernel && w.stride_h == kStride && w.stride_w == kStride && w.dilation_h == 1 &&
          w.dilation_w == 1 && w.left < kBefore && a.out.channels <= 64 &&
-         a.out.width < INT32_MAX / kMostRows / 64 &&  // results of a tile are counted in 31 bits
-         last_columns(a.out.width) > 1 && aligned<Half, kTile>(a.y, a.out.channels);
+         a.out.width < INT32_MAX / kMostRows / 64 &&  // bytes of a tile's results are counted in 32 bits
+         last_columns(a.out.width) > 1 &&             // for fraction_of
+         aligned<Half, kTile>(a.y, a.out.channels);
 }
 
 const char* stem_conv_bn_act(const ConvBnActArgs& a, const Stream& stream) {

@@ -190,11 +190,13 @@ sums_gate_fwd_kernel(const SqueezeExciteGateArgs a, const PartialSums partial, c
       const T* from = expand_weight + int64_t{smaller(r, larger(channels, 1) - 1)} * a.squeezed;
       return load_weights(from, k, r < channels ? a.squeezed : 0, cut.together);
     };
-    const auto expand_bias = [&](int r) {
-      return r < channels ? parameter_or(a.expand_bias, channel + r, 0.0f) : 0.0f;
+    // Biases stay as they are in memory until they are used: widening them would wait for each.
+    const auto bias_bits = [](const Parameters& bias, int i, bool there) {
+      return there && bias.data != nullptr ? parameter_bits(bias, i) : 0;
     };
+    const auto expand_bias = [&](int r) { return bias_bits(a.expand_bias, channel + r, r < channels); };
     Words expand_ahead[2][kHiddenAhead][2];
-    float bias_ahead[2][2];
+    uint32_t bias_ahead[2][2];
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
@@ -206,7 +208,7 @@ sums_gate_fwd_kernel(const SqueezeExciteGateArgs a, const PartialSums partial, c
       }
     }
     const int own_hidden = thread_index() / kImages;
-    const float reduce_bias = own_hidden < a.squeezed ? parameter_or(a.reduce_bias, own_hidden, 0.0f) : 0.0f;
+    const uint32_t reduce_bias = bias_bits(a.reduce_bias, own_hidden, own_hidden < a.squeezed);
     barrier();
 
     // All blocks get the sums of this one's channels.
@@ -233,7 +235,8 @@ sums_gate_fwd_kernel(const SqueezeExciteGateArgs a, const PartialSums partial, c
       const int r = i / kImages, of = i % kImages;
       float total[1] = {};
       if (r < a.squeezed) {
-        total[0] = r == own_hidden ? reduce_bias : parameter_or(a.reduce_bias, r, 0.0f);
+        const uint32_t bias = r == own_hidden ? reduce_bias : bias_bits(a.reduce_bias, r, true);
+        total[0] = parameter_of(bias, a.reduce_bias.dtype);
 #pragma unroll
         for (int b = 0; b < kCluster; ++b) total[0] += sums[b * count + i];
         activate(a.activation, total);
@@ -262,7 +265,7 @@ sums_gate_fwd_kernel(const SqueezeExciteGateArgs a, const PartialSums partial, c
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const int r = first + row + h * 8;
-        const float bias = n < 2 ? bias_ahead[0][h] : expand_bias(r);
+        const float bias = parameter_of(n < 2 ? bias_ahead[0][h] : expand_bias(r), a.expand_bias.dtype);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           if (r >= channels || own_image + i >= images) continue;

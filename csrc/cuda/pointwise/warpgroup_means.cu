@@ -89,8 +89,8 @@ struct MeansMultiplier {
   int group, warp, lane;  // warp of the warpgroup
   float* results;         // [images][parts][out channels]: sums, or means where an image has one part
   Turn turn{0, 0};
-  // Of 8 pixels after the other: of channel lane / 4 of the warp's 16 two neighbours, and of that 8 further
-  // on.
+  // Four for every 8 pixels: of channel lane / 4 of the warp's 16 the pixels lane % 4 * 2 and the next, and
+  // the same of the channel 8 further on.
   float sums[kColumns / 2] = {};
   // Of each segment, how many columns are in the image, from this lane's first one on.
   int there[Config::kSegments] = {};
@@ -264,7 +264,7 @@ const char* launch_means(const PointwiseConvBnActArgs& a, const MeansPlan& p, fl
 template <class Result, class F>
 Result with_means(const PointwiseConvBnActArgs& a, Result otherwise, const F& f) {
   if (a.mean == nullptr || a.y != nullptr || a.gate != nullptr || a.residual != nullptr) return otherwise;
-  if (a.in.pixels() > INT32_MAX) return otherwise;
+  if (a.in.pixels() > INT32_MAX / 2) return otherwise;
   constexpr auto kAny = pointwise_means_warpgroup_fwd_kernel<Half, MeansConfig<2, 64>>;
   return has_warpgroup_products<kAny>() ? with_means_plan(a, otherwise, f) : otherwise;
 }

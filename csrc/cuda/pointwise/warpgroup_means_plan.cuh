@@ -33,13 +33,13 @@ constexpr int kMostMeansStages = 16;
 // mbarriers: of each step of pixels, two of each stage, and of each warpgroup.
 inline int means_mbarriers(int steps, int stages) { return steps + 2 * stages + kTakingTurns; }
 
-// A multiprocessor of an H100 reads weights as fast as it multiplies them with so many columns: 24 bytes a
-// clock of L2's 5.5 TB/s, an estimate.
-constexpr int kColumnsOfWeights = 170;
+// A multiprocessor reads the weights of 64 channels as fast as it multiplies them by so many columns: 8 KB at
+// 20 bytes a clock (an H100's share of its L2 cache, by count) for products of 2 clocks a column.
+constexpr int kColumnsOfWeights = 205;
 
-// The plan of a configuration whose last block ends first, if there is one, and how long that takes: units,
-// and two more for what a block takes besides, times columns. On an H100 the head of B0 for 128 images took
-// 12.6 us with 4 images in a block, and 14.0 with 2.
+// A plan of the configuration and how long it takes, or INT64_MAX if there is none: units, and two more for
+// what a block takes besides, times columns. On an H100 a laboratory kernel of this structure took 12.6 us
+// for the head of B0 and 128 images with 4 of them in a block, and 14.0 with 2.
 template <class Config>
 int64_t make_means_plan(const PointwiseConvBnActArgs& a, MeansPlan& p) {
   p.images = static_cast<int>(a.in.images);
@@ -47,6 +47,12 @@ int64_t make_means_plan(const PointwiseConvBnActArgs& a, MeansPlan& p) {
   p.out_channels = a.out_channels;
   p.parts = divide_up(p.pixels, Config::kWidth);
   if (int64_t{p.images} * p.parts > INT32_MAX - Config::kSegments) return INT64_MAX;
+  // One unit leaves a warpgroup without work; and sums of many parts for few input channels are as many bytes
+  // as the pixels. Four times as many output channels as input channels, as at the heads of networks, are
+  // taken.
+  if (a.out_channels <= kUnit) return INT64_MAX;
+  const int64_t sums = int64_t{p.parts} * a.out_channels * 4, pixel_bytes = a.in.pixels() * a.in.channels * 2;
+  if (p.parts > 1 && 4 * sums > pixel_bytes) return INT64_MAX;
   p.tiles = divide_up(p.images * p.parts, Config::kSegments);
   p.steps = divide_up(a.in.channels, kStep);
   // So many groups that the blocks run in so many waves.
@@ -69,6 +75,7 @@ int64_t make_means_plan(const PointwiseConvBnActArgs& a, MeansPlan& p) {
                        means_mbarriers(p.steps, kMostMeansStages) * 8;
   const int useful = smaller(kMostMeansStages, p.units * p.steps);
   p.stages = static_cast<int>(smaller<int64_t>(useful, room / kUnitBytes));
+  // Two at least: one is free again only when the products of the next have begun.
   if (p.stages < smaller(3, useful)) return INT64_MAX;
   p.weights = static_cast<int>(pixels);
   p.mbarriers = p.weights + p.stages * kUnitBytes;
@@ -76,9 +83,10 @@ int64_t make_means_plan(const PointwiseConvBnActArgs& a, MeansPlan& p) {
   return least;
 }
 
-// Calls f with the configuration and the plan, if there is one; returns what f does, or `otherwise`. By the
-// sides of the last maps of networks: 7 pixels and 10 take 4 segments of 56, of which they are 88 and 89 %; 8
-// pixels, 16 and 17 take 2 of 64 (100, 100 and 90 %); 9, 12, 15 and 19 take 3 of 48 (84, 100, 94 and 94 %).
+// Calls f with the configuration of the fastest plan, and the plan, if there is one; returns what f does, or
+// `otherwise`. How much of their columns the last maps of networks fill, by the pixels of a side: with 56, 7
+// pixels 88 % and 10 89 %; with 64, 8 and 16 pixels 100 % and 17 90 %; with 48, 9 pixels 84 %, 12 100 %, 15
+// and 19 94 %.
 template <class Result, class F>
 Result with_means_plan(const PointwiseConvBnActArgs& a, Result otherwise, const F& f) {
   using Of56 = MeansConfig<4, 56>;

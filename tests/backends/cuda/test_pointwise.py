@@ -190,9 +190,9 @@ MEANS = {
     "images of 49 pixels": ([4, 56], Pointwise(9, 72, 200, (7, 7))),
     "images of 64 pixels": ([2, 64], Pointwise(3, 136, 72, (8, 8), activation="relu6")),
     "three parts of each image": ([3, 48], Pointwise(2, 64, 128, (12, 12), activation="identity")),
-    "parts of several images in a block": ([3, 48], Pointwise(3, 24, 320, (9, 10))),
+    "parts of several images in a block": ([3, 48], Pointwise(3, 80, 320, (9, 10))),
     "fewer stages of weights than steps": ([2, 64], Pointwise(2, 640, 200, (8, 8))),
-    "one small unit": ([2, 64], Pointwise(1, 8, 8, (3, 3), activation="hardswish")),
+    "a unit for each block": ([2, 64], Pointwise(1, 8, 72, (3, 3), activation="hardswish")),
 }
 
 
@@ -207,6 +207,21 @@ def test_means_on_warpgroups(hopper: HostShim, name: str, dtype: torch.dtype, se
     assert hopper.call("warpgroups", True) > before
     shape = (case.n, case.channels, case.out_channels, *case.size, False)
     assert hopper.call("means_plan", *shape)[:2] == configuration
+
+
+# By images, input and output channels, side.
+MEANS_NOT_TAKEN = {
+    "one unit": (2, 320, 64, 7),
+    "sums as large as the pixels": (128, 32, 1280, 112),
+    "more input channels than shared memory has room for": (2, 2048, 1280, 7),
+}
+
+
+@pytest.mark.parametrize("name", MEANS_NOT_TAKEN)
+def test_means_that_warpgroups_do_not_take(hopper: HostShim, name: str) -> None:
+    images, channels, out_channels, side = MEANS_NOT_TAKEN[name]
+    hopper.call("device", 132, 227 * 1024)
+    assert hopper.call("means_plan", images, channels, out_channels, side, side, False) is None
 
 
 # How warpgroup_means.cu cuts the heads of networks on an H100: segments of a block, columns of a segment, groups of
