@@ -55,11 +55,9 @@ inline int64_t blocks_to_fill() { return 2 * int64_t{device_limits().multiproces
 #include "host_shim.h"
 #else
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+// Neither <atomic> nor CUDA's headers of 16-bit types: with them every file takes two seconds more to
+// compile.
 #include <cuda_runtime.h>
-
-#include <atomic>
 
 #define EFFKERNELS_DEVICE __device__ __forceinline__
 #define EFFKERNELS_HOST_DEVICE __host__ __device__ constexpr
@@ -218,14 +216,18 @@ EFFKERNELS_DEVICE float float_of_bits(uint32_t bits) { return __uint_as_float(bi
 EFFKERNELS_DEVICE float widen(float x) { return x; }
 EFFKERNELS_DEVICE float widen(uint8_t x) { return static_cast<float>(x); }
 EFFKERNELS_DEVICE float widen(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
-EFFKERNELS_DEVICE float widen(Half x) { return __half2float(__ushort_as_half(x.bits)); }
+EFFKERNELS_DEVICE float widen(Half x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+}
 
 // To the nearest, ties to even.
 EFFKERNELS_DEVICE void narrow(float x, float& to) { to = x; }
 EFFKERNELS_DEVICE void narrow(float x, BFloat16& to) {
-  to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
 }
-EFFKERNELS_DEVICE void narrow(float x, Half& to) { to.bits = __half_as_ushort(__float2half_rn(x)); }
+EFFKERNELS_DEVICE void narrow(float x, Half& to) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
 
 // Two elements in a word, the first in its lower half.
 template <class T>
@@ -280,26 +282,6 @@ EFFKERNELS_DEVICE float multiply_add_within_1(float a, float b, float c) {
   float y;
   asm("fma.rn.sat.f32 %0, %1, %2, %3;" : "=f"(y) : "f"(a), "f"(b), "f"(c));
   return y;
-}
-
-inline DeviceLimits device_limits() {
-  // A device's limits do not change. Two threads that ask at once find the same.
-  constexpr int kDevices = 64;
-  static std::atomic<int> known[kDevices][3];
-  constexpr cudaDeviceAttr kAsked[3] = {cudaDevAttrMultiProcessorCount,
-                                        cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                        cudaDevAttrMaxSharedMemoryPerMultiprocessor};
-  int device = 0, found[3] = {};
-  cudaGetDevice(&device);
-  for (int i = 0; i < 3; ++i) {
-    if (device < kDevices) found[i] = known[device][i].load(std::memory_order_relaxed);
-    if (found[i] != 0) continue;
-    // Without a device the launch that follows says so.
-    if (cudaDeviceGetAttribute(&found[i], kAsked[i], device) != cudaSuccess)
-      return {1, kSharedBytes, kSharedBytes};
-    if (device < kDevices) known[device][i].store(found[i], std::memory_order_relaxed);
-  }
-  return {found[0], found[1], found[2]};
 }
 
 // The host shim watches which memory kernels touch; see its header.

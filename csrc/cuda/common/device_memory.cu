@@ -1,4 +1,4 @@
-// What the driver knows of a device's memory and of its clocks. The tests have a stand-in.
+// What the driver knows of a device: its memory, its clocks, its limits. The tests have a stand-in.
 
 #include "cuda/common/device_memory.h"
 
@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <iterator>
+
+#include "cuda/common/device.cuh"
 
 namespace effkernels::cuda {
 namespace {
@@ -17,10 +19,15 @@ constexpr double kReached = 0.86;
 // 1.98 GHz would have 5.2 TB/s then; not measured.
 constexpr double kL2BytesPerCycle = 20.0;
 
-constexpr cudaDeviceAttr kAsked[] = {
-    cudaDevAttrL2CacheSize,           cudaDevAttrMemoryClockRate, cudaDevAttrGlobalMemoryBusWidth,
-    cudaDevAttrMultiProcessorCount,   cudaDevAttrClockRate,       cudaDevAttrComputeCapabilityMajor,
-    cudaDevAttrComputeCapabilityMinor};
+constexpr cudaDeviceAttr kAsked[] = {cudaDevAttrL2CacheSize,
+                                     cudaDevAttrMemoryClockRate,
+                                     cudaDevAttrGlobalMemoryBusWidth,
+                                     cudaDevAttrMultiProcessorCount,
+                                     cudaDevAttrClockRate,
+                                     cudaDevAttrComputeCapabilityMajor,
+                                     cudaDevAttrComputeCapabilityMinor,
+                                     cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                     cudaDevAttrMaxSharedMemoryPerMultiprocessor};
 
 // FLOPs of a multiprocessor in a cycle, from NVIDIA's data sheets: rate / (multiprocessors * clock). Of
 // several devices those of the fastest; GeForce cards have half in products.
@@ -57,6 +64,14 @@ int attribute(int device, int which) {
 }
 
 }  // namespace
+
+DeviceLimits device_limits() {
+  int device = 0;
+  cudaGetDevice(&device);
+  const DeviceLimits found{attribute(device, 3), attribute(device, 7), attribute(device, 8)};
+  // Without a device the launch that follows says so.
+  return found.multiprocessors > 0 ? found : DeviceLimits{1, kSharedBytes, kSharedBytes};
+}
 
 DeviceMemory device_memory() {
   int device = 0;

@@ -48,8 +48,6 @@ struct TensorBoxes {
 #include "host_shim_tensor_memory.h"
 #else
 
-#include <atomic>
-
 namespace effkernels::cuda {
 
 // What TMA is told of a tensor. A kernel takes it as a parameter, declared with EFFKERNELS_GRID_CONSTANT: TMA
@@ -74,10 +72,10 @@ struct alignas(128) TensorMap {
 template <auto kKernel>
 bool has_tensor_memory() {
   constexpr int kDevices = 64;
-  static std::atomic<int> known[kDevices];  // 0: not asked yet, 1: no, 2: yes
+  static int known[kDevices];  // 0: not asked yet, 1: no, 2: yes; read and written as a whole
   int device = 0;
   cudaGetDevice(&device);
-  int answer = device < kDevices ? known[device].load(std::memory_order_relaxed) : 0;
+  int answer = device < kDevices ? __atomic_load_n(&known[device], __ATOMIC_RELAXED) : 0;
   if (answer != 0) return answer == 2;
   cudaFuncAttributes attributes{};
   if (cudaFuncGetAttributes(&attributes, kKernel) == cudaSuccess) {
@@ -86,7 +84,7 @@ bool has_tensor_memory() {
     cudaGetLastError();  // clears it: no code for this device is an answer
     answer = 1;
   }
-  if (device < kDevices) known[device].store(answer, std::memory_order_relaxed);
+  if (device < kDevices) __atomic_store_n(&known[device], answer, __ATOMIC_RELAXED);
   return answer == 2;
 }
 
