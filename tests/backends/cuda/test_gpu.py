@@ -170,7 +170,7 @@ def test_stems_of_networks(
     )
 
 
-# Input channels, output channels, size and whether they are gated: 1x1 convolutions of B0 and B5.
+# Input channels, output channels, size and whether they are gated: 1x1 convolutions of B0 and B5, with means too.
 POINTWISE = [
     (32, 16, 112, True),
     (16, 96, 112, False),
@@ -203,6 +203,12 @@ POINTWISE = [
     (240, 80, 56, True),
     (240, 112, 56, True),
     (240, 304, 33, True),
+    # Heads, of which the means are wanted: of B0, B2, B4, B5 and B7.
+    (320, 1280, 7, False),
+    (352, 1408, 9, False),
+    (448, 1792, 12, False),
+    (512, 2048, 15, False),
+    (640, 2560, 19, False),
 ]
 
 
