@@ -159,6 +159,14 @@ def _bindings(csrc: Path, module: str) -> list[tuple[Path, str]]:
     return _cpp(folder / "common", folder / module, language="binding")
 
 
+# Sources that take longest to compile begin first: so no processor waits for one of them in the end.
+_SLOWEST = ("warpgroups", "expand_depthwise_conv_bn_act", "depthwise_row")
+
+
+def _slowest_first(sources: Sequence[tuple[Path, str]]) -> tuple[tuple[Path, str], ...]:
+    return tuple(sorted(sources, key=lambda source: source[0].stem not in _SLOWEST))
+
+
 def _without_paths(compiler: Compiler, *folders: Path) -> tuple[str, ...]:
     """Flags that make messages show the names of files in these folders without the paths of this machine."""
     return (
@@ -237,7 +245,7 @@ def cpu_module(
         languages[isa] = Language(compiler.command, flags, _CXX_DEPFILE)
     return Module(
         name=CPU_MODULE,
-        sources=tuple(sources),
+        sources=_slowest_first(sources),
         languages=languages,
         link=(*compiler.command, *_SHARED, *instrument),
         link_flags=(f"-L{torch.lib}", "-ltorch_cpu", "-lc10"),
@@ -386,7 +394,7 @@ def cuda_module(
         sources.append((source, language))
     return Module(
         name=CUDA_MODULE,
-        sources=tuple(sources),
+        sources=_slowest_first(sources),
         languages=languages,
         # Use torch's own CUDA runtime, which is loaded already, so that a process has only one.
         link=(str(nvcc.path), "-shared", "-cudart=shared", *host, *gencode_flags(archs)),
