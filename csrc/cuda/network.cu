@@ -163,23 +163,15 @@ void NetworkPlan::plan(const MbconvArgs& args, Planning& now) {
     some.in.images = some.out.images = images;
     return parts_in_one_kernel(first_two_of(some, now.at)) > 0;
   };
-  bool in_one = pays(all.count);
-  const auto images_of_each = [&] {
+  const auto images_of_each = [&](bool in_one) {
     return images_of_a_part(work_of(args, in_one), now.most_bytes, device_memory());
   };
-  int64_t images = images_of_each();
+  bool in_one = pays(all.count);
+  int64_t images = images_of_each(in_one);
   // In one kernel all parts, or none: so memory is what the rule has reckoned with. The last is the smallest.
   if (in_one && !pays(all.count - (all.count - 1) / images * images)) {
-    const BlockWork one = work_of(args, true);
     in_one = false;
-    images = images_of_each();
-    // Unless all images at once are faster, and not too many.
-    const bool faster = block_time(one, all.count, device_memory()) <=
-                        block_time(work_of(args, false), images, device_memory());
-    if (faster && block_bytes(one, all.count) <= now.most_bytes) {
-      in_one = true;
-      images = all.count;
-    }
+    images = images_of_each(in_one);
   }
   LaunchPurpose purpose = now.purpose;
   purpose.parts = static_cast<int>((all.count + images - 1) / images);

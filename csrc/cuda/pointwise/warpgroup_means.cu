@@ -19,9 +19,8 @@
 namespace effkernels::cuda::pointwise {
 namespace {
 
-constexpr int kThreads = (kTakingTurns + 1) * kWarpgroup;
-// Registers of a thread: of the warpgroup that copies, and of the others; at the launch it is 168 for all.
-constexpr int kFewRegisters = 40, kManyRegisters = 232;
+// Threads and registers of a block, as where warpgroups take turns with tiles.
+using Warpgroups = WarpgroupConfig<kUnit, kTakingTurns, Division::kTurns>;
 
 // The mbarriers of a block: of each step of its pixels, whether they are there; of each stage of weights,
 // whether it is full and whether it is empty; of each warpgroup, whether it is its turn to multiply.
@@ -204,7 +203,7 @@ struct MeansMultiplier {
 };
 
 template <class T, class Config>
-EFFKERNELS_KERNEL(kThreads, 1)
+EFFKERNELS_KERNEL(Warpgroups::kThreads, 1)
 pointwise_means_warpgroup_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap x,
                                      EFFKERNELS_GRID_CONSTANT TensorMap weight, const Norm norm,
                                      const Activation activation, const MeansPlan p, float* results) {
@@ -220,11 +219,11 @@ pointwise_means_warpgroup_fwd_kernel(EFFKERNELS_GRID_CONSTANT TensorMap x,
   if (thread_index() == 0) mbarriers.init();
   barrier();
   if (warp >= 4 * kTakingTurns) {
-    give_registers<kFewRegisters>();
+    give_registers<Warpgroups::kFewRegisters>();
     if (warp > 4 * kTakingTurns || lane != 0) return;
     read_ahead<Config>(p, begin, mbarriers, x, weight, segment, unit, units);
   } else {
-    take_registers<kManyRegisters>();
+    take_registers<Warpgroups::kManyRegisters>();
     // Results may be read by the launch before.
     wait_for_previous_launch();
     MeansMultiplier<T, Config> multiplier{p, begin, mbarriers, warp / 4, warp % 4, lane, results};
@@ -253,7 +252,8 @@ const char* launch_means(const PointwiseConvBnActArgs& a, const MeansPlan& p, fl
   }
   if (error != nullptr) return error;
   float* results = p.parts == 1 ? a.mean : workspace;
-  const Grid grid{"pointwise_means_warpgroup_fwd", int64_t{p.tiles} * p.groups, kThreads, p.bytes};
+  const Grid grid{"pointwise_means_warpgroup_fwd", int64_t{p.tiles} * p.groups, Warpgroups::kThreads,
+                  p.bytes};
   error = launch(pointwise_means_warpgroup_fwd_kernel<T, Config>, grid, stream, x, weight, a.norm,
                  a.activation, p, results);
   if (error != nullptr || p.parts == 1) return error;
